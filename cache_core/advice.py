@@ -1,0 +1,47 @@
+"""What the operator should know about sharing: private by default must not look broken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cache_core.stats import CacheStats
+from cache_core.tuning import Tuning
+
+
+def sharing_advice(stats: CacheStats, tuning: Tuning) -> dict[str, Any]:
+    """Return how many lookups missed though another user had the answer, and what to do.
+
+    Keys: `mode`, `shared_intents`, `other_scope_misses`, `other_scope_share` (of the lookups that
+    could be answered, 0..1), `by_intent`, `advice` (a sentence; empty when there is nothing to do).
+    """
+    intents = dict(stats.other_scope_intents.most_common())
+    missed = stats.miss_reasons["l1", "other_scope"]
+    answerable = stats.lookups - stats.outcomes["bypass"]
+    return {
+        "mode": tuning.sharing,
+        "shared_intents": sorted(tuning.shared_intents),
+        "other_scope_misses": missed,
+        "other_scope_share": round(missed / answerable, 4) if answerable else 0.0,
+        "by_intent": {intent or "(none)": count for intent, count in intents.items()},
+        "advice": _advice(missed, answerable, [name for name in intents if name]),
+    }
+
+
+def _advice(missed: int, answerable: int, intents: list[str]) -> str:
+    if not missed:
+        return ""
+    start = (
+        f"{missed} of {answerable} lookups missed although another user had the answer to the "
+        "very same message."
+    )
+    if not intents:
+        return (
+            f"{start} Answers are private unless you say otherwise: pass shared=True to put(), or "
+            "give answers an intent and name those that are the same for everybody in "
+            "shared_intents=[...] or CACHE_SHARED_INTENTS."
+        )
+    named = ",".join(intents[:5])
+    return (
+        f"{start} If answers of these intents are the same for everybody, share them: "
+        f"CACHE_SHARED_INTENTS={named} or MultiLevelCache(shared_intents=[...])."
+    )

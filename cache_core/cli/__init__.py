@@ -1,0 +1,1 @@
+"""The command `glasscache`: one file per group of commands."""

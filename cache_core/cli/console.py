@@ -1,0 +1,57 @@
+"""What all commands share: how they print, how they fail, how they run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Coroutine
+from typing import Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from cache_core.exceptions import GlasscacheError
+
+out = Console()
+err = Console(stderr=True)
+
+Result = TypeVar("Result")
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a command's coroutine; known errors become one line and exit code 2."""
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=err, show_path=False, show_time=False)],
+    )
+    quiet_libraries()
+    try:
+        return asyncio.run(work)
+    except GlasscacheError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def quiet_libraries() -> None:
+    """Keep the model loader's progress bars and notes out of our output."""
+    import os
+
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for name in ("sentence_transformers", "transformers", "chromadb", "httpx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def fail(message: str) -> NoReturn:
+    """Say what is wrong on stderr and exit with 2."""
+    err.print(f"[bold red]glasscache:[/bold red] {message}", highlight=False, soft_wrap=True)
+    raise typer.Exit(2)
+
+
+def print_json(value: Any) -> None:
+    """Print a JSON document and nothing else."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))

@@ -1,0 +1,127 @@
+"""Entries as stored text: a versioned ASCII JSON envelope that carries the key it belongs to."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection
+from typing import Any
+
+from cache_core.models import Entry, MissReason
+
+VERSION = 1
+
+FUTURE_SECONDS = 5.0
+"""An entry from further in the future than this was stamped by a clock that jumped: it expires."""
+
+_BODY = ("response", "intent", "rag_results", "message", "cost_usd")
+
+
+class Corrupt(Exception):
+    """Stored text that is not an envelope of this key."""
+
+
+class Foreign(Exception):
+    """An envelope of a scope that the reader may not see: isolation was about to break."""
+
+
+def encode(entry: Entry, key: str) -> str:
+    """Return *entry* as text that only *key* can be read with.
+
+    Raises:
+        TypeError: If `rag_results` is not JSON.
+    """
+    body = {name: value for name in _BODY if (value := getattr(entry, name)) is not None}
+    envelope = {
+        "v": VERSION,
+        "k": key,
+        "s": entry.scope,
+        "g": entry.generation,
+        "t": round(entry.created, 3),
+        "x": entry.ttl,
+        "w": entry.writer,
+        "b": body,
+    }
+    try:
+        return json.dumps(envelope, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        msg = f"rag_results must be JSON values (dict, list, str, number, bool, None): {error}"
+        raise TypeError(msg) from None
+
+
+def decode(text: str, key: str, readable: Collection[str]) -> Entry:
+    """Return the entry in *text*.
+
+    Args:
+        text: What the store holds under *key*.
+        key: Where it was found: an envelope moved there from elsewhere is refused.
+        readable: Digests of the scopes that the reader may see.
+
+    Raises:
+        Corrupt: If it is not an envelope of this version and key.
+        Foreign: If it is an envelope of another scope.
+    """
+    try:
+        envelope: Any = json.loads(text)
+        if envelope["v"] != VERSION:
+            raise Corrupt
+        if envelope["s"] not in readable:
+            raise Foreign
+        if envelope["k"] != key:
+            raise Corrupt
+        body = envelope["b"]
+        ttl = envelope["x"]
+        entry = Entry(
+            response=_typed(body.get("response"), str),
+            intent=_typed(body.get("intent"), str),
+            rag_results=_typed(body.get("rag_results"), list),
+            message=_typed(body.get("message"), str),
+            cost_usd=_number(body.get("cost_usd")),
+            created=_number(envelope["t"]) or 0.0,
+            ttl=_number(ttl),
+            generation=envelope["g"],
+            scope=envelope["s"],
+            writer=envelope["w"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        raise Corrupt from None
+    if not isinstance(entry.generation, str) or not isinstance(entry.writer, str):
+        raise Corrupt
+    return entry
+
+
+def age(entry: Entry, now: float) -> float:
+    """Return the seconds since *entry* was put, never negative."""
+    return max(0.0, now - entry.created)
+
+
+def judge(entry: Entry, generation: str | None, now: float, ttl: float) -> MissReason | None:
+    """Return why *entry* must not be served at *now*, or `None`.
+
+    Args:
+        entry: What was found.
+        generation: The token of the entry's message; `None` if there is none, which fails closed.
+        now: The store's time.
+        ttl: The tier's TTL in force; the entry's own beats it.
+    """
+    if generation is None or entry.generation != generation:
+        return "invalidated"
+    if now - entry.created > (ttl if entry.ttl is None else entry.ttl):
+        return "expired"
+    if entry.created - now > FUTURE_SECONDS:
+        return "expired"
+    return None
+
+
+def _typed(value: Any, kind: type) -> Any:
+    if value is not None and not isinstance(value, kind):
+        raise Corrupt
+    return value
+
+
+def _number(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise Corrupt
+    return float(value)

@@ -1,0 +1,39 @@
+"""Everything that this package raises.
+
+    GlasscacheError
+    ├── ConfigurationError (also a ValueError)   a setting, an extra or a model that cannot work
+    └── BackendError                             a store, the vector index or the embedder failed
+
+`lookup` and `put` let neither out: a failing backend becomes an outcome, and is counted.
+`ConfigurationError` comes from constructors and from `ready()`; a value of the wrong type raises
+`TypeError`, a value out of its range `ValueError`, wherever it is passed.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+ErrorReason = Literal["timeout", "backend_error", "breaker_open", "overloaded", "isolation"]
+"""Why a tier could not answer: the closed set behind `cache_errors_total{reason}`."""
+
+
+class GlasscacheError(Exception):
+    """Base of every error raised by glasscache."""
+
+
+class ConfigurationError(GlasscacheError, ValueError):
+    """A setting, a missing extra or an unknown model: says what, why and what to do."""
+
+
+class BackendError(GlasscacheError):
+    """A backend did not do what it was asked.
+
+    Attributes:
+        reason: The counted cause.
+        error_type: Name of the original exception's type, for logs and spans.
+    """
+
+    def __init__(self, reason: ErrorReason, error_type: str = "", message: str = "") -> None:
+        super().__init__(message or reason)
+        self.reason: ErrorReason = reason
+        self.error_type = error_type or reason

@@ -1,0 +1,92 @@
+"""What each tier would say to a message, and why, in words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from cache_core.exceptions import BackendError
+from cache_core.models import LEVELS, Hit, Level, Miss, Query, TierExplanation
+from cache_core.tiers.base import Tier
+from cache_core.tuning import Tuning
+
+_WHY = {
+    "cold": "nothing is stored for it",
+    "expired": "what is stored is older than its TTL",
+    "invalidated": "what is stored was invalidated",
+    "other_scope": "another user has an answer to this very message; it is private to them",
+    "below_threshold": "the nearest question is not similar enough",
+    "guard_veto": "a similar question differs in something that matters",
+    "has_history": "a follow-up is not matched by similarity; give standalone= to do so",
+    "truncated": "the message is longer than the embedding model reads",
+    "context_limit": "there are too many contexts for another vector index",
+    "warming": "the embedding model is still loading",
+    "corrupt": "what was stored could not be read",
+}
+
+
+async def explain(
+    tiers: Mapping[Level, Tier], query: Query, tuning: Tuning, budget: float
+) -> list[TierExplanation]:
+    """Ask every tier, whatever the others say; nothing is counted.
+
+    Args:
+        tiers: Those that are on.
+        query: The message.
+        tuning: In force.
+        budget: Seconds for each tier.
+    """
+    return list(
+        await asyncio.gather(
+            *(_explain(level, tiers.get(level), query, tuning, budget) for level in LEVELS)
+        )
+    )
+
+
+async def _explain(
+    level: Level, tier: Tier | None, query: Query, tuning: Tuning, budget: float
+) -> TierExplanation:
+    threshold = tuning.semantic_threshold if level == "l2" else None
+    if tier is None:
+        return TierExplanation(level, "off", detail="this tier is off")
+    try:
+        async with asyncio.timeout(budget):
+            answer = await tier.get(query, tuning)
+    except TimeoutError:
+        return TierExplanation(level, "error", "timeout", detail=f"no answer in {budget} s")
+    except BackendError as error:
+        return TierExplanation(
+            level, "error", error.reason, detail=f"the backend failed: {error.error_type}"
+        )
+    if isinstance(answer, Hit):
+        return _hit(level, answer, tuning, threshold)
+    return _miss(level, answer, threshold)
+
+
+def _hit(level: Level, answer: Hit, tuning: Tuning, threshold: float | None) -> TierExplanation:
+    entry = answer.entry
+    ttl = tuning.ttl(level) if entry.ttl is None else entry.ttl
+    what = {"l1": "the response", "l2": "a response", "l3": "the intent", "l4": "the documents"}
+    whose = "of this user" if answer.scope == "user" else "shared by all users"
+    detail = f"serves {what[level]} {whose}, {answer.age:.0f} s old of {ttl:.0f} s"
+    if answer.similarity is not None:
+        detail += f", to a question of similarity {answer.similarity:.3f} (threshold {threshold})"
+    if not answer.confirmed:
+        detail += "; its generation could not be read"
+    return TierExplanation(
+        level, "hit", "" if answer.confirmed else "unconfirmed", answer.similarity, threshold,
+        answer.age, ttl, answer.scope, detail,
+    )  # fmt: skip
+
+
+def _miss(level: Level, answer: Miss, threshold: float | None) -> TierExplanation:
+    detail = _WHY[answer.reason]
+    if answer.similarity is not None:
+        detail += f"; nearest {answer.similarity:.3f}, threshold {threshold}"
+    if answer.guard:
+        detail += f"; vetoed by the guard {answer.guard!r}"
+    if answer.other_intent:
+        detail += f"; its intent is {answer.other_intent!r}: share it by shared_intents"
+    return TierExplanation(
+        level, "miss", answer.reason, answer.similarity, threshold, detail=detail
+    )

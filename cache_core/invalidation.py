@@ -1,0 +1,232 @@
+"""Taking answers out of service, everywhere, and trying again what a backend did not confirm."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from cache_core.decisions import DecisionLog
+from cache_core.exceptions import BackendError
+from cache_core.keys import Keys
+from cache_core.logs import RateLimited
+from cache_core.models import Invalidation, Query
+from cache_core.parts import Parts
+from cache_core.stores.base import KeyValueStore, RowWrite, Write
+from cache_core.tiers.semantic import PARTITIONS, SemanticTier, Similar
+from cache_core.tuning import Tuning
+from cache_core.writing import LIFE, token
+
+log = RateLimited(logging.getLogger("glasscache"))
+
+_LOG_KEPT = 10_000
+_BATCH = 500
+
+Job = Callable[[], Awaitable[int]]
+
+
+class Invalidator:
+    """Invalidates by message, document, tag and user.
+
+    A message is invalidated by replacing its generation token: one write, whatever the number of
+    users, contexts and replicas. Processes that keep an index of their own learn of it from a log
+    in the store, within a second.
+
+    Args:
+        parts: Of the cache.
+        replica: Name of this process in the log.
+    """
+
+    def __init__(self, parts: Parts, replica: str) -> None:
+        self._store: KeyValueStore = parts.store
+        self._keys: Keys = parts.keys
+        self._semantic: SemanticTier | None = parts.semantic
+        self._decisions: DecisionLog = parts.decisions
+        # A server's index is everybody's: whoever invalidates sees all of it.
+        self._index_name: str | None = getattr(parts.raw_index, "place", None)
+        self._replica = replica
+        self._log = parts.keys.own("invalidations")
+        self._position: str | None = None
+        self._pending: deque[Job] = deque()
+
+    @property
+    def pending(self) -> int:
+        """Invalidations that are still to be confirmed."""
+        return len(self._pending)
+
+    async def message(
+        self, query: Query, tuning: Tuning, user: str | None, *, dry_run: bool
+    ) -> Invalidation:
+        """Invalidate a message, and every stored one that L2 would have served for it.
+
+        Args:
+            query: The message; context and history don't matter.
+            tuning: For threshold and guards.
+            user: Only this user's own entries; `None` for everybody's.
+            dry_run: Only count.
+        """
+        if user is None:
+            return await self._do(lambda: self._message(query, tuning, dry_run), dry_run=dry_run)
+        return await self._do(
+            lambda: self._own_message(query, tuning, user, dry_run), dry_run=dry_run
+        )
+
+    async def label(self, kind: str, value: str, *, dry_run: bool) -> Invalidation:
+        """Invalidate every message with an answer that came from a document, or has a tag."""
+        name = self._keys.index(kind, self._keys.label(kind, value))
+
+        async def job() -> int:
+            tags = list(await self._store.rows(name))
+            removed = await self._tags(tags, dry_run=dry_run)
+            if not dry_run:
+                await self._announce(tags, "", 0.0)
+                await self._store.delete([name])
+            return removed
+
+        return await self._do(job, dry_run=dry_run)
+
+    async def user(self, user: str) -> Invalidation:
+        """Erase everything that is private to a user, the decisions about them included."""
+        return await self._do(lambda: self._forget(user), dry_run=False)
+
+    async def tend(self, tuning: Tuning) -> None:
+        """Retry what is pending; apply what other processes invalidated."""
+        for _ in range(len(self._pending)):
+            job = self._pending.popleft()
+            try:
+                await job()
+            except BackendError:
+                self._pending.append(job)
+                break
+        if self._index_name is not None and self._semantic is not None:
+            await self._apply(self._index_name, self._semantic, tuning)
+
+    async def _do(self, job: Job, *, dry_run: bool) -> Invalidation:
+        try:
+            return Invalidation(await job(), complete=True)
+        except BackendError as error:
+            if not dry_run:
+                self._pending.append(job)
+            log.warning(
+                "invalidation",
+                "an invalidation is pending: %s (%s); it is tried again every second",
+                error.reason,
+                error.error_type,
+            )
+            return Invalidation(0, complete=False, pending=(error.error_type,))
+
+    async def _message(self, query: Query, tuning: Tuning, dry_run: bool) -> int:
+        # The message itself at once: finding the similar ones needs more backends.
+        removed = await self._tags([query.tag], dry_run=dry_run)
+        similar: list[Similar] = []
+        if self._semantic is not None:
+            similar = await self._semantic.similar(query.text, tuning)
+        others = sorted({item.tag for item in similar} - {query.tag})
+        removed += await self._tags(others, dry_run=dry_run)
+        if not dry_run:
+            if self._semantic is not None:
+                await self._semantic.forget(similar)
+            await self._announce([query.tag, *others], query.text, tuning.semantic_threshold)
+        return removed
+
+    async def _own_message(
+        self, query: Query, tuning: Tuning, user: str, dry_run: bool
+    ) -> int:
+        similar: list[Similar] = []
+        if self._semantic is not None:
+            similar = await self._semantic.similar(query.text, tuning, user=user)
+        names: list[str] = []
+        for tag in sorted({query.tag, *(item.tag for item in similar)}):
+            known = await self._store.rows(self._keys.index("message", tag))
+            names += [name for name, scope in known.items() if scope == "user" and user in name]
+        if dry_run:
+            return await self._live(names)
+        removed = await self._delete(names)
+        if self._semantic is not None:
+            await self._semantic.forget(similar)
+        return removed
+
+    async def _tags(self, tags: Sequence[str], *, dry_run: bool) -> int:
+        """Invalidate messages by their tags; return how many entries they had."""
+        removed = 0
+        for start in range(0, len(tags), _BATCH):
+            batch = tags[start : start + _BATCH]
+            if not dry_run:
+                await self._store.write(
+                    [Write(self._keys.generation(tag), token("i"), LIFE) for tag in batch]
+                )
+            for tag in batch:
+                names = list(await self._store.rows(self._keys.index("message", tag)))
+                removed += await (self._live(names) if dry_run else self._delete(names))
+            if not dry_run and self._semantic is not None:
+                await self._semantic.forget_messages(batch)
+        return removed
+
+    async def _live(self, names: Sequence[str]) -> int:
+        if not names:
+            return 0
+        return sum(value is not None for value in await self._store.read(names))
+
+    async def _delete(self, names: Sequence[str]) -> int:
+        live = await self._live(names)
+        await self._store.delete(names)
+        return live
+
+    async def _forget(self, user: str) -> int:
+        index = self._keys.index("user", user)
+        names = await self._store.rows(index)
+        removed = await self._delete(list(names))
+        await self._store.delete_rows(self._keys.own(PARTITIONS), list(names))
+        for name, tag in names.items():
+            if tag:
+                await self._store.delete_rows(self._keys.index("message", tag), [name])
+        await self._store.delete([index])
+        await self._decisions.forget_user(user)
+        return removed
+
+    async def _announce(self, tags: Sequence[str], text: str, threshold: float) -> None:
+        record = {"by": self._replica, "tags": list(tags), "text": text, "threshold": threshold}
+        await self._store.append(self._log, [json.dumps(record)], keep=_LOG_KEPT)
+
+    async def _apply(self, place: str, semantic: SemanticTier, tuning: Tuning) -> None:
+        """Do to this process's own index what others invalidated since the last time."""
+        name = self._keys.own("applied")
+        if self._position is None:
+            known = (await self._store.rows(name)).get(place)
+            if known is None:
+                newest = await self._store.last(self._log, 1)
+                known = newest[0][0] if newest else ""
+            self._position = known
+        records = await self._store.after(self._log, self._position, _BATCH)
+        for position, text in records:
+            record = _parse(text)
+            if record is not None and record["by"] != self._replica:
+                await semantic.forget_messages(record["tags"])
+                await self._apply_similar(record, semantic, tuning)
+            self._position = position
+        if records:
+            await self._store.put_rows([RowWrite(name, {place: self._position}, LIFE)])
+
+    async def _apply_similar(
+        self, record: dict[str, Any], semantic: SemanticTier, tuning: Tuning
+    ) -> None:
+        if not record["text"]:
+            return
+        at = tuning.model_copy(update={"semantic_threshold": record["threshold"]})
+        found = await semantic.similar_shared(record["text"], at)
+        await self._tags(sorted({item.tag for item in found}), dry_run=False)
+
+
+def _parse(text: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(text)
+        return {
+            "by": str(record["by"]),
+            "tags": [str(tag) for tag in record["tags"]],
+            "text": str(record["text"]),
+            "threshold": float(record["threshold"]),
+        }
+    except (TypeError, ValueError, KeyError):
+        return None

@@ -1,0 +1,167 @@
+"""Messages, users, contexts and histories as keyed digests, and the names of stored keys.
+
+Nothing that a user wrote appears in a key. Every key of one message carries the same hash tag, so
+that a Redis Cluster reads them in one round trip.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+from cache_core.models import Context, Level, Query, Turn
+
+PREFIX = "gc1"
+"""First part of every key; the digit is the layout's version."""
+
+NAMESPACE_PATTERN = re.compile(r"[\w.-]{1,64}", re.ASCII)
+
+_WHITESPACE = re.compile(r"\s+")
+_FINAL = " .!?…。！？؟।"
+
+
+def normalise(message: str) -> str:
+    """Return *message* as exact matching sees it.
+
+    NFC, casefolded, whitespace collapsed, final sentence punctuation dropped unless nothing else
+    is left.
+    """
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", message).casefold())
+    text = _WHITESPACE.sub(" ", text).strip()
+    return text.rstrip(_FINAL) or text
+
+
+def digest(secret: bytes, *parts: str) -> str:
+    """Return the keyed BLAKE2b digest (16 bytes, hex) of *parts*; their borders count."""
+    state = blake2b(key=secret, digest_size=16)
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        state.update(b"%d:" % len(data))
+        state.update(data)
+    return state.hexdigest()
+
+
+class Keys:
+    """Digests and key names of one namespace.
+
+    Args:
+        namespace: `[A-Za-z0-9_.-]`, 1 to 64 characters.
+        secret: 16 to 64 bytes; whoever lacks it cannot find out who asked what from the keys.
+    """
+
+    def __init__(self, namespace: str, secret: bytes) -> None:
+        self.namespace = namespace
+        self._secret = secret
+        self._prefix = f"{PREFIX}:{namespace}"
+        self._shared = digest(secret, "scope", "shared")
+        self._no_context = digest(secret, "context", "")
+
+    @property
+    def shared(self) -> str:
+        """The digest of the shared scope."""
+        return self._shared
+
+    @property
+    def no_context(self) -> str:
+        """The digest of having no context."""
+        return self._no_context
+
+    def query(
+        self,
+        message: str,
+        user_id: str | None,
+        context: Context = None,
+        history: Sequence[Turn] | None = None,
+        standalone: str | None = None,
+    ) -> Query:
+        """Return the query for *message*.
+
+        Raises:
+            TypeError: For a message, user, context or history of another type.
+        """
+        if standalone is not None:
+            message, history = standalone, None
+        return Query(
+            text=message,
+            tag=self.tag(message),
+            user=self.user(user_id) if user_id else None,
+            shared=self._shared,
+            context=self._no_context if not context else self._context(context),
+            history=self._history(history) if history else "",
+        )
+
+    def tag(self, message: str) -> str:
+        """Return the digest that names *message* in this namespace."""
+        return digest(self._secret, "message", self.namespace, normalise(message))
+
+    def user(self, user_id: str) -> str:
+        """Return the digest of a user's scope; typed, so no user id equals the shared scope."""
+        return digest(self._secret, "scope", "user", user_id)
+
+    def label(self, kind: str, value: str) -> str:
+        """Return the digest of a document id or a tag."""
+        return digest(self._secret, kind, value)
+
+    def _context(self, context: Context) -> str:
+        if isinstance(context, str):
+            return digest(self._secret, "context", "text", context)
+        if isinstance(context, Mapping):
+            return digest(self._secret, "context", "mapping", canonical(context, "context"))
+        msg = f"context must be a str or a JSON mapping, not {type(context).__name__}"
+        raise TypeError(msg)
+
+    def _history(self, history: Sequence[Turn]) -> str:
+        if isinstance(history, (str, bytes, Mapping)):
+            msg = "history must be a list of str or of {'role', 'content'}, not a single value"
+            raise TypeError(msg)
+        turns: list[str] = []
+        for turn in history:
+            if isinstance(turn, str):
+                turns.append("text:" + normalise(turn))
+            elif isinstance(turn, Mapping):
+                turns.append("turn:" + canonical(turn, "history"))
+            else:
+                msg = f"a turn must be a str or a mapping, not {type(turn).__name__}"
+                raise TypeError(msg)
+        return digest(self._secret, "history", *turns)
+
+    def generation(self, tag: str) -> str:
+        """Return the key of a message's generation token."""
+        return f"{self._prefix}:{{{tag}}}:g"
+
+    def entry(self, level: Level, tag: str, scope: str, context: str, history: str = "") -> str:
+        """Return the key of one tier's entry for a message in one scope."""
+        return f"{self._prefix}:{{{tag}}}:{level}:{scope}:{context}:{history}"
+
+    def marker(self, query: Query) -> str:
+        """Return the key that says who last got a private answer to this message."""
+        return f"{self._prefix}:{{{query.tag}}}:m:{query.context}:{query.history}"
+
+    def vectors(self, user: str, context: str) -> str:
+        """Return the key of a user's private vectors in one context."""
+        return f"{self._prefix}:{{{user}{context}}}:v"
+
+    def index(self, kind: str, label: str) -> str:
+        """Return the key of the index of everything that came from a document, tag or user."""
+        return f"{self._prefix}:{{{label}}}:i:{kind}"
+
+    def own(self, name: str) -> str:
+        """Return the key of one of the namespace's own records: `contexts`, `decisions`, ..."""
+        return f"{self._prefix}:{{{name}}}"
+
+
+def canonical(value: Any, name: str) -> str:
+    """Return *value* as JSON with sorted keys.
+
+    Raises:
+        TypeError: If it is not JSON, naming the argument.
+    """
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        msg = f"{name} must be JSON: {error}"
+        raise TypeError(msg) from None

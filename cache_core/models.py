@@ -1,0 +1,244 @@
+"""The values that flow through a lookup: all frozen, none knows a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from cache_core.exceptions import ErrorReason
+
+Level = Literal["l1", "l2", "l3", "l4"]
+LEVELS: tuple[Level, ...] = ("l1", "l2", "l3", "l4")
+
+Outcome = Literal["hit", "partial", "miss", "error", "bypass"]
+"""How a lookup ended: with a response, with only intent or documents, with nothing, with nothing
+because a tier failed, or not asked at all."""
+OUTCOMES: tuple[Outcome, ...] = ("hit", "partial", "miss", "error", "bypass")
+
+MissReason = Literal[
+    "cold",  # nothing was ever stored here, or it is physically gone
+    "expired",  # stored, but older than its TTL
+    "invalidated",  # stored before somebody invalidated it, or its generation was evicted
+    "other_scope",  # somebody else has an answer that this user may not see
+    "below_threshold",  # a neighbour exists, but it is not similar enough
+    "guard_veto",  # similar enough, but a guard says that it asks something else
+    "has_history",  # a follow-up means nothing without its history: not searched by similarity
+    "truncated",  # longer than the embedding model reads
+    "context_limit",  # more distinct contexts than a namespace may have vector indexes
+    "warming",  # the model is still loading
+    "corrupt",  # what was stored could not be read, and was deleted
+]
+BypassReason = Literal["empty", "too_large", "disabled", "no_user"]
+Reason: TypeAlias = MissReason | ErrorReason | BypassReason | Literal["", "unconfirmed"]
+
+MISS_REASONS: tuple[MissReason, ...] = (
+    "cold", "expired", "invalidated", "other_scope", "below_threshold", "guard_veto",
+    "has_history", "truncated", "context_limit", "warming", "corrupt",
+)  # fmt: skip
+ERROR_REASONS: tuple[ErrorReason, ...] = (
+    "timeout", "backend_error", "breaker_open", "overloaded", "isolation",
+)  # fmt: skip
+
+Scope = Literal["user", "shared"]
+"""Who may read an entry: its own user, or everybody in the namespace."""
+
+Turn: TypeAlias = str | Mapping[str, Any]
+"""One earlier turn of a conversation: its text, or `{"role": ..., "content": ...}`."""
+
+Context: TypeAlias = str | Mapping[str, Any] | None
+"""What else shaped the answer and rarely changes: system prompt, model, tools, locale."""
+
+Documents: TypeAlias = Sequence[Any]
+"""What retrieval returned for a message: any JSON values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A message with everything that decides which entries answer it, as digests.
+
+    Attributes:
+        text: What is embedded: the message, or its standalone form.
+        tag: Digest of namespace and normalised message; names the message's generation.
+        user: Digest of the user's scope; `None` without a user.
+        shared: Digest of the shared scope.
+        context: Digest of the context.
+        history: Digest of the earlier turns; empty without any.
+    """
+
+    text: str
+    tag: str
+    user: str | None
+    shared: str
+    context: str
+    history: str
+
+    def scope(self, scope: Scope) -> str:
+        """Return the digest of *scope*; raise `ValueError` for a user's scope without a user."""
+        if scope == "shared":
+            return self.shared
+        if self.user is None:
+            msg = "a query without a user has no user scope"
+            raise ValueError(msg)
+        return self.user
+
+    @property
+    def readable(self) -> tuple[str, ...]:
+        """The digests of the scopes that this query may read, its own first."""
+        return (self.shared,) if self.user is None else (self.user, self.shared)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one tier stores for one message.
+
+    Attributes:
+        response: What the agent said.
+        intent: The label of the message.
+        rag_results: The retrieved documents.
+        message: The message itself; only L2 keeps it, because guards compare texts.
+        cost_usd: What computing this answer cost, in USD; `None` for the tuning's price.
+        created: The store's clock, in seconds, when it was put.
+        ttl: The entry's own TTL in seconds; `None` for the tuning's.
+        generation: The message's generation token that it was computed under.
+        scope: Digest of the scope that may read it.
+        writer: Digest of the user who wrote it; empty when nobody in particular did.
+    """
+
+    response: str | None = None
+    intent: str | None = None
+    rag_results: Documents | None = None
+    message: str | None = None
+    cost_usd: float | None = None
+    created: float = 0.0
+    ttl: float | None = None
+    generation: str = ""
+    scope: str = ""
+    writer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A tier's answer.
+
+    Attributes:
+        entry: What was stored.
+        scope: Whose it was.
+        age: Seconds since it was put.
+        similarity: 0..1 for L2, else `None`.
+        matched: Tag of the message it was stored for.
+        confirmed: False when its generation could not be read.
+    """
+
+    entry: Entry
+    scope: Scope
+    age: float
+    similarity: float | None = None
+    matched: str = ""
+    confirmed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A tier that has no answer, and why.
+
+    Attributes:
+        reason: The one reason that is counted.
+        similarity: Of the nearest entry this user may read, whatever the threshold; 0..1.
+        unvetoed: Of the nearest entry that no guard vetoed.
+        guard: The guard that vetoed the nearest entry above the threshold.
+        other_intent: For `other_scope`: the intent of the answer that somebody else has.
+        generation: The message's generation token, where the tier read it.
+    """
+
+    reason: MissReason
+    similarity: float | None = None
+    unvetoed: float | None = None
+    guard: str = ""
+    other_intent: str = ""
+    generation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LookupResult:
+    """What a lookup found.
+
+    Attributes:
+        response: The cached response; `None` unless *outcome* is `hit`.
+        intent: The cached intent label, when one is known.
+        rag_results: The cached documents; `None` when the agent has to retrieve.
+        outcome: `hit`, `partial`, `miss`, `error` or `bypass`.
+        tier: The tier that gave the response.
+        similarity: Of the question that was answered, 0..1; 1.0 for an exact one.
+        age_seconds: Age of the response.
+        stale: True when the response is older than its TTL.
+        lookup_id: Names this lookup in the decision log and in `feedback`.
+        reasons: Why the tiers that were asked did not answer, in tier order, each once;
+            `unconfirmed` when a similar answer was served without its generation.
+    """
+
+    response: str | None
+    intent: str | None
+    rag_results: list[Any] | None
+    outcome: Outcome
+    tier: Level | None = None
+    similarity: float | None = None
+    age_seconds: float | None = None
+    stale: bool = False
+    lookup_id: str = ""
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Invalidation:
+    """What an invalidation removed.
+
+    Attributes:
+        removed: Number of entries that were, or in a dry run would be, taken out of service.
+        complete: False while some backend has not confirmed it.
+        pending: What is still to be done, and is retried: names of backends.
+    """
+
+    removed: int
+    complete: bool
+    pending: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TierExplanation:
+    """What one tier would answer, and why.
+
+    Attributes:
+        level: The tier.
+        outcome: `hit`, `miss`, `error`, or `off`.
+        reason: Why not, else empty.
+        similarity: Of the nearest question, 0..1.
+        threshold: What L2 asks for.
+        age_seconds, ttl_seconds: Of the entry it would serve.
+        scope: Whose entry it would serve.
+        detail: One sentence for a person.
+    """
+
+    level: Level
+    outcome: Literal["hit", "miss", "error", "off"]
+    reason: str = ""
+    similarity: float | None = None
+    threshold: float | None = None
+    age_seconds: float | None = None
+    ttl_seconds: float | None = None
+    scope: Scope | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a `compute` function may return to `get_or_compute` instead of a plain string."""
+
+    response: str
+    intent: str | None = None
+    rag_results: Documents | None = None
+    shared: bool | None = None
+    share_documents: bool | None = None
+    ttl: float | None = None
+    tags: Sequence[str] = field(default=())
+    cost_usd: float | None = None

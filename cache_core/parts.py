@@ -1,0 +1,221 @@
+"""The parts of a cache, made from its settings: which store, which index, which tiers are on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import logging
+import secrets
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cache_core.breaker import Breaker
+from cache_core.clock import Clock
+from cache_core.decisions import DecisionLog
+from cache_core.embedder import Embedder, shared_embedder
+from cache_core.exceptions import BackendError
+from cache_core.instrumentation import Instruments
+from cache_core.keys import PREFIX, Keys
+from cache_core.models import Level
+from cache_core.observed import ObservedEmbedder, ObservedIndex
+from cache_core.settings import Settings
+from cache_core.stores.base import KeyValueStore, Write
+from cache_core.stores.embedded import EmbeddedStore
+from cache_core.stores.vectors import VectorIndex
+from cache_core.tiers.base import Tier
+from cache_core.tiers.keyed import KeyedTier
+from cache_core.tiers.semantic import SemanticTier
+
+log = logging.getLogger("glasscache")
+
+
+@dataclass(slots=True)
+class Parts:
+    """Everything a cache is made of.
+
+    Attributes:
+        store: The keyed store.
+        keys: Digests and names.
+        tiers: Those that are on.
+        semantic: L2, when it is on.
+        index, embedder: Behind L2.
+        decisions: The decision log.
+        missing: Backends that are wanted but cannot be had: an extra is not installed.
+    """
+
+    store: KeyValueStore
+    keys: Keys
+    tiers: Mapping[Level, Tier]
+    semantic: SemanticTier | None
+    index: VectorIndex | None
+    embedder: ObservedEmbedder | None
+    decisions: DecisionLog
+    missing: tuple[str, ...] = ()
+    raw_index: Any = field(default=None)
+
+    @property
+    def breakers(self) -> dict[str, Breaker]:
+        """The breaker of each backend."""
+        found = {self.store.breaker.backend: self.store.breaker}
+        if self.index is not None and self.embedder is not None:
+            found["chroma"] = self.index.breaker
+            found["embedder"] = self.embedder.breaker
+        return found
+
+    async def close(self) -> None:
+        """Write out what waits and close everything."""
+        if self.semantic is not None:
+            with contextlib.suppress(BackendError):
+                await self.semantic.tend()
+        with contextlib.suppress(BackendError):
+            await self.decisions.flush()
+        if self.index is not None:
+            await self.index.close()
+        await self.store.close()
+
+
+def make_store(settings: Settings, redis_pool: Any, clock: Clock | None) -> KeyValueStore:
+    """Return the keyed store of *settings*: a given pool, a Redis URL, or a file."""
+    breaker = {
+        "breaker_failures": settings.breaker_failures,
+        "breaker_probe": settings.breaker_probe,
+    }
+    if redis_pool is not None or settings.redis_url:
+        from redis.asyncio import Redis
+
+        from cache_core.stores.redis import RedisStore, connect
+
+        owned = redis_pool is None
+        client = (
+            connect(settings.redis_url or "", timeout=settings.put_budget / 2)
+            if owned
+            else Redis(connection_pool=redis_pool)
+        )
+        return RedisStore(
+            client,
+            read_timeout=settings.exact_budget,
+            write_timeout=settings.put_budget / 2,
+            owned=owned,
+            **breaker,  # type: ignore[arg-type]
+        )
+    return EmbeddedStore(
+        usable_directory(settings.dir),
+        clock=clock,
+        max_entries=settings.max_entries,
+        max_bytes=settings.max_bytes,
+        **breaker,  # type: ignore[arg-type]
+    )
+
+
+def usable_directory(wanted: Path) -> Path:
+    """Return *wanted*, or a temporary directory when it cannot be written to."""
+    try:
+        wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=wanted):
+            return wanted
+    except OSError as error:
+        instead = Path(tempfile.mkdtemp(prefix="glasscache-"))
+        log.error(
+            "the data directory %s cannot be used (%s). This process caches in %s, which nobody "
+            "else sees; set CACHE_DIR to a directory that you may write to",
+            wanted, error, instead,
+        )  # fmt: skip
+        return instead
+
+
+async def find_secret(settings: Settings, store: KeyValueStore, namespace: str) -> bytes:
+    """Return the secret of the key digests: `CACHE_KEY`, or the one that the store keeps.
+
+    Raises:
+        BackendError: If the store has to be asked and cannot answer.
+    """
+    if settings.key:
+        return hashlib.blake2b(settings.key.encode(), digest_size=32).digest()
+    name = f"{PREFIX}:{namespace}:{{secret}}"
+    kept = await store.write_new(Write(name, secrets.token_hex(32), None))
+    return hashlib.blake2b(kept.encode(), digest_size=32).digest()
+
+
+async def assemble(
+    settings: Settings,
+    namespace: str,
+    store: KeyValueStore,
+    instruments: Instruments,
+    embedder: Embedder | None = None,
+) -> Parts:
+    """Return the open parts of a cache.
+
+    Args:
+        settings: Where the parts live.
+        namespace: Of the cache.
+        store: Open, or trying to be.
+        instruments: Told of embeddings and searches.
+        embedder: Instead of the one that the settings name.
+
+    Raises:
+        BackendError: If the digests' secret cannot be had yet.
+    """
+    keys = Keys(namespace, await find_secret(settings, store, namespace))
+    tiers: dict[Level, Tier] = {}
+    if "l1" in settings.tiers:
+        tiers["l1"] = KeyedTier("l1", "response", ("intent", "cost_usd"), True, store, keys)
+    if "l3" in settings.tiers:
+        tiers["l3"] = KeyedTier("l3", "intent", (), False, store, keys)
+    if "l4" in settings.tiers:
+        tiers["l4"] = KeyedTier("l4", "rag_results", (), False, store, keys)
+    decisions = DecisionLog(store, keys.own("decisions"), settings.decisions)
+    parts = Parts(store, keys, tiers, None, None, None, decisions)
+    if "l2" not in settings.tiers:
+        return parts
+    lacking = _lacking(embedder)
+    if lacking:
+        log.warning(
+            "L2 is off: %s not installed. pip install 'glasscache[semantic]', or set "
+            "CACHE_TIERS=l1,l3,l4 to say that you don't want it",
+            " and ".join(lacking),
+        )
+        parts.missing = ("chroma",)
+        return parts
+    observed = ObservedEmbedder(
+        embedder or shared_embedder(settings.embedding_model),
+        instruments,
+        Breaker(
+            "embedder", failures=settings.breaker_failures, probe_seconds=settings.breaker_probe
+        ),
+        settings.embedding_budget,
+    )
+    observed.start()
+    raw = await _make_index(settings, keys, observed.model)
+    index = ObservedIndex(raw, instruments)
+    await index.open()
+    parts.semantic = SemanticTier(store, keys, index, observed)
+    parts.index, parts.raw_index, parts.embedder = index, raw, observed
+    parts.tiers = {**tiers, "l2": parts.semantic}
+    return parts
+
+
+def _lacking(embedder: Embedder | None) -> list[str]:
+    needed = ["chromadb"] if embedder is not None else ["chromadb", "sentence_transformers"]
+    return [name for name in needed if importlib.util.find_spec(name) is None]
+
+
+async def _make_index(settings: Settings, keys: Keys, model: str) -> Any:
+    # Importing Chroma takes most of a second: not on the event loop.
+    module = await asyncio.to_thread(importlib.import_module, "cache_core.stores.chroma")
+    return module.ChromaIndex(
+        namespace=keys.namespace,
+        model=model,
+        default_context=keys.no_context,
+        directory=None if settings.chroma_url else usable_directory(settings.dir),
+        url=settings.chroma_url,
+        search_timeout=settings.search_budget,
+        max_contexts=settings.max_contexts,
+        breaker_failures=settings.breaker_failures,
+        breaker_probe=settings.breaker_probe,
+    )

@@ -1,0 +1,217 @@
+"""The path of one lookup: exact first, then by similarity with the partial tiers beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+
+from cache_core.exceptions import BackendError
+from cache_core.instrumentation import CacheCall, Instruments
+from cache_core.logs import RateLimited
+from cache_core.models import Hit, Level, LookupResult, Miss, Outcome, Query
+from cache_core.parts import Parts
+from cache_core.settings import Settings
+from cache_core.tiers.base import Tier
+from cache_core.tuning import Tuning
+
+log = RateLimited(logging.getLogger("glasscache"))
+
+_INTENT_AND_DOCUMENTS: tuple[Level, ...] = ("l3", "l4")
+
+
+@dataclass(slots=True)
+class Asked:
+    """One tier that was asked: its finished call, and its answer unless it failed."""
+
+    call: CacheCall
+    answer: Hit | Miss | None
+
+    @property
+    def hit(self) -> Hit | None:
+        """The answer, if it is one."""
+        return self.answer if isinstance(self.answer, Hit) else None
+
+
+@dataclass(slots=True)
+class Found:
+    """What the tiers that were needed said, in tier order."""
+
+    asked: list[Asked] = field(default_factory=list)
+
+    def of(self, level: Level) -> Asked | None:
+        """Return what a tier said, if it was needed."""
+        return next((item for item in self.asked if item.call.level == level), None)
+
+    def hit(self, level: Level) -> Hit | None:
+        """Return a tier's hit."""
+        item = self.of(level)
+        return item.hit if item is not None else None
+
+
+class Reader:
+    """Asks the tiers.
+
+    Args:
+        parts: Of the cache.
+        settings: For the budgets.
+        instruments: For the scopes around each tier.
+    """
+
+    def __init__(self, parts: Parts, settings: Settings, instruments: Instruments) -> None:
+        self._tiers = parts.tiers
+        self._settings = settings
+        self._instruments = instruments
+
+    async def find(self, query: Query, tuning: Tuning) -> Found:
+        """Ask L1; without an answer L2, and beside it L3 and L4.
+
+        Nothing else is started while L1 may still answer soon: an embedding costs a hundred times
+        what an exact answer does. Only a store that is late is not waited for.
+        """
+        deadline = time.monotonic() + self._settings.lookup_budget
+        exact = self._tiers.get("l1")
+        if exact is None:
+            return Found(await self._beyond(query, tuning, deadline))
+        loop = asyncio.get_running_loop()
+        hedged: list[asyncio.Task[list[Asked]]] = []
+        timer = loop.call_later(
+            self._settings.hedge_delay,
+            lambda: hedged.append(loop.create_task(self._beyond(query, tuning, deadline))),
+        )
+        try:
+            first = await self._ask(exact, query, tuning, self._settings.exact_budget)
+            timer.cancel()
+            if first.hit is not None:
+                return Found([first])
+            rest = await (hedged[0] if hedged else self._beyond(query, tuning, deadline))
+            return Found([first, *rest])
+        finally:
+            timer.cancel()
+            await _reap(hedged)
+
+    async def _beyond(self, query: Query, tuning: Tuning, deadline: float) -> list[Asked]:
+        """Ask L2, L3 and L4; the latter two count only if L2 has no answer."""
+        beside = [
+            asyncio.ensure_future(self._ask(tier, query, tuning, self._settings.exact_budget))
+            for level in _INTENT_AND_DOCUMENTS
+            if (tier := self._tiers.get(level)) is not None
+        ]
+        try:
+            found: list[Asked] = []
+            semantic = self._tiers.get("l2")
+            if semantic is not None:
+                budget = max(0.001, deadline - time.monotonic())
+                found.append(await self._ask(semantic, query, tuning, budget))
+                if found[0].hit is not None:
+                    return found
+            return found + list(await asyncio.gather(*beside))
+        finally:
+            await _reap(beside)
+
+    async def _ask(self, tier: Tier, query: Query, tuning: Tuning, budget: float) -> Asked:
+        with self._instruments.scope("get", tier.level) as call:
+            call.ttl_seconds = tuning.ttl(tier.level)
+            if tier.level == "l2":
+                call.threshold = tuning.semantic_threshold
+            answer: Hit | Miss | None = None
+            try:
+                async with asyncio.timeout(budget):
+                    answer = await tier.get(query, tuning)
+            except TimeoutError:
+                _fill_error(call, BackendError("timeout", "TimeoutError"))
+            except BackendError as error:
+                _fill_error(call, error)
+            except Exception as error:  # noqa: BLE001 - the agent must not fail because of us
+                log.warning(
+                    "bug",
+                    "%s: unexpected %s: %s; please report it",
+                    tier.level,
+                    type(error).__name__,
+                    error,
+                )
+                _fill_error(call, BackendError("backend_error", type(error).__name__))
+            else:
+                _fill(call, answer, tuning)
+        return Asked(call, answer)
+
+
+async def _reap(tasks: list[asyncio.Task[list[Asked]]] | list[asyncio.Task[Asked]]) -> None:
+    """Leave no task behind: what nobody needs any more is cancelled, and has ended."""
+    unfinished = [task for task in tasks if not task.done()]
+    for task in unfinished:
+        task.cancel()
+    if unfinished:
+        await asyncio.gather(*unfinished, return_exceptions=True)
+
+
+def _fill(call: CacheCall, answer: Hit | Miss, tuning: Tuning) -> None:
+    if isinstance(answer, Hit):
+        call.outcome = "hit"
+        call.age_seconds = answer.age
+        call.similarity = answer.similarity
+        call.reason = "" if answer.confirmed else "unconfirmed"
+        if call.level is not None:
+            call.saved_usd = tuning.saves(call.level, answer.entry.cost_usd)
+        return
+    call.outcome = "miss"
+    call.reason = answer.reason
+    call.similarity = answer.similarity
+    call.guard = answer.guard
+    call.other_intent = answer.other_intent
+
+
+def _fill_error(call: CacheCall, error: BackendError) -> None:
+    call.outcome = "error"
+    call.reason = error.reason
+    call.error_type = error.error_type
+    if error.reason == "isolation":
+        log.warning(
+            "isolation",
+            "%s: an entry of another scope was found and not served; see docs/architecture.md",
+            call.level,
+        )
+    elif error.reason != "breaker_open":
+        log.warning(
+            f"backend {call.level}",
+            "%s cannot answer: %s (%s); the agent goes on without it",
+            call.level,
+            error.reason,
+            error.error_type,
+        )
+
+
+def fold(found: Found, lookup_id: str) -> LookupResult:
+    """Return what the tiers said as one result."""
+    answer = found.hit("l1") or found.hit("l2")
+    reasons = tuple(
+        dict.fromkeys(item.call.reason for item in found.asked if item.call.reason)
+    )
+    if answer is not None:
+        exact = found.hit("l1") is not None
+        return LookupResult(
+            response=answer.entry.response,
+            intent=answer.entry.intent,
+            rag_results=None,
+            outcome="hit",
+            tier="l1" if exact else "l2",
+            similarity=1.0 if exact else answer.similarity,
+            age_seconds=answer.age,
+            lookup_id=lookup_id,
+            reasons=reasons,
+        )
+    label, documents = found.hit("l3"), found.hit("l4")
+    outcome: Outcome = "miss"
+    if label is not None or documents is not None:
+        outcome = "partial"
+    elif any(item.call.outcome == "error" for item in found.asked):
+        outcome = "error"
+    return LookupResult(
+        response=None,
+        intent=label.entry.intent if label is not None else None,
+        rag_results=list(documents.entry.rag_results or ()) if documents is not None else None,
+        outcome=outcome,
+        lookup_id=lookup_id,
+        reasons=reasons,
+    )

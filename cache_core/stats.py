@@ -1,0 +1,205 @@
+"""What a cache counted: the source of `cache.metrics` and `get_metrics()`."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Any
+
+from cache_core.instrumentation import CacheCall, CacheState, Operation, Scope
+from cache_core.models import LEVELS, OUTCOMES, Level
+
+_LATENCIES = 10_000
+_INTENTS = 64
+
+
+class CacheStats:
+    """Counts of one cache since its start, or the last `reset`.
+
+    The counting contract:
+
+    - Every completed lookup ends in exactly one of `hit` (has a response), `partial` (only intent
+      and/or documents), `miss`, `error` (nothing, and a tier that was needed failed) and `bypass`
+      (not cacheable): `sum(outcomes) == lookups`, in an outage too. A cancelled lookup counts only
+      as cancelled.
+    - A tier counts when it was *needed*, as exactly one of hit, miss and error: L1 always; L2 when
+      L1 gave no response; L3 and L4 when L2 gave none either. A tier that is off counts nothing.
+    - Every miss and every error has one reason.
+    - The overall hit rate is hits / (lookups - bypass), from lookups, never from sums over tiers.
+      A tier's rate is its hits / (its hits + misses).
+    - A hit of L1 or L2 saves the answer; L3 and L4 save only where their value was handed out.
+
+    It is an `Instrument`; counters are plain integers, changed on the event loop only.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start counting from zero."""
+        self.lookups = 0
+        self.cancelled = 0
+        self.outcomes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+        self.hits: Counter[Level] = Counter(dict.fromkeys(LEVELS, 0))
+        self.misses: Counter[Level] = Counter(dict.fromkeys(LEVELS, 0))
+        self.errors: Counter[Level] = Counter(dict.fromkeys(LEVELS, 0))
+        self.miss_reasons: Counter[tuple[Level, str]] = Counter()
+        self.error_reasons: Counter[tuple[Level, str]] = Counter()
+        self.bypass_reasons: Counter[str] = Counter()
+        self.puts: Counter[tuple[Level, str]] = Counter()
+        self.other_scope_intents: Counter[str] = Counter()
+        self.saved_usd: dict[Level, float] = dict.fromkeys(LEVELS, 0.0)
+        self.spent_usd = 0.0
+        self.seconds = 0.0
+        self._recent: deque[float] = deque(maxlen=_LATENCIES)
+
+    def scope(self, operation: Operation, level: Level | None) -> Scope | None:
+        """Counting needs no scope."""
+        return None
+
+    def report(self, state: CacheState) -> None:
+        """Counting is about what happened, not about what is."""
+
+    def record(self, call: CacheCall) -> None:
+        """Count a finished operation."""
+        self.spent_usd += call.spent_usd
+        if call.operation == "put":
+            for part in call.calls:
+                if part.level is not None:
+                    self.puts[part.level, part.outcome] += 1
+            return
+        if call.operation != "lookup":
+            return
+        if call.outcome == "cancelled":
+            self.cancelled += 1
+            return
+        self.lookups += 1
+        self.outcomes[call.outcome] += 1
+        self.seconds += call.seconds
+        self._recent.append(call.seconds)
+        if call.outcome == "bypass":
+            self.bypass_reasons[call.reason] += 1
+        for part in call.calls:
+            self._record_tier(part)
+
+    def _record_tier(self, call: CacheCall) -> None:
+        level = call.level
+        if level is None:
+            return
+        if call.outcome == "hit":
+            self.hits[level] += 1
+            self.saved_usd[level] += call.saved_usd
+        elif call.outcome == "miss":
+            self.misses[level] += 1
+            self.miss_reasons[level, call.reason] += 1
+            if call.reason == "other_scope" and (
+                call.other_intent in self.other_scope_intents
+                or len(self.other_scope_intents) < _INTENTS
+            ):
+                self.other_scope_intents[call.other_intent] += 1
+        else:
+            self.errors[level] += 1
+            self.error_reasons[level, call.reason] += 1
+
+    @property
+    def l1_hits(self) -> int:
+        """Hits of L1."""
+        return self.hits["l1"]
+
+    @property
+    def l2_hits(self) -> int:
+        """Hits of L2."""
+        return self.hits["l2"]
+
+    @property
+    def l3_hits(self) -> int:
+        """Hits of L3."""
+        return self.hits["l3"]
+
+    @property
+    def l4_hits(self) -> int:
+        """Hits of L4."""
+        return self.hits["l4"]
+
+    @property
+    def l1_misses(self) -> int:
+        """Misses of L1."""
+        return self.misses["l1"]
+
+    @property
+    def l2_misses(self) -> int:
+        """Misses of L2."""
+        return self.misses["l2"]
+
+    @property
+    def l3_misses(self) -> int:
+        """Misses of L3."""
+        return self.misses["l3"]
+
+    @property
+    def l4_misses(self) -> int:
+        """Misses of L4."""
+        return self.misses["l4"]
+
+    @property
+    def cost_saved_usd(self) -> float:
+        """Net savings in USD: what hits saved, less what embedding cost."""
+        return sum(self.saved_usd.values()) - self.spent_usd
+
+    @property
+    def hit_rate(self) -> float:
+        """Overall hit rate, 0..1."""
+        return _ratio(self.outcomes["hit"], self.lookups - self.outcomes["bypass"])
+
+    def quantile_ms(self, share: float) -> float:
+        """Return a latency quantile of the last 10,000 lookups, in milliseconds."""
+        ordered = sorted(self._recent)
+        if not ordered:
+            return 0.0
+        return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000, 3)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return everything that was counted, as JSON values."""
+        answered = self.lookups - self.outcomes["bypass"]
+        percent: dict[str, float] = {"overall": round(100 * self.hit_rate, 2)}
+        for level in LEVELS:
+            asked = self.hits[level] + self.misses[level]
+            percent[level] = round(100 * _ratio(self.hits[level], asked), 2)
+        return {
+            "hit_rates": percent,
+            "average_latency_ms": round(1000 * _ratio(self.seconds, self.lookups), 3),
+            "operations": self.lookups,
+            "cost_savings_usd": round(self.cost_saved_usd, 6),
+            "latency_ms": {
+                "p50": self.quantile_ms(0.5),
+                "p95": self.quantile_ms(0.95),
+                "p99": self.quantile_ms(0.99),
+            },
+            "outcomes": dict(self.outcomes),
+            "cancelled": self.cancelled,
+            "tiers": {
+                level: {
+                    "hits": self.hits[level],
+                    "misses": self.misses[level],
+                    "errors": self.errors[level],
+                    "served_share": round(_ratio(self.hits[level], answered), 4),
+                    "saved_usd": round(self.saved_usd[level], 6),
+                }
+                for level in LEVELS
+            },
+            "miss_reasons": _nested(self.miss_reasons),
+            "error_reasons": _nested(self.error_reasons),
+            "bypass_reasons": dict(self.bypass_reasons),
+            "puts": _nested(self.puts),
+            "spent_usd": round(self.spent_usd, 6),
+        }
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _nested(counts: Counter[tuple[Level, str]]) -> dict[str, dict[str, int]]:
+    nested: dict[str, dict[str, int]] = {}
+    for (level, name), count in sorted(counts.items()):
+        nested.setdefault(level, {})[name] = count
+    return nested

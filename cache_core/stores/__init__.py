@@ -1,0 +1,1 @@
+"""Where keyed entries live: one protocol, Redis and an embedded SQLite file."""

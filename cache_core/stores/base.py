@@ -1,0 +1,113 @@
+"""What a keyed store can do. Redis and the embedded store pass one contract suite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from cache_core.breaker import Breaker
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One value to store.
+
+    Attributes:
+        key: Its name.
+        value: ASCII text.
+        ttl: Seconds until the store may drop it; `None` keeps it.
+    """
+
+    key: str
+    value: str
+    ttl: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RowWrite:
+    """Rows to add to a hash, replacing those of the same name.
+
+    Attributes:
+        key: The hash.
+        rows: Name to value, ASCII.
+        ttl: Seconds until the store may drop the hash, renewed by every put; `None` keeps it.
+        newest: How many rows to keep; the others may be dropped. `None` keeps all.
+    """
+
+    key: str
+    rows: Mapping[str, str]
+    ttl: float | None
+    newest: int | None = None
+
+
+class KeyValueStore(Protocol):
+    """Values, small hashes and logs, shared by everybody who opens the same store.
+
+    Every coroutine raises `BackendError` and nothing else, within the store's own time limits.
+    """
+
+    @property
+    def breaker(self) -> Breaker:
+        """The breaker of the backend behind this store."""
+        ...
+
+    async def open(self) -> None:
+        """Connect. Never raises: an unreachable backend is tried again by `tend`."""
+        ...
+
+    async def close(self) -> None:
+        """Give everything back; idempotent."""
+        ...
+
+    async def tend(self) -> None:
+        """Do what is due every second: ask for a sign of life, correct the clock, sweep."""
+        ...
+
+    def now(self) -> float:
+        """Return the store's time in seconds since the epoch."""
+        ...
+
+    async def read(self, keys: Sequence[str]) -> Sequence[str | None]:
+        """Return the values of *keys* in order, in one round trip."""
+        ...
+
+    async def write(self, writes: Sequence[Write]) -> None:
+        """Store all *writes*, in order, in one round trip."""
+        ...
+
+    async def write_new(self, write: Write) -> str:
+        """Store *write* unless its key exists; return the value in force. Renews the TTL."""
+        ...
+
+    async def delete(self, keys: Sequence[str]) -> int:
+        """Remove values and hashes; return how many there were."""
+        ...
+
+    async def rows(self, key: str, newest: int | None = None) -> Mapping[str, str]:
+        """Return the rows of a hash, at most the *newest* ones."""
+        ...
+
+    async def put_rows(self, writes: Sequence[RowWrite]) -> None:
+        """Add rows to hashes, in one round trip."""
+        ...
+
+    async def delete_rows(self, key: str, names: Sequence[str]) -> int:
+        """Remove rows of a hash; return how many there were."""
+        ...
+
+    async def append(self, log: str, values: Sequence[str], *, keep: int) -> None:
+        """Append to a log that keeps about the last *keep* values."""
+        ...
+
+    async def after(self, log: str, position: str, count: int) -> list[tuple[str, str]]:
+        """Return up to *count* (position, value) pairs after *position*; `""` is the start."""
+        ...
+
+    async def remove(self, log: str, positions: Sequence[str]) -> None:
+        """Remove values of a log."""
+        ...
+
+    async def last(self, log: str, count: int) -> list[tuple[str, str]]:
+        """Return the newest (position, value) pairs of a log, oldest first."""
+        ...

@@ -1,0 +1,115 @@
+"""Directories of the embedded Chroma: one process each, the corrupt ones set aside.
+
+Chroma does not lock its directory, and two processes in one lose entries without a word.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+import chromadb
+from chromadb.config import Settings
+from filelock import FileLock, Timeout
+
+log = logging.getLogger("glasscache")
+
+_SLOTS = 64
+_held: dict[Path, _Slot] = {}
+_mutex = threading.Lock()
+
+
+class _Slot:
+    """A directory that this process holds, and how many caches use it."""
+
+    def __init__(self, path: Path, lock: FileLock) -> None:
+        self.path = path
+        self._lock = lock
+        self._users = 1
+
+    def join(self) -> None:
+        self._users += 1
+
+    def release(self) -> None:
+        """Give the directory back when the last cache of this process left."""
+        with _mutex:
+            self._users -= 1
+            if self._users == 0:
+                _held.pop(self.path.parent, None)
+                self._lock.release()
+
+
+def open_directory(base: Path) -> tuple[Any, _Slot]:
+    """Return a Chroma client on a directory under *base* that no other process uses.
+
+    Returns:
+        The client, and the slot to release after closing it.
+
+    Raises:
+        OSError: If *base* cannot be used, or if all 64 directories are taken.
+    """
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    slot = _take(base)
+    try:
+        return _open(slot.path), slot
+    except BaseException:
+        slot.release()
+        raise
+
+
+def _take(base: Path) -> _Slot:
+    with _mutex:
+        if base in _held:
+            _held[base].join()
+            return _held[base]
+        for number in range(_SLOTS):
+            lock = FileLock(base / f"chroma-{number}.lock", thread_local=False)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            if number:
+                log.warning(
+                    "chroma: another process uses %s; this one keeps its own semantic index in "
+                    "chroma-%d. To share one index, run a server and set CHROMA_URL",
+                    base / "chroma-0", number,
+                )  # fmt: skip
+            slot = _Slot(base / f"chroma-{number}", lock)
+            _held[base] = slot
+            return slot
+    msg = f"all {_SLOTS} semantic indexes under {base} are in use; run a server, set CHROMA_URL"
+    raise OSError(msg)
+
+
+def _open(path: Path) -> Any:
+    """Open the newest sound index in *path*; a corrupt one is renamed and an empty one begun."""
+    path.mkdir(mode=0o700, exist_ok=True)
+    numbers = [int(child.name) for child in path.iterdir() if child.name.isdigit()]
+    number = max(numbers, default=1)
+    current = path / str(number)
+    try:
+        return _client(current)
+    except (KeyboardInterrupt, SystemExit, PermissionError):
+        raise
+    # Chroma's native part panics with an exception that is no Exception.
+    except BaseException as error:  # noqa: BLE001
+        aside = path / f"{number}.corrupt"
+        current.rename(aside)
+        log.error(
+            "chroma: the index in %s cannot be opened (%s: %s); set aside as %s, starting empty",
+            current, type(error).__name__, error, aside.name,
+        )  # fmt: skip
+        # Under a new name, because Chroma remembers a path whose opening failed.
+        return _client(path / str(number + 1))
+
+
+def _client(path: Path) -> Any:
+    client = chromadb.PersistentClient(str(path), settings=Settings(anonymized_telemetry=False))
+    for collection in client.list_collections():
+        # A damaged index file shows only when it is searched.
+        if collection.count():
+            found = collection.get(limit=1, include=["embeddings"])
+            collection.query(query_embeddings=found["embeddings"], n_results=1, include=[])
+    return client

@@ -1,0 +1,80 @@
+"""What an index of shared answers can do, whoever keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from cache_core.breaker import Breaker
+from cache_core.embedder import Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One shared answer in the index.
+
+    Attributes:
+        id: Tag of the message; one row per message and context.
+        vector: The message's unit vector.
+        text: The entry's envelope.
+        dropped: The store's time, in seconds, after which the row may be swept.
+    """
+
+    id: str
+    vector: Vector
+    text: str
+    dropped: float
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A row near a vector; *similarity* is the cosine, clipped to 0..1."""
+
+    id: str
+    similarity: float
+    text: str
+
+
+class VectorIndex(Protocol):
+    """Shared answers by similarity, in one index per context.
+
+    Coroutines raise `BackendError` and nothing else.
+    """
+
+    @property
+    def breaker(self) -> Breaker:
+        """The breaker of the backend behind this index."""
+        ...
+
+    async def open(self) -> None:
+        """Connect. Never raises: an unreachable backend is tried again by `tend`."""
+        ...
+
+    async def close(self) -> None:
+        """Write out what waits, and give everything back; idempotent."""
+        ...
+
+    async def tend(self, now: float) -> None:
+        """Do what is due every second: reconnect, write out, sweep what was dropped by *now*."""
+        ...
+
+    async def search(self, context: str, vector: Vector, count: int) -> list[Neighbour]:
+        """Return up to *count* rows of a context, nearest first."""
+        ...
+
+    async def add(self, context: str, row: Row) -> bool:
+        """Store a row, found by `search` from now on; False if there are too many contexts."""
+        ...
+
+    async def remove(self, context: str, ids: Sequence[str]) -> None:
+        """Remove rows; found no more when this returns."""
+        ...
+
+    async def contexts(self) -> Sequence[str]:
+        """Return the contexts that have an index."""
+        ...
+
+    async def count(self) -> int:
+        """Return the number of rows in all contexts."""
+        ...

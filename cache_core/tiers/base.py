@@ -1,0 +1,30 @@
+"""What every tier can do. No tier knows another, nor who counts."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from cache_core.models import Entry, Hit, Level, Miss, Query, Scope
+from cache_core.tuning import Tuning
+
+
+class Tier(Protocol):
+    """One tier of the cache.
+
+    Every coroutine raises `BackendError` when the backend failed, and nothing else.
+    """
+
+    @property
+    def level(self) -> Level:
+        """Which tier this is."""
+        ...
+
+    async def get(self, query: Query, tuning: Tuning) -> Hit | Miss:
+        """Return what is stored for *query*, or why nothing can be served."""
+        ...
+
+    async def put(self, query: Query, entry: Entry, scope: Scope, tuning: Tuning) -> None:
+        """Store this tier's part of *entry* for *scope*; readable when this returns."""
+        ...
+
+

@@ -1,0 +1,418 @@
+"""L2: answers to questions that mean the same.
+
+Shared answers are in a vector index; a user's own are in a hash of the keyed store, read while the
+embedding runs, so that no search over other people's questions can ever find them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cache_core import envelope
+from cache_core.embedder import Embedder, Vector
+from cache_core.exceptions import BackendError
+from cache_core.guards import veto
+from cache_core.keys import Keys
+from cache_core.models import Entry, Hit, Level, Miss, MissReason, Query, Scope
+from cache_core.stores.base import KeyValueStore, RowWrite, Write
+from cache_core.stores.vectors import Row, VectorIndex
+from cache_core.tiers.keyed import KEPT
+from cache_core.tuning import MAX_TTL, Tuning
+
+PRIVATE_VECTORS = 64
+"""Questions remembered per user and context; the newest."""
+
+NEIGHBOURS = 5
+"""Shared neighbours looked at first; more only while all of them are dead."""
+
+_MOST_NEIGHBOURS = 1_280
+_WORTH_JUDGING = 0.5
+"""Below this similarity nobody would set a threshold."""
+
+_WAITING_PUTS = 1_000
+_CHUNK = 64
+
+PARTITIONS = "partitions"
+"""Name of the namespace's record of all private vector hashes."""
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """A stored question near the one that was asked."""
+
+    tag: str
+    similarity: float
+    scope: Scope
+    key: str
+    text: str | None
+    entry: Entry | None = None
+    dead: MissReason | None = None
+    guard: str = ""
+    confirmed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Similar:
+    """A stored question that L2 would serve for another: where it is."""
+
+    tag: str
+    context: str
+    vectors_key: str | None
+
+
+class SemanticTier:
+    """The semantic tier.
+
+    Args:
+        store: Holds private vectors, private entries and generations.
+        keys: Names of the entries.
+        index: Holds shared entries.
+        embedder: Makes vectors.
+    """
+
+    level: Level = "l2"
+
+    def __init__(
+        self, store: KeyValueStore, keys: Keys, index: VectorIndex, embedder: Embedder
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._index = index
+        self._embedder = embedder
+        self._waiting: deque[tuple[Query, Entry, Scope, Tuning]] = deque(maxlen=_WAITING_PUTS)
+        self._dead: dict[str, set[str]] = {}
+        self.dropped = 0
+        """Puts lost because too many waited for the model."""
+        self.refused_contexts = 0
+        """Puts not made because the namespace has too many contexts."""
+
+    async def get(self, query: Query, tuning: Tuning) -> Hit | Miss:
+        """Return the answer to the most similar live question that no guard vetoes."""
+        if query.history:
+            return Miss("has_history")
+        if not self._embedder.ready:
+            return Miss("warming")
+        if not self._embedder.fits(query.text):
+            return Miss("truncated")
+        own = asyncio.ensure_future(self._own_rows(query))
+        try:
+            vector = await self._embedder.embed(query.text)
+            return await self._nearest(query, tuning, vector, own)
+        finally:
+            if not own.done():
+                own.cancel()
+                await asyncio.gather(own, return_exceptions=True)
+
+    async def _own_rows(self, query: Query) -> dict[str, str] | BackendError:
+        if query.user is None:
+            return {}
+        key = self._keys.vectors(query.user, query.context)
+        try:
+            return dict(await self._store.rows(key, PRIVATE_VECTORS))
+        except BackendError as error:
+            return error
+
+    async def _nearest(
+        self,
+        query: Query,
+        tuning: Tuning,
+        vector: Vector,
+        own: asyncio.Future[dict[str, str] | BackendError],
+    ) -> Hit | Miss:
+        failure: BackendError | None = None
+        candidates: list[_Candidate] = []
+        count = NEIGHBOURS
+        while True:
+            try:
+                shared = await self._shared(query, vector, count)
+            except BackendError as error:
+                shared, failure = [], error
+            rows = await own
+            if isinstance(rows, BackendError):
+                rows, failure = {}, failure or rows
+            candidates = sorted(
+                [*shared, *self._private(query, vector, rows)],
+                key=lambda near: (-near.similarity, near.scope == "shared"),
+            )
+            await self._judge(query, tuning, candidates[: count + NEIGHBOURS])
+            all_dead = len(shared) == count and all(near.dead for near in shared)
+            if not all_dead or count >= _MOST_NEIGHBOURS:
+                break
+            if shared[-1].similarity < min(_WORTH_JUDGING, tuning.semantic_threshold):
+                break
+            # Dead rows must not hide the live ones behind them.
+            count *= 4
+        hit = self._best(candidates, tuning)
+        if hit is not None:
+            return hit
+        if failure is not None:
+            raise failure
+        return _miss(candidates, tuning)
+
+    async def _shared(self, query: Query, vector: Vector, count: int) -> list[_Candidate]:
+        return [
+            _Candidate(
+                near.id,
+                near.similarity,
+                "shared",
+                self._keys.entry("l2", near.id, query.shared, query.context),
+                near.text,
+            )
+            for near in await self._index.search(query.context, vector, count)
+        ]
+
+    def _private(self, query: Query, vector: Vector, rows: dict[str, str]) -> list[_Candidate]:
+        if query.user is None or not rows:
+            return []
+        user = query.user
+        near = nearest(rows, vector)[:NEIGHBOURS]
+        return [
+            _Candidate(
+                tag, similarity, "user", self._keys.entry("l2", tag, user, query.context), None
+            )
+            for tag, similarity in near
+        ]
+
+    async def _judge(self, query: Query, tuning: Tuning, candidates: list[_Candidate]) -> None:
+        """Fill in each candidate's entry and why it must not be served, in one round trip."""
+        worth = [near for near in candidates if near.similarity >= _WORTH_JUDGING]
+        if not worth:
+            return
+        asked = [self._keys.generation(near.tag) for near in worth]
+        asked += [near.key for near in worth if near.scope == "user"]
+        try:
+            values = list(await self._store.read(asked))
+        except BackendError:
+            values = []
+        now = self._store.now()
+        private = iter(values[len(worth) :])
+        for number, near in enumerate(worth):
+            near.confirmed = bool(values)
+            if near.scope == "user":
+                near.text = next(private, None)
+                if near.text is None:
+                    near.dead = "expired"
+                    continue
+            try:
+                near.entry = envelope.decode(near.text or "", near.key, query.readable)
+            except envelope.Corrupt:
+                near.dead = "corrupt"
+            except envelope.Foreign:
+                await self._index.remove(query.context, [near.tag])
+                raise BackendError("isolation") from None
+            else:
+                entry = near.entry
+                generation = values[number] if values else entry.generation
+                near.dead = envelope.judge(entry, generation, now, tuning.l2_ttl)
+                near.guard = veto(query.text, entry.message or "", tuning.guards) or ""
+            if near.scope == "shared" and near.dead in {"invalidated", "corrupt"}:
+                self._dead.setdefault(query.context, set()).add(near.tag)
+
+    def _best(self, candidates: Sequence[_Candidate], tuning: Tuning) -> Hit | None:
+        now = self._store.now()
+        for near in candidates:
+            if near.similarity < tuning.semantic_threshold:
+                return None
+            if near.entry is None or near.dead or near.guard or near.entry.response is None:
+                continue
+            return Hit(
+                near.entry,
+                near.scope,
+                envelope.age(near.entry, now),
+                near.similarity,
+                near.tag,
+                near.confirmed,
+            )
+        return None
+
+    async def put(self, query: Query, entry: Entry, scope: Scope, tuning: Tuning) -> None:
+        """Store the answer; while the model is loading, as soon as it has loaded."""
+        if query.history or entry.response is None:
+            return
+        if not self._embedder.ready:
+            self.dropped += len(self._waiting) == _WAITING_PUTS
+            self._waiting.append((query, entry, scope, tuning))
+            return
+        if not self._embedder.fits(query.text):
+            return
+        vector = await self._embedder.embed(query.text)
+        digest = query.scope(scope)
+        key = self._keys.entry("l2", query.tag, digest, query.context)
+        part = replace(entry, scope=digest, message=query.text, rag_results=None)
+        text = envelope.encode(part, key)
+        kept = KEPT * (tuning.l2_ttl if entry.ttl is None else entry.ttl)
+        if scope == "shared":
+            row = Row(query.tag, vector, text, entry.created + kept)
+            if not await self._index.add(query.context, row):
+                self.refused_contexts += 1
+            return
+        vectors = self._keys.vectors(digest, query.context)
+        await self._store.write([Write(key, text, kept)])
+        await self._store.put_rows(
+            [
+                RowWrite(self._keys.own(PARTITIONS), {vectors: f"{digest} {query.context}"}, None),
+                RowWrite(vectors, {query.tag: pack(vector)}, KEPT * MAX_TTL, PRIVATE_VECTORS),
+            ]
+        )
+
+    async def tend(self) -> None:
+        """Make the puts that waited for the model; remove rows that were found dead."""
+        while self._waiting and self._embedder.ready:
+            await self.put(*self._waiting.popleft())
+        dead, self._dead = self._dead, {}
+        for context, tags in dead.items():
+            await self._index.remove(context, sorted(tags))
+
+    async def similar(
+        self,
+        text: str,
+        tuning: Tuning,
+        *,
+        user: str | None = None,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> list[Similar]:
+        """Return every stored question whose answer L2 would serve for *text*, in any context.
+
+        Args:
+            text: A message.
+            tuning: For threshold and guards.
+            user: Only this user's private ones; `None` for everybody's.
+            progress: Called with the number of private partitions read.
+
+        Raises:
+            BackendError: If the store, the index or the embedder failed.
+        """
+        if not self._embedder.ready or not self._embedder.fits(text):
+            return []
+        found = await self.similar_shared(text, tuning) if user is None else []
+        vector = await self._embedder.embed(text)
+        partitions = await self._store.rows(self._keys.own(PARTITIONS))
+        wanted = [
+            (key, *owner.partition(" ")[::2])
+            for key, owner in partitions.items()
+            if user is None or owner.startswith(user)
+        ]
+        for start in range(0, len(wanted), _CHUNK):
+            chunk = wanted[start : start + _CHUNK]
+            hashes = await asyncio.gather(*(self._store.rows(key) for key, _, _ in chunk))
+            for (key, owner, context), rows in zip(chunk, hashes, strict=True):
+                tags = [
+                    tag
+                    for tag, similarity in nearest(rows, vector)
+                    if similarity >= tuning.semantic_threshold
+                ]
+                names = [self._keys.entry("l2", tag, owner, context) for tag in tags]
+                stored = await self._store.read(names) if names else []
+                for tag, name, value in zip(tags, names, stored, strict=True):
+                    if not self._vetoed(text, value, name, owner, tuning):
+                        found.append(Similar(tag, context, key))
+            progress(len(chunk))
+        return found
+
+    def _vetoed(self, text: str, value: str | None, key: str, scope: str, tuning: Tuning) -> bool:
+        """Whether a guard keeps the stored envelope *value* from answering *text*."""
+        try:
+            stored = envelope.decode(value or "", key, (scope,)).message
+        except (envelope.Corrupt, envelope.Foreign):
+            return False
+        return veto(text, stored or "", tuning.guards) is not None
+
+    async def similar_shared(self, text: str, tuning: Tuning) -> list[Similar]:
+        """Return the shared ones of `similar`."""
+        if not self._embedder.ready or not self._embedder.fits(text):
+            return []
+        vector = await self._embedder.embed(text)
+        found: list[Similar] = []
+        for context in await self._index.contexts():
+            found += await self._similar_in(text, vector, context, tuning)
+        return found
+
+    async def _similar_in(
+        self, text: str, vector: Vector, context: str, tuning: Tuning
+    ) -> list[Similar]:
+        count = 4 * NEIGHBOURS
+        while True:
+            near = await self._index.search(context, vector, count)
+            if len(near) < count or near[-1].similarity < tuning.semantic_threshold:
+                break
+            count *= 4
+        shared = self._keys.shared
+        return [
+            Similar(row.id, context, None)
+            for row in near
+            if row.similarity >= tuning.semantic_threshold
+            and not self._vetoed(
+                text, row.text, self._keys.entry("l2", row.id, shared, context), shared, tuning
+            )
+        ]
+
+    async def forget(self, found: Sequence[Similar]) -> None:
+        """Remove what `similar` returned."""
+        by_context: dict[str, list[str]] = {}
+        for item in found:
+            if item.vectors_key is None:
+                by_context.setdefault(item.context, []).append(item.tag)
+            else:
+                await self._store.delete_rows(item.vectors_key, [item.tag])
+        for context, tags in by_context.items():
+            await self._index.remove(context, tags)
+
+    async def forget_messages(self, tags: Sequence[str]) -> None:
+        """Remove the shared answers to messages, in every context."""
+        for context in await self._index.contexts():
+            await self._index.remove(context, tags)
+
+
+def _miss(candidates: Sequence[_Candidate], tuning: Tuning) -> Miss:
+    """Return why none of *candidates*, nearest first, was served."""
+    live = [near for near in candidates if not near.dead]
+    similarity = live[0].similarity if live else None
+    unvetoed = next((near.similarity for near in live if not near.guard), None)
+    above = [near for near in candidates if near.similarity >= tuning.semantic_threshold]
+    vetoed = next((near.guard for near in above if near.guard and not near.dead), "")
+    dead = next((near.dead for near in above if near.dead), None)
+    reason: MissReason
+    if vetoed:
+        reason = "guard_veto"
+    elif dead:
+        reason = dead
+    else:
+        reason = "below_threshold" if live else "cold"
+    return Miss(reason, similarity, unvetoed, vetoed)
+
+
+def pack(vector: Vector) -> str:
+    """Return *vector* as int8 in base64, scaled to its largest value.
+
+    The scale is not kept: it cancels out in a cosine, which changes by 0.0003.
+    """
+    scale = float(np.abs(vector).max()) / 127 or 1.0
+    quantised = np.rint(vector / scale).astype(np.int8)
+    return base64.b64encode(quantised.tobytes()).decode("ascii")
+
+
+def nearest(rows: Mapping[str, str], vector: Vector) -> list[tuple[str, float]]:
+    """Return (tag, cosine 0..1) of packed *rows*, nearest first; unreadable rows are left out."""
+    tags: list[str] = []
+    matrix: list[np.ndarray] = []
+    for tag, packed in rows.items():
+        try:
+            values = np.frombuffer(base64.b64decode(packed, validate=True), dtype=np.int8)
+        except (binascii.Error, ValueError):
+            continue
+        if values.shape == vector.shape:
+            tags.append(tag)
+            matrix.append(values)
+    if not matrix:
+        return []
+    stacked = np.stack(matrix).astype(np.float32)
+    cosines = (stacked @ vector) / np.linalg.norm(stacked, axis=1).clip(1e-9)
+    order = np.argsort(-cosines)
+    return [(tags[i], min(1.0, max(0.0, float(cosines[i])))) for i in order]

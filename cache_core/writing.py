@@ -1,0 +1,233 @@
+"""The path of one put: a generation, the indexes, then every tier's part."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cache_core import envelope
+from cache_core.exceptions import BackendError
+from cache_core.instrumentation import CacheCall
+from cache_core.keys import Keys
+from cache_core.logs import RateLimited
+from cache_core.models import Documents, Entry, Level, Query, Scope
+from cache_core.parts import Parts
+from cache_core.settings import Settings
+from cache_core.stores.base import RowWrite, Write
+from cache_core.tiers.keyed import KEPT
+from cache_core.tuning import INTENT_PATTERN, MAX_TTL, Tuning
+
+log = RateLimited(logging.getLogger("glasscache"))
+
+LIFE = KEPT * MAX_TTL + 86_400.0
+"""Seconds that generation tokens and index records live: longer than any entry they speak of."""
+
+_INDEXED = 100_000
+"""Entries that an index of a document, tag or user remembers; the newest."""
+
+
+def token(kind: str) -> str:
+    """Return a new generation token: `p` when a put began it, `i` when an invalidation did."""
+    return kind + secrets.token_hex(8)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The generation that a lookup saw; the value computed after it belongs to that one."""
+
+    generation: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewAnswer:
+    """What is to be put.
+
+    Attributes:
+        entry: Its parts; scope, generation and time are filled in on the way.
+        scopes: Where each tier's part goes; a tier that is absent gets none.
+        documents: Ids of the documents that the answer came from.
+        tags: The caller's tags.
+    """
+
+    entry: Entry
+    scopes: Mapping[Level, Scope]
+    documents: Sequence[str] = field(default=())
+    tags: Sequence[str] = field(default=())
+
+
+def choose_scopes(
+    query: Query,
+    entry: Entry,
+    tuning: Tuning,
+    shared: bool | None,
+    share_documents: bool | None,
+) -> dict[Level, Scope]:
+    """Return who may read each part of *entry*.
+
+    A response is private to its user unless somebody said that it may be shared; documents follow
+    it; an intent label is shared, because it says nothing about anybody - if it looks like a label.
+    Without a user only what is shared can be kept.
+    """
+    sharing = tuning.shares(entry.intent) if shared is None else shared
+    answer: Scope = "shared" if sharing else "user"
+    scopes: dict[Level, Scope] = {}
+    if entry.response is not None:
+        scopes["l1"] = scopes["l2"] = answer
+    if entry.intent is not None:
+        label = INTENT_PATTERN.fullmatch(entry.intent) is not None and shared is not False
+        scopes["l3"] = "shared" if label or sharing else "user"
+    if entry.rag_results is not None:
+        scopes["l4"] = "shared" if share_documents else answer
+        if share_documents is False:
+            scopes["l4"] = "user"
+    if query.user is None:
+        return {level: scope for level, scope in scopes.items() if scope == "shared"}
+    return scopes
+
+
+def document_ids(documents: Documents | None) -> list[str]:
+    """Return the ids that *documents* name: `id`, `source` or `metadata.source` of each."""
+    found: dict[str, None] = {}
+    for item in documents or ():
+        if not isinstance(item, Mapping):
+            continue
+        metadata = item.get("metadata")
+        nested = metadata.get("source") if isinstance(metadata, Mapping) else None
+        for value in (item.get("id"), item.get("source"), nested):
+            if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "":
+                found[str(value)] = None
+    return list(found)
+
+
+class Writer:
+    """Stores answers.
+
+    Args:
+        parts: Of the cache.
+        settings: For the budgets and limits.
+    """
+
+    def __init__(self, parts: Parts, settings: Settings) -> None:
+        self._parts = parts
+        self._settings = settings
+
+    async def put(
+        self, query: Query, answer: NewAnswer, tuning: Tuning, seen: Seen | None
+    ) -> list[CacheCall]:
+        """Store *answer* in every tier; return one finished call per tier.
+
+        Args:
+            query: The message it answers.
+            answer: What to store.
+            tuning: For the TTLs.
+            seen: The generation it was computed under; `None` for the one in force now.
+        """
+        levels = [level for level in answer.scopes if level in self._parts.tiers]
+        try:
+            async with asyncio.timeout(self._settings.put_budget):
+                generation = await self._generation(query, seen)
+                if generation is None:
+                    return [_finished(level, "bypass", "invalidated") for level in levels]
+                entry = _stamped(answer.entry, generation, self._parts.store.now(), query)
+                await self._parts.store.put_rows(self._index_records(query, answer, levels))
+                stored = await asyncio.gather(
+                    *(self._put(level, query, entry, answer.scopes[level], tuning)
+                      for level in levels)
+                )  # fmt: skip
+                return list(stored)
+        except (TimeoutError, BackendError) as error:
+            reason = error.reason if isinstance(error, BackendError) else "timeout"
+            log.warning("put", "an answer could not be stored (%s) and was dropped", reason)
+            return [_finished(level, "dropped", reason) for level in levels]
+
+    async def _generation(self, query: Query, seen: Seen | None) -> str | None:
+        """Return the token to stamp, or `None` if the message was invalidated since *seen*."""
+        write = Write(self._parts.keys.generation(query.tag), token("p"), LIFE)
+        current = await self._parts.store.write_new(write)
+        if seen is None or seen.generation == current:
+            return current
+        # Another put may have begun the generation meanwhile; an invalidation may not.
+        if seen.generation is None and current.startswith("p"):
+            return current
+        return None
+
+    def _index_records(
+        self, query: Query, answer: NewAnswer, levels: Sequence[Level]
+    ) -> list[RowWrite]:
+        """Return the records by which the entries are found to be invalidated or forgotten.
+
+        They are written before the entries: a crash between the two can leave a record of nothing,
+        never an entry without a record.
+        """
+        keys = self._parts.keys
+        names = entry_names(keys, query, answer.scopes, levels)
+        records = [RowWrite(keys.index("message", query.tag), names, LIFE, _INDEXED)]
+        private = {name: query.tag for name, scope in names.items() if scope == "user"}
+        if private and query.user is not None:
+            private[keys.vectors(query.user, query.context)] = ""
+            records.append(RowWrite(keys.index("user", query.user), private, LIFE, _INDEXED))
+        labels = [("document", item) for item in answer.documents]
+        labels += [("tag", item) for item in answer.tags]
+        for kind, value in labels:
+            name = keys.index(kind, keys.label(kind, value))
+            records.append(RowWrite(name, {query.tag: ""}, LIFE, _INDEXED))
+        return records
+
+    async def _put(
+        self, level: Level, query: Query, entry: Entry, scope: Scope, tuning: Tuning
+    ) -> CacheCall:
+        try:
+            await self._parts.tiers[level].put(query, entry, scope, tuning)
+        except BackendError as error:
+            log.warning("put", "%s: not stored (%s), dropped", level, error.reason)
+            return _finished(level, "dropped", error.reason)
+        return _finished(level, "stored", "")
+
+    def too_large(self, answer: NewAnswer) -> bool:
+        """Whether an entry would exceed the largest value that is stored."""
+        entry = answer.entry
+        size = len((entry.response or "").encode("utf-8", "surrogatepass"))
+        if entry.rag_results is not None:
+            size = max(size, len(json.dumps(entry.rag_results)))
+        return size > self._settings.max_value_bytes
+
+
+def entry_names(
+    keys: Keys, query: Query, scopes: Mapping[Level, Scope], levels: Sequence[Level]
+) -> dict[str, str]:
+    """Return the key of each tier's entry, with its scope."""
+    return {
+        keys.entry(
+            level,
+            query.tag,
+            query.scope(scopes[level]),
+            query.context,
+            "" if level == "l2" else query.history,
+        ): scopes[level]
+        for level in levels
+    }
+
+
+def check_json(documents: Any) -> list[Any] | None:
+    """Return *documents* as a list of JSON values; raises `TypeError` otherwise."""
+    if documents is None:
+        return None
+    if isinstance(documents, (str, bytes, Mapping)) or not isinstance(documents, Sequence):
+        msg = f"rag_results must be a list of JSON values, not {type(documents).__name__}"
+        raise TypeError(msg)
+    found = list(documents)
+    envelope.encode(Entry(rag_results=found), "")
+    return found
+
+
+def _stamped(entry: Entry, generation: str, now: float, query: Query) -> Entry:
+    return replace(entry, generation=generation, created=now, writer=query.user or "")
+
+
+def _finished(level: Level, outcome: str, reason: str) -> CacheCall:
+    return CacheCall("put", level, outcome, reason)

@@ -1,0 +1,249 @@
+"""Prometheus metrics of a cache, from the finished records of its operations."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from cache_core import __version__
+from cache_core.instrumentation import CacheCall, CacheState, Operation
+from cache_core.instrumentation import Scope as CallScope
+from cache_core.models import ERROR_REASONS, LEVELS, MISS_REASONS, OUTCOMES, Level
+from cache_core.tuning import GuardName
+from opentelemetry import trace
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+from . import names
+
+log = logging.getLogger("glasscache")
+
+_SECONDS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+)  # fmt: skip
+_SIMILARITIES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.84, 0.87, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0)  # fmt: skip # noqa: E501
+_AGES = (1, 10, 60, 300, 900, 3_600, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800)
+_BUCKETS = {
+    names.SIMILARITY.name: _SIMILARITIES,
+    names.ENTRY_AGE.name: _AGES,
+}
+_STATES = {"closed": 0, "half_open": 1, "open": 2}
+_GUARDS: tuple[GuardName, ...] = ("numbers", "negation")
+_PUT_OUTCOMES = ("stored", "dropped", "bypass")
+
+Collectors = dict[str, Any]
+
+_made: WeakKeyDictionary[CollectorRegistry, Collectors] = WeakKeyDictionary()
+_private: list[CollectorRegistry] = []
+
+
+def collectors(registry: CollectorRegistry | None = None) -> tuple[Collectors, CollectorRegistry]:
+    """Return every metric by name, made once per registry, and the registry they are in.
+
+    If the application has metrics of one of our names in the default registry, ours go to a
+    registry of their own, and one log line says how to serve it.
+
+    Args:
+        registry: Where to register; default: the default registry.
+    """
+    wanted = registry or REGISTRY
+    if wanted in _made:
+        return _made[wanted], wanted
+    if registry is None and _private:
+        return _made[_private[0]], _private[0]
+    try:
+        found = _register(wanted)
+    except ValueError:
+        if registry is not None:
+            raise
+        wanted = CollectorRegistry()
+        _private.append(wanted)
+        found = _register(wanted)
+        log.warning(
+            "the default Prometheus registry already has a metric of one of our names: ours are "
+            "in telemetry.metrics.current_registry(); serve them with "
+            "telemetry.serve_metrics(port)"
+        )
+    _made[wanted] = found
+    return found, wanted
+
+
+def current_registry() -> CollectorRegistry:
+    """Return the registry that unconfigured caches of this process report to."""
+    return collectors()[1]
+
+
+def _register(registry: CollectorRegistry) -> Collectors:
+    found: Collectors = {}
+    try:
+        for metric in names.METRICS:
+            labels = (names.CACHE_LABEL, *metric.labels)
+            if metric.kind == "counter":
+                found[metric.name] = Counter(metric.name, metric.help, labels, registry=registry)
+            elif metric.kind == "gauge":
+                found[metric.name] = Gauge(
+                    metric.name,
+                    metric.help,
+                    labels,
+                    registry=registry,
+                    multiprocess_mode="livesum" if metric is names.COST_SAVED else "livemostrecent",
+                )
+            else:
+                found[metric.name] = Histogram(
+                    metric.name,
+                    metric.help,
+                    labels,
+                    registry=registry,
+                    buckets=_BUCKETS.get(metric.name, _SECONDS),
+                )
+    except ValueError:
+        for collector in found.values():
+            registry.unregister(collector)
+        raise
+    return found
+
+
+class PrometheusInstrument:
+    """Counts into Prometheus metrics; every valid child exists from the start.
+
+    Args:
+        namespace: Of the cache; the label `cache`.
+        registry: Where to register; default: the default registry, see `collectors`.
+    """
+
+    def __init__(self, namespace: str, registry: CollectorRegistry | None = None) -> None:
+        found, _ = collectors(registry)
+        self._cache = namespace
+
+        def of(metric: names.Metric) -> Any:
+            return found[metric.name]
+
+        def each(metric: names.Metric, values: tuple[Any, ...]) -> dict[Any, Any]:
+            return {value: of(metric).labels(namespace, value) for value in values}
+
+        self._hits = each(names.HITS, LEVELS)
+        self._misses = each(names.MISSES, LEVELS)
+        self._latency = each(names.LATENCY, LEVELS)
+        self._lookups = each(names.LOOKUPS, OUTCOMES)
+        self._lookup_seconds = each(names.LOOKUP_SECONDS, OUTCOMES)
+        self._saved = each(names.SAVED, LEVELS)
+        self._age = each(names.ENTRY_AGE, LEVELS)
+        self._similarity = each(names.SIMILARITY, ("hit", "miss"))
+        self._vetoes = each(names.GUARD_VETOES, _GUARDS)
+        self._spent = each(names.SPENT, ("embedding", "verification"))
+        self._dropped = each(names.DROPPED, names.QUEUES)
+        self._invalidations = each(names.INVALIDATIONS, ("message", "document", "tag", "user"))
+        self._reasons = {
+            (level, reason): of(names.MISS_REASONS).labels(namespace, level, reason)
+            for level in LEVELS
+            for reason in MISS_REASONS
+        }
+        self._errors = {
+            (level, reason): of(names.ERRORS).labels(namespace, level, reason)
+            for level in LEVELS
+            for reason in ERROR_REASONS
+        }
+        self._puts = {
+            (level, outcome): of(names.PUTS).labels(namespace, level, outcome)
+            for level in LEVELS
+            for outcome in _PUT_OUTCOMES
+        }
+        self._cancelled = each(names.CANCELLED, LEVELS)
+        self._cost_saved = of(names.COST_SAVED).labels(namespace)
+        self._stale = of(names.STALE_HITS).labels(namespace)
+        self._embedding = of(names.EMBEDDING_SECONDS).labels(namespace)
+        self._isolation = of(names.ISOLATION_VIOLATIONS).labels(namespace)
+        self._joins = of(names.FLIGHT_JOINS).labels(namespace)
+        self._pending = of(names.INVALIDATIONS_PENDING).labels(namespace)
+        self._threshold = of(names.SEMANTIC_THRESHOLD).labels(namespace)
+        self._ttl = each(names.TTL_SECONDS, LEVELS)
+        self._objective = of(names.HIT_RATE_OBJECTIVE).labels(namespace)
+        self._version = of(names.TUNING_VERSION).labels(namespace)
+        self._up = of(names.BACKEND_UP)
+        self._breaker = of(names.BREAKER_STATE)
+        self._entries = of(names.ENTRIES)
+        of(names.BUILD_INFO).labels(namespace, __version__).set(1)
+        self._told_dropped: dict[str, int] = {}
+
+    def scope(self, operation: Operation, level: Level | None) -> CallScope | None:
+        """Metrics need no scope."""
+        return None
+
+    def record(self, call: CacheCall) -> None:
+        """Count a finished operation."""
+        if call.spent_usd:
+            self._spent["embedding"].inc(call.spent_usd)
+            self._cost_saved.dec(call.spent_usd)
+        match call.operation:
+            case "lookup":
+                self._lookup(call)
+            case "put":
+                for part in call.calls:
+                    self._puts[part.level, part.outcome].inc()
+            case "embed":
+                if call.outcome == "ok":
+                    self._embedding.observe(call.seconds, _exemplar())
+            case "invalidate":
+                self._invalidations[call.reason].inc()
+            case "compute":
+                if call.outcome == "joined":
+                    self._joins.inc()
+
+    def _lookup(self, call: CacheCall) -> None:
+        if call.outcome == "cancelled":
+            self._cancelled["l1" if call.level is None else call.level].inc()
+            return
+        exemplar = _exemplar()
+        self._lookups[call.outcome].inc()
+        self._lookup_seconds[call.outcome].observe(call.seconds, exemplar)
+        for part in call.calls:
+            level = part.level
+            self._latency[level].observe(part.seconds, exemplar)
+            if part.outcome == "hit":
+                self._hits[level].inc()
+                self._age[level].observe(part.age_seconds or 0.0)
+                if part.saved_usd:
+                    self._saved[level].inc(part.saved_usd)
+                    self._cost_saved.inc(part.saved_usd)
+            elif part.outcome == "miss":
+                self._misses[level].inc()
+                self._reasons[level, part.reason].inc()
+            else:
+                self._errors[level, part.reason].inc()
+                if part.reason == "isolation":
+                    self._isolation.inc()
+            if level == "l2" and part.similarity is not None:
+                self._similarity["hit" if part.outcome == "hit" else "miss"].observe(
+                    part.similarity
+                )
+            if part.guard:
+                self._vetoes[part.guard].inc()
+
+    def report(self, state: CacheState) -> None:
+        """Set the gauges."""
+        for name, works in state.backends.items():
+            self._up.labels(self._cache, name).set(works)
+        for name, breaker in state.breakers.items():
+            self._breaker.labels(self._cache, name).set(_STATES[breaker])
+        for level, count in state.entries.items():
+            self._entries.labels(self._cache, level).set(count)
+        for level in LEVELS:
+            self._ttl[level].set(state.tuning.ttl(level))
+        self._threshold.set(state.tuning.semantic_threshold)
+        self._objective.set(state.tuning.hit_rate_objective)
+        self._version.set(state.tuning.version)
+        self._pending.set(state.pending_invalidations)
+        for queue, count in state.dropped.items():
+            self._dropped[queue].inc(max(0, count - self._told_dropped.get(queue, 0)))
+            self._told_dropped[queue] = count
+
+
+def _exemplar() -> dict[str, str] | None:
+    """Return the ids of the current span, if it is sampled: it can then be found by them."""
+    context = trace.get_current_span().get_span_context()
+    if not (context.is_valid and context.trace_flags.sampled):
+        return None
+    return {
+        "trace_id": trace.format_trace_id(context.trace_id),
+        "span_id": trace.format_span_id(context.span_id),
+    }

@@ -1,0 +1,140 @@
+"""Every name that leaves the process, once: metrics, labels, spans, attributes."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+
+class Metric(NamedTuple):
+    """A metric: its name as Prometheus sees it, what kind, its labels besides `cache`, its help."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    help: str
+
+
+CACHE_LABEL: Final = "cache"
+"""Label of every metric: the namespace."""
+
+HITS: Final = Metric(
+    "cache_hits_total", "counter", ("level",), "Tier answers, of the times it was needed."
+)
+MISSES: Final = Metric(
+    "cache_misses_total", "counter", ("level",), "Tier misses, of the times it was needed."
+)
+LATENCY: Final = Metric(
+    "cache_latency_seconds", "histogram", ("level",), "Duration of asking a tier, in seconds."
+)
+COST_SAVED: Final = Metric(
+    "cache_cost_saved_usd", "gauge", (), "Net savings since the process started, in USD."
+)
+LOOKUPS: Final = Metric(
+    "cache_lookups_total", "counter", ("outcome",), "Completed lookups by their one outcome."
+)
+LOOKUP_SECONDS: Final = Metric(
+    "cache_lookup_seconds", "histogram", ("outcome",), "Duration of a lookup, in seconds."
+)
+ERRORS: Final = Metric(
+    "cache_errors_total", "counter", ("level", "reason"), "Tiers that failed when needed."
+)
+MISS_REASONS: Final = Metric(
+    "cache_miss_reasons_total", "counter", ("level", "reason"), "Tier misses by their one reason."
+)
+CANCELLED: Final = Metric(
+    "cache_cancelled_total", "counter", ("level",), "Lookups cancelled by their caller."
+)
+SAVED: Final = Metric(
+    "cache_saved_usd_total", "counter", ("level",), "Gross savings of hits, in USD."
+)
+SPENT: Final = Metric(
+    "cache_spent_usd_total", "counter", ("kind",), "What the cache itself cost, in USD."
+)
+PUTS: Final = Metric(
+    "cache_puts_total", "counter", ("level", "outcome"), "Entries offered to a tier."
+)
+DROPPED: Final = Metric(
+    "cache_dropped_total", "counter", ("queue",), "Work lost because a backend was away."
+)
+INVALIDATIONS: Final = Metric(
+    "cache_invalidations_total", "counter", ("kind",), "Invalidations by what was named."
+)
+INVALIDATIONS_PENDING: Final = Metric(
+    "cache_invalidations_pending", "gauge", (), "Invalidations a backend has not confirmed."
+)
+BACKEND_UP: Final = Metric(
+    "cache_backend_up", "gauge", ("backend",), "1 if the backend answers, else 0."
+)
+BREAKER_STATE: Final = Metric(
+    "cache_breaker_state", "gauge", ("backend",), "0 closed, 1 half open, 2 open."
+)
+SIMILARITY: Final = Metric(
+    "cache_similarity", "histogram", ("outcome",), "Similarity of the nearest question, 0..1."
+)
+ENTRY_AGE: Final = Metric(
+    "cache_entry_age_seconds", "histogram", ("level",), "Age of entries served, in seconds."
+)
+STALE_HITS: Final = Metric(
+    "cache_stale_hits_total", "counter", (), "Answers served past their TTL."
+)
+EMBEDDING_SECONDS: Final = Metric(
+    "cache_embedding_seconds", "histogram", (), "Duration of one embedding, in seconds."
+)
+GUARD_VETOES: Final = Metric(
+    "cache_guard_vetoes_total", "counter", ("guard",), "Semantic matches vetoed by a guard."
+)
+ISOLATION_VIOLATIONS: Final = Metric(
+    "cache_isolation_violations_total", "counter", (), "Foreign entries found, and not served."
+)
+FLIGHT_JOINS: Final = Metric(
+    "cache_flight_joins_total", "counter", (), "Computations spared by waiting for another one."
+)
+ENTRIES: Final = Metric(
+    "cache_entries", "gauge", ("level",), "Stored entries, where the store can tell."
+)
+SEMANTIC_THRESHOLD: Final = Metric(
+    "cache_semantic_threshold", "gauge", (), "Least similarity of a semantic hit, 0..1."
+)
+TTL_SECONDS: Final = Metric(
+    "cache_ttl_seconds", "gauge", ("level",), "TTL in force, in seconds."
+)
+HIT_RATE_OBJECTIVE: Final = Metric(
+    "cache_hit_rate_objective", "gauge", (), "Overall hit rate that is aimed at, 0..1."
+)
+TUNING_VERSION: Final = Metric(
+    "cache_tuning_version", "gauge", (), "Version of the tuning in force."
+)
+BUILD_INFO: Final = Metric(
+    "cache_build_info", "gauge", ("version",), "1, labelled with the version."
+)
+
+METRICS: Final[tuple[Metric, ...]] = tuple(
+    value for value in list(globals().values()) if isinstance(value, Metric)
+)
+"""All of them."""
+
+QUEUES: Final = ("decisions", "semantic_puts", "vectors")
+BACKENDS: Final = ("redis", "embedded", "chroma", "embedder")
+
+TRACER: Final = "glasscache"
+
+SPAN_PREFIX: Final = "cache."
+"""A span is named after its operation: cache.lookup, cache.get, cache.embed, cache.search,
+cache.compute, cache.put, cache.invalidate."""
+
+ATTRIBUTE_NAME: Final = "cache.name"
+ATTRIBUTE_LEVEL: Final = "cache.level"
+ATTRIBUTE_OUTCOME: Final = "cache.outcome"
+ATTRIBUTE_HIT: Final = "cache.hit"
+ATTRIBUTE_REASON: Final = "cache.reason"
+ATTRIBUTE_SIMILARITY: Final = "cache.similarity"
+ATTRIBUTE_THRESHOLD: Final = "cache.threshold"
+ATTRIBUTE_AGE: Final = "cache.age_seconds"
+ATTRIBUTE_TTL: Final = "cache.ttl_seconds"
+ATTRIBUTE_SAVED: Final = "cache.saved_usd"
+ATTRIBUTE_TUNING_VERSION: Final = "cache.tuning_version"
+ATTRIBUTE_LOOKUP_ID: Final = "cache.lookup_id"
+ATTRIBUTE_ERROR: Final = "error.type"
+EVENT_FAILED: Final = "cache.backend_failed"

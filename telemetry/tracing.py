@@ -1,0 +1,93 @@
+"""Spans: one around each operation and each tier that is asked, current while it works.
+
+With only the OpenTelemetry API installed nothing is recorded and next to nothing is done: the SDK
+and where spans go are the application's.
+"""
+
+from __future__ import annotations
+
+from contextvars import Token
+
+from cache_core.instrumentation import CacheCall, CacheState, Operation
+from cache_core.instrumentation import Scope as CallScope
+from cache_core.models import Level
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.context import Context
+
+from . import names
+
+_ROOTS: frozenset[Operation] = frozenset({"lookup", "put", "invalidate", "compute"})
+
+
+class _SpanScope:
+    """A span that is current until it is closed."""
+
+    __slots__ = ("_name", "_span", "_token")
+
+    def __init__(self, span: trace.Span, name: str) -> None:
+        self._span = span
+        self._name = name
+        self._token: Token[Context] = otel_context.attach(trace.set_span_in_context(span))
+
+    def close(self, call: CacheCall) -> None:
+        """Write what is known and end the span. A miss is no error; nor is a failure survived."""
+        otel_context.detach(self._token)
+        if self._span.is_recording():
+            self._span.set_attributes(_attributes(call, self._name))
+            if call.outcome == "error":
+                self._span.add_event(
+                    names.EVENT_FAILED, {names.ATTRIBUTE_ERROR: call.error_type or call.reason}
+                )
+        self._span.end()
+
+
+class TracingInstrument:
+    """Opens spans.
+
+    Args:
+        namespace: Of the cache; the attribute `cache.name`.
+        tracer_provider: Where spans go; default: the global provider.
+    """
+
+    def __init__(
+        self, namespace: str, tracer_provider: trace.TracerProvider | None = None
+    ) -> None:
+        self._namespace = namespace
+        self._tracer = trace.get_tracer(names.TRACER, tracer_provider=tracer_provider)
+
+    def scope(self, operation: Operation, level: Level | None) -> CallScope | None:
+        """Open a span; inside an operation only if that one is recorded."""
+        if operation not in _ROOTS and not trace.get_current_span().is_recording():
+            return None
+        span = self._tracer.start_span(names.SPAN_PREFIX + operation)
+        if not span.get_span_context().is_valid:
+            return None
+        return _SpanScope(span, self._namespace)
+
+    def record(self, call: CacheCall) -> None:
+        """Spans are closed where they were opened."""
+
+    def report(self, state: CacheState) -> None:
+        """Spans say nothing about states."""
+
+
+def _attributes(call: CacheCall, namespace: str) -> dict[str, str | float | int | bool]:
+    found: dict[str, str | float | int | bool | None] = {
+        names.ATTRIBUTE_NAME: namespace,
+        names.ATTRIBUTE_LEVEL: call.level,
+        names.ATTRIBUTE_OUTCOME: call.outcome,
+        names.ATTRIBUTE_REASON: call.reason or None,
+        names.ATTRIBUTE_SIMILARITY: call.similarity,
+        names.ATTRIBUTE_THRESHOLD: call.threshold,
+        names.ATTRIBUTE_AGE: call.age_seconds,
+        names.ATTRIBUTE_TTL: call.ttl_seconds,
+        names.ATTRIBUTE_SAVED: call.saved_usd or None,
+        names.ATTRIBUTE_LOOKUP_ID: call.lookup_id or None,
+        names.ATTRIBUTE_ERROR: call.error_type or None,
+    }
+    if call.operation in {"lookup", "get"}:
+        found[names.ATTRIBUTE_HIT] = call.outcome == "hit"
+    if call.operation == "lookup":
+        found[names.ATTRIBUTE_TUNING_VERSION] = call.tuning_version
+    return {name: value for name, value in found.items() if value is not None}
