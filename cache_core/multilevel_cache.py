@@ -192,6 +192,23 @@ class MultiLevelCache:
         return self._tuning
 
     @property
+    def is_open(self) -> bool:
+        """Whether the store was reached; until then every lookup ends as an error."""
+        return self._running is not None
+
+    @property
+    def parts(self) -> Parts:
+        """The open parts, for tools that operate a cache.
+
+        Raises:
+            RuntimeError: If the cache is not open.
+        """
+        if self._running is None:
+            msg = "the cache is not open: await cache.initialize() first"
+            raise RuntimeError(msg)
+        return self._running.parts
+
+    @property
     def redis_client(self) -> Any:
         """The redis-py client; `None` when the embedded store is used."""
         running = self._running

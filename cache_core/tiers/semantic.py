@@ -54,6 +54,7 @@ class _Candidate:
     text: str | None
     entry: Entry | None = None
     dead: MissReason | None = None
+    gone: bool = False
     guard: str = ""
     confirmed: bool = True
 
@@ -211,6 +212,8 @@ class SemanticTier:
                 entry = near.entry
                 generation = values[number] if values else entry.generation
                 near.dead = envelope.judge(entry, generation, now, tuning.l2_ttl)
+                ttl = tuning.l2_ttl if entry.ttl is None else entry.ttl
+                near.gone = envelope.age(entry, now) > KEPT * ttl
                 near.guard = veto(query.text, entry.message or "", tuning.guards) or ""
             if near.scope == "shared" and near.dead in {"invalidated", "corrupt"}:
                 self._dead.setdefault(query.context, set()).add(near.tag)
@@ -372,6 +375,8 @@ class SemanticTier:
 
 def _miss(candidates: Sequence[_Candidate], tuning: Tuning) -> Miss:
     """Return why none of *candidates*, nearest first, was served."""
+    # What may be swept at any time counts as swept, so that a miss has one reason.
+    candidates = [near for near in candidates if not near.gone]
     live = [near for near in candidates if not near.dead]
     similarity = live[0].similarity if live else None
     unvetoed = next((near.similarity for near in live if not near.guard), None)

@@ -1,0 +1,378 @@
+"""Commands on a cache that exists: warm, invalidate, explain, stats, settings."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import track
+from rich.table import Table
+
+from cache_core.cli.console import err, fail, out, print_json, run
+from cache_core.exceptions import BackendError, ConfigurationError
+from cache_core.housekeeping import replicas
+from cache_core.models import LEVELS, Invalidation
+from cache_core.multilevel_cache import MultiLevelCache, describe
+from cache_core.settings import Settings, load_settings
+
+Namespace = Annotated[str, typer.Option(help="The cache's namespace.", rich_help_panel="Where")]
+RedisUrl = Annotated[
+    str | None,
+    typer.Option(help="Default: REDIS_URL, else the embedded store.", rich_help_panel="Where"),
+]
+ChromaUrl = Annotated[
+    str | None,
+    typer.Option(help="Default: CHROMA_URL, else embedded.", rich_help_panel="Where"),
+]
+Directory = Annotated[
+    Path | None,
+    typer.Option("--dir", help="Data directory; default: CACHE_DIR.", rich_help_panel="Where"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@asynccontextmanager
+async def _opened(
+    namespace: str,
+    redis_url: str | None,
+    chroma_url: str | None,
+    directory: Path | None,
+    *,
+    semantic: bool = True,
+) -> AsyncIterator[MultiLevelCache]:
+    """Open the cache that the options name; fail with a message if its store is away."""
+    settings = load_settings(redis_url=redis_url, chroma_url=chroma_url, dir=directory)
+    if not semantic:
+        settings = settings.model_copy(update={"tiers": settings.tiers - {"l2"}})
+    cache = MultiLevelCache(settings=settings, namespace=namespace, instruments=())
+    try:
+        await cache.initialize()
+        if not cache.is_open:
+            fail(f"the store cannot be reached: {settings.redis_url or settings.dir}")
+        if semantic:
+            with err.status("loading the embedding model"):
+                try:
+                    await cache.ready()
+                except ConfigurationError as error:
+                    err.print(f"[yellow]without L2: {error}[/yellow]", highlight=False)
+        yield cache
+    finally:
+        await cache.close()
+
+
+def warm(
+    file: Annotated[Path, typer.Argument(help="JSON Lines or CSV with 'query' and 'response'.")],
+    namespace: Namespace = "default",
+    redis_url: RedisUrl = None,
+    chroma_url: ChromaUrl = None,
+    directory: Directory = None,
+    as_document: AsJson = False,
+) -> None:
+    """Store answers ahead of the first question; every user gets them.
+
+    Each row has [bold]query[/bold] (or message) and [bold]response[/bold]; a
+    [bold]user_id[/bold] only says who provided it.
+
+    [dim]glasscache warm answers.jsonl[/dim]
+    """
+    items = _warm_items(file)
+
+    async def work() -> None:
+        async with _opened(namespace, redis_url, chroma_url, directory) as cache:
+            ticks = iter(track(items, "warming", console=err, transient=True))
+            count = await cache.warm_cache(items, progress=_advance(ticks))
+            puts = cache.metrics.snapshot()["puts"]
+        dropped = sum(counts.get("dropped", 0) for counts in puts.values())
+        if as_document:
+            print_json({"warmed": count, "puts": puts, "dropped": dropped})
+        else:
+            out.print(f"Stored {count:,} answers, shared by all users of {namespace!r}.")
+            if dropped:
+                err.print(f"[red]{dropped} entries were dropped: a backend was away.[/red]")
+        if dropped:
+            raise typer.Exit(1)
+
+    run(work())
+
+
+def _advance(ticks: Any) -> Callable[[int], None]:
+    def advance(count: int) -> None:
+        for _ in range(count):
+            next(ticks, None)
+
+    return advance
+
+
+def _warm_items(file: Path) -> list[tuple[str, str | None, str]]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{file} cannot be read: {error}")
+    items: list[tuple[str, str | None, str]] = []
+    if file.suffix == ".csv":
+        rows: list[Any] = list(csv.DictReader(text.splitlines()))
+    else:
+        rows = []
+        for number, line in enumerate(text.splitlines(), start=1):
+            if line.strip():
+                try:
+                    rows.append(json.loads(line))
+                except ValueError as error:
+                    fail(f"{file.name} line {number}: not JSON ({error})")
+    for number, row in enumerate(rows, start=1):
+        query = (row.get("query") or row.get("message")) if isinstance(row, dict) else None
+        response = row.get("response") if isinstance(row, dict) else None
+        if not isinstance(query, str) or not isinstance(response, str):
+            fail(f"{file.name} row {number}: expected text in 'query' and in 'response'")
+        items.append((query, row.get("user_id"), response))
+    return items
+
+
+def invalidate(
+    message: Annotated[
+        str | None, typer.Argument(help="The question whose answers are wrong.")
+    ] = None,
+    document: Annotated[str | None, typer.Option(help="Answers from this document.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Answers put with this tag.")] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(help="With a message: only this user's. Alone: everything of this user."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many.")] = False,
+    namespace: Namespace = "default",
+    redis_url: RedisUrl = None,
+    chroma_url: ChromaUrl = None,
+    directory: Directory = None,
+    as_document: AsJson = False,
+) -> None:
+    """Take answers out of service, for all users, tiers and replicas.
+
+    A message takes those of similar questions with it: whatever L2 would have served for it.
+
+    [dim]glasscache invalidate "How long does delivery take?" --dry-run[/dim]
+    """
+    named = [value for value in (message, document, tag) if value is not None]
+    if len(named) > 1 or not (named or user) or (user and (document or tag)):
+        fail("name one of: a message (also with --user), --document, --tag, --user")
+    if dry_run and not named:
+        fail("--dry-run does not go with --user alone")
+
+    async def work() -> Invalidation:
+        async with _opened(
+            namespace, redis_url, chroma_url, directory, semantic=message is not None
+        ) as cache:
+            if message is not None:
+                return await cache.invalidate(message, user, dry_run=dry_run)
+            if document is not None:
+                return await cache.invalidate_document(document, dry_run=dry_run)
+            if tag is not None:
+                return await cache.invalidate_tag(tag, dry_run=dry_run)
+            return await cache.forget_user(user or "")
+
+    done = run(work())
+    if as_document:
+        print_json({**asdict(done), "dry_run": dry_run})
+    else:
+        verb = "would take" if dry_run else "took"
+        out.print(f"{verb.capitalize()} {done.removed:,} entries out of service.")
+    if not done.complete:
+        err.print("[red]Not complete: a backend is away. Run it again when it is back.[/red]")
+        raise typer.Exit(1)
+
+
+def explain(
+    message: Annotated[str, typer.Argument(help="What the user would say.")],
+    user: Annotated[str | None, typer.Option(help="Who would say it.")] = None,
+    context: Annotated[
+        str | None, typer.Option(help="The context that the agent gives, as text or JSON.")
+    ] = None,
+    namespace: Namespace = "default",
+    redis_url: RedisUrl = None,
+    chroma_url: ChromaUrl = None,
+    directory: Directory = None,
+    as_document: AsJson = False,
+) -> None:
+    """Show what each tier would say to a message, and why. Counts nothing.
+
+    [dim]glasscache explain "Where is my order?" --user u42[/dim]
+    """
+
+    async def work() -> list[dict[str, Any]]:
+        async with _opened(namespace, redis_url, chroma_url, directory) as cache:
+            return describe(await cache.explain(message, user, context=_context(context)))
+
+    found = run(work())
+    if as_document:
+        print_json(found)
+        return
+    table = Table(title=f"{message!r}, user {user or '(none)'}", title_justify="left")
+    for name in ("tier", "outcome", "reason", "similarity", "why"):
+        table.add_column(name)
+    colours = {"hit": "green", "miss": "yellow", "error": "red", "off": "dim"}
+    for item in found:
+        similarity = "" if item["similarity"] is None else f"{item['similarity']:.3f}"
+        table.add_row(
+            item["level"],
+            f"[{colours[item['outcome']]}]{item['outcome']}[/]",
+            item["reason"],
+            similarity,
+            item["detail"],
+        )
+    out.print(table)
+
+
+def _context(text: str | None) -> Any:
+    if text is None or not text.lstrip().startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        fail(f"--context looks like JSON but is not: {error}")
+
+
+def stats(
+    namespace: Namespace = "default",
+    redis_url: RedisUrl = None,
+    directory: Directory = None,
+    as_document: AsJson = False,
+) -> None:
+    """Show how the running replicas do, and what the last lookups decided.
+
+    Replicas report every second; the decision log also tells of those that have ended.
+    """
+
+    async def work() -> dict[str, Any]:
+        async with _opened(namespace, redis_url, None, directory, semantic=False) as cache:
+            return await _stats(cache)
+
+    found = run(work())
+    if as_document:
+        print_json(found)
+    else:
+        _print_stats(found)
+
+
+async def _stats(cache: MultiLevelCache) -> dict[str, Any]:
+    parts = cache.parts
+    try:
+        beats = [beat for beat in await replicas(parts) if beat.get("replica") != cache.replica]
+        decisions = await parts.decisions.last(cache.settings.decisions or 1)
+    except BackendError as error:
+        fail(f"the store failed: {error.reason} ({error.error_type})")
+    outcomes = Counter(item.outcome for item in decisions)
+    answered = sum(outcomes.values()) - outcomes["bypass"]
+    shared = Counter(
+        item.intent for item in decisions if "other_scope" in item.reasons and item.intent
+    )
+    return {
+        "namespace": cache.namespace,
+        "replicas": [
+            {
+                "replica": beat["replica"],
+                "pid": beat["pid"],
+                "tuning_version": beat["tuning_version"],
+                "backends": beat["backends"],
+                "lookups": beat["counters"]["operations"],
+                "hit_rates": beat["counters"]["hit_rates"],
+                "latency_ms": beat["counters"]["latency_ms"],
+                "cost_savings_usd": beat["counters"]["cost_savings_usd"],
+                "sharing": beat["counters"]["sharing"],
+            }
+            for beat in beats
+        ],
+        "decisions": {
+            "lookups": len(decisions),
+            "hit_rate": round(outcomes["hit"] / answered, 4) if answered else None,
+            "outcomes": dict(outcomes),
+            "served_by": dict(Counter(item.level for item in decisions if item.level)),
+            "reasons": dict(Counter(item.reason for item in decisions if item.reason)),
+            "saved_usd": round(sum(item.saved_usd for item in decisions), 4),
+            "other_scope": sum("other_scope" in item.reasons for item in decisions),
+            "other_scope_intents": dict(shared.most_common()),
+        },
+    }
+
+
+def _print_stats(found: dict[str, Any]) -> None:
+    if found["replicas"]:
+        table = Table(title=f"Replicas of {found['namespace']!r}", title_justify="left")
+        for name in ("replica", "pid", "lookups", "hit rate", *LEVELS, "p50 ms", "saved", "down"):
+            table.add_column(name, justify="left" if name in {"replica", "down"} else "right")
+        for item in found["replicas"]:
+            rates = item["hit_rates"]
+            down = [name for name, works in item["backends"].items() if not works]
+            table.add_row(
+                item["replica"], str(item["pid"]), f"{item['lookups']:,}",
+                *(f"{rates[name]:.1f} %" for name in ("overall", *LEVELS)),
+                f"{item['latency_ms']['p50']:.2f}", f"{item['cost_savings_usd']:,.2f}",
+                ", ".join(down) or "-",
+            )  # fmt: skip
+        out.print(table)
+    else:
+        out.print(f"No replica of {found['namespace']!r} is running here.")
+    log = found["decisions"]
+    if not log["lookups"]:
+        out.print("The decision log is empty: nothing was looked up yet.")
+        return
+    rate = "-" if log["hit_rate"] is None else f"{log['hit_rate']:.1%}"
+    out.print(f"Last {log['lookups']:,} lookups: hit rate {rate}, {log['saved_usd']:,.2f} USD "
+              "saved.")  # fmt: skip
+    table = Table("why not", "lookups")
+    for reason, count in sorted(log["reasons"].items(), key=lambda pair: -pair[1]):
+        table.add_row(reason, f"{count:,}")
+    out.print(table)
+    if log["other_scope"]:
+        named = ", ".join(log["other_scope_intents"]) or "none of them has an intent"
+        out.print(
+            f"[yellow]{log['other_scope']:,} lookups missed although another user had the answer "
+            f"({named}). If those answers are the same for everybody, share them: "
+            "CACHE_SHARED_INTENTS.[/yellow]"
+        )
+
+
+def settings(as_document: AsJson = False) -> None:
+    """Show the settings in force, and the environment variable of each."""
+    try:
+        found = load_settings()
+        cache = MultiLevelCache(settings=found)
+    except ConfigurationError as error:
+        fail(str(error))
+    values = {
+        name: _shown(name, value) for name, value in found.model_dump(mode="json").items()
+    }
+    tuned = cache.tuning.model_dump(mode="json")
+    if as_document:
+        print_json({"settings": values, "tuning": tuned})
+        return
+    table = Table(title="Settings, fixed at start", title_justify="left")
+    for name in ("environment", "value", "what it is"):
+        table.add_column(name)
+    for name, field in Settings.model_fields.items():
+        table.add_row(_variable(name), str(values[name]), field.description or "")
+    out.print(table)
+    table = Table("tuning", "value", title="Tuning", title_justify="left")
+    for name, value in tuned.items():
+        table.add_row(name, str(value))
+    out.print(table)
+
+
+def _variable(name: str) -> str:
+    short = {"redis_url", "chroma_url", "embedding_model"}
+    return name.upper() if name in short else f"CACHE_{name.upper()}"
+
+
+def _shown(name: str, value: Any) -> Any:
+    """Return a value as it may be shown: no key, no password."""
+    if name == "key":
+        return "set" if value else "random, kept in the store"
+    if name == "redis_url" and value and "@" in value:
+        scheme, _, rest = value.partition("://")
+        return f"{scheme}://***@{rest.rpartition('@')[2]}"
+    return value
