@@ -1,0 +1,160 @@
+"""The demo's customers: who asks what, and how, in an order that a seed decides.
+
+Few customers and few questions make most of the traffic (Zipf), and nobody asks twice in quite the
+same way. Every request carries what the right answer is, so that whoever serves it can be checked.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from bisect import bisect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import TypeVar
+
+from cache_core.demo import Knowledge, Topic
+
+USERS = 200
+ZIPF = 0.9
+FOLLOW_UP_SHARE = 0.3
+"""How many questions that can have a follow-up get one."""
+
+_FOLLOW_UP_DELAY = (6, 18)
+_NAMES = (
+    "ada bea cleo dora enzo finn gwen hugo iris jude kaya liam mira nils olga piet rosa sven tara yuri"
+).split()
+_INITIALS = "bdfgklmprs"
+_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")
+_MONTHS = ("March", "April", "May", "June")
+_GREETINGS = ("Hi, ", "Hello, ", "Good morning, ")
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One message of a customer, and the truth about it.
+
+    Attributes:
+        user_id: Who asks.
+        message: In which words.
+        history: The turns before it, as `{"role", "content"}`; empty for a first question.
+        answer_id: What the message really asks.
+        intent: Its label.
+        private: Whether the answer is about this customer alone.
+        response: The right answer.
+        documents: Ids of the documents it comes from.
+    """
+
+    user_id: str
+    message: str
+    history: tuple[Mapping[str, str], ...]
+    answer_id: str
+    intent: str
+    private: bool
+    response: str
+    documents: tuple[str, ...]
+
+
+class Traffic:
+    """Requests without end; the same ones in the same order for the same seed.
+
+    Args:
+        knowledge: What can be asked.
+        seed: Decides who asks what, when and how. What is popular, and what is true of each
+            customer, is the same for every seed.
+    """
+
+    def __init__(self, knowledge: Knowledge, seed: int = 0) -> None:
+        self._random = Random(seed)
+        self.users = [f"{name}.{initial}" for initial in _INITIALS for name in _NAMES]
+        self._topics = list(knowledge.topics)
+        Random("popularity").shuffle(self._topics)
+        self._topic_weights = _zipf(len(self._topics))
+        self._user_weights = _zipf(len(self.users))
+        self.owners = {
+            personal(topic.response, user): user
+            for topic in knowledge.topics
+            if topic.private
+            for user in self.users
+        }
+        """Every private answer, and the only customer who may read it."""
+
+    def __iter__(self) -> Iterator[Request]:
+        later: list[tuple[int, int, Request]] = []
+        for number in itertools.count():
+            if later and later[0][0] <= number:
+                yield heapq.heappop(later)[2]
+                continue
+            topic = _pick(self._random, self._topics, self._topic_weights)
+            request = self._ask(topic, _pick(self._random, self.users, self._user_weights))
+            if topic.followups and self._random.random() < FOLLOW_UP_SHARE:
+                due = number + self._random.randint(*_FOLLOW_UP_DELAY)
+                heapq.heappush(later, (due, number, self._follow_up(topic, request)))
+            yield request
+
+    def _ask(self, topic: Topic, user: str) -> Request:
+        response = personal(topic.response, user) if topic.private else topic.response
+        message = reword(self._random.choice(topic.phrasings), self._random)
+        return Request(
+            user, message, (), topic.id, topic.intent, topic.private, response, topic.documents
+        )
+
+    def _follow_up(self, topic: Topic, parent: Request) -> Request:
+        chosen = self._random.choice(topic.followups)
+        return Request(
+            user_id=parent.user_id,
+            message=reword(self._random.choice(chosen.phrasings), self._random),
+            history=(
+                {"role": "user", "content": parent.message},
+                {"role": "assistant", "content": parent.response},
+            ),
+            answer_id=chosen.id,
+            intent=parent.intent,
+            private=parent.private,
+            response=personal(chosen.response, parent.user_id)
+            if parent.private
+            else chosen.response,
+            documents=parent.documents,
+        )
+
+
+def personal(response: str, user: str) -> str:
+    """Return a private response with what is true of *user* filled in."""
+    facts = Random(user)
+    return response.format(
+        user=user.partition(".")[0].title() + " " + user[-1].upper() + ".",
+        order=f"NW-{facts.randint(10_000, 99_999)}",
+        amount=f"{facts.randint(12, 480)}.{facts.choice(('00', '50', '90'))} euros",
+        date=f"{facts.choice(_WEEKDAYS)}, {facts.randint(1, 28)} {facts.choice(_MONTHS)}",
+    )
+
+
+def reword(phrasing: str, random: Random) -> str:
+    """Return *phrasing* as people really type it: half of the time changed in one small thing."""
+    polite = "please" in phrasing.casefold()
+    greeted = phrasing.casefold().startswith(("hi", "hello", "good"))
+    match random.randrange(10):
+        case 0:
+            return phrasing.casefold()
+        case 1:
+            return phrasing.rstrip("?!. ")
+        case 2:
+            return phrasing.rstrip("?!. ") + "??"
+        case 3 if not polite:
+            return phrasing.rstrip("?!. ") + " please?"
+        case 4 if not greeted:
+            return random.choice(_GREETINGS) + phrasing[0].lower() + phrasing[1:]
+        case _:
+            return phrasing
+
+
+def _zipf(count: int) -> list[float]:
+    """Return the running sum of the weights of *count* ranks."""
+    return list(itertools.accumulate((rank + 1) ** -ZIPF for rank in range(count)))
+
+
+def _pick(random: Random, items: Sequence[Item], running: Sequence[float]) -> Item:
+    return items[bisect(running, random.random() * running[-1])]

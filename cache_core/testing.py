@@ -1,0 +1,114 @@
+"""Doubles for tests of the cache, and of agents that use it: an embedder, a clock, an instrument."""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+
+import numpy as np
+
+from cache_core.clock import ManualClock
+from cache_core.embedder import Vector
+from cache_core.exceptions import BackendError
+from cache_core.instrumentation import CacheCall, CacheState, Operation, Scope
+from cache_core.models import Level
+
+__all__ = ["HashEmbedder", "ManualClock", "RecordingInstrument"]
+
+
+class HashEmbedder:
+    """An embedder without a model: texts are similar as far as they share words.
+
+    Deterministic and instant. Two texts with the same words, in any order, have similarity 1.
+
+    Args:
+        model: Name that keeps its vectors apart from those of others.
+        window: Words that it reads; longer texts do not fit.
+    """
+
+    def __init__(self, model: str = "hash", window: int = 256) -> None:
+        self._model = model
+        self._window = window
+        self.ready = True
+        self.calls: list[str] = []
+        """Every text that was embedded, in order."""
+        self.failure: Exception | None = None
+        """Raised by `embed` while it is set."""
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self._model
+
+    def start(self) -> None:
+        """There is nothing to load."""
+
+    async def wait_ready(self) -> None:
+        """There is nothing to wait for."""
+
+    def fits(self, text: str) -> bool:
+        """Whether *text* has no more words than the window."""
+        return len(_words(text)) <= self._window
+
+    async def embed(self, text: str) -> Vector:
+        """Return the sum of the words' vectors, scaled to length 1, shape (64,)."""
+        self.calls.append(text)
+        if self.failure is not None:
+            raise self.failure
+        vector = np.zeros(64, dtype=np.float32)
+        for word in _words(text):
+            seed = int.from_bytes(blake2b(word.encode(), digest_size=8).digest(), "big")
+            vector += np.random.default_rng(seed).standard_normal(64).astype(np.float32)
+        length = float(np.linalg.norm(vector))
+        if not length:
+            raise BackendError("backend_error", "NoWords")
+        return vector / length
+
+    def close(self) -> None:
+        """There is nothing to stop."""
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+class _RecordingScope:
+    def __init__(self, owner: RecordingInstrument) -> None:
+        self._owner = owner
+
+    def close(self, call: CacheCall) -> None:
+        self._owner.closed.append(call)
+
+
+class RecordingInstrument:
+    """An instrument that keeps what it was told.
+
+    Attributes:
+        opened: Operation and tier of every scope, in order.
+        closed: The finished call of every scope.
+        recorded: Every finished operation.
+        states: Every reported state.
+    """
+
+    def __init__(self) -> None:
+        self.opened: list[tuple[Operation, Level | None]] = []
+        self.closed: list[CacheCall] = []
+        self.recorded: list[CacheCall] = []
+        self.states: list[CacheState] = []
+
+    def scope(self, operation: Operation, level: Level | None) -> Scope | None:
+        """Note that a scope was opened."""
+        self.opened.append((operation, level))
+        return _RecordingScope(self)
+
+    def record(self, call: CacheCall) -> None:
+        """Keep a finished operation."""
+        self.recorded.append(call)
+
+    def report(self, state: CacheState) -> None:
+        """Keep a state."""
+        self.states.append(state)
+
+    def of(self, operation: Operation) -> list[CacheCall]:
+        """Return the finished operations of one kind."""
+        return [call for call in self.recorded if call.operation == operation]

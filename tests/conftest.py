@@ -1,0 +1,157 @@
+"""Fixtures: real servers, caches on both stores, and the checks that follow every test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from cache_core import MultiLevelCache
+from cache_core.embedder import ThreadEmbedder, shared_embedder
+from cache_core.models import LEVELS
+from cache_core.settings import Settings
+from cache_core.stats import CacheStats
+from cache_core.testing import HashEmbedder, ManualClock
+from tests import servers
+
+CacheFactory = Callable[..., Any]
+
+_ENVIRONMENT = (
+    "REDIS_URL", "CHROMA_URL", "SEMANTIC_THRESHOLD", "EMBEDDING_MODEL", "CACHE_SHARED_INTENTS",
+    "CACHE_KEY", "CACHE_TIERS", "CACHE_SHARING",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees the developer's environment, nor writes to the developer's cache."""
+    for name in _ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _every_count_balances(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """After every test, the counts of every cache that it made add up."""
+    made: list[CacheStats] = []
+    original = CacheStats.__init__
+
+    def noted(self: CacheStats) -> None:
+        original(self)
+        made.append(self)
+
+    monkeypatch.setattr(CacheStats, "__init__", noted)
+    yield
+    for stats in made:
+        check_balance(stats)
+
+
+def check_balance(stats: CacheStats) -> None:
+    """Assert the counting contract."""
+    assert sum(stats.outcomes.values()) == stats.lookups
+    assert sum(stats.bypass_reasons.values()) == stats.outcomes["bypass"]
+    answerable = stats.lookups - stats.outcomes["bypass"]
+    for level in LEVELS:
+        asked = stats.hits[level] + stats.misses[level] + stats.errors[level]
+        assert asked <= answerable
+        reasons = sum(n for (of, _), n in stats.miss_reasons.items() if of == level)
+        assert reasons == stats.misses[level]
+        reasons = sum(n for (of, _), n in stats.error_reasons.items() if of == level)
+        assert reasons == stats.errors[level]
+    l1 = stats.hits["l1"] + stats.misses["l1"] + stats.errors["l1"]
+    assert l1 in {0, answerable}, "L1 is asked by every lookup, or it is off"
+    assert stats.hits["l1"] + stats.hits["l2"] == stats.outcomes["hit"]
+    assert stats.outcomes["partial"] <= stats.hits["l3"] + stats.hits["l4"]
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real redis-server, shared by the session; `empty_redis` empties it."""
+    with servers.redis_server(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_redis(redis_url: str) -> str:
+    """The URL of a real and empty redis-server."""
+    with contextlib.closing(redis.Redis.from_url(redis_url)) as client:
+        client.flushall()
+    return redis_url
+
+
+@pytest.fixture(scope="session")
+def chroma_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Chroma server, shared by the session; tests use namespaces of their own."""
+    with servers.chroma_server(tmp_path_factory.mktemp("chroma")) as url:
+        yield url
+
+
+@pytest.fixture(params=["embedded", "redis"])
+def store_kind(request: pytest.FixtureRequest) -> str:
+    """Runs a test on the embedded store and on Redis."""
+    return str(request.param)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def embedder() -> HashEmbedder:
+    return HashEmbedder()
+
+
+@pytest.fixture(scope="session")
+def real_embedder() -> ThreadEmbedder:
+    """The real all-MiniLM-L6-v2, loaded once."""
+    made = shared_embedder("all-MiniLM-L6-v2")
+    asyncio.run(made.wait_ready())
+    return made
+
+
+_namespaces = itertools.count(1)
+
+
+@pytest.fixture
+async def make_cache(
+    store_kind: str, request: pytest.FixtureRequest, tmp_path: Path, embedder: HashEmbedder
+) -> AsyncIterator[CacheFactory]:
+    """Make open caches on the store of this run; all are closed, and no task is left.
+
+    Two caches with the same `namespace=` are two replicas.
+    """
+    url = request.getfixturevalue("empty_redis") if store_kind == "redis" else None
+    made: list[MultiLevelCache] = []
+    before: set[asyncio.Task[Any] | None] = set(asyncio.all_tasks())
+
+    async def make(**arguments: Any) -> MultiLevelCache:
+        fixed = arguments.pop("settings", {})
+        settings = Settings(**{"dir": tmp_path / "cache", "redis_url": url, **fixed})
+        arguments.setdefault("embedding_model", embedder)
+        arguments.setdefault("instruments", ())
+        cache = MultiLevelCache(settings=settings, **arguments)
+        made.append(cache)
+        await cache.initialize()
+        return cache
+
+    yield make
+    for cache in made:
+        await cache.close()
+    await asyncio.sleep(0)
+    before |= {asyncio.current_task()}
+    left = {task for task in asyncio.all_tasks() - before if not task.done()}
+    assert not left, f"tasks were left: {left}"
+
+
+@pytest.fixture
+async def cache(make_cache: CacheFactory) -> MultiLevelCache:
+    """An open cache with a word-based embedder, on both stores in turn."""
+    found: MultiLevelCache = await make_cache()
+    return found
