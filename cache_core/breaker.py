@@ -1,4 +1,4 @@
-"""A breaker for one backend: after some failures in a row it stops asking, and probes now and then."""
+"""A breaker for one backend: after some failures in a row it only probes now and then."""
 
 from __future__ import annotations
 

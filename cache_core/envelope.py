@@ -17,11 +17,11 @@ FUTURE_SECONDS = 5.0
 _BODY = ("response", "intent", "rag_results", "message", "cost_usd")
 
 
-class Corrupt(Exception):
+class CorruptError(Exception):
     """Stored text that is not an envelope of this key."""
 
 
-class Foreign(Exception):
+class ForeignError(Exception):
     """An envelope of a scope that the reader may not see: isolation was about to break."""
 
 
@@ -58,17 +58,17 @@ def decode(text: str, key: str, readable: Collection[str]) -> Entry:
         readable: Digests of the scopes that the reader may see.
 
     Raises:
-        Corrupt: If it is not an envelope of this version and key.
-        Foreign: If it is an envelope of another scope.
+        CorruptError: If it is not an envelope of this version and key.
+        ForeignError: If it is an envelope of another scope.
     """
     try:
         envelope: Any = json.loads(text)
         if envelope["v"] != VERSION:
-            raise Corrupt
+            raise CorruptError
         if envelope["s"] not in readable:
-            raise Foreign
+            raise ForeignError
         if envelope["k"] != key:
-            raise Corrupt
+            raise CorruptError
         body = envelope["b"]
         ttl = envelope["x"]
         entry = Entry(
@@ -84,9 +84,9 @@ def decode(text: str, key: str, readable: Collection[str]) -> Entry:
             writer=envelope["w"],
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        raise Corrupt from None
+        raise CorruptError from None
     if not isinstance(entry.generation, str) or not isinstance(entry.writer, str):
-        raise Corrupt
+        raise CorruptError
     return entry
 
 
@@ -115,7 +115,7 @@ def judge(entry: Entry, generation: str | None, now: float, ttl: float) -> MissR
 
 def _typed(value: Any, kind: type) -> Any:
     if value is not None and not isinstance(value, kind):
-        raise Corrupt
+        raise CorruptError
     return value
 
 
@@ -123,5 +123,5 @@ def _number(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise Corrupt
+        raise CorruptError
     return float(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
@@ -27,9 +28,7 @@ class SingleFlight(Generic[Result]):
     def __init__(self) -> None:
         self._flights: dict[str, _Flight[Result]] = {}
 
-    async def run(
-        self, key: str, work: Callable[[], Awaitable[Result]]
-    ) -> tuple[Result, bool]:
+    async def run(self, key: str, work: Callable[[], Awaitable[Result]]) -> tuple[Result, bool]:
         """Return the result of *work* and whether somebody else had started it.
 
         Raises:
@@ -40,7 +39,7 @@ class SingleFlight(Generic[Result]):
         if flight is None:
             flight = _Flight(asyncio.ensure_future(_as_coroutine(work)))
             self._flights[key] = flight
-            flight.task.add_done_callback(lambda _, landed=flight: self._land(key, landed))
+            flight.task.add_done_callback(partial(self._land, key, flight))
         flight.waiting += 1
         try:
             return await asyncio.shield(flight.task), joined
@@ -50,7 +49,7 @@ class SingleFlight(Generic[Result]):
                 self._land(key, flight)
                 flight.task.cancel()
 
-    def _land(self, key: str, flight: _Flight[Result]) -> None:
+    def _land(self, key: str, flight: _Flight[Result], _: object = None) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
 

@@ -100,11 +100,11 @@ class Housekeeper:
             await work()
         except BackendError as error:
             if error.reason != "breaker_open":
-                log.warning(
+                log.limited(
                     f"housekeeping {error.error_type}", "a backend is away: %s", error.error_type
                 )
         except Exception as error:  # noqa: BLE001 - the next tick tries again
-            log.warning(
+            log.limited(
                 "housekeeping", "housekeeping: unexpected %s: %s", type(error).__name__, error
             )
 

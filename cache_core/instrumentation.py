@@ -186,7 +186,7 @@ class Instruments:
 
     @staticmethod
     def _broken(part: object, error: Exception) -> None:
-        log.warning(
+        log.limited(
             "instrument",
             "instrument %s is broken: %s: %s",
             type(part).__qualname__,

@@ -109,7 +109,7 @@ class Invalidator:
         except BackendError as error:
             if not dry_run:
                 self._pending.append(job)
-            log.warning(
+            log.limited(
                 "invalidation",
                 "an invalidation is pending: %s (%s); it is tried again every second",
                 error.reason,
@@ -131,9 +131,7 @@ class Invalidator:
             await self._announce([query.tag, *others], query.text, tuning.semantic_threshold)
         return removed
 
-    async def _own_message(
-        self, query: Query, tuning: Tuning, user: str, dry_run: bool
-    ) -> int:
+    async def _own_message(self, query: Query, tuning: Tuning, user: str, dry_run: bool) -> int:
         similar: list[Similar] = []
         if self._semantic is not None:
             similar = await self._semantic.similar(query.text, tuning, user=user)

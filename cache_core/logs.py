@@ -15,7 +15,7 @@ class RateLimited:
         self._next: dict[str, float] = {}
         self._left_out: dict[str, int] = {}
 
-    def warning(self, topic: str, message: str, *args: object) -> None:
+    def limited(self, topic: str, message: str, *args: object) -> None:
         """Log *message* unless a line of *topic* was written within the last second."""
         now = time.monotonic()
         if now < self._next.get(topic, 0.0):

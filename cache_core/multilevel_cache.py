@@ -3,49 +3,49 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import inspect
 import itertools
 import logging
-import math
-import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
+from cache_core import seen
 from cache_core.advice import sharing_advice
+from cache_core.arguments import (
+    check_documents,
+    check_label,
+    check_message,
+    check_put,
+    warm_item,
+)
 from cache_core.clock import Clock
-from cache_core.contexts import ContextWatch
+from cache_core.computing import Compute, computed
 from cache_core.decisions import Decision
-from cache_core.defaults import default_instruments
 from cache_core.embedder import Embedder
-from cache_core.exceptions import BackendError, ConfigurationError
+from cache_core.engine import Engine, Running
+from cache_core.exceptions import ConfigurationError
 from cache_core.explaining import explain
-from cache_core.flight import SingleFlight
-from cache_core.housekeeping import Housekeeper
-from cache_core.instrumentation import CacheCall, Instrument, Instruments
-from cache_core.invalidation import Invalidator
-from cache_core.keys import NAMESPACE_PATTERN, normalise
+from cache_core.instrumentation import CacheCall, Instrument
+from cache_core.keys import NAMESPACE_PATTERN
 from cache_core.models import (
-    Answer,
     BypassReason,
     Context,
     Documents,
     Entry,
+    Hit,
     Invalidation,
     LookupResult,
     Query,
     TierExplanation,
     Turn,
 )
-from cache_core.parts import Parts, assemble, make_store
-from cache_core.reading import Found, Reader, fold
-from cache_core.settings import Settings, TuningEnvironment, load_settings
+from cache_core.parts import Parts
+from cache_core.reading import Found, fold
+from cache_core.recording import decide, finish
+from cache_core.settings import Settings, load_settings
 from cache_core.stats import CacheStats
-from cache_core.tuning import MAX_TTL, Sharing, Tuning, make_tuning
-from cache_core.writing import NewAnswer, Seen, Writer, check_json, choose_scopes, document_ids
+from cache_core.tuning import Sharing, Tuning
+from cache_core.writing import NewAnswer, choose_scopes, document_ids
 
 log = logging.getLogger("glasscache")
 
@@ -65,27 +65,13 @@ _CONSTANTS = {
 }
 _ORIGINAL = {field: globals()[name] for field, name in _CONSTANTS.items()}
 
-_RETRY_SECONDS = 1.0
-_SEEN_KEPT = 16
 _WARM_TOGETHER = 32
 
-# Which generation of a message this task's lookups saw, per replica and tag: a value computed
-# before an invalidation is stamped with the generation from before it, and so is never served.
-_seen: ContextVar[Mapping[tuple[str, str], str | None]] = ContextVar("glasscache_seen", default={})
 
-
-class _Running:
-    """What exists only while a cache is open."""
-
-    def __init__(
-        self, parts: Parts, reader: Reader, writer: Writer, invalidator: Invalidator,
-        housekeeper: Housekeeper,
-    ) -> None:  # fmt: skip
-        self.parts = parts
-        self.reader = reader
-        self.writer = writer
-        self.invalidator = invalidator
-        self.housekeeper = housekeeper
+def _changed_constants() -> Mapping[str, Any]:
+    """Return the tuning values whose module constants were changed."""
+    now = {field: globals()[name] for field, name in _CONSTANTS.items()}
+    return {field: value for field, value in now.items() if value != _ORIGINAL[field]}
 
 
 class MultiLevelCache:
@@ -143,82 +129,27 @@ class MultiLevelCache:
         if isinstance(shared_intents, str):
             msg = "shared_intents must be a list of intents, not one string"
             raise TypeError(msg)
+        given = {
+            "semantic_threshold": semantic_threshold,
+            "sharing": sharing,
+            "shared_intents": frozenset(shared_intents) or None,
+        }
         self.namespace = namespace
         self.settings = settings
-        self.replica = secrets.token_hex(4)
-        self._redis_pool = redis_pool
-        self._embedder = None if isinstance(embedding_model, (str, type(None))) else embedding_model
-        self._clock = clock
-        self._arguments = _given(
-            semantic_threshold=semantic_threshold,
-            sharing=sharing,
-            shared_intents=frozenset(shared_intents) or None,
+        self._engine = Engine(
+            settings,
+            namespace,
+            arguments={name: value for name, value in given.items() if value is not None},
+            constants=_changed_constants,
+            redis_pool=redis_pool,
+            embedder=None if isinstance(embedding_model, (str, type(None))) else embedding_model,
+            clock=clock,
+            instruments=instruments,
         )
-        self._tuning, self._origin = self._make_tuning()
-        self.metrics = CacheStats()
-        self._given_instruments = instruments
-        self._instruments = Instruments([self.metrics])
-        self._contexts = ContextWatch()
+        self._engine.counters = self.get_metrics
         self._numbers = itertools.count(1)
-        self._flight: SingleFlight[str] = SingleFlight()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._opening: asyncio.Lock | None = None
-        self._running: _Running | None = None
-        self._retry: asyncio.Task[None] | None = None
-
-    def _make_tuning(self) -> tuple[Tuning, dict[str, str]]:
-        changed = {
-            field: globals()[name]
-            for field, name in _CONSTANTS.items()
-            if globals()[name] != _ORIGINAL[field]
-        }
-        environment = TuningEnvironment().given()
-        layers = [
-            ("the environment", environment),
-            ("a module constant", changed),
-            ("the constructor", self._arguments),
-        ]
-        if not any("sharing" in layer for _, layer in layers):
-            # Naming intents to share is asking for them to be shared.
-            if any("shared_intents" in layer for _, layer in layers):
-                layers.insert(0, ("the intents named", {"sharing": "intents"}))
-        return make_tuning(*layers)
 
     # ------------------------------------------------------------------------------ life
-
-    @property
-    def tuning(self) -> Tuning:
-        """The values in force."""
-        return self._tuning
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the store was reached; until then every lookup ends as an error."""
-        return self._running is not None
-
-    @property
-    def parts(self) -> Parts:
-        """The open parts, for tools that operate a cache.
-
-        Raises:
-            RuntimeError: If the cache is not open.
-        """
-        if self._running is None:
-            msg = "the cache is not open: await cache.initialize() first"
-            raise RuntimeError(msg)
-        return self._running.parts
-
-    @property
-    def redis_client(self) -> Any:
-        """The redis-py client; `None` when the embedded store is used."""
-        running = self._running
-        return getattr(running.parts.store, "client", None) if running is not None else None
-
-    @property
-    def chroma_collection(self) -> Any:
-        """The Chroma collection of shared answers without a context; `None` when L2 is off."""
-        running = self._running
-        return getattr(running.parts.raw_index, "collection", None) if running is not None else None
 
     async def initialize(self) -> None:
         """Open the parts; idempotent. The embedding model goes on loading in the background.
@@ -229,82 +160,7 @@ class MultiLevelCache:
             ConfigurationError: For a changed module constant that is out of bounds.
             RuntimeError: If the cache is already open in another running event loop.
         """
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            if self._loop is not None and self._loop.is_running():
-                msg = "this cache is open in another event loop; use get_cache(), one per loop"
-                raise RuntimeError(msg)
-            self._loop, self._opening = loop, asyncio.Lock()
-            self._running = self._retry = None
-            self._flight = SingleFlight()
-        if self._opening is None:
-            self._opening = asyncio.Lock()
-        async with self._opening:
-            if self._running is not None or self._retry is not None:
-                return
-            await self._open()
-
-    async def _open(self) -> None:
-        self._tuning, self._origin = self._make_tuning()
-        watching = self._given_instruments
-        if watching is None:
-            watching = default_instruments(self.namespace)
-        self._instruments = Instruments([self.metrics, *watching])
-        store = await asyncio.to_thread(
-            make_store, self.settings, self._redis_pool, self._clock
-        )
-        await store.open()
-        self._announce()
-        try:
-            await self._run_on(store)
-        except BackendError as error:
-            log.error(
-                "%s cannot be reached (%s). The agent works without the cache; it is tried again "
-                "every second",
-                store.breaker.backend,
-                store.breaker.last_error or error,
-            )
-            self._retry = asyncio.get_running_loop().create_task(self._keep_trying(store))
-
-    async def _run_on(self, store: Any) -> None:
-        parts = await assemble(
-            self.settings, self.namespace, store, self._instruments, self._embedder
-        )
-        invalidator = Invalidator(parts, self.replica)
-        housekeeper = Housekeeper(
-            parts, invalidator, self._instruments, self.replica, lambda: self._tuning,
-            self.get_metrics, self._contexts,
-        )  # fmt: skip
-        self._running = _Running(
-            parts,
-            Reader(parts, self.settings, self._instruments),
-            Writer(parts, self.settings),
-            invalidator,
-            housekeeper,
-        )
-        self._instruments.report(housekeeper.state())
-        housekeeper.start()
-
-    async def _keep_trying(self, store: Any) -> None:
-        try:
-            while self._running is None:
-                await asyncio.sleep(_RETRY_SECONDS / 4)
-                with contextlib.suppress(BackendError):
-                    await store.tend()
-                    await self._run_on(store)
-        except asyncio.CancelledError:
-            if self._running is None:
-                await store.close()
-            raise
-
-    def _announce(self) -> None:
-        for field, origin in self._origin.items():
-            log.info("%s=%s from %s", field, getattr(self._tuning, field), origin)
-        if self._tuning.sharing == "private":
-            log.info(
-                "answers are private to their user: name the intents whose answers are the same "
-                "for everybody in shared_intents=[...] or CACHE_SHARED_INTENTS to share them"
-            )
+        await self._engine.open()
 
     async def ready(self) -> None:
         """Wait until the store is reached and the model is loaded.
@@ -312,33 +168,11 @@ class MultiLevelCache:
         Raises:
             ConfigurationError: If the model cannot be loaded, or the extra is missing.
         """
-        await self.initialize()
-        while self._running is None:
-            await asyncio.sleep(0.05)
-        parts = self._running.parts
-        if parts.missing:
-            msg = "L2 is on, but its extra is missing: pip install 'glasscache[semantic]'"
-            raise ConfigurationError(msg)
-        if parts.embedder is not None and parts.semantic is not None:
-            await parts.embedder.wait_ready()
-            with contextlib.suppress(BackendError):
-                await parts.semantic.tend()
+        await self._engine.ready()
 
     async def close(self) -> None:
         """Write out what waits and close; idempotent. Use opens it again."""
-        if self._opening is None or self._loop is not asyncio.get_running_loop():
-            self._running = None
-            return
-        async with self._opening:
-            retry, self._retry = self._retry, None
-            running, self._running = self._running, None
-            if retry is not None and not retry.done():
-                retry.cancel()
-                await asyncio.gather(retry, return_exceptions=True)
-            if running is not None:
-                await self._flight.close()
-                await running.housekeeper.close()
-                await running.parts.close()
+        await self._engine.close()
 
     async def __aenter__(self) -> Self:
         await self.initialize()
@@ -352,11 +186,47 @@ class MultiLevelCache:
     ) -> None:
         await self.close()
 
-    async def _started(self) -> _Running | None:
-        """Return the open parts, opening them first; `None` while the store is away."""
-        if self._running is None or self._loop is not asyncio.get_running_loop():
-            await self.initialize()
-        return self._running
+    @property
+    def replica(self) -> str:
+        """Name of this cache among those of its namespace."""
+        return self._engine.replica
+
+    @property
+    def metrics(self) -> CacheStats:
+        """What was counted."""
+        return self._engine.stats
+
+    @property
+    def tuning(self) -> Tuning:
+        """The values in force."""
+        return self._engine.tuning
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the store was reached; until then every lookup ends as an error."""
+        return self._engine.running is not None
+
+    @property
+    def parts(self) -> Parts:
+        """The open parts, for tools that operate a cache.
+
+        Raises:
+            RuntimeError: If the cache is not open.
+        """
+        if self._engine.running is None:
+            msg = "the cache is not open: await cache.initialize() first"
+            raise RuntimeError(msg)
+        return self._engine.running.parts
+
+    @property
+    def redis_client(self) -> Any:
+        """The redis-py client; `None` when the embedded store is used."""
+        return getattr(self.parts.store, "client", None) if self.is_open else None
+
+    @property
+    def chroma_collection(self) -> Any:
+        """The Chroma collection of shared answers without a context; `None` when L2 is off."""
+        return getattr(self.parts.raw_index, "collection", None) if self.is_open else None
 
     # ------------------------------------------------------------------------------ lookup
 
@@ -370,7 +240,9 @@ class MultiLevelCache:
         standalone: str | None = None,
     ) -> str | None:
         """Return the cached response to *message*, or `None`. Arguments as for `lookup`."""
-        result = await self._lookup(message, user_id, context, history, standalone, handed_out=False)
+        result = await self._lookup(
+            message, user_id, context, history, standalone, handed_out=False
+        )
         return result.response
 
     async def lookup(
@@ -409,16 +281,16 @@ class MultiLevelCache:
         handed_out: bool,
     ) -> LookupResult:
         bypass = self._check(message, user_id, standalone)
-        running = await self._started()
+        running = await self._engine.started()
         query = (
             running.parts.keys.query(message, user_id, context, history, standalone)
             if running is not None
             else None
         )
-        tuning = self._tuning
+        tuning = self.tuning
         number = f"{self.replica}-{next(self._numbers):x}"
         found = Found()
-        with self._instruments.operation("lookup") as call:
+        with self._engine.instruments.operation("lookup") as call:
             call.lookup_id = number
             call.tuning_version = tuning.version
             if bypass is not None:
@@ -432,53 +304,31 @@ class MultiLevelCache:
                                     ("backend_error",))  # fmt: skip
             found = await running.reader.find(query, tuning)
             result = fold(found, number)
-            _finish(call, result, found, handed_out)
+            finish(call, result, found, handed_out=handed_out)
         self._remember(query, found)
         if context:
-            self._contexts.note(context)
+            self._engine.contexts.note(context)
         running.parts.decisions.add(
-            _decision(query, result, found, call, tuning, running.parts.store.now())
+            decide(query, result, found, call, tuning, running.parts.store.now())
         )
         return result
 
-    def _check(
-        self, message: str, user_id: str | None, standalone: str | None
-    ) -> BypassReason | None:
-        """Return why a message is not cacheable; raise `TypeError` for one that is no message."""
-        for name, value in (("message", message), ("standalone", standalone)):
-            if not isinstance(value, str) and (value is not None or name == "message"):
-                kind = type(value).__name__
-                msg = f"{name} must be a str, not {kind}; decode bytes first"
-                raise TypeError(msg)
-        if user_id is not None and not isinstance(user_id, str):
-            msg = f"user_id must be a str or None, not {type(user_id).__name__}: use str(user_id)"
-            raise TypeError(msg)
-        if not self.settings.tiers:
-            return "disabled"
-        text = message if standalone is None else standalone
-        # 4 bytes at most per character: most messages need not be encoded to be measured.
-        limit = self.settings.max_message_bytes
-        if 4 * len(text) > limit and len(text.encode("utf-8", "surrogatepass")) > limit:
-            return "too_large"
-        return None if text and not text.isspace() else "empty"
+    def _check(self, message: object, user_id: object, standalone: object) -> BypassReason | None:
+        return check_message(message, user_id, standalone, self.settings)
 
     def _remember(self, query: Query, found: Found) -> None:
-        """Leave the generation that was seen to the put that may follow in this task."""
         exact = found.of("l1")
         if exact is None or exact.answer is None:
             return
-        hit = exact.hit
         answer = exact.answer
-        token = hit.entry.generation if hit is not None else getattr(answer, "generation", None)
-        seen = _seen.get()
-        kept = itertools.islice(seen.items(), max(0, len(seen) - _SEEN_KEPT + 1), None)
-        _seen.set({**dict(kept), (self.replica, query.tag): token})
+        token = answer.entry.generation if isinstance(answer, Hit) else answer.generation
+        seen.remember(self.replica, query.tag, token)
 
     async def get_or_compute(
         self,
         message: str,
         user_id: str | None,
-        compute: Callable[..., Awaitable[str | Answer] | str | Answer],
+        compute: Compute,
         *,
         context: Context = None,
         history: Sequence[Turn] | None = None,
@@ -511,8 +361,8 @@ class MultiLevelCache:
             return result.response
 
         async def work() -> str:
-            with self._instruments.operation("compute"):
-                answer = await _computed(compute, result)
+            with self._engine.instruments.operation("compute"):
+                answer = await computed(compute, result)
             await self.put(
                 message,
                 user_id,
@@ -530,16 +380,16 @@ class MultiLevelCache:
             )
             return answer.response
 
-        running = self._running
+        running = self._engine.running
         if result.outcome == "bypass" or running is None:
             return await work()
         query = running.parts.keys.query(message, user_id, context, history, standalone)
         # Without a user there is nobody to share a computation with: it could be anybody's.
         whose = query.user or result.lookup_id
         key = f"{query.tag} {whose} {query.context} {query.history}"
-        response, joined = await self._flight.run(key, work)
+        response, joined = await self._engine.flight.run(key, work)
         if joined:
-            self._instruments.record(CacheCall("compute", outcome="joined"))
+            self._engine.instruments.record(CacheCall("compute", outcome="joined"))
         return response
 
     # ------------------------------------------------------------------------------ put
@@ -582,8 +432,8 @@ class MultiLevelCache:
             ValueError: For a TTL or cost out of range.
         """
         bypass = self._check(message, user_id, standalone)
-        _check_put(response, intent, ttl, tags, cost_usd)
-        documents = check_json(rag_results)
+        check_put(response, intent, ttl, tags, cost_usd)
+        documents = check_documents(rag_results)
         entry = Entry(
             response=response or None,
             intent=intent or None,
@@ -591,9 +441,9 @@ class MultiLevelCache:
             cost_usd=cost_usd,
             ttl=ttl,
         )
-        running = await self._started()
-        tuning = self._tuning
-        with self._instruments.operation("put") as call:
+        running = await self._engine.started()
+        tuning = self.tuning
+        with self._engine.instruments.operation("put") as call:
             call.tuning_version = tuning.version
             if bypass is not None or running is None:
                 call.outcome = "dropped" if running is None else "bypass"
@@ -605,18 +455,12 @@ class MultiLevelCache:
             if not scopes or running.writer.too_large(answer):
                 call.outcome, call.reason = "bypass", "too_large" if scopes else "no_user"
                 return
-            calls = await running.writer.put(query, answer, tuning, self._take_seen(query))
+            calls = await running.writer.put(
+                query, answer, tuning, seen.take(self.replica, query.tag)
+            )
             call.calls = calls
             outcomes = {item.outcome for item in calls}
             call.outcome = "stored" if outcomes <= {"stored"} else "dropped"
-
-    def _take_seen(self, query: Query) -> Seen | None:
-        name = (self.replica, query.tag)
-        seen = _seen.get()
-        if name not in seen:
-            return None
-        _seen.set({key: value for key, value in seen.items() if key != name})
-        return Seen(seen[name])
 
     async def warm_cache(
         self,
@@ -633,9 +477,9 @@ class MultiLevelCache:
         Raises:
             TypeError, ValueError: For an item that is not such a triple; nothing is stored then.
         """
-        items = [_warm_item(number, item) for number, item in enumerate(queries)]
+        items = [warm_item(number, item) for number, item in enumerate(queries)]
         # What an operator provides is no result of an earlier lookup.
-        _seen.set({})
+        seen.forget()
         try:
             await self.ready()
         except ConfigurationError as error:
@@ -671,7 +515,7 @@ class MultiLevelCache:
             "message",
             lambda running: running.invalidator.message(
                 running.parts.keys.query(query, user_id),
-                self._tuning,
+                self.tuning,
                 running.parts.keys.user(user_id) if user_id else None,
                 dry_run=dry_run,
             ),
@@ -686,30 +530,26 @@ class MultiLevelCache:
         return await self._invalidate_label("tag", tag, dry_run)
 
     async def _invalidate_label(self, kind: str, value: str, dry_run: bool) -> Invalidation:
-        if not isinstance(value, str) or not value:
-            msg = f"the {kind} must be a non-empty str"
-            raise TypeError(msg)
+        label = check_label(kind, value)
         return await self._invalidate(
-            kind, lambda running: running.invalidator.label(kind, value, dry_run=dry_run)
+            kind, lambda running: running.invalidator.label(kind, label, dry_run=dry_run)
         )
 
     async def forget_user(self, user_id: str) -> Invalidation:
         """Erase everything private to a user: entries, vectors, and decisions about them."""
-        if not isinstance(user_id, str) or not user_id:
-            msg = "user_id must be a non-empty str"
-            raise TypeError(msg)
+        user = check_label("user_id", user_id)
         return await self._invalidate(
-            "user", lambda running: running.invalidator.user(running.parts.keys.user(user_id))
+            "user", lambda running: running.invalidator.user(running.parts.keys.user(user))
         )
 
     async def _invalidate(
-        self, kind: str, work: Callable[[_Running], Awaitable[Invalidation]]
+        self, kind: str, work: Callable[[Running], Awaitable[Invalidation]]
     ) -> Invalidation:
-        running = await self._started()
-        with self._instruments.operation("invalidate") as call:
+        running = await self._engine.started()
+        with self._engine.instruments.operation("invalidate") as call:
             call.reason = kind
             # What this task puts from now on, it puts knowing of the invalidation.
-            _seen.set({})
+            seen.forget()
             if running is None:
                 call.outcome = "error"
                 return Invalidation(0, complete=False, pending=("store",))
@@ -731,13 +571,11 @@ class MultiLevelCache:
     ) -> list[TierExplanation]:
         """Return what each tier would say to *message*, and why; counts nothing."""
         self._check(message, user_id, standalone)
-        running = await self._started()
+        running = await self._engine.started()
         if running is None:
             return []
         query = running.parts.keys.query(message, user_id, context, history, standalone)
-        return await explain(
-            running.parts.tiers, query, self._tuning, self.settings.lookup_budget
-        )
+        return await explain(running.parts.tiers, query, self.tuning, self.settings.lookup_budget)
 
     def get_metrics(self) -> dict[str, Any]:
         """Return what this cache counted, as JSON values.
@@ -748,7 +586,7 @@ class MultiLevelCache:
         """
         return {
             **self.metrics.snapshot(),
-            "sharing": sharing_advice(self.metrics, self._tuning),
+            "sharing": sharing_advice(self.metrics, self.tuning),
             "namespace": self.namespace,
             "replica": self.replica,
         }
@@ -759,132 +597,8 @@ class MultiLevelCache:
 
     def recent(self, count: int = 20) -> list[Decision]:
         """Return this replica's last decisions, newest last, up to 200."""
-        running = self._running
+        running = self._engine.running
         return list(running.parts.decisions.recent)[-count:] if running is not None else []
-
-
-def _finish(call: CacheCall, result: LookupResult, found: Found, handed_out: bool) -> None:
-    """Write what a lookup found into its record."""
-    calls = [item.call for item in found.asked]
-    for part in calls:
-        if part.level in {"l3", "l4"} and not handed_out:
-            part.saved_usd = 0.0
-    call.calls = calls
-    call.outcome = result.outcome
-    call.level = result.tier
-    call.similarity = result.similarity
-    call.age_seconds = result.age_seconds
-    call.saved_usd = sum(part.saved_usd for part in calls)
-    if result.outcome != "hit":
-        call.reason = _telling(found)
-
-
-def _telling(found: Found) -> str:
-    """Return the one reason that says most about a lookup without a response.
-
-    L1's, when something was stored for this very message; else L2's.
-    """
-    reasons = {item.call.level: item.call.reason for item in found.asked}
-    exact = reasons.get("l1", "")
-    if exact in {"", "cold"} or reasons.get("l2") in {"guard_veto"}:
-        return reasons.get("l2") or exact
-    return exact
-
-
-def _decision(
-    query: Query, result: LookupResult, found: Found, call: CacheCall, tuning: Tuning, now: float
-) -> Decision:
-    semantic = found.of("l2")
-    answer = semantic.answer if semantic is not None else None
-    hit = found.hit("l1") or found.hit("l2")
-    exact = found.of("l1")
-    other_intent = exact.call.other_intent if exact is not None else ""
-    similarity = getattr(answer, "similarity", None)
-    return Decision(
-        at=now,
-        lookup_id=result.lookup_id,
-        outcome=result.outcome,
-        level=result.tier or "",
-        reason=call.reason,
-        reasons=result.reasons,
-        similarity=similarity,
-        unvetoed=getattr(answer, "unvetoed", similarity),
-        threshold=tuning.semantic_threshold,
-        age_seconds=result.age_seconds,
-        seconds=call.seconds,
-        saved_usd=call.saved_usd,
-        message=query.tag,
-        matched=hit.matched if hit is not None else "",
-        user=query.user or "",
-        intent=result.intent or other_intent,
-        tuning_version=tuning.version,
-    )
-
-
-async def _computed(compute: Callable[..., Any], result: LookupResult) -> Answer:
-    made = compute(result) if _takes_result(compute) else compute()
-    if inspect.isawaitable(made):
-        made = await made
-    if isinstance(made, str):
-        return Answer(made)
-    if isinstance(made, Answer):
-        return made
-    msg = f"compute must return a str or an Answer, not {type(made).__name__}"
-    raise TypeError(msg)
-
-
-def _takes_result(compute: Callable[..., Any]) -> bool:
-    try:
-        parameters = inspect.signature(compute).parameters.values()
-    except (TypeError, ValueError):
-        return False
-    return any(
-        parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
-        and parameter.default is parameter.empty
-        for parameter in parameters
-    )
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _check_put(
-    response: object, intent: object, ttl: object, tags: object, cost_usd: object
-) -> None:
-    for name, value in (("response", response), ("intent", intent)):
-        if value is not None and not isinstance(value, str):
-            msg = f"{name} must be a str or None, not {type(value).__name__}"
-            raise TypeError(msg)
-    for name, value, most in (("ttl", ttl, MAX_TTL), ("cost_usd", cost_usd, math.inf)):
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            msg = f"{name} must be a number, not {type(value).__name__}"
-            raise TypeError(msg)
-        if not (math.isfinite(value) and 0 <= value <= most) or (name == "ttl" and value == 0):
-            bounds = f"more than 0 and up to {MAX_TTL:.0f} s" if name == "ttl" else "0 or more"
-            msg = f"{name}={value!r} is refused: expected {bounds}"
-            raise ValueError(msg)
-    if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):  # type: ignore[attr-defined]
-        msg = "tags must be a list of str"
-        raise TypeError(msg)
-
-
-def _warm_item(number: int, item: object) -> tuple[str, str | None, str]:
-    if not isinstance(item, (tuple, list)) or len(item) != 3:  # noqa: PLR2004
-        msg = f"item {number} must be (query, user_id, response), got {item!r}"
-        raise ValueError(msg)
-    query, user_id, response = item
-    if not isinstance(query, str) or not isinstance(response, str):
-        msg = f"item {number}: query and response must be str"
-        raise TypeError(msg)
-    return query, user_id, response
-
-
-def describe(explanations: Iterable[TierExplanation]) -> list[dict[str, Any]]:
-    """Return explanations as JSON values."""
-    return [asdict(item) for item in explanations]
 
 
 __all__ = [
@@ -896,7 +610,6 @@ __all__ = [
     "MultiLevelCache",
     "close_cache",
     "get_cache",
-    "normalise",
 ]
 
 from cache_core.lifecycle import close_cache, get_cache  # noqa: E402 - it needs the class

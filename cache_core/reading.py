@@ -124,7 +124,7 @@ class Reader:
             except BackendError as error:
                 _fill_error(call, error)
             except Exception as error:  # noqa: BLE001 - the agent must not fail because of us
-                log.warning(
+                log.limited(
                     "bug",
                     "%s: unexpected %s: %s; please report it",
                     tier.level,
@@ -167,13 +167,13 @@ def _fill_error(call: CacheCall, error: BackendError) -> None:
     call.reason = error.reason
     call.error_type = error.error_type
     if error.reason == "isolation":
-        log.warning(
+        log.limited(
             "isolation",
             "%s: an entry of another scope was found and not served; see docs/architecture.md",
             call.level,
         )
     elif error.reason != "breaker_open":
-        log.warning(
+        log.limited(
             f"backend {call.level}",
             "%s cannot answer: %s (%s); the agent goes on without it",
             call.level,
@@ -185,9 +185,7 @@ def _fill_error(call: CacheCall, error: BackendError) -> None:
 def fold(found: Found, lookup_id: str) -> LookupResult:
     """Return what the tiers said as one result."""
     answer = found.hit("l1") or found.hit("l2")
-    reasons = tuple(
-        dict.fromkeys(item.call.reason for item in found.asked if item.call.reason)
-    )
+    reasons = tuple(dict.fromkeys(item.call.reason for item in found.asked if item.call.reason))
     if answer is not None:
         exact = found.hit("l1") is not None
         return LookupResult(

@@ -1,4 +1,4 @@
-"""Recorded traffic, row by row through a cache: what it would have answered, saved and got wrong."""
+"""Recorded traffic through a cache: what it would have answered, saved and got wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Doubles for tests of the cache, and of agents that use it: an embedder, a clock, an instrument."""
+"""Doubles for tests of the cache and of agents that use it."""
 
 from __future__ import annotations
 

@@ -8,15 +8,14 @@ import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from cache_core import envelope
 from cache_core.exceptions import BackendError
 from cache_core.instrumentation import CacheCall
 from cache_core.keys import Keys
 from cache_core.logs import RateLimited
 from cache_core.models import Documents, Entry, Level, Query, Scope
 from cache_core.parts import Parts
+from cache_core.seen import Seen
 from cache_core.settings import Settings
 from cache_core.stores.base import RowWrite, Write
 from cache_core.tiers.keyed import KEPT
@@ -34,13 +33,6 @@ _INDEXED = 100_000
 def token(kind: str) -> str:
     """Return a new generation token: `p` when a put began it, `i` when an invalidation did."""
     return kind + secrets.token_hex(8)
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The generation that a lookup saw; the value computed after it belongs to that one."""
-
-    generation: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +134,7 @@ class Writer:
                 return list(stored)
         except (TimeoutError, BackendError) as error:
             reason = error.reason if isinstance(error, BackendError) else "timeout"
-            log.warning("put", "an answer could not be stored (%s) and was dropped", reason)
+            log.limited("put", "an answer could not be stored (%s) and was dropped", reason)
             return [_finished(level, "dropped", reason) for level in levels]
 
     async def _generation(self, query: Query, seen: Seen | None) -> str | None:
@@ -184,7 +176,7 @@ class Writer:
         try:
             await self._parts.tiers[level].put(query, entry, scope, tuning)
         except BackendError as error:
-            log.warning("put", "%s: not stored (%s), dropped", level, error.reason)
+            log.limited("put", "%s: not stored (%s), dropped", level, error.reason)
             return _finished(level, "dropped", error.reason)
         return _finished(level, "stored", "")
 
@@ -211,18 +203,6 @@ def entry_names(
         ): scopes[level]
         for level in levels
     }
-
-
-def check_json(documents: Any) -> list[Any] | None:
-    """Return *documents* as a list of JSON values; raises `TypeError` otherwise."""
-    if documents is None:
-        return None
-    if isinstance(documents, (str, bytes, Mapping)) or not isinstance(documents, Sequence):
-        msg = f"rag_results must be a list of JSON values, not {type(documents).__name__}"
-        raise TypeError(msg)
-    found = list(documents)
-    envelope.encode(Entry(rag_results=found), "")
-    return found
 
 
 def _stamped(entry: Entry, generation: str, now: float, query: Query) -> Entry:

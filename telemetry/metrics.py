@@ -6,13 +6,14 @@ import logging
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from opentelemetry import trace
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
 from cache_core import __version__
 from cache_core.instrumentation import CacheCall, CacheState, Operation
 from cache_core.instrumentation import Scope as CallScope
 from cache_core.models import ERROR_REASONS, LEVELS, MISS_REASONS, OUTCOMES, Level
 from cache_core.tuning import GuardName
-from opentelemetry import trace
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from . import names
 

@@ -97,9 +97,7 @@ ENTRIES: Final = Metric(
 SEMANTIC_THRESHOLD: Final = Metric(
     "cache_semantic_threshold", "gauge", (), "Least similarity of a semantic hit, 0..1."
 )
-TTL_SECONDS: Final = Metric(
-    "cache_ttl_seconds", "gauge", ("level",), "TTL in force, in seconds."
-)
+TTL_SECONDS: Final = Metric("cache_ttl_seconds", "gauge", ("level",), "TTL in force, in seconds.")
 HIT_RATE_OBJECTIVE: Final = Metric(
     "cache_hit_rate_objective", "gauge", (), "Overall hit rate that is aimed at, 0..1."
 )

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from contextvars import Token
 
-from cache_core.instrumentation import CacheCall, CacheState, Operation
-from cache_core.instrumentation import Scope as CallScope
-from cache_core.models import Level
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
+
+from cache_core.instrumentation import CacheCall, CacheState, Operation
+from cache_core.instrumentation import Scope as CallScope
+from cache_core.models import Level
 
 from . import names
 
@@ -50,9 +51,7 @@ class TracingInstrument:
         tracer_provider: Where spans go; default: the global provider.
     """
 
-    def __init__(
-        self, namespace: str, tracer_provider: trace.TracerProvider | None = None
-    ) -> None:
+    def __init__(self, namespace: str, tracer_provider: trace.TracerProvider | None = None) -> None:
         self._namespace = namespace
         self._tracer = trace.get_tracer(names.TRACER, tracer_provider=tracer_provider)
 

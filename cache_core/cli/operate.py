@@ -19,7 +19,7 @@ from cache_core.cli.console import err, fail, out, print_json, run
 from cache_core.exceptions import BackendError, ConfigurationError
 from cache_core.housekeeping import replicas
 from cache_core.models import LEVELS, Invalidation
-from cache_core.multilevel_cache import MultiLevelCache, describe
+from cache_core.multilevel_cache import MultiLevelCache
 from cache_core.settings import Settings, load_settings
 
 Namespace = Annotated[str, typer.Option(help="The cache's namespace.", rich_help_panel="Where")]
@@ -206,7 +206,8 @@ def explain(
 
     async def work() -> list[dict[str, Any]]:
         async with _opened(namespace, redis_url, chroma_url, directory) as cache:
-            return describe(await cache.explain(message, user, context=_context(context)))
+            found = await cache.explain(message, user, context=_context(context))
+            return [asdict(item) for item in found]
 
     found = run(work())
     if as_document:
@@ -344,9 +345,7 @@ def settings(as_document: AsJson = False) -> None:
         cache = MultiLevelCache(settings=found)
     except ConfigurationError as error:
         fail(str(error))
-    values = {
-        name: _shown(name, value) for name, value in found.model_dump(mode="json").items()
-    }
+    values = {name: _shown(name, value) for name, value in found.model_dump(mode="json").items()}
     tuned = cache.tuning.model_dump(mode="json")
     if as_document:
         print_json({"settings": values, "tuning": tuned})

@@ -54,9 +54,7 @@ def replay(
         float | None,
         typer.Option(min=0.0, max=1.0, help="Similarity threshold, instead of the one in force."),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many rows.")
-    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many rows.")] = None,
     compare: Annotated[
         bool, typer.Option(help="Also replay under the other scope, to show what sharing gives.")
     ] = True,

@@ -85,7 +85,7 @@ def load_knowledge() -> Knowledge:
             phrasings=tuple(item["phrasings"]),
             followups=tuple(
                 FollowUp(next_["id"], next_["response"], tuple(next_["phrasings"]))
-                for next_ in item["followups"]
+                for next_ in item.get("followups", ())
             ),
         )
         for item in stored["answers"]

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -37,6 +38,8 @@ CLASSIFY = Step("classify", 0.15, 0.001)
 RETRIEVE = Step("retrieve", 0.12, 0.005)
 ANSWER = Step("answer", 0.8, 0.03)
 STEPS = (CLASSIFY, RETRIEVE, ANSWER)
+
+_KEPT = 5_000
 
 
 @dataclass(slots=True)
@@ -180,10 +183,10 @@ class Score:
     Attributes:
         owners: Every private answer, and the only customer who may read it.
         requests: Answered so far.
-        wrong: Answers from the cache that were not true.
+        wrong: Answers that were not true; the LLM knows better, so each is the cache's fault.
         leaks: Answers about one customer that another one got.
-        cached_seconds: Of each request, with the cache.
-        llm_seconds: Of each request, had there been none.
+        cached_seconds: Of the last requests, with the cache.
+        llm_seconds: Of the last requests, had there been none.
         spent_usd: On the LLM, with the cache.
         full_usd: On the LLM, had there been none.
     """
@@ -192,8 +195,8 @@ class Score:
     requests: int = 0
     wrong: int = 0
     leaks: int = 0
-    cached_seconds: list[float] = field(default_factory=list)
-    llm_seconds: list[float] = field(default_factory=list)
+    cached_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    llm_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
     spent_usd: float = 0.0
     full_usd: float = 0.0
 
@@ -209,7 +212,7 @@ class Score:
         self.full_usd += served.full_price.usd
 
 
-def quantile(values: Sequence[float], share: float) -> float:
+def quantile(values: Iterable[float], share: float) -> float:
     """Return a quantile of *values*, 0 of none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

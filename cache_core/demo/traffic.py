@@ -22,9 +22,7 @@ FOLLOW_UP_SHARE = 0.3
 """How many questions that can have a follow-up get one."""
 
 _FOLLOW_UP_DELAY = (6, 18)
-_NAMES = (
-    "ada bea cleo dora enzo finn gwen hugo iris jude kaya liam mira nils olga piet rosa sven tara yuri"
-).split()
+_NAMES = ["ada", "bea", "cleo", "dora", "enzo", "finn", "gwen", "hugo", "iris", "jude", "kaya", "liam", "mira", "nils", "olga", "piet", "rosa", "sven", "tara", "yuri"]
 _INITIALS = "bdfgklmprs"
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")
 _MONTHS = ("March", "April", "May", "June")

@@ -187,9 +187,7 @@ class ChromaIndex:
         unique.update((neighbour.id, neighbour) for neighbour in buffered)
         return sorted(unique.values(), key=lambda near: -near.similarity)[:count]
 
-    async def _search_collection(
-        self, context: str, vector: Vector, count: int
-    ) -> list[Neighbour]:
+    async def _search_collection(self, context: str, vector: Vector, count: int) -> list[Neighbour]:
         if self._client is None:
             with self._breaker:
                 raise ConnectionError("Chroma is not connected")
@@ -222,9 +220,9 @@ class ChromaIndex:
 
     async def add(self, context: str, row: Row) -> bool:
         """Put *row* into the buffer, which is searched, and written out soon."""
-        if context not in self._collections and context not in self._buffer:
-            if len(self._collections.keys() | self._buffer.keys()) >= self._max_contexts:
-                return False
+        known = self._collections.keys() | self._buffer.keys()
+        if context not in known and len(known) >= self._max_contexts:
+            return False
         rows = self._buffer.setdefault(context, {})
         if row.id not in rows:
             if self._buffered >= BUFFER_ROWS:

@@ -84,9 +84,7 @@ class EmbeddedStore:
         self._clock = clock or WallClock()
         self._max_entries = max_entries
         self._max_bytes = max_bytes
-        self._breaker = Breaker(
-            "embedded", failures=breaker_failures, probe_seconds=breaker_probe
-        )
+        self._breaker = Breaker("embedded", failures=breaker_failures, probe_seconds=breaker_probe)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="glasscache-sqlite")
         self._reading: sqlite3.Connection | None = None
         self._writing: sqlite3.Connection | None = None
@@ -133,7 +131,7 @@ class EmbeddedStore:
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA mmap_size=268435456;"
             "PRAGMA journal_size_limit=16777216;" + _SCHEMA
         )
-        os.chmod(self.path, 0o600)
+        self.path.chmod(0o600)
         return connection
 
     def _set_aside(self) -> Path:
@@ -188,8 +186,9 @@ class EmbeddedStore:
         with self._breaker:
             found = dict(
                 self._select(
-                    "SELECT key, value FROM entries WHERE (expires IS NULL OR expires > ?) "
-                    f"AND key IN ({','.join('?' * len(keys))})",  # noqa: S608 - only marks
+                    "SELECT key, value FROM entries "  # noqa: S608 - only question marks
+                    "WHERE (expires IS NULL OR expires > ?) "
+                    f"AND key IN ({','.join('?' * len(keys))})",
                     (self._clock.time(), *keys),
                 )
             )

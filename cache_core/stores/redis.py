@@ -30,7 +30,6 @@ _TRIM_SLACK = 1.25
 """A hash is trimmed when it is this much over its limit: trimming reads it whole."""
 
 
-
 def connect(url: str, *, timeout: float, connections: int = 64) -> redis.Redis:
     """Return a client that fails fast.
 
@@ -289,7 +288,11 @@ def _stream(reply: Any) -> list[tuple[str, str]]:
     """Return (id, value) of stream entries, whichever form redis-py parsed them into."""
     found: list[tuple[str, str]] = []
     for position, fields in reply or ():
-        pairs = fields if isinstance(fields, Mapping) else dict(zip(fields[::2], fields[1::2]))
+        pairs = dict(
+            fields.items()
+            if isinstance(fields, Mapping)
+            else zip(fields[::2], fields[1::2], strict=True)
+        )
         value = pairs.get(b"v", pairs.get("v"))
         found.append((_text(position) or "", _text(value) or ""))
     return found

@@ -26,5 +26,3 @@ class Tier(Protocol):
     async def put(self, query: Query, entry: Entry, scope: Scope, tuning: Tuning) -> None:
         """Store this tier's part of *entry* for *scope*; readable when this returns."""
         ...
-
-

@@ -67,11 +67,11 @@ class KeyedTier:
                 continue
             try:
                 entry = envelope.decode(value, name, scopes)
-            except envelope.Corrupt:
+            except envelope.CorruptError:
                 reasons.append("corrupt")
                 await self._discard(name)
                 continue
-            except envelope.Foreign:
+            except envelope.ForeignError:
                 await self._discard(name)
                 raise BackendError("isolation") from None
             if getattr(entry, self.part) is None:
@@ -85,7 +85,8 @@ class KeyedTier:
         intent = self._marked(query, values[-1], generation, now, ttl) if self.marks else None
         if intent is not None:
             reasons.append("other_scope")
-        telling = next((reason for reason in _TELLING if reason in reasons), "cold")
+        cold: MissReason = "cold"
+        telling = next((reason for reason in _TELLING if reason in reasons), cold)
         if telling != "other_scope":
             intent = None
         return Miss(telling, other_intent=intent or "", generation=generation)
@@ -96,7 +97,10 @@ class KeyedTier:
         part = replace(
             entry,
             scope=query.scope(scope),
-            **{name: None for name in _PARTS if name not in kept},
+            response=entry.response if "response" in kept else None,
+            intent=entry.intent if "intent" in kept else None,
+            rag_results=entry.rag_results if "rag_results" in kept else None,
+            cost_usd=entry.cost_usd if "cost_usd" in kept else None,
         )
         name = self.keys.entry(self.level, query.tag, part.scope, query.context, query.history)
         ttl = KEPT * (tuning.ttl(self.level) if entry.ttl is None else entry.ttl)
@@ -125,6 +129,3 @@ class KeyedTier:
         log.warning("%s: an entry could not be read and was deleted", self.level)
         with contextlib.suppress(BackendError):
             await self.store.delete([name])
-
-
-_PARTS = ("response", "intent", "rag_results", "message", "cost_usd")

@@ -137,7 +137,8 @@ class SemanticTier:
                 shared, failure = [], error
             rows = await own
             if isinstance(rows, BackendError):
-                rows, failure = {}, failure or rows
+                failure = failure or rows
+                rows = {}
             candidates = sorted(
                 [*shared, *self._private(query, vector, rows)],
                 key=lambda near: (-near.similarity, near.scope == "shared"),
@@ -203,9 +204,9 @@ class SemanticTier:
                     continue
             try:
                 near.entry = envelope.decode(near.text or "", near.key, query.readable)
-            except envelope.Corrupt:
+            except envelope.CorruptError:
                 near.dead = "corrupt"
-            except envelope.Foreign:
+            except envelope.ForeignError:
                 await self._index.remove(query.context, [near.tag])
                 raise BackendError("isolation") from None
             else:
@@ -323,7 +324,7 @@ class SemanticTier:
         """Whether a guard keeps the stored envelope *value* from answering *text*."""
         try:
             stored = envelope.decode(value or "", key, (scope,)).message
-        except (envelope.Corrupt, envelope.Foreign):
+        except (envelope.CorruptError, envelope.ForeignError):
             return False
         return veto(text, stored or "", tuning.guards) is not None
 

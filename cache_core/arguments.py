@@ -1,0 +1,111 @@
+"""Arguments as callers give them: a wrong type or range is told at once, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cache_core import envelope
+from cache_core.models import BypassReason, Entry
+from cache_core.settings import Settings
+from cache_core.tuning import MAX_TTL
+
+_TRIPLE = 3
+
+
+def check_message(
+    message: object, user_id: object, standalone: object, settings: Settings
+) -> BypassReason | None:
+    """Return why a message is not cacheable, or `None`.
+
+    Raises:
+        TypeError: For something that is no message or no user.
+    """
+    for name, value in (("message", message), ("standalone", standalone)):
+        if not isinstance(value, str) and (value is not None or name == "message"):
+            msg = f"{name} must be a str, not {type(value).__name__}; decode bytes first"
+            raise TypeError(msg)
+    if user_id is not None and not isinstance(user_id, str):
+        msg = f"user_id must be a str or None, not {type(user_id).__name__}: use str(user_id)"
+        raise TypeError(msg)
+    if not settings.tiers:
+        return "disabled"
+    text = str(message if standalone is None else standalone)
+    # 4 bytes at most per character: most messages need not be encoded to be measured.
+    limit = settings.max_message_bytes
+    if 4 * len(text) > limit and len(text.encode("utf-8", "surrogatepass")) > limit:
+        return "too_large"
+    return None if text and not text.isspace() else "empty"
+
+
+def check_put(
+    response: object, intent: object, ttl: object, tags: object, cost_usd: object
+) -> None:
+    """Check what is to be stored.
+
+    Raises:
+        TypeError: For a value of another type.
+        ValueError: For a TTL or cost out of range.
+    """
+    for name, value in (("response", response), ("intent", intent)):
+        if value is not None and not isinstance(value, str):
+            msg = f"{name} must be a str or None, not {type(value).__name__}"
+            raise TypeError(msg)
+    _check_number("ttl", ttl, MAX_TTL)
+    _check_number("cost_usd", cost_usd, math.inf)
+    if ttl == 0:
+        msg = f"ttl=0 is refused: expected more than 0 and up to {MAX_TTL:.0f} s"
+        raise ValueError(msg)
+    if not isinstance(tags, (list, tuple, set, frozenset)) or not all(
+        isinstance(tag, str) for tag in tags
+    ):
+        msg = "tags must be a list of str"
+        raise TypeError(msg)
+
+
+def _check_number(name: str, value: object, most: float) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        msg = f"{name} must be a number, not {type(value).__name__}"
+        raise TypeError(msg)
+    if not (math.isfinite(value) and 0 <= value <= most):
+        msg = f"{name}={value!r} is refused: expected a number from 0 to {most:.0f}"
+        raise ValueError(msg)
+
+
+def check_documents(documents: Any) -> list[Any] | None:
+    """Return *documents* as a list of JSON values; raises `TypeError` otherwise."""
+    if documents is None:
+        return None
+    if isinstance(documents, (str, bytes, Mapping)) or not isinstance(documents, Sequence):
+        msg = f"rag_results must be a list of JSON values, not {type(documents).__name__}"
+        raise TypeError(msg)
+    found = list(documents)
+    envelope.encode(Entry(rag_results=found), "")
+    return found
+
+
+def check_label(kind: str, value: object) -> str:
+    """Return a document id, tag or user id; raises `TypeError` for what is none."""
+    if not isinstance(value, str) or not value:
+        msg = f"the {kind} must be a non-empty str"
+        raise TypeError(msg)
+    return value
+
+
+def warm_item(number: int, item: object) -> tuple[str, str | None, str]:
+    """Return one answer for `warm_cache`.
+
+    Raises:
+        TypeError, ValueError: Naming the item.
+    """
+    if not isinstance(item, (tuple, list)) or len(item) != _TRIPLE:
+        msg = f"item {number} must be (query, user_id, response), got {item!r}"
+        raise ValueError(msg)
+    query, user_id, response = item
+    if not isinstance(query, str) or not isinstance(response, str):
+        msg = f"item {number}: query and response must be str"
+        raise TypeError(msg)
+    return query, user_id, response

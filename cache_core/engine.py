@@ -1,0 +1,227 @@
+"""The life of a cache: how its parts are opened, reached again after an outage, and closed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cache_core.clock import Clock
+from cache_core.contexts import ContextWatch
+from cache_core.defaults import default_instruments
+from cache_core.embedder import Embedder
+from cache_core.exceptions import BackendError, ConfigurationError
+from cache_core.flight import SingleFlight
+from cache_core.housekeeping import Housekeeper
+from cache_core.instrumentation import Instrument, Instruments
+from cache_core.invalidation import Invalidator
+from cache_core.parts import Parts, assemble, make_store
+from cache_core.reading import Reader
+from cache_core.settings import Settings, TuningEnvironment
+from cache_core.stats import CacheStats
+from cache_core.stores.base import KeyValueStore
+from cache_core.tuning import Tuning, make_tuning
+from cache_core.writing import Writer
+
+log = logging.getLogger("glasscache")
+
+_RETRY_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What exists only while a cache is open."""
+
+    parts: Parts
+    reader: Reader
+    writer: Writer
+    invalidator: Invalidator
+    housekeeper: Housekeeper
+
+
+class Engine:
+    """What a cache runs on.
+
+    Args:
+        settings: Fixed ones.
+        namespace: Of the cache.
+        arguments: Tuning values from the constructor.
+        constants: Returns the tuning values that were changed in the module.
+        redis_pool, embedder, clock, instruments: Given ones, instead of those that are made.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        namespace: str,
+        *,
+        arguments: Mapping[str, Any],
+        constants: Callable[[], Mapping[str, Any]],
+        redis_pool: Any,
+        embedder: Embedder | None,
+        clock: Clock | None,
+        instruments: Sequence[Instrument] | None,
+    ) -> None:
+        self.settings = settings
+        self.namespace = namespace
+        self.replica = secrets.token_hex(4)
+        self.stats = CacheStats()
+        self.contexts = ContextWatch()
+        self.flight: SingleFlight[str] = SingleFlight()
+        self.instruments = Instruments([self.stats])
+        self.running: Running | None = None
+        self.counters: Callable[[], Mapping[str, Any]] = self.stats.snapshot
+        """What the heartbeat tells of this replica."""
+        self._arguments = arguments
+        self._constants = constants
+        self._redis_pool = redis_pool
+        self._embedder = embedder
+        self._clock = clock
+        self._given_instruments = instruments
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening = asyncio.Lock()
+        self._retry: asyncio.Task[None] | None = None
+        self.tuning, self._origin = self._make_tuning()
+
+    def _make_tuning(self) -> tuple[Tuning, dict[str, str]]:
+        layers: list[tuple[str, Mapping[str, Any]]] = [
+            ("the environment", TuningEnvironment().given()),
+            ("a module constant", self._constants()),
+            ("the constructor", self._arguments),
+        ]
+        given = {name for _, layer in layers for name in layer}
+        if "shared_intents" in given and "sharing" not in given:
+            # Naming intents to share is asking for them to be shared.
+            layers.append(("the intents named", {"sharing": "intents"}))
+        return make_tuning(*layers)
+
+    async def started(self) -> Running | None:
+        """Return the open parts, opening them first; `None` while the store is away."""
+        if self.running is None or self._loop is not asyncio.get_running_loop():
+            await self.open()
+        return self.running
+
+    async def open(self) -> None:
+        """Open the parts; idempotent.
+
+        Raises:
+            ConfigurationError: For a changed module constant that is out of bounds.
+            RuntimeError: If the cache is already open in another running event loop.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None and self._loop.is_running():
+                msg = "this cache is open in another event loop; use get_cache(), one per loop"
+                raise RuntimeError(msg)
+            # What belonged to a loop that ended cannot be closed any more, only left.
+            self._loop, self._opening = loop, asyncio.Lock()
+            self.running = self._retry = None
+            self.flight = SingleFlight()
+        async with self._opening:
+            if self.running is None and self._retry is None:
+                await self._open()
+
+    async def _open(self) -> None:
+        self.tuning, self._origin = self._make_tuning()
+        watching = self._given_instruments
+        if watching is None:
+            watching = default_instruments(self.namespace)
+        self.instruments = Instruments([self.stats, *watching])
+        store = await asyncio.to_thread(make_store, self.settings, self._redis_pool, self._clock)
+        await store.open()
+        self._announce()
+        try:
+            await self._run_on(store)
+        except BackendError as error:
+            log.error(
+                "%s cannot be reached (%s). The agent works without the cache; it is tried again "
+                "every second",
+                store.breaker.backend,
+                store.breaker.last_error or error,
+            )
+            self._retry = asyncio.get_running_loop().create_task(self._keep_trying(store))
+
+    async def _run_on(self, store: KeyValueStore) -> None:
+        parts = await assemble(
+            self.settings, self.namespace, store, self.instruments, self._embedder
+        )
+        invalidator = Invalidator(parts, self.replica)
+        housekeeper = Housekeeper(
+            parts,
+            invalidator,
+            self.instruments,
+            self.replica,
+            lambda: self.tuning,
+            lambda: self.counters(),  # noqa: PLW0108 - set after this
+            self.contexts,
+        )
+        self.running = Running(
+            parts,
+            Reader(parts, self.settings, self.instruments),
+            Writer(parts, self.settings),
+            invalidator,
+            housekeeper,
+        )
+        self.instruments.report(housekeeper.state())
+        housekeeper.start()
+
+    async def _keep_trying(self, store: KeyValueStore) -> None:
+        try:
+            while self.running is None:
+                await asyncio.sleep(_RETRY_SECONDS)
+                with contextlib.suppress(BackendError):
+                    await store.tend()
+                    await self._run_on(store)
+        except asyncio.CancelledError:
+            if self.running is None:
+                await store.close()
+            raise
+
+    def _announce(self) -> None:
+        for field, origin in self._origin.items():
+            log.info("%s=%s from %s", field, getattr(self.tuning, field), origin)
+        if self.tuning.sharing == "private":
+            log.info(
+                "answers are private to their user: name the intents whose answers are the same "
+                "for everybody in shared_intents=[...] or CACHE_SHARED_INTENTS to share them"
+            )
+
+    async def ready(self) -> None:
+        """Wait until the store is reached and the model is loaded.
+
+        Raises:
+            ConfigurationError: If the model cannot be loaded, or the extra is missing.
+        """
+        await self.open()
+        if self._retry is not None:
+            await asyncio.shield(self._retry)
+        running = self.running
+        if running is None:
+            return
+        if running.parts.missing:
+            msg = "L2 is on, but its extra is missing: pip install 'glasscache[semantic]'"
+            raise ConfigurationError(msg)
+        if running.parts.embedder is not None and running.parts.semantic is not None:
+            await running.parts.embedder.wait_ready()
+            with contextlib.suppress(BackendError):
+                await running.parts.semantic.tend()
+
+    async def close(self) -> None:
+        """Write out what waits and close; idempotent. `open` opens again."""
+        if self._loop is not asyncio.get_running_loop():
+            self.running = None
+            return
+        async with self._opening:
+            retry, self._retry = self._retry, None
+            running, self.running = self.running, None
+            if retry is not None and not retry.done():
+                retry.cancel()
+                await asyncio.gather(retry, return_exceptions=True)
+            if running is not None:
+                await self.flight.close()
+                await running.housekeeper.close()
+                await running.parts.close()
