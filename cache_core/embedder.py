@@ -16,16 +16,17 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from cache_core.exceptions import BackendError, ConfigurationError
 
+if TYPE_CHECKING:  # numpy comes with the `semantic` extra; the other tiers work without it
+    import numpy as np
+    import numpy.typing as npt
+
 log = logging.getLogger("glasscache")
 
-Vector = npt.NDArray[np.float32]
+Vector: TypeAlias = "npt.NDArray[np.float32]"
 """A unit vector, shape (dimension,)."""
 
 PACKAGED_MODEL = "all-MiniLM-L6-v2"
@@ -123,6 +124,8 @@ class SentenceTransformerEncoder:
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return unit vectors, shape (len(texts), dimension)."""
+        import numpy as np
+
         vectors = self._model.encode(
             [_encodable(text) for text in texts],
             batch_size=_BATCH,

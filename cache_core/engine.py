@@ -17,7 +17,7 @@ from cache_core.embedder import Embedder
 from cache_core.exceptions import BackendError, ConfigurationError
 from cache_core.flight import SingleFlight
 from cache_core.housekeeping import Housekeeper
-from cache_core.instrumentation import Instrument, Instruments
+from cache_core.instrumentation import CacheState, Instrument, Instruments
 from cache_core.invalidation import Invalidator
 from cache_core.parts import Parts, assemble, make_store
 from cache_core.reading import Reader
@@ -143,13 +143,26 @@ class Engine:
                 store.breaker.backend,
                 store.breaker.last_error or error,
             )
+            self._report_away(store)
             self._retry = asyncio.get_running_loop().create_task(self._keep_trying(store))
+
+    def _report_away(self, store: KeyValueStore) -> None:
+        breaker = store.breaker
+        state = CacheState(
+            backends={breaker.backend: False},
+            breakers={breaker.backend: breaker.state},
+            entries={},
+            tuning=self.tuning,
+            pending_invalidations=0,
+            dropped={},
+        )
+        self.instruments.report(state)
 
     async def _run_on(self, store: KeyValueStore) -> None:
         parts = await assemble(
-            self.settings, self.namespace, store, self.instruments, self._embedder
+            self.settings, self.namespace, store, self.instruments, self.replica, self._embedder
         )
-        invalidator = Invalidator(parts, self.replica)
+        invalidator = Invalidator(parts)
         housekeeper = Housekeeper(
             parts,
             invalidator,
@@ -205,10 +218,12 @@ class Engine:
         if running.parts.missing:
             msg = "L2 is on, but its extra is missing: pip install 'glasscache[semantic]'"
             raise ConfigurationError(msg)
-        if running.parts.embedder is not None and running.parts.semantic is not None:
-            await running.parts.embedder.wait_ready()
+        semantic = running.parts.semantic
+        if semantic is not None:
+            await semantic.embedder.wait_ready()
             with contextlib.suppress(BackendError):
-                await running.parts.semantic.tend()
+                await semantic.tier.tend()
+                await running.invalidator.apply(self.tuning)
 
     async def close(self) -> None:
         """Write out what waits and close; idempotent. `open` opens again."""

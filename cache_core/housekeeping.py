@@ -109,12 +109,13 @@ class Housekeeper:
             )
 
     async def _tend_semantic(self) -> None:
-        if self._parts.index is None or self._parts.semantic is None:
+        semantic = self._parts.semantic
+        if semantic is None:
             return
-        await self._parts.index.tend(self._parts.store.now())
-        await self._parts.semantic.tend()
-        self._entries["l2"] = await self._parts.index.count()
-        if self._parts.semantic.refused_contexts and not self._warned_contexts:
+        await semantic.index.tend(self._parts.store.now())
+        await semantic.tier.tend()
+        self._entries["l2"] = await semantic.index.count()
+        if semantic.tier.refused_contexts and not self._warned_contexts:
             self._warned_contexts = True
             logging.getLogger("glasscache").warning(
                 "more contexts than a namespace may have vector indexes: L2 is skipped for the "
@@ -149,10 +150,10 @@ class Housekeeper:
         """Return how the cache is now."""
         breakers = self._parts.breakers
         backends = {name: breaker.state == "closed" for name, breaker in breakers.items()}
-        if self._parts.embedder is not None:
-            backends["embedder"] = backends["embedder"] and self._parts.embedder.ready
-        backends.update(dict.fromkeys(self._parts.missing, False))
         semantic = self._parts.semantic
+        if semantic is not None:
+            backends["embedder"] = backends["embedder"] and semantic.embedder.ready
+        backends.update(dict.fromkeys(self._parts.missing, False))
         return CacheState(
             backends=backends,
             breakers={name: breaker.state for name, breaker in breakers.items()},
@@ -161,8 +162,8 @@ class Housekeeper:
             pending_invalidations=self._invalidator.pending,
             dropped={
                 "decisions": self._parts.decisions.dropped,
-                "semantic_puts": semantic.dropped if semantic is not None else 0,
-                "vectors": getattr(self._parts.raw_index, "dropped", 0),
+                "semantic_puts": semantic.tier.dropped if semantic is not None else 0,
+                "vectors": semantic.chroma.dropped if semantic is not None else 0,
             },
         )
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from cache_core.breaker import State
+from cache_core.exceptions import BackendError
 from cache_core.logs import RateLimited
 from cache_core.models import Level
 from cache_core.tuning import Tuning
@@ -130,8 +131,14 @@ class Instruments:
         self._instruments = tuple(instruments)
 
     @contextmanager
-    def scope(self, operation: Operation, level: Level | None = None) -> Iterator[CacheCall]:
-        """Surround a call; yields the record to be filled in, which is finished on the way out."""
+    def scope(
+        self, operation: Operation, level: Level | None = None, *, recorded: bool = False
+    ) -> Iterator[CacheCall]:
+        """Surround a call; yields the record to be filled in, which is finished on the way out.
+
+        With *recorded* it is handed to every instrument then, before the scopes are closed: what
+        is counted can be told by its span.
+        """
         call = CacheCall(operation, level, start=time.time_ns())
         opened: list[Scope] = []
         for instrument in self._instruments:
@@ -147,10 +154,15 @@ class Instruments:
             yield call
         except BaseException as error:
             call.outcome = "error" if isinstance(error, Exception) else "cancelled"
-            call.error_type = call.error_type or type(error).__name__
+            if isinstance(error, BackendError):
+                call.reason, call.error_type = error.reason, error.error_type
+            else:
+                call.error_type = type(error).__name__
             raise
         finally:
             call.seconds = time.perf_counter() - started
+            if recorded:
+                self.record(call)
             for scope in reversed(opened):
                 try:
                     scope.close(call)
@@ -165,16 +177,9 @@ class Instruments:
             except Exception as error:  # noqa: BLE001 - watching must not hurt
                 self._broken(instrument, error)
 
-    @contextmanager
-    def operation(self, operation: Operation) -> Iterator[CacheCall]:
+    def operation(self, operation: Operation) -> AbstractContextManager[CacheCall]:
         """Surround an operation and record it on the way out."""
-        call: CacheCall | None = None
-        try:
-            with self.scope(operation) as call:
-                yield call
-        finally:
-            if call is not None:
-                self.record(call)
+        return self.scope(operation, recorded=True)
 
     def report(self, state: CacheState) -> None:
         """Hand the state to every instrument."""

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cache_core.decisions import DecisionLog
 from cache_core.exceptions import BackendError
-from cache_core.keys import Keys
+from cache_core.keys import PARTITIONS, Keys
 from cache_core.logs import RateLimited
 from cache_core.models import Invalidation, Query
 from cache_core.parts import Parts
-from cache_core.stores.base import KeyValueStore, RowWrite, Write
-from cache_core.tiers.semantic import PARTITIONS, SemanticTier, Similar
+from cache_core.stores.base import KeyValueStore, Write
 from cache_core.tuning import Tuning
 from cache_core.writing import LIFE, token
 
+if TYPE_CHECKING:  # these need the `semantic` extra
+    from cache_core.feed import IndexFeed, Record
+    from cache_core.tiers.semantic import SemanticTier, Similar
+
 log = RateLimited(logging.getLogger("glasscache"))
 
-_LOG_KEPT = 10_000
 _BATCH = 500
 
 Job = Callable[[], Awaitable[int]]
@@ -36,19 +37,15 @@ class Invalidator:
 
     Args:
         parts: Of the cache.
-        replica: Name of this process in the log.
     """
 
-    def __init__(self, parts: Parts, replica: str) -> None:
+    def __init__(self, parts: Parts) -> None:
         self._store: KeyValueStore = parts.store
         self._keys: Keys = parts.keys
-        self._semantic: SemanticTier | None = parts.semantic
+        semantic = parts.semantic
+        self._semantic: SemanticTier | None = semantic.tier if semantic is not None else None
+        self._feed: IndexFeed | None = semantic.feed if semantic is not None else None
         self._decisions: DecisionLog = parts.decisions
-        # A server's index is everybody's: whoever invalidates sees all of it.
-        self._index_name: str | None = getattr(parts.raw_index, "place", None)
-        self._replica = replica
-        self._log = parts.keys.own("invalidations")
-        self._position: str | None = None
         self._pending: deque[Job] = deque()
 
     @property
@@ -100,8 +97,7 @@ class Invalidator:
             except BackendError:
                 self._pending.append(job)
                 break
-        if self._index_name is not None and self._semantic is not None:
-            await self._apply(self._index_name, self._semantic, tuning)
+        await self.apply(tuning)
 
     async def _do(self, job: Job, *, dry_run: bool) -> Invalidation:
         try:
@@ -185,46 +181,20 @@ class Invalidator:
         return removed
 
     async def _announce(self, tags: Sequence[str], text: str, threshold: float) -> None:
-        record = {"by": self._replica, "tags": list(tags), "text": text, "threshold": threshold}
-        await self._store.append(self._log, [json.dumps(record)], keep=_LOG_KEPT)
+        if self._feed is not None:
+            await self._feed.invalidated(tags, text, threshold)
 
-    async def _apply(self, place: str, semantic: SemanticTier, tuning: Tuning) -> None:
-        """Do to this process's own index what others invalidated since the last time."""
-        name = self._keys.own("applied")
-        if self._position is None:
-            known = (await self._store.rows(name)).get(place)
-            if known is None:
-                newest = await self._store.last(self._log, 1)
-                known = newest[0][0] if newest else ""
-            self._position = known
-        records = await self._store.after(self._log, self._position, _BATCH)
-        for position, text in records:
-            record = _parse(text)
-            if record is not None and record["by"] != self._replica:
-                await semantic.forget_messages(record["tags"])
-                await self._apply_similar(record, semantic, tuning)
-            self._position = position
-        if records:
-            await self._store.put_rows([RowWrite(name, {place: self._position}, LIFE)])
-
-    async def _apply_similar(
-        self, record: dict[str, Any], semantic: SemanticTier, tuning: Tuning
-    ) -> None:
-        if not record["text"]:
+    async def apply(self, tuning: Tuning) -> None:
+        """Do to this process's own index what others did to theirs."""
+        feed, semantic = self._feed, self._semantic
+        if feed is None or semantic is None:
             return
-        at = tuning.model_copy(update={"semantic_threshold": record["threshold"]})
-        found = await semantic.similar_shared(record["text"], at)
-        await self._tags(sorted({item.tag for item in found}), dry_run=False)
 
+        async def invalidate(record: Record) -> None:
+            await semantic.forget_messages(record.tags)
+            if record.text:
+                at = tuning.model_copy(update={"semantic_threshold": record.threshold})
+                found = await semantic.similar_shared(record.text, at)
+                await self._tags(sorted({item.tag for item in found}), dry_run=False)
 
-def _parse(text: str) -> dict[str, Any] | None:
-    try:
-        record = json.loads(text)
-        return {
-            "by": str(record["by"]),
-            "tags": [str(tag) for tag in record["tags"]],
-            "text": str(record["text"]),
-            "threshold": float(record["threshold"]),
-        }
-    except (TypeError, ValueError, KeyError):
-        return None
+        await feed.apply(invalidate)

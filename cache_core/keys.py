@@ -18,6 +18,9 @@ from cache_core.models import Context, Level, Query, Turn
 PREFIX = "gc1"
 """First part of every key; the digit is the layout's version."""
 
+PARTITIONS = "partitions"
+"""Name of the namespace's record of all private vector hashes."""
+
 NAMESPACE_PATTERN = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 _WHITESPACE = re.compile(r"\s+")

@@ -226,7 +226,8 @@ class MultiLevelCache:
     @property
     def chroma_collection(self) -> Any:
         """The Chroma collection of shared answers without a context; `None` when L2 is off."""
-        return getattr(self.parts.raw_index, "collection", None) if self.is_open else None
+        semantic = self.parts.semantic if self.is_open else None
+        return semantic.chroma.collection if semantic is not None else None
 
     # ------------------------------------------------------------------------------ lookup
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cache_core.breaker import Breaker
 from cache_core.embedder import Embedder, Vector
@@ -12,14 +12,28 @@ from cache_core.stores.vectors import Neighbour, Row, VectorIndex
 
 
 class ObservedEmbedder:
-    """An embedder whose `embed` ends within *budget* seconds and is recorded."""
+    """An embedder whose `embed` ends within *budget* seconds and is recorded.
+
+    Args:
+        inner: Does the work.
+        instruments: Told of every embedding.
+        breaker: Of the embedder.
+        budget: Seconds for one embedding.
+        price: Returns what one embedding costs, in USD.
+    """
 
     def __init__(
-        self, inner: Embedder, instruments: Instruments, breaker: Breaker, budget: float
+        self,
+        inner: Embedder,
+        instruments: Instruments,
+        breaker: Breaker,
+        budget: float,
+        price: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._inner = inner
         self._instruments = instruments
         self._budget = budget
+        self._price = price
         self.breaker = breaker
 
     @property
@@ -49,9 +63,11 @@ class ObservedEmbedder:
 
     async def embed(self, text: str) -> Vector:
         """Return the vector of *text*; raises `BackendError` after *budget* seconds."""
-        with self._instruments.operation("embed"), self.breaker:
+        with self._instruments.operation("embed") as call, self.breaker:
             async with asyncio.timeout(self._budget):
-                return await self._inner.embed(text)
+                vector = await self._inner.embed(text)
+            call.spent_usd = self._price()
+            return vector
 
 
 class ObservedIndex:

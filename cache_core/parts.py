@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
-import importlib
 import importlib.util
 import logging
 import secrets
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cache_core.breaker import Breaker
 from cache_core.clock import Clock
 from cache_core.decisions import DecisionLog
-from cache_core.embedder import Embedder, shared_embedder
+from cache_core.embedder import Embedder
 from cache_core.exceptions import BackendError
 from cache_core.instrumentation import Instruments
 from cache_core.keys import PREFIX, Keys
 from cache_core.models import Level
-from cache_core.observed import ObservedEmbedder, ObservedIndex
 from cache_core.settings import Settings
 from cache_core.stores.base import KeyValueStore, Write
 from cache_core.stores.embedded import EmbeddedStore
-from cache_core.stores.vectors import VectorIndex
 from cache_core.tiers.base import Tier
 from cache_core.tiers.keyed import KeyedTier
-from cache_core.tiers.semantic import SemanticTier
+
+if TYPE_CHECKING:  # it needs the `semantic` extra
+    from cache_core.semantic_parts import SemanticParts
 
 log = logging.getLogger("glasscache")
 
@@ -43,40 +41,32 @@ class Parts:
         store: The keyed store.
         keys: Digests and names.
         tiers: Those that are on.
-        semantic: L2, when it is on.
-        index, embedder: Behind L2.
         decisions: The decision log.
+        semantic: The parts of L2, when it is on.
         missing: Backends that are wanted but cannot be had: an extra is not installed.
     """
 
     store: KeyValueStore
     keys: Keys
     tiers: Mapping[Level, Tier]
-    semantic: SemanticTier | None
-    index: VectorIndex | None
-    embedder: ObservedEmbedder | None
     decisions: DecisionLog
+    semantic: SemanticParts | None = None
     missing: tuple[str, ...] = ()
-    raw_index: Any = field(default=None)
 
     @property
     def breakers(self) -> dict[str, Breaker]:
         """The breaker of each backend."""
         found = {self.store.breaker.backend: self.store.breaker}
-        if self.index is not None and self.embedder is not None:
-            found["chroma"] = self.index.breaker
-            found["embedder"] = self.embedder.breaker
-        return found
+        return found if self.semantic is None else {**found, **self.semantic.breakers}
 
     async def close(self) -> None:
         """Write out what waits and close everything."""
         if self.semantic is not None:
             with contextlib.suppress(BackendError):
-                await self.semantic.tend()
+                await self.semantic.tier.tend()
+            await self.semantic.index.close()
         with contextlib.suppress(BackendError):
             await self.decisions.flush()
-        if self.index is not None:
-            await self.index.close()
         await self.store.close()
 
 
@@ -147,6 +137,7 @@ async def assemble(
     namespace: str,
     store: KeyValueStore,
     instruments: Instruments,
+    replica: str,
     embedder: Embedder | None = None,
 ) -> Parts:
     """Return the open parts of a cache.
@@ -156,6 +147,7 @@ async def assemble(
         namespace: Of the cache.
         store: Open, or trying to be.
         instruments: Told of embeddings and searches.
+        replica: Name of this process.
         embedder: Instead of the one that the settings name.
 
     Raises:
@@ -170,7 +162,7 @@ async def assemble(
     if "l4" in settings.tiers:
         tiers["l4"] = KeyedTier("l4", "rag_results", (), False, store, keys)
     decisions = DecisionLog(store, keys.own("decisions"), settings.decisions)
-    parts = Parts(store, keys, tiers, None, None, None, decisions)
+    parts = Parts(store, keys, tiers, decisions)
     if "l2" not in settings.tiers:
         return parts
     lacking = _lacking(embedder)
@@ -182,40 +174,25 @@ async def assemble(
         )
         parts.missing = ("chroma",)
         return parts
-    observed = ObservedEmbedder(
-        embedder or shared_embedder(settings.embedding_model),
-        instruments,
-        Breaker(
-            "embedder", failures=settings.breaker_failures, probe_seconds=settings.breaker_probe
-        ),
-        settings.embedding_budget,
+    from cache_core.semantic_parts import assemble_semantic
+
+    directory = None if settings.chroma_url else _index_directory(settings, store)
+    parts.semantic = await assemble_semantic(
+        settings, keys, store, directory, instruments, replica, embedder
     )
-    observed.start()
-    raw = await _make_index(settings, keys, observed.model)
-    index = ObservedIndex(raw, instruments)
-    await index.open()
-    parts.semantic = SemanticTier(store, keys, index, observed)
-    parts.index, parts.raw_index, parts.embedder = index, raw, observed
-    parts.tiers = {**tiers, "l2": parts.semantic}
+    parts.tiers = {**tiers, "l2": parts.semantic.tier}
     return parts
 
 
+def _index_directory(settings: Settings, store: KeyValueStore) -> Path:
+    """Return the directory of the embedded index: beside the store's file, when it has one."""
+    if isinstance(store, EmbeddedStore):
+        return store.path.parent
+    return usable_directory(settings.dir)
+
+
 def _lacking(embedder: Embedder | None) -> list[str]:
-    needed = ["chromadb"] if embedder is not None else ["chromadb", "sentence_transformers"]
+    needed = ["chromadb", "numpy", "filelock"]
+    if embedder is None:
+        needed.append("sentence_transformers")
     return [name for name in needed if importlib.util.find_spec(name) is None]
-
-
-async def _make_index(settings: Settings, keys: Keys, model: str) -> Any:
-    # Importing Chroma takes most of a second: not on the event loop.
-    module = await asyncio.to_thread(importlib.import_module, "cache_core.stores.chroma")
-    return module.ChromaIndex(
-        namespace=keys.namespace,
-        model=model,
-        default_context=keys.no_context,
-        directory=None if settings.chroma_url else usable_directory(settings.dir),
-        url=settings.chroma_url,
-        search_timeout=settings.search_budget,
-        max_contexts=settings.max_contexts,
-        breaker_failures=settings.breaker_failures,
-        breaker_probe=settings.breaker_probe,
-    )

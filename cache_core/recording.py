@@ -28,7 +28,10 @@ def finish(call: CacheCall, result: LookupResult, found: Found, *, handed_out: b
     call.similarity = result.similarity
     call.age_seconds = result.age_seconds
     call.saved_usd = sum(part.saved_usd for part in calls)
-    if result.outcome != "hit":
+    failed = next((part for part in calls if part.outcome == "error"), None)
+    if result.outcome == "error" and failed is not None:
+        call.reason, call.error_type = failed.reason, failed.error_type
+    elif result.outcome != "hit":
         call.reason = _telling(found)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from opentelemetry import trace
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import Metric as Family
 
 from cache_core import __version__
 from cache_core.instrumentation import CacheCall, CacheState, Operation
@@ -35,43 +38,119 @@ _PUT_OUTCOMES = ("stored", "dropped", "bypass")
 Collectors = dict[str, Any]
 
 _made: WeakKeyDictionary[CollectorRegistry, Collectors] = WeakKeyDictionary()
-_private: list[CollectorRegistry] = []
+_guests: list[_Guest] = []
+_lock = threading.Lock()
 
 
-def collectors(registry: CollectorRegistry | None = None) -> tuple[Collectors, CollectorRegistry]:
-    """Return every metric by name, made once per registry, and the registry they are in.
+class _Guest:
+    """Shows our metrics in the default registry, until somebody else wants their names.
 
-    If the application has metrics of one of our names in the default registry, ours go to a
-    registry of their own, and one log line says how to serve it.
+    The guide defines its four metrics itself, in the default registry: before the cache starts or
+    after, in a module that is imported later. Metrics registered in the usual way would make the
+    second of the two fail. So ours are in a registry of their own, and this collector shows them
+    in the default one without claiming those four names; when the application has one of them,
+    it shows nothing, and one log line says how to serve ours.
+    """
+
+    def __init__(self, ours: CollectorRegistry, found: Collectors) -> None:
+        self.ours = ours
+        self._published = [found[metric.name] for metric in names.PUBLISHED]
+        self._others = [item for item in found.values() if item not in self._published]
+        self._shown = False
+
+    def show(self) -> None:
+        """Become visible in the default registry, if the application leaves room."""
+        try:
+            REGISTRY.register(self)
+        except ValueError as error:
+            self._tell(error)
+        else:
+            self._shown = True
+            self.is_shown()
+
+    def is_shown(self) -> bool:
+        """Whether the default registry shows our metrics, all of them."""
+        if self._shown:
+            probe = _Probe(self._published)
+            try:
+                REGISTRY.register(probe)
+            except ValueError as error:
+                self._shown = False
+                self._tell(error)
+            else:
+                REGISTRY.unregister(probe)
+        return self._shown
+
+    def describe(self) -> Iterable[Family]:
+        """Claim the names that the guide does not define."""
+        return _Probe(self._others).describe()
+
+    def collect(self) -> Iterable[Family]:
+        """Return our metrics."""
+        return self.ours.collect() if self.is_shown() else ()
+
+    @staticmethod
+    def _tell(error: ValueError) -> None:
+        ours = __name__.rpartition(".")[0]
+        package = ours if ours == "telemetry" else "cache_core.defaults.telemetry()"
+        log.warning(
+            "the application has a metric of one of our names in the default Prometheus registry "
+            "(%s): all of ours are in %s.current_registry() instead; serve them with "
+            "%s.serve_metrics(port)",
+            error,
+            package,
+            package,
+        )
+
+
+class _Probe:
+    """Claims the names of *collectors*, and shows nothing."""
+
+    def __init__(self, collectors: Sequence[Any]) -> None:
+        self._collectors = collectors
+
+    def describe(self) -> list[Family]:
+        return [family for item in self._collectors for family in item.describe()]
+
+    def collect(self) -> Iterable[Family]:
+        return ()
+
+
+def collectors(registry: CollectorRegistry | None = None) -> Collectors:
+    """Return every metric by name, made once per registry.
 
     Args:
-        registry: Where to register; default: the default registry.
+        registry: Where to register; default: a registry of this process's unconfigured caches,
+            which the default registry shows too, see `current_registry`.
+
+    Raises:
+        ValueError: If *registry* has metrics of one of our names.
     """
-    wanted = registry or REGISTRY
-    if wanted in _made:
-        return _made[wanted], wanted
-    if registry is None and _private:
-        return _made[_private[0]], _private[0]
-    try:
-        found = _register(wanted)
-    except ValueError:
-        if registry is not None:
-            raise
-        wanted = CollectorRegistry()
-        _private.append(wanted)
-        found = _register(wanted)
-        log.warning(
-            "the default Prometheus registry already has a metric of one of our names: ours are "
-            "in telemetry.metrics.current_registry(); serve them with "
-            "telemetry.serve_metrics(port)"
-        )
-    _made[wanted] = found
-    return found, wanted
+    with _lock:
+        if registry is None:
+            return _made[_guest().ours]
+        if registry not in _made:
+            _made[registry] = _register(registry)
+        return _made[registry]
 
 
 def current_registry() -> CollectorRegistry:
-    """Return the registry that unconfigured caches of this process report to."""
-    return collectors()[1]
+    """Return the registry in which this process's unconfigured caches are seen.
+
+    The default one; or one of their own, when the application has metrics of their names there.
+    """
+    with _lock:
+        guest = _guest()
+    return REGISTRY if guest.is_shown() else guest.ours
+
+
+def _guest() -> _Guest:
+    if not _guests:
+        ours = CollectorRegistry()
+        _made[ours] = _register(ours)
+        _guests.append(_Guest(ours, _made[ours]))
+        _guests[0].show()
+    return _guests[0]
 
 
 def _register(registry: CollectorRegistry) -> Collectors:
@@ -109,11 +188,11 @@ class PrometheusInstrument:
 
     Args:
         namespace: Of the cache; the label `cache`.
-        registry: Where to register; default: the default registry, see `collectors`.
+        registry: Where to register; default: see `current_registry`.
     """
 
     def __init__(self, namespace: str, registry: CollectorRegistry | None = None) -> None:
-        found, _ = collectors(registry)
+        found = collectors(registry)
         self._cache = namespace
 
         def of(metric: names.Metric) -> Any:

@@ -113,6 +113,9 @@ METRICS: Final[tuple[Metric, ...]] = tuple(
 )
 """All of them."""
 
+PUBLISHED: Final = (HITS, MISSES, LATENCY, COST_SAVED)
+"""Those that the guide names; an application that follows it may define them itself."""
+
 QUEUES: Final = ("decisions", "semantic_puts", "vectors")
 BACKENDS: Final = ("redis", "embedded", "chroma", "embedder")
 

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cache_core import MultiLevelCache, Settings
 from cache_core.cli.console import err, fail, out, print_json, run
 from cache_core.defaults import default_instruments, telemetry
-from cache_core.demo import Knowledge, load_knowledge
+from cache_core.demo import SHOP, Knowledge, load_knowledge
 from cache_core.demo.agent import STEPS, Agent, Score, SimulatedLLM, quantile
 from cache_core.demo.board import Board, Place, Watch, snapshot
 from cache_core.demo.traffic import USERS, ZIPF, Request, Traffic
@@ -342,7 +342,7 @@ def _without_password(url: str) -> str:
 
 def _describe(options: Options) -> str:
     pace = f"{options.rate:g}/s" if options.live else f"{options.concurrency} at once"
-    return f"{pace}, {USERS} users, Zipf {ZIPF}, seed {options.seed}"
+    return f"{SHOP}'s customers: {USERS} users, {pace}, Zipf {ZIPF}, seed {options.seed}"
 
 
 # ---------------------------------------------------------------------------------- running

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 
-SHOP = "Northway, bikes and outdoor gear"
+SHOP = "Northway"
+"""A shop for bikes and outdoor gear that does not exist."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from cache_core import MultiLevelCache
-from cache_core.demo import SHOP, Knowledge
+from cache_core.demo import Knowledge
 from cache_core.demo.agent import STEPS, Score, Served, quantile
 from cache_core.instrumentation import CacheCall, CacheState, Operation, Scope
-from cache_core.models import LEVELS, Level
+from cache_core.models import LEVELS, OUTCOMES, Level
 
 _NAMES: dict[Level, str] = {"l1": "exact", "l2": "semantic", "l3": "intent", "l4": "documents"}
 _COLOURS = {"hit": "green", "partial": "cyan", "miss": "bright_black", "error": "red",
@@ -30,6 +30,7 @@ _EDGE = "bright_black"
 _ROWS_KEPT = 40
 _CALLS_KEPT = 2_048
 _RATE_SECONDS = 10.0
+_WHY_WIDTH = 31
 _MIDDLE_HEIGHT = 9
 _LEFT_SHARE, _RIGHT_SHARE = 52, 48
 
@@ -178,9 +179,9 @@ class Board:
             shared = self._cache.tuning.shares(served.request.intent)
             return "same words, shared by all users" if shared else "same user, same words"
         if result.tier == "l2" and call is not None:
-            threshold = self._cache.tuning.semantic_threshold
-            note = " (unconfirmed)" if "unconfirmed" in result.reasons else ""
-            return f"means the same: {call.similarity or 0:.3f} ≥ {threshold:g}{note}"
+            if "unconfirmed" in result.reasons:
+                return "means the same (unconfirmed)"
+            return f"means the same (from {self._cache.tuning.semantic_threshold:g})"
         return _why_not(call, result.reasons)
 
     def render(self, width: int, height: int) -> Group:
@@ -203,20 +204,16 @@ class Board:
 
     def _heading(self) -> RenderableType:
         first = Table.grid(expand=True)
-        first.add_column()
-        first.add_column(justify="right")
-        first.add_row(
-            Text.assemble(("glasscache demo", "bold"), ("  customer service of ", _EDGE), SHOP),
-            self._health(),
-        )
+        first.add_column(no_wrap=True, overflow="ellipsis")
+        first.add_column(no_wrap=True, justify="right")
+        title = Text.assemble(("glasscache demo", "bold"), (f"  {self._traffic}", _EDGE))
+        first.add_row(title, self._health())
         listening = Text(no_wrap=True, overflow="ellipsis")
         for place in self._places:
             listening.append(f"{'   ' if listening else ''}{place.name} ", _EDGE)
             listening.append(place.where)
-        steps = "  ".join(f"{step.name} {step.seconds:.2f} s ${step.usd:g}" for step in STEPS)
-        costs = Text(no_wrap=True, overflow="ellipsis")
-        costs.append("simulated LLM ", _EDGE).append(steps)
-        costs.append("   traffic ", _EDGE).append(self._traffic)
+        steps = ", ".join(f"{step.name} {step.seconds:.2f} s ${step.usd:g}" for step in STEPS)
+        costs = Text.assemble(("simulated LLM ", _EDGE), steps, no_wrap=True, overflow="ellipsis")
         return Group(first, listening, costs)
 
     def _health(self) -> Text:
@@ -224,8 +221,8 @@ class Board:
         state = self._watch.state
         for name, works in (state.backends if state else {}).items():
             shown = "model" if name == "embedder" else name
-            word = "ready" if name == "embedder" and works else "up" if works else "down"
-            text.append("● ", "green" if works else "red").append(f"{shown} {word}  ")
+            text.append("● " if works else "✖ ", "green" if works else "red")
+            text.append(shown if works else f"{shown} down").append("  ")
         return text.append(_duration(time.monotonic() - self._started), _EDGE)
 
     def _middle(self) -> RenderableType:
@@ -260,12 +257,11 @@ class Board:
                 _percent(hits, hits + misses),
                 _milliseconds(self._watch.seconds(level)),
             )
-        partial = stats.outcomes["partial"]
-        note = Text.assemble(
-            (f"{stats.outcomes['hit']:,}", "green"), " answered, ",
-            (f"{partial:,}", "cyan"), " helped (intent, documents)",
-        )  # fmt: skip
-        return Group(table, note)
+        outcomes = Text("lookups: ", _EDGE)
+        for name in OUTCOMES:
+            if count := stats.outcomes[name]:
+                outcomes.append(f"{count:,} ", f"bold {_COLOURS[name]}").append(f"{name}  ")
+        return Group(table, "", outcomes)
 
     def _worth(self) -> RenderableType:
         stats, score = self._cache.metrics, self._score
@@ -302,23 +298,23 @@ class Board:
 
     def _lookups(self, rows: int) -> Panel:
         table = _table(expand=True)
-        table.add_column("time", style=_EDGE, no_wrap=True)
-        table.add_column("user", no_wrap=True)
+        for name, style in (("time", _EDGE), ("user", "")):
+            table.add_column(name, style=style, no_wrap=True)
         table.add_column("message", no_wrap=True, overflow="ellipsis", ratio=1)
-        table.add_column("outcome", no_wrap=True)
-        table.add_column("tier", no_wrap=True)
-        table.add_column("alike", justify="right", no_wrap=True)
-        table.add_column("age", justify="right", no_wrap=True)
-        table.add_column("why", no_wrap=True, min_width=34, max_width=38, overflow="ellipsis")
+        table.add_column("outcome", no_wrap=True, min_width=13)
+        table.add_column("alike", justify="right", no_wrap=True, min_width=5)
+        table.add_column("age", justify="right", no_wrap=True, min_width=6)
+        table.add_column("why", no_wrap=True, width=_WHY_WIDTH, overflow="ellipsis")
         for row in list(self._rows)[-rows:]:
             colour = _COLOURS[row.outcome]
             table.add_row(
                 time.strftime("%H:%M:%S", time.localtime(row.at)),
                 row.user,
                 row.message,
-                Text("WRONG", "bold white on red") if row.wrong else Text(row.outcome, colour),
-                Text(row.tiers, colour),
-                "" if row.similarity is None else f"{row.similarity:.2f}",
+                Text(f"WRONG {row.tiers}", "bold white on red")
+                if row.wrong
+                else Text(f"{row.outcome} {row.tiers}", colour),
+                "" if row.similarity is None else f"{row.similarity:.3f}",
                 "" if row.age is None else _duration_short(row.age),
                 Text(row.why, "" if row.outcome in {"hit", "partial"} else _EDGE),
             )
@@ -392,10 +388,10 @@ def _why_not(call: CacheCall | None, reasons: tuple[str, ...]) -> str:
     semantic = next((part for part in call.calls if part.level == "l2"), None)
     if semantic is not None and call.reason == semantic.reason:
         if call.reason == "below_threshold":
-            return f"nearest: {semantic.similarity or 0:.3f} < {semantic.threshold or 0:g}"
+            return f"nearest question is under {semantic.threshold or 0:g}"
         if call.reason == "guard_veto":
             differs = _GUARDS.get(semantic.guard, semantic.guard)
-            return f"alike, but {differs}: guard's veto"
+            return f"alike, but {differs}"
     return _WHY.get(call.reason, call.reason)
 
 

@@ -1,7 +1,7 @@
 """The demo's customers: who asks what, and how, in an order that a seed decides.
 
-Few customers and few questions make most of the traffic (Zipf), and nobody asks twice in quite the
-same way. Every request carries what the right answer is, so that whoever serves it can be checked.
+Few customers, few questions and few ways to ask them make most of the traffic (Zipf), and what is
+typed differs a little even so. Every request carries what the right answer is, so that whoever serves it can be checked.
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ from cache_core.demo import Knowledge, Topic
 
 USERS = 200
 ZIPF = 0.9
-FOLLOW_UP_SHARE = 0.3
+FOLLOW_UP_SHARE = 0.2
 """How many questions that can have a follow-up get one."""
 
 _FOLLOW_UP_DELAY = (6, 18)
+_ASKED_MOST = (
+    "shipping.time", "returns.how", "store.hours", "order_status.where", "shipping.cost",
+    "returns.window", "payment.methods", "returns.refund_time", "membership.cost",
+    "products.gale5_range", "my_account.points", "order_status.refund",
+)  # fmt: skip
 _NAMES = ["ada", "bea", "cleo", "dora", "enzo", "finn", "gwen", "hugo", "iris", "jude", "kaya", "liam", "mira", "nils", "olga", "piet", "rosa", "sven", "tara", "yuri"]
 _INITIALS = "bdfgklmprs"
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")
@@ -68,8 +73,7 @@ class Traffic:
     def __init__(self, knowledge: Knowledge, seed: int = 0) -> None:
         self._random = Random(seed)
         self.users = [f"{name}.{initial}" for initial in _INITIALS for name in _NAMES]
-        self._topics = list(knowledge.topics)
-        Random("popularity").shuffle(self._topics)
+        self._topics = _by_popularity(knowledge)
         self._topic_weights = _zipf(len(self._topics))
         self._user_weights = _zipf(len(self.users))
         self.owners = {
@@ -95,7 +99,7 @@ class Traffic:
 
     def _ask(self, topic: Topic, user: str) -> Request:
         response = personal(topic.response, user) if topic.private else topic.response
-        message = reword(self._random.choice(topic.phrasings), self._random)
+        message = self._word(topic.phrasings)
         return Request(
             user, message, (), topic.id, topic.intent, topic.private, response, topic.documents
         )
@@ -104,7 +108,7 @@ class Traffic:
         chosen = self._random.choice(topic.followups)
         return Request(
             user_id=parent.user_id,
-            message=reword(self._random.choice(chosen.phrasings), self._random),
+            message=self._word(chosen.phrasings),
             history=(
                 {"role": "user", "content": parent.message},
                 {"role": "assistant", "content": parent.response},
@@ -117,6 +121,9 @@ class Traffic:
             else chosen.response,
             documents=parent.documents,
         )
+
+    def _word(self, phrasings: Sequence[str]) -> str:
+        return reword(_pick(self._random, phrasings, _zipf(len(phrasings))), self._random)
 
 
 def personal(response: str, user: str) -> str:
@@ -147,6 +154,14 @@ def reword(phrasing: str, random: Random) -> str:
             return random.choice(_GREETINGS) + phrasing[0].lower() + phrasing[1:]
         case _:
             return phrasing
+
+
+def _by_popularity(knowledge: Knowledge) -> list[Topic]:
+    """Return the topics, the one that is asked most often first."""
+    topics = list(knowledge.topics)
+    Random("popularity").shuffle(topics)
+    rank = {name: number for number, name in enumerate(_ASKED_MOST)}
+    return sorted(topics, key=lambda topic: rank.get(topic.id, len(rank)))
 
 
 def _zipf(count: int) -> list[float]:

@@ -79,6 +79,7 @@ class ChromaIndex:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="glasscache-chroma")
         self._client: Any = None
         self._slot: Any = None
+        self._place: str | None = None
         self._collections: dict[str, Any] = {}
         self._buffer: dict[str, dict[str, Row]] = {}
         self._buffered = 0
@@ -96,7 +97,7 @@ class ChromaIndex:
     @property
     def place(self) -> str | None:
         """The directory that this process alone uses; `None` for a server's index."""
-        return str(self._slot.path) if self._slot is not None else None
+        return self._place
 
     @property
     def collection(self) -> Any:
@@ -128,7 +129,7 @@ class ChromaIndex:
         if self._directory is None:
             msg = "an embedded index needs a directory"
             raise ConfigurationError(msg)
-        client, self._slot = open_directory(self._directory)
+        client, self._slot, self._place = open_directory(self._directory)
         return client
 
     async def close(self) -> None:

@@ -41,11 +41,11 @@ class _Slot:
                 self._lock.release()
 
 
-def open_directory(base: Path) -> tuple[Any, _Slot]:
+def open_directory(base: Path) -> tuple[Any, _Slot, str]:
     """Return a Chroma client on a directory under *base* that no other process uses.
 
     Returns:
-        The client, and the slot to release after closing it.
+        The client, the slot to release after closing it, and the directory of the index.
 
     Raises:
         OSError: If *base* cannot be used, or if all 64 directories are taken.
@@ -53,7 +53,8 @@ def open_directory(base: Path) -> tuple[Any, _Slot]:
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     slot = _take(base)
     try:
-        return _open(slot.path), slot
+        client, place = _open(slot.path)
+        return client, slot, str(place)
     except BaseException:
         slot.release()
         raise
@@ -83,14 +84,14 @@ def _take(base: Path) -> _Slot:
     raise OSError(msg)
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path) -> tuple[Any, Path]:
     """Open the newest sound index in *path*; a corrupt one is renamed and an empty one begun."""
     path.mkdir(mode=0o700, exist_ok=True)
     numbers = [int(child.name) for child in path.iterdir() if child.name.isdigit()]
     number = max(numbers, default=1)
     current = path / str(number)
     try:
-        return _client(current)
+        return _client(current), current
     except (KeyboardInterrupt, SystemExit, PermissionError):
         raise
     # Chroma's native part panics with an exception that is no Exception.
@@ -102,7 +103,8 @@ def _open(path: Path) -> Any:
             current, type(error).__name__, error, aside.name,
         )  # fmt: skip
         # Under a new name, because Chroma remembers a path whose opening failed.
-        return _client(path / str(number + 1))
+        fresh = path / str(number + 1)
+        return _client(fresh), fresh
 
 
 def _client(path: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
@@ -18,7 +19,8 @@ class Coalescer(Generic[Request, Result]):
 
     One in flight and not more: while it travels the next batch fills up by itself, which at 50
     concurrent lookups gave 4.6 times the throughput of one command per request. The batch runs in
-    a task of its own, so that a cancelled waiter does not touch the others.
+    a task of its own, so that a cancelled waiter does not touch the others, and in the context of
+    who waits longest, so that a client's span belongs to a lookup that is really waiting for it.
 
     Args:
         run: Executes a batch; returns one result per request, or raises for all of them.
@@ -33,16 +35,16 @@ class Coalescer(Generic[Request, Result]):
     ) -> None:
         self._run = run
         self._limit = limit
-        self._waiting: deque[tuple[Request, asyncio.Future[Result]]] = deque()
+        self._waiting: deque[tuple[Request, asyncio.Future[Result], contextvars.Context]] = deque()
         self._task: asyncio.Task[None] | None = None
 
     def submit(self, request: Request) -> asyncio.Future[Result]:
         """Return the future result of *request*."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append((request, future))
+        self._waiting.append((request, future, contextvars.copy_context()))
         if self._task is None:
-            self._task = loop.create_task(self._drain())
+            self._start()
         return future
 
     async def close(self) -> None:
@@ -52,23 +54,32 @@ class Coalescer(Generic[Request, Result]):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    def _start(self) -> None:
+        self._task = None
+        while self._waiting and self._waiting[0][1].done():
+            self._waiting.popleft()
+        if self._waiting:
+            context = self._waiting[0][2]
+            self._task = asyncio.get_running_loop().create_task(self._drain(), context=context)
+
     async def _drain(self) -> None:
         try:
-            while self._waiting:
-                await self._run_batch()
-        finally:
+            await self._run_batch()
+        except BaseException:
             self._task = None
-            for _, future in self._waiting:
+            for _, future, _ in self._waiting:
                 if not future.done():
                     future.set_exception(BackendError("backend_error", "Closed"))
             self._waiting.clear()
+            raise
+        self._start()
 
     async def _run_batch(self) -> None:
         batch: list[tuple[Request, asyncio.Future[Result]]] = []
         while self._waiting and len(batch) < self._limit:
-            item = self._waiting.popleft()
-            if not item[1].done():
-                batch.append(item)
+            request, future, _ = self._waiting.popleft()
+            if not future.done():
+                batch.append((request, future))
         if not batch:
             return
         try:

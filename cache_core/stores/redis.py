@@ -153,10 +153,11 @@ class RedisStore:
         return [[values[key] for key in keys] for keys in requests]
 
     async def _mget(self, keys: list[str]) -> list[Any]:
-        if not isinstance(self.client, RedisCluster):
+        client: Any = self.client
+        if not isinstance(client, RedisCluster):
             # NEVER_DECODE: with a pool of decode_responses=True one undecodable value would fail
             # the reads of everybody in the batch.
-            return list(await self.client.execute_command("MGET", *keys, NEVER_DECODE=True))
+            return list(await client.execute_command("MGET", *keys, NEVER_DECODE=True))
         slots: dict[int, list[str]] = {}
         for key in keys:
             slots.setdefault(self.client.keyslot(key), []).append(key)

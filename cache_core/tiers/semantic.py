@@ -13,13 +13,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from cache_core import envelope
 from cache_core.embedder import Embedder, Vector
 from cache_core.exceptions import BackendError
+from cache_core.feed import IndexFeed
 from cache_core.guards import veto
-from cache_core.keys import Keys
+from cache_core.keys import PARTITIONS, Keys
 from cache_core.models import Entry, Hit, Level, Miss, MissReason, Query, Scope
 from cache_core.stores.base import KeyValueStore, RowWrite, Write
 from cache_core.stores.vectors import Row, VectorIndex
@@ -38,9 +37,6 @@ _WORTH_JUDGING = 0.5
 
 _WAITING_PUTS = 1_000
 _CHUNK = 64
-
-PARTITIONS = "partitions"
-"""Name of the namespace's record of all private vector hashes."""
 
 
 @dataclass(slots=True)
@@ -76,17 +72,24 @@ class SemanticTier:
         keys: Names of the entries.
         index: Holds shared entries.
         embedder: Makes vectors.
+        feed: Tells other processes of shared answers.
     """
 
     level: Level = "l2"
 
     def __init__(
-        self, store: KeyValueStore, keys: Keys, index: VectorIndex, embedder: Embedder
+        self,
+        store: KeyValueStore,
+        keys: Keys,
+        index: VectorIndex,
+        embedder: Embedder,
+        feed: IndexFeed,
     ) -> None:
         self._store = store
         self._keys = keys
         self._index = index
         self._embedder = embedder
+        self._feed = feed
         self._waiting: deque[tuple[Query, Entry, Scope, Tuning]] = deque(maxlen=_WAITING_PUTS)
         self._dead: dict[str, set[str]] = {}
         self.dropped = 0
@@ -254,8 +257,7 @@ class SemanticTier:
         kept = KEPT * (tuning.l2_ttl if entry.ttl is None else entry.ttl)
         if scope == "shared":
             row = Row(query.tag, vector, text, entry.created + kept)
-            if not await self._index.add(query.context, row):
-                self.refused_contexts += 1
+            await self._put_shared(query.context, row, Write(key, text, kept))
             return
         vectors = self._keys.vectors(digest, query.context)
         await self._store.write([Write(key, text, kept)])
@@ -265,6 +267,13 @@ class SemanticTier:
                 RowWrite(vectors, {query.tag: pack(vector)}, KEPT * MAX_TTL, PRIVATE_VECTORS),
             ]
         )
+
+    async def _put_shared(self, context: str, row: Row, write: Write) -> None:
+        if not await self._index.add(context, row):
+            self.refused_contexts += 1
+        elif self._feed.own_index:
+            await self._store.write([write])
+            await self._feed.put(context, row)
 
     async def tend(self) -> None:
         """Make the puts that waited for the model; remove rows that were found dead."""
@@ -399,6 +408,8 @@ def pack(vector: Vector) -> str:
 
     The scale is not kept: it cancels out in a cosine, which changes by 0.0003.
     """
+    import numpy as np
+
     scale = float(np.abs(vector).max()) / 127 or 1.0
     quantised = np.rint(vector / scale).astype(np.int8)
     return base64.b64encode(quantised.tobytes()).decode("ascii")
@@ -406,6 +417,8 @@ def pack(vector: Vector) -> str:
 
 def nearest(rows: Mapping[str, str], vector: Vector) -> list[tuple[str, float]]:
     """Return (tag, cosine 0..1) of packed *rows*, nearest first; unreadable rows are left out."""
+    import numpy as np
+
     tags: list[str] = []
     matrix: list[np.ndarray] = []
     for tag, packed in rows.items():

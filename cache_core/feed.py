@@ -1,0 +1,162 @@
+"""What processes with a semantic index of their own tell each other, through the keyed store.
+
+Without a Chroma server every process has its own index of shared answers: the agent's workers, the
+command line. Each puts its shared answers and invalidations into one log, and does to its own
+index, about every second, what the others did to theirs.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cache_core.embedder import Vector
+from cache_core.keys import Keys
+from cache_core.stores.base import KeyValueStore, RowWrite
+from cache_core.stores.vectors import Row, VectorIndex
+
+KEPT = 20_000
+"""Records that the log keeps: so many shared answers a new index is built from."""
+
+_BATCH = 500
+_LIFE = 61 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One thing that a process did to its index.
+
+    Attributes:
+        kind: `put` or `invalidate`.
+        by: The replica that did it.
+        tags: The messages concerned; one for a put.
+        context: Of a put.
+        vector: Of a put, as text.
+        dropped: When a put's row may be swept.
+        text: The message that was invalidated; empty when only tags are.
+        threshold: Of the invalidation: what is at least so similar goes too.
+    """
+
+    kind: Literal["put", "invalidate"]
+    by: str
+    tags: Sequence[str]
+    context: str = ""
+    vector: str = ""
+    dropped: float = 0.0
+    text: str = ""
+    threshold: float = 0.0
+
+
+@dataclass(slots=True)
+class IndexFeed:
+    """The log of a namespace's indexes, seen from one process.
+
+    Args:
+        store: Holds the log.
+        keys: Names it.
+        index: This process's own.
+        place: Where that index is kept; `None` for a server's, which everybody sees anyway.
+        replica: Name of this process in the log.
+    """
+
+    store: KeyValueStore
+    keys: Keys
+    index: VectorIndex
+    place: str | None
+    replica: str
+    _position: str | None = field(default=None)
+
+    @property
+    def own_index(self) -> bool:
+        """Whether others cannot see this process's index."""
+        return self.place is not None
+
+    async def put(self, context: str, row: Row) -> None:
+        """Tell the others of a shared answer; its envelope must be in the store already."""
+        if self.own_index:
+            await self._append(
+                Record("put", self.replica, [row.id], context, pack(row.vector), row.dropped)
+            )
+
+    async def invalidated(self, tags: Sequence[str], text: str, threshold: float) -> None:
+        """Tell the others what was invalidated."""
+        await self._append(
+            Record("invalidate", self.replica, list(tags), text=text, threshold=threshold)
+        )
+
+    async def _append(self, record: Record) -> None:
+        values = {name: getattr(record, name) for name in Record.__slots__}
+        await self.store.append(self._log, [json.dumps(values)], keep=KEPT)
+
+    @property
+    def _log(self) -> str:
+        return self.keys.own("feed")
+
+    async def apply(self, invalidate: Callable[[Record], Awaitable[None]]) -> None:
+        """Do to the own index what others did since the last time.
+
+        Args:
+            invalidate: Carries out an invalidation.
+
+        Raises:
+            BackendError: If the store or the index failed; what is left is applied next time.
+        """
+        if self.place is None:
+            return
+        applied = self.keys.own("applied")
+        if self._position is None:
+            self._position = (await self.store.rows(applied)).get(self.place, "")
+        while found := await self.store.after(self._log, self._position, _BATCH):
+            for position, text in found:
+                record = _parse(text)
+                if record is not None and record.by != self.replica:
+                    await self._apply(record, invalidate)
+                self._position = position
+            await self.index.tend(self.store.now())
+            await self.store.put_rows([RowWrite(applied, {self.place: self._position}, _LIFE)])
+            if len(found) < _BATCH:
+                break
+
+    async def _apply(self, record: Record, invalidate: Callable[[Record], Awaitable[None]]) -> None:
+        if record.kind == "invalidate":
+            await invalidate(record)
+            return
+        vector = unpack(record.vector)
+        if vector is None or not record.tags:
+            return
+        tag = record.tags[0]
+        key = self.keys.entry("l2", tag, self.keys.shared, record.context)
+        envelope = (await self.store.read([key]))[0]
+        if envelope is not None:
+            await self.index.add(record.context, Row(tag, vector, envelope, record.dropped))
+
+
+def pack(vector: Vector) -> str:
+    """Return *vector* as text: half precision, which changes a cosine by 0.00004 at most."""
+    return base64.b64encode(vector.astype("float16").tobytes()).decode("ascii")
+
+
+def unpack(text: str) -> Vector | None:
+    """Return the unit vector in *text*; `None` for what is none."""
+    import numpy as np
+
+    try:
+        values = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.float16)
+    except (binascii.Error, ValueError):
+        return None
+    vector = values.astype(np.float32)
+    length = float(np.linalg.norm(vector))
+    return vector / length if length else None
+
+
+def _parse(text: str) -> Record | None:
+    try:
+        values: Any = json.loads(text)
+        record = Record(**values)
+        return record if isinstance(record.tags, list) else None
+    except (TypeError, ValueError):
+        return None

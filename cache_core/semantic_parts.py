@@ -1,0 +1,92 @@
+"""The parts of L2: model, index, feed and tier. Importing this needs the `semantic` extra."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cache_core.breaker import Breaker
+from cache_core.embedder import Embedder, shared_embedder
+from cache_core.feed import IndexFeed
+from cache_core.instrumentation import Instruments
+from cache_core.keys import Keys
+from cache_core.observed import ObservedEmbedder, ObservedIndex
+from cache_core.settings import Settings
+from cache_core.stores.base import KeyValueStore
+from cache_core.tiers.semantic import SemanticTier
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticParts:
+    """Everything that L2 is made of.
+
+    Attributes:
+        tier: L2.
+        index: Shared answers, observed.
+        chroma: The same, bare.
+        embedder: The model.
+        feed: From and to other processes' indexes.
+    """
+
+    tier: SemanticTier
+    index: ObservedIndex
+    chroma: Any
+    embedder: ObservedEmbedder
+    feed: IndexFeed
+
+    @property
+    def breakers(self) -> dict[str, Breaker]:
+        """The breakers of Chroma and of the embedder."""
+        return {"chroma": self.index.breaker, "embedder": self.embedder.breaker}
+
+
+async def assemble_semantic(
+    settings: Settings,
+    keys: Keys,
+    store: KeyValueStore,
+    directory: Path | None,
+    instruments: Instruments,
+    replica: str,
+    embedder: Embedder | None,
+) -> SemanticParts:
+    """Return the open parts of L2; the model goes on loading.
+
+    Args:
+        settings: For the model, the server and the budgets.
+        keys: Names.
+        store: For private answers and the feed.
+        directory: Of the embedded index; `None` to use the server that the settings name.
+        instruments: Told of embeddings and searches.
+        replica: Name of this process.
+        embedder: Instead of the one that the settings name.
+    """
+    observed = ObservedEmbedder(
+        embedder or shared_embedder(settings.embedding_model),
+        instruments,
+        Breaker(
+            "embedder", failures=settings.breaker_failures, probe_seconds=settings.breaker_probe
+        ),
+        settings.embedding_budget,
+    )
+    observed.start()
+    # Importing Chroma takes most of a second: not on the event loop.
+    module = await asyncio.to_thread(importlib.import_module, "cache_core.stores.chroma")
+    chroma = module.ChromaIndex(
+        namespace=keys.namespace,
+        model=observed.model,
+        default_context=keys.no_context,
+        directory=directory,
+        url=settings.chroma_url,
+        search_timeout=settings.search_budget,
+        max_contexts=settings.max_contexts,
+        breaker_failures=settings.breaker_failures,
+        breaker_probe=settings.breaker_probe,
+    )
+    index = ObservedIndex(chroma, instruments)
+    await index.open()
+    feed = IndexFeed(store, keys, index, chroma.place, replica)
+    tier = SemanticTier(store, keys, index, observed, feed)
+    return SemanticParts(tier, index, chroma, observed, feed)
