@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 from cache_core import seen
 from cache_core.advice import sharing_advice
@@ -602,15 +604,26 @@ class MultiLevelCache:
         return list(running.parts.decisions.recent)[-count:] if running is not None else []
 
 
-__all__ = [
-    "L1_TTL",
-    "L2_TTL",
-    "L3_TTL",
-    "L4_TTL",
-    "SEMANTIC_THRESHOLD",
-    "MultiLevelCache",
-    "close_cache",
-    "get_cache",
-]
+_caches: WeakKeyDictionary[asyncio.AbstractEventLoop, MultiLevelCache] = WeakKeyDictionary()
 
-from cache_core.lifecycle import close_cache, get_cache  # noqa: E402 - it needs the class
+
+async def get_cache() -> MultiLevelCache:
+    """Return this event loop's shared cache, initialised; configured by the environment."""
+    loop = asyncio.get_running_loop()
+    cache = _caches.get(loop)
+    if cache is None:
+        cache = _caches[loop] = MultiLevelCache()
+    await cache.initialize()
+    return cache
+
+
+async def close_cache() -> None:
+    """Close this event loop's shared cache; idempotent. `get_cache` makes a new one."""
+    cache = _caches.pop(asyncio.get_running_loop(), None)
+    if cache is not None:
+        await cache.close()
+
+
+# A forked child must not use its parent's connections.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_caches.clear)

@@ -57,6 +57,7 @@ class _Guest:
         self._published = [found[metric.name] for metric in names.PUBLISHED]
         self._others = [item for item in found.values() if item not in self._published]
         self._shown = False
+        self._probing = threading.Lock()
 
     def show(self) -> None:
         """Become visible in the default registry, if the application leaves room."""
@@ -70,16 +71,17 @@ class _Guest:
 
     def is_shown(self) -> bool:
         """Whether the default registry shows our metrics, all of them."""
-        if self._shown:
-            probe = _Probe(self._published)
-            try:
-                REGISTRY.register(probe)
-            except ValueError as error:
-                self._shown = False
-                self._tell(error)
-            else:
-                REGISTRY.unregister(probe)
-        return self._shown
+        with self._probing:
+            if self._shown:
+                probe = _Probe(self._published)
+                try:
+                    REGISTRY.register(probe)
+                except ValueError as error:
+                    self._shown = False
+                    self._tell(error)
+                else:
+                    REGISTRY.unregister(probe)
+            return self._shown
 
     def describe(self) -> Iterable[Family]:
         """Claim the names that the guide does not define."""
@@ -213,12 +215,12 @@ class PrometheusInstrument:
         self._spent = each(names.SPENT, ("embedding", "verification"))
         self._dropped = each(names.DROPPED, names.QUEUES)
         self._invalidations = each(names.INVALIDATIONS, ("message", "document", "tag", "user"))
-        self._reasons = {
+        self._reasons: dict[tuple[Level, str], Any] = {
             (level, reason): of(names.MISS_REASONS).labels(namespace, level, reason)
             for level in LEVELS
             for reason in MISS_REASONS
         }
-        self._errors = {
+        self._errors: dict[tuple[Level, str], Any] = {
             (level, reason): of(names.ERRORS).labels(namespace, level, reason)
             for level in LEVELS
             for reason in ERROR_REASONS
@@ -278,6 +280,8 @@ class PrometheusInstrument:
         self._lookup_seconds[call.outcome].observe(call.seconds, exemplar)
         for part in call.calls:
             level = part.level
+            if level is None:
+                continue
             self._latency[level].observe(part.seconds, exemplar)
             if part.outcome == "hit":
                 self._hits[level].inc()

@@ -12,6 +12,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 
+from cache_core import __version__
 from cache_core.instrumentation import CacheCall, CacheState, Operation
 from cache_core.instrumentation import Scope as CallScope
 from cache_core.models import Level
@@ -32,15 +33,25 @@ class _SpanScope:
         self._token: Token[Context] = otel_context.attach(trace.set_span_in_context(span))
 
     def close(self, call: CacheCall) -> None:
-        """Write what is known and end the span. A miss is no error; nor is a failure survived."""
-        otel_context.detach(self._token)
-        if self._span.is_recording():
-            self._span.set_attributes(_attributes(call, self._name))
-            if call.outcome == "error":
-                self._span.add_event(
-                    names.EVENT_FAILED, {names.ATTRIBUTE_ERROR: call.error_type or call.reason}
-                )
-        self._span.end()
+        """Write what is known and end the span.
+
+        A miss is no error; nor is a failure that the agent does not see. Only what its own
+        `compute` raises is one.
+        """
+        try:
+            otel_context.detach(self._token)
+            if self._span.is_recording():
+                self._span.set_attributes(_attributes(call, self._name))
+                if call.outcome == "error":
+                    self._fail(call)
+        finally:
+            self._span.end()
+
+    def _fail(self, call: CacheCall) -> None:
+        if call.operation == "compute":
+            self._span.set_status(trace.StatusCode.ERROR)
+        else:
+            self._span.add_event(names.EVENT_FAILED, {names.ATTRIBUTE_ERROR: _error_type(call)})
 
 
 class TracingInstrument:
@@ -53,7 +64,7 @@ class TracingInstrument:
 
     def __init__(self, namespace: str, tracer_provider: trace.TracerProvider | None = None) -> None:
         self._namespace = namespace
-        self._tracer = trace.get_tracer(names.TRACER, tracer_provider=tracer_provider)
+        self._tracer = trace.get_tracer(names.TRACER, __version__, tracer_provider)
 
     def scope(self, operation: Operation, level: Level | None) -> CallScope | None:
         """Open a span; inside an operation only if that one is recorded."""
@@ -81,12 +92,18 @@ def _attributes(call: CacheCall, namespace: str) -> dict[str, str | float | int 
         names.ATTRIBUTE_THRESHOLD: call.threshold,
         names.ATTRIBUTE_AGE: call.age_seconds,
         names.ATTRIBUTE_TTL: call.ttl_seconds,
-        names.ATTRIBUTE_SAVED: call.saved_usd or None,
         names.ATTRIBUTE_LOOKUP_ID: call.lookup_id or None,
-        names.ATTRIBUTE_ERROR: call.error_type or None,
     }
+    if call.outcome == "error":
+        found[names.ATTRIBUTE_ERROR] = _error_type(call)
     if call.operation in {"lookup", "get"}:
         found[names.ATTRIBUTE_HIT] = call.outcome == "hit"
     if call.operation == "lookup":
+        # What a tier would have saved is not saved until the whole lookup has used it.
+        found[names.ATTRIBUTE_SAVED] = call.saved_usd or None
         found[names.ATTRIBUTE_TUNING_VERSION] = call.tuning_version
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _error_type(call: CacheCall) -> str:
+    return call.error_type or call.reason or "error"

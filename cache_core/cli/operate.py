@@ -325,10 +325,11 @@ def _print_stats(found: dict[str, Any]) -> None:
     rate = "-" if log["hit_rate"] is None else f"{log['hit_rate']:.1%}"
     out.print(f"Last {log['lookups']:,} lookups: hit rate {rate}, {log['saved_usd']:,.2f} USD "
               "saved.")  # fmt: skip
-    table = Table("why not", "lookups")
+    table = Table("why there was no answer", "lookups")
     for reason, count in sorted(log["reasons"].items(), key=lambda pair: -pair[1]):
         table.add_row(reason, f"{count:,}")
-    out.print(table)
+    if table.row_count:
+        out.print(table)
     if log["other_scope"]:
         named = ", ".join(log["other_scope_intents"]) or "none of them has an intent"
         out.print(

@@ -72,11 +72,12 @@ def _take(base: Path) -> _Slot:
             except Timeout:
                 continue
             if number:
-                log.warning(
-                    "chroma: another process uses %s; this one keeps its own semantic index in "
-                    "chroma-%d. To share one index, run a server and set CHROMA_URL",
-                    base / "chroma-0", number,
-                )  # fmt: skip
+                log.info(
+                    "chroma: another process uses %s; this one keeps a copy of the semantic index "
+                    "in chroma-%d, within a second of it. To share one index, set CHROMA_URL",
+                    base / "chroma-0",
+                    number,
+                )
             slot = _Slot(base / f"chroma-{number}", lock)
             _held[base] = slot
             return slot
