@@ -162,6 +162,8 @@ class Engine:
         parts = await assemble(
             self.settings, self.namespace, store, self.instruments, self.replica, self._embedder
         )
+        if parts.semantic is not None:
+            parts.semantic.embedder.price = lambda: self.tuning.embedding_usd
         invalidator = Invalidator(parts)
         housekeeper = Housekeeper(
             parts,

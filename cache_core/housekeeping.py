@@ -9,6 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from cache_core.contexts import ContextWatch
@@ -29,6 +30,7 @@ TICK = 0.25
 HEARTBEAT_TTL = 10.0
 REPLICAS = "replicas"
 _TICKS_PER_SECOND = 4
+_TICKS_PER_COUNT = 20
 
 
 class Housekeeper:
@@ -87,7 +89,10 @@ class Housekeeper:
             if store_down or tick % _TICKS_PER_SECOND == 0:
                 due.append(self._quietly(self._parts.store.tend))
             if tick % _TICKS_PER_SECOND == 0:
-                due += [self._quietly(work) for work in (self._tend_semantic, self._beat)]
+                due += [
+                    self._quietly(partial(self._tend_semantic, tick)),
+                    self._quietly(self._beat),
+                ]
                 due.append(self._quietly(lambda: self._invalidator.tend(self._tuning())))
             await asyncio.gather(*due)
             if tick % _TICKS_PER_SECOND == 0:
@@ -108,13 +113,14 @@ class Housekeeper:
                 "housekeeping", "housekeeping: unexpected %s: %s", type(error).__name__, error
             )
 
-    async def _tend_semantic(self) -> None:
+    async def _tend_semantic(self, tick: int) -> None:
         semantic = self._parts.semantic
         if semantic is None:
             return
         await semantic.index.tend(self._parts.store.now())
         await semantic.tier.tend()
-        self._entries["l2"] = await semantic.index.count()
+        if tick % _TICKS_PER_COUNT == 0:
+            self._entries["l2"] = await semantic.index.count()
         if semantic.tier.refused_contexts and not self._warned_contexts:
             self._warned_contexts = True
             logging.getLogger("glasscache").warning(

@@ -154,8 +154,9 @@ class Invalidator:
             for tag in batch:
                 names = list(await self._store.rows(self._keys.index("message", tag)))
                 removed += await (self._live(names) if dry_run else self._delete(names))
-            if not dry_run and self._semantic is not None:
-                await self._semantic.forget_messages(batch)
+            if self._semantic is not None:
+                count = self._semantic.count_messages if dry_run else self._semantic.forget_messages
+                removed += await count(batch)
         return removed
 
     async def _live(self, names: Sequence[str]) -> int:

@@ -67,7 +67,7 @@ _CONSTANTS = {
 }
 _ORIGINAL = {field: globals()[name] for field, name in _CONSTANTS.items()}
 
-_WARM_TOGETHER = 32
+_WARM_TOGETHER = 16
 
 
 def _changed_constants() -> Mapping[str, Any]:

@@ -19,6 +19,9 @@ class ObservedEmbedder:
         instruments: Told of every embedding.
         breaker: Of the embedder.
         budget: Seconds for one embedding.
+
+    Attributes:
+        breaker: The given one.
         price: Returns what one embedding costs, in USD.
     """
 
@@ -28,13 +31,12 @@ class ObservedEmbedder:
         instruments: Instruments,
         breaker: Breaker,
         budget: float,
-        price: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._inner = inner
         self._instruments = instruments
         self._budget = budget
-        self._price = price
         self.breaker = breaker
+        self.price: Callable[[], float] = lambda: 0.0
 
     @property
     def model(self) -> str:
@@ -66,7 +68,7 @@ class ObservedEmbedder:
         with self._instruments.operation("embed") as call, self.breaker:
             async with asyncio.timeout(self._budget):
                 vector = await self._inner.embed(text)
-            call.spent_usd = self._price()
+            call.spent_usd = self.price()
             return vector
 
 
@@ -103,9 +105,13 @@ class ObservedIndex:
         """Store a row."""
         return await self._inner.add(context, row)
 
-    async def remove(self, context: str, ids: Sequence[str]) -> None:
+    async def remove(self, context: str, ids: Sequence[str]) -> int:
         """Remove rows."""
-        await self._inner.remove(context, ids)
+        return await self._inner.remove(context, ids)
+
+    async def present(self, context: str, ids: Sequence[str]) -> set[str]:
+        """Return those of *ids* that have a row."""
+        return await self._inner.present(context, ids)
 
     async def contexts(self) -> Sequence[str]:
         """Return the contexts that have an index."""

@@ -63,14 +63,12 @@ async def assemble_semantic(
         replica: Name of this process.
         embedder: Instead of the one that the settings name.
     """
-    observed = ObservedEmbedder(
-        embedder or shared_embedder(settings.embedding_model),
-        instruments,
-        Breaker(
-            "embedder", failures=settings.breaker_failures, probe_seconds=settings.breaker_probe
-        ),
-        settings.embedding_budget,
+    model = embedder or shared_embedder(settings.embedding_model)
+    breaker = Breaker(
+        "embedder", failures=settings.breaker_failures, probe_seconds=settings.breaker_probe
     )
+    observed = ObservedEmbedder(model, instruments, breaker, settings.embedding_budget)
+    patient = ObservedEmbedder(model, instruments, breaker, settings.put_budget)
     observed.start()
     # Importing Chroma takes most of a second: not on the event loop.
     module = await asyncio.to_thread(importlib.import_module, "cache_core.stores.chroma")
@@ -88,5 +86,5 @@ async def assemble_semantic(
     index = ObservedIndex(chroma, instruments)
     await index.open()
     feed = IndexFeed(store, keys, index, chroma.place, replica)
-    tier = SemanticTier(store, keys, index, observed, feed)
+    tier = SemanticTier(store, keys, index, observed, patient, feed)
     return SemanticParts(tier, index, chroma, observed, feed)

@@ -125,6 +125,10 @@ class TuningEnvironment(BaseSettings):
     l2_ttl: str | None = None
     l3_ttl: str | None = None
     l4_ttl: str | None = None
+    response_usd: str | None = None
+    intent_usd: str | None = None
+    retrieval_usd: str | None = None
+    embedding_usd: str | None = None
     hit_rate_objective: str | None = None
 
     @field_validator("shared_intents", mode="before")

@@ -225,7 +225,7 @@ class PrometheusInstrument:
             for level in LEVELS
             for reason in ERROR_REASONS
         }
-        self._puts = {
+        self._puts: dict[tuple[Level, str], Any] = {
             (level, outcome): of(names.PUTS).labels(namespace, level, outcome)
             for level in LEVELS
             for outcome in _PUT_OUTCOMES
@@ -261,7 +261,8 @@ class PrometheusInstrument:
                 self._lookup(call)
             case "put":
                 for part in call.calls:
-                    self._puts[part.level, part.outcome].inc()
+                    if part.level is not None:
+                        self._puts[part.level, part.outcome].inc()
             case "embed":
                 if call.outcome == "ok":
                     self._embedding.observe(call.seconds, _exemplar())

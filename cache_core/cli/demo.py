@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import tempfile
 import time
@@ -342,7 +343,7 @@ def _without_password(url: str) -> str:
 
 def _describe(options: Options) -> str:
     pace = f"{options.rate:g}/s" if options.live else f"{options.concurrency} at once"
-    return f"{SHOP}'s customers: {USERS} users, {pace}, Zipf {ZIPF}, seed {options.seed}"
+    return f"{USERS} customers of {SHOP}, {pace}, seed {options.seed}"
 
 
 # ---------------------------------------------------------------------------------- running
@@ -361,7 +362,10 @@ async def _run_live(
             screen.update(board.render(*_size()), refresh=True)
             await asyncio.sleep(_FRAME_SECONDS)
 
-    with Live(console=out, screen=True, auto_refresh=False) as screen:
+    with (
+        _warnings_to(board),
+        Live(console=out, screen=True, auto_refresh=False) as screen,
+    ):
         drawing = asyncio.create_task(draw(screen))
         try:
             free = asyncio.Semaphore(_IN_FLIGHT)
@@ -380,6 +384,22 @@ async def _run_live(
         finally:
             drawing.cancel()
             await asyncio.gather(drawing, return_exceptions=True)
+
+
+@contextmanager
+def _warnings_to(board: Board) -> Iterator[None]:
+    """Show warnings on the board: printed, they would tear it."""
+
+    class Notes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            board.note(record.getMessage())
+
+    root = logging.getLogger()
+    before, root.handlers = root.handlers, [Notes()]
+    try:
+        yield
+    finally:
+        root.handlers = before
 
 
 def _size() -> tuple[int, int]:
@@ -466,6 +486,7 @@ def _report(
         "error_reasons": metrics["error_reasons"],
         "sharing": metrics["sharing"],
         "semantic_threshold": cache.tuning.semantic_threshold,
+        "traffic": {"users": USERS, "zipf": ZIPF, "concurrency": options.concurrency},
         "llm": {
             "simulated": True,
             "speed": options.speed,

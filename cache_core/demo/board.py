@@ -30,7 +30,8 @@ _EDGE = "bright_black"
 _ROWS_KEPT = 40
 _CALLS_KEPT = 2_048
 _RATE_SECONDS = 10.0
-_WHY_WIDTH = 31
+_WHY_WIDTH = 30
+_NOTE_SECONDS = 10.0
 _MIDDLE_HEIGHT = 9
 _LEFT_SHARE, _RIGHT_SHARE = 52, 48
 
@@ -41,16 +42,16 @@ _WHY = {
     "expired": "known, but older than its TTL",
     "invalidated": "known, but invalidated since",
     "other_scope": "another user's answer: private",
-    "has_history": "follow-up: needs the same history",
+    "has_history": "follow-up: exact history only",
     "truncated": "longer than the model reads",
     "context_limit": "too many contexts for the index",
     "warming": "the model is still loading",
     "corrupt": "what was stored was unreadable",
-    "timeout": "the backend did not answer in time",
-    "backend_error": "the backend failed",
-    "breaker_open": "the backend is down: not asked",
+    "timeout": "a backend took too long",
+    "backend_error": "a backend failed",
+    "breaker_open": "a backend is down: not asked",
     "overloaded": "too much waits for an embedding",
-    "isolation": "belongs to another scope: not served",
+    "isolation": "of another scope: not served",
     "empty": "nothing was said",
     "too_large": "too large to be cached",
     "disabled": "every tier is switched off",
@@ -153,6 +154,12 @@ class Board:
         self._traffic = traffic
         self._rows: deque[Row] = deque(maxlen=_ROWS_KEPT)
         self._started = time.monotonic()
+        self._note = ""
+        self._noted = -math.inf
+
+    def note(self, text: str) -> None:
+        """Show a warning for some seconds."""
+        self._note, self._noted = " ".join(text.split()), time.monotonic()
 
     def add(self, served: Served) -> None:
         """Show a request that was answered."""
@@ -177,7 +184,7 @@ class Board:
         result = served.result
         if result.tier == "l1":
             shared = self._cache.tuning.shares(served.request.intent)
-            return "same words, shared by all users" if shared else "same user, same words"
+            return "same words, shared by all" if shared else "same user, same words"
         if result.tier == "l2" and call is not None:
             if "unconfirmed" in result.reasons:
                 return "means the same (unconfirmed)"
@@ -297,7 +304,7 @@ class Board:
         return table
 
     def _lookups(self, rows: int) -> Panel:
-        table = _table(expand=True)
+        table = _table(expand=True, gap=1)
         for name, style in (("time", _EDGE), ("user", "")):
             table.add_column(name, style=style, no_wrap=True)
         table.add_column("message", no_wrap=True, overflow="ellipsis", ratio=1)
@@ -318,7 +325,10 @@ class Board:
                 "" if row.age is None else _duration_short(row.age),
                 Text(row.why, "" if row.outcome in {"hit", "partial"} else _EDGE),
             )
-        return _panel("Last lookups", table, height=rows + 3)
+        panel = _panel("Last lookups", table, height=rows + 3)
+        if time.monotonic() - self._noted < _NOTE_SECONDS:
+            panel.subtitle = Text(f" {self._note} ", "yellow", no_wrap=True, overflow="ellipsis")
+        return panel
 
     def _sharing(self, width: int) -> RenderableType:
         sharing = self._cache.get_metrics()["sharing"]
@@ -409,9 +419,9 @@ def _panel(title: str, content: RenderableType, height: int) -> Panel:
     )  # fmt: skip
 
 
-def _table(*, expand: bool = False) -> Table:
+def _table(*, expand: bool = False, gap: int = 2) -> Table:
     return Table(
-        box=None, expand=expand, padding=(0, 2, 0, 0), pad_edge=False, header_style=_EDGE
+        box=None, expand=expand, padding=(0, gap, 0, 0), pad_edge=False, header_style=_EDGE
     )
 
 

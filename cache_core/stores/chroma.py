@@ -33,6 +33,9 @@ BUFFER_ROWS = 2_000
 """Rows that may wait while Chroma is away; more are dropped and counted."""
 
 _SWEEP_BATCH = 500
+_REBUILD_FROM = 1_000
+_PAGE = 1_000
+_REBUILT = "-rebuilt"
 _SWEEP_SECONDS = 30.0
 _OPEN_SECONDS = 10.0
 
@@ -86,6 +89,7 @@ class ChromaIndex:
         self._writing = asyncio.Lock()
         self._flusher: asyncio.Task[None] | None = None
         self._next_sweep = 0.0
+        self._deleted: dict[str, int] = {}
         self.dropped = 0
         """Rows lost because Chroma was away too long."""
 
@@ -118,10 +122,25 @@ class ChromaIndex:
                     client = await self._in_thread(self._open_embedded)
                 self._client = client
                 found = await self._run(client.list_collections)
-                for collection in found:
+                for collection in await self._finish_rebuilds(client, found):
                     if collection.name.startswith(self._prefix):
                         self._collections[collection.name.removeprefix(self._prefix)] = collection
                 await self._collection(self._default_context, create=True)
+
+    async def _finish_rebuilds(self, client: Any, found: Sequence[Any]) -> list[Any]:
+        """Return the collections, after ending the rebuilds that a crash interrupted."""
+        names = {collection.name for collection in found}
+        sound: list[Any] = []
+        for collection in found:
+            original = collection.name.removesuffix(_REBUILT)
+            if original == collection.name:
+                sound.append(collection)
+            elif original in names:
+                await self._run(client.delete_collection, collection.name)
+            else:
+                await self._run(collection.modify, name=original)
+                sound.append(collection)
+        return sound
 
     def _open_embedded(self) -> Any:
         from cache_core.stores.chroma_directory import open_directory
@@ -159,6 +178,7 @@ class ChromaIndex:
         if now >= self._next_sweep or now < self._next_sweep - _SWEEP_SECONDS:
             self._next_sweep = now + _SWEEP_SECONDS
             await self.sweep(now)
+            await self._rebuild()
         elif self._breaker.state != "closed":
             await self._call(self._client.heartbeat, timeout=self._write_timeout)
 
@@ -179,6 +199,26 @@ class ChromaIndex:
                 await self.remove(context, found["ids"])
                 swept += len(found["ids"])
         return swept
+
+    async def _rebuild(self) -> None:
+        """Copy the embedded collections in which the deleted outnumber the live.
+
+        Chroma neither gives a deleted row's space back nor forgets it in the graph. Rows put
+        meanwhile wait in the buffer, where they are found.
+        """
+        if self._url is not None:
+            return
+        for context, deleted in list(self._deleted.items()):
+            old = self._collections[context]
+            live = int(await self._call(old.count, timeout=self._search_timeout))
+            if deleted <= max(live, _REBUILD_FROM):
+                continue
+            async with self._writing:
+                self._collections[context] = await self._call(
+                    rebuild, client=self._client, old=old, timeout=_OPEN_SECONDS
+                )
+            self._deleted[context] = 0
+            log.info("chroma: rebuilt an index of %d rows after %d deletions", live, deleted)
 
     async def search(self, context: str, vector: Vector, count: int) -> list[Neighbour]:
         """Return the nearest rows of *context*, those still in the buffer included."""
@@ -264,16 +304,32 @@ class ChromaIndex:
             timeout=self._write_timeout,
         )
 
-    async def remove(self, context: str, ids: Sequence[str]) -> None:
+    async def remove(self, context: str, ids: Sequence[str]) -> int:
         """Delete rows from the buffer and the collection."""
         async with self._writing:
             rows = self._buffer.get(context, {})
-            for identity in ids:
-                if rows.pop(identity, None) is not None:
-                    self._buffered -= 1
-            collection = await self._collection(context, create=False)
-            if collection is not None and ids:
-                await self._call(collection.delete, ids=list(ids), timeout=self._write_timeout)
+            removed = {identity for identity in ids if rows.pop(identity, None) is not None}
+            self._buffered -= len(removed)
+            stored = await self._stored(context, ids)
+            if stored:
+                collection = self._collections[context]
+                await self._call(collection.delete, ids=stored, timeout=self._write_timeout)
+                self._deleted[context] = self._deleted.get(context, 0) + len(stored)
+            return len(removed.union(stored))
+
+    async def present(self, context: str, ids: Sequence[str]) -> set[str]:
+        """Return those of *ids* that are in the buffer or in the collection."""
+        buffered = self._buffer.get(context, {}).keys() & set(ids)
+        return buffered.union(await self._stored(context, ids))
+
+    async def _stored(self, context: str, ids: Sequence[str]) -> list[str]:
+        collection = await self._collection(context, create=False)
+        if collection is None or not ids:
+            return []
+        found = await self._call(
+            collection.get, ids=list(ids), include=[], timeout=self._write_timeout
+        )
+        return list(found["ids"])
 
     async def contexts(self) -> Sequence[str]:
         """Return the contexts with a collection, or with rows that wait for one."""
@@ -329,6 +385,24 @@ class ChromaIndex:
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def rebuild(client: Any, old: Any) -> Any:
+    """Return a copy of a collection under the same name, without what was deleted in it."""
+    name = old.name
+    fresh = client.get_or_create_collection(
+        name + _REBUILT, configuration=_CONFIGURATION, embedding_function=None
+    )
+    offset = 0
+    while True:
+        page = old.get(limit=_PAGE, offset=offset, include=["embeddings", "metadatas"])
+        if not page["ids"]:
+            break
+        fresh.upsert(ids=page["ids"], embeddings=page["embeddings"], metadatas=page["metadatas"])
+        offset += len(page["ids"])
+    client.delete_collection(name)
+    fresh.modify(name=name)
+    return fresh
 
 
 async def _connect_server(url: str) -> Any:

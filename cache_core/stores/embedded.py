@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import sqlite3
-import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,6 +48,7 @@ _SWEEP_BATCH = 500
 """Rows removed at once: 500 take about 9 ms, and the file is locked for writers meanwhile."""
 
 _BUSY_SECONDS = 0.4
+_COUNT_SECONDS = 30.0
 
 
 class EmbeddedStore:
@@ -88,7 +89,8 @@ class EmbeddedStore:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="glasscache-sqlite")
         self._reading: sqlite3.Connection | None = None
         self._writing: sqlite3.Connection | None = None
-        self._lock = threading.Lock()
+        self._next_count = 0.0
+        self._damaged = False
 
     @property
     def breaker(self) -> Breaker:
@@ -105,9 +107,11 @@ class EmbeddedStore:
             await self._in_writer(self._connect)
 
     def _connect(self) -> None:
-        if self._reading is not None:
+        if self._reading is not None and not self._damaged:
             return
         try:
+            if self._damaged:
+                raise sqlite3.DatabaseError("a page is damaged")
             self._writing = self._connection()
             # A page that is damaged further down shows only when it is read.
             if self._writing.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)]:
@@ -115,13 +119,23 @@ class EmbeddedStore:
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError as error:
-            if self._writing is not None:
-                self._writing.close()
-            aside = self._set_aside()
-            log.error("embedded store: %s is corrupt (%s); set aside as %s, starting empty",
-                      self.path, error, aside.name)  # fmt: skip
-            self._writing = self._connection()
+            self._start_empty(error)
         self._reading = self._connection()
+
+    def _start_empty(self, error: sqlite3.DatabaseError) -> None:
+        for connection in (self._reading, self._writing):
+            if connection is not None:
+                connection.close()
+        self._reading = self._writing = None
+        aside = self._set_aside()
+        log.error(
+            "embedded store: %s is corrupt (%s); set aside as %s, starting empty",
+            self.path,
+            error,
+            aside.name,
+        )
+        self._writing = self._connection()
+        self._damaged = False
 
     def _connection(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -166,6 +180,10 @@ class EmbeddedStore:
                 f"(SELECT {keys} FROM {table} WHERE expires < ? LIMIT {_SWEEP_BATCH})",
                 (now,),
             )
+        if time.monotonic() < self._next_count:
+            return
+        # Counting reads the whole index.
+        self._next_count = time.monotonic() + _COUNT_SECONDS
         surplus = self._count("SELECT count(*) FROM entries") - self._max_entries
         if surplus > 0 or self._bytes() > self._max_bytes:
             self._execute(
@@ -343,13 +361,26 @@ class EmbeddedStore:
         return self._writing
 
     def _execute(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
-        return self._connected().execute(statement, values)
+        with self._noticing_damage():
+            return self._connected().execute(statement, values)
 
     def _select(self, statement: str, values: Sequence[object]) -> list[tuple[str, str]]:
         if self._reading is None:
             raise sqlite3.OperationalError("the embedded store is not open")
         # fetchall, always: an open cursor pins the write-ahead log, which then grows for ever.
-        return self._reading.execute(statement, values).fetchall()
+        with self._noticing_damage():
+            return self._reading.execute(statement, values).fetchall()
+
+    @contextlib.contextmanager
+    def _noticing_damage(self) -> Iterator[None]:
+        """Remember that the file is damaged: the next `tend` sets it aside."""
+        try:
+            yield
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError:
+            self._damaged = True
+            raise
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

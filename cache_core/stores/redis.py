@@ -160,8 +160,8 @@ class RedisStore:
             return list(await client.execute_command("MGET", *keys, NEVER_DECODE=True))
         slots: dict[int, list[str]] = {}
         for key in keys:
-            slots.setdefault(self.client.keyslot(key), []).append(key)
-        pipe = self.client.pipeline()
+            slots.setdefault(client.keyslot(key), []).append(key)
+        pipe = client.pipeline()
         for group in slots.values():
             pipe.execute_command("MGET", *group)
         found: dict[str, Any] = {}
@@ -197,7 +197,8 @@ class RedisStore:
             return 0
         pipe = self._pipeline()
         for key in keys:
-            pipe.unlink(key)
+            # Not pipe.unlink(): on a Cluster's pipeline that is a coroutine that nobody awaits.
+            pipe.execute_command("UNLINK", key)
         return sum(await self._execute(pipe))
 
     async def rows(self, key: str, newest: int | None = None) -> Mapping[str, str]:

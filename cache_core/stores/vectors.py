@@ -67,8 +67,12 @@ class VectorIndex(Protocol):
         """Store a row, found by `search` from now on; False if there are too many contexts."""
         ...
 
-    async def remove(self, context: str, ids: Sequence[str]) -> None:
-        """Remove rows; found no more when this returns."""
+    async def remove(self, context: str, ids: Sequence[str]) -> int:
+        """Remove rows; return how many there were. They are not found any more."""
+        ...
+
+    async def present(self, context: str, ids: Sequence[str]) -> set[str]:
+        """Return those of *ids* that have a row."""
         ...
 
     async def contexts(self) -> Sequence[str]:

@@ -71,7 +71,8 @@ class SemanticTier:
         store: Holds private vectors, private entries and generations.
         keys: Names of the entries.
         index: Holds shared entries.
-        embedder: Makes vectors.
+        embedder: Makes vectors for lookups, in a hurry.
+        patient: The same for puts and invalidations, which may wait longer.
         feed: Tells other processes of shared answers.
     """
 
@@ -83,12 +84,14 @@ class SemanticTier:
         keys: Keys,
         index: VectorIndex,
         embedder: Embedder,
+        patient: Embedder,
         feed: IndexFeed,
     ) -> None:
         self._store = store
         self._keys = keys
         self._index = index
         self._embedder = embedder
+        self._patient = patient
         self._feed = feed
         self._waiting: deque[tuple[Query, Entry, Scope, Tuning]] = deque(maxlen=_WAITING_PUTS)
         self._dead: dict[str, set[str]] = {}
@@ -249,7 +252,7 @@ class SemanticTier:
             return
         if not self._embedder.fits(query.text):
             return
-        vector = await self._embedder.embed(query.text)
+        vector = await self._patient.embed(query.text)
         digest = query.scope(scope)
         key = self._keys.entry("l2", query.tag, digest, query.context)
         part = replace(entry, scope=digest, message=query.text, rag_results=None)
@@ -305,7 +308,7 @@ class SemanticTier:
         if not self._embedder.ready or not self._embedder.fits(text):
             return []
         found = await self.similar_shared(text, tuning) if user is None else []
-        vector = await self._embedder.embed(text)
+        vector = await self._patient.embed(text)
         partitions = await self._store.rows(self._keys.own(PARTITIONS))
         wanted = [
             (key, *owner.partition(" ")[::2])
@@ -341,7 +344,7 @@ class SemanticTier:
         """Return the shared ones of `similar`."""
         if not self._embedder.ready or not self._embedder.fits(text):
             return []
-        vector = await self._embedder.embed(text)
+        vector = await self._patient.embed(text)
         found: list[Similar] = []
         for context in await self._index.contexts():
             found += await self._similar_in(text, vector, context, tuning)
@@ -377,10 +380,19 @@ class SemanticTier:
         for context, tags in by_context.items():
             await self._index.remove(context, tags)
 
-    async def forget_messages(self, tags: Sequence[str]) -> None:
-        """Remove the shared answers to messages, in every context."""
+    async def forget_messages(self, tags: Sequence[str]) -> int:
+        """Remove the shared answers to messages, in every context; return how many there were."""
+        removed = 0
         for context in await self._index.contexts():
-            await self._index.remove(context, tags)
+            removed += await self._index.remove(context, tags)
+        return removed
+
+    async def count_messages(self, tags: Sequence[str]) -> int:
+        """Return how many shared answers to messages there are, in all contexts."""
+        found = 0
+        for context in await self._index.contexts():
+            found += len(await self._index.present(context, tags))
+        return found
 
 
 def _miss(candidates: Sequence[_Candidate], tuning: Tuning) -> Miss:
