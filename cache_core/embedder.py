@@ -64,6 +64,11 @@ class Embedder(Protocol):
         """Whether the model is loaded."""
         ...
 
+    @property
+    def failed(self) -> bool:
+        """Whether the model could not be loaded, and never will be."""
+        ...
+
     def start(self) -> None:
         """Begin to load in the background; idempotent."""
         ...

@@ -94,6 +94,8 @@ class Housekeeper:
                     self._quietly(self._beat),
                 ]
                 due.append(self._quietly(lambda: self._invalidator.tend(self._tuning())))
+            if tick % _TICKS_PER_COUNT == 0:
+                due.append(self._quietly(self._keep_secret))
             await asyncio.gather(*due)
             if tick % _TICKS_PER_SECOND == 0:
                 self._instruments.report(self.state())
@@ -128,6 +130,14 @@ class Housekeeper:
                 "others. Leave what changes with every request out of context=; the key with the "
                 "most values is %r",
                 self._contexts.churning(),
+            )
+
+    async def _keep_secret(self) -> None:
+        if not await self._parts.secret.keep(self._parts.store):
+            log.limited(
+                "secret",
+                "the store lost the secret of the keys and another replica made a new one: "
+                "restart this one to share answers with it, or set CACHE_KEY for all",
             )
 
     async def _beat(self) -> None:

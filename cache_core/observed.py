@@ -48,6 +48,11 @@ class ObservedEmbedder:
         """Whether the model is loaded."""
         return self._inner.ready
 
+    @property
+    def failed(self) -> bool:
+        """Whether the model could not be loaded."""
+        return self._inner.failed
+
     def start(self) -> None:
         """Begin to load in the background."""
         self._inner.start()

@@ -33,12 +33,34 @@ if TYPE_CHECKING:  # it needs the `semantic` extra
 log = logging.getLogger("glasscache")
 
 
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """The secret of the key digests, and the record of it in the store, if that is where it is."""
+
+    text: str
+    record: Write | None
+
+    @property
+    def key(self) -> bytes:
+        """The key of the digests, 32 bytes."""
+        return hashlib.blake2b(self.text.encode(), digest_size=32).digest()
+
+    async def keep(self, store: KeyValueStore) -> bool:
+        """Write the record again if the store lost it; return whether all replicas have this one.
+
+        Raises:
+            BackendError: If the store is away.
+        """
+        return self.record is None or await store.write_new(self.record) == self.text
+
+
 @dataclass(slots=True)
 class Parts:
     """Everything a cache is made of.
 
     Attributes:
         store: The keyed store.
+        secret: Of the digests.
         keys: Digests and names.
         tiers: Those that are on.
         decisions: The decision log.
@@ -47,6 +69,7 @@ class Parts:
     """
 
     store: KeyValueStore
+    secret: Secret
     keys: Keys
     tiers: Mapping[Level, Tier]
     decisions: DecisionLog
@@ -119,17 +142,17 @@ def usable_directory(wanted: Path) -> Path:
         return instead
 
 
-async def find_secret(settings: Settings, store: KeyValueStore, namespace: str) -> bytes:
+async def find_secret(settings: Settings, store: KeyValueStore, namespace: str) -> Secret:
     """Return the secret of the key digests: `CACHE_KEY`, or the one that the store keeps.
 
     Raises:
         BackendError: If the store has to be asked and cannot answer.
     """
     if settings.key:
-        return hashlib.blake2b(settings.key.encode(), digest_size=32).digest()
+        return Secret(settings.key, None)
     name = f"{PREFIX}:{namespace}:{{secret}}"
     kept = await store.write_new(Write(name, secrets.token_hex(32), None))
-    return hashlib.blake2b(kept.encode(), digest_size=32).digest()
+    return Secret(kept, Write(name, kept, None))
 
 
 async def assemble(
@@ -153,7 +176,8 @@ async def assemble(
     Raises:
         BackendError: If the digests' secret cannot be had yet.
     """
-    keys = Keys(namespace, await find_secret(settings, store, namespace))
+    secret = await find_secret(settings, store, namespace)
+    keys = Keys(namespace, secret.key)
     tiers: dict[Level, Tier] = {}
     if "l1" in settings.tiers:
         tiers["l1"] = KeyedTier("l1", "response", ("intent", "cost_usd"), True, store, keys)
@@ -162,7 +186,7 @@ async def assemble(
     if "l4" in settings.tiers:
         tiers["l4"] = KeyedTier("l4", "rag_results", (), False, store, keys)
     decisions = DecisionLog(store, keys.own("decisions"), settings.decisions)
-    parts = Parts(store, keys, tiers, decisions)
+    parts = Parts(store, secret, keys, tiers, decisions)
     if "l2" not in settings.tiers:
         return parts
     lacking = _lacking(embedder)

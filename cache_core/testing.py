@@ -30,6 +30,7 @@ class HashEmbedder:
         self._model = model
         self._window = window
         self.ready = True
+        self.failed = False
         self.calls: list[str] = []
         """Every text that was embedded, in order."""
         self.failure: Exception | None = None

@@ -70,8 +70,9 @@ class ChromaIndex:
         breaker_failures: int = 5,
         breaker_probe: float = 0.25,
     ) -> None:
-        identity = hashlib.blake2b(model.encode(), digest_size=6).hexdigest()
-        self._prefix = f"gc1-{namespace}-{identity}-"
+        identity = hashlib.blake2b(f"{namespace}\0{model}".encode(), digest_size=8).hexdigest()
+        # The readable part is for people; Chroma takes no two dots in a row.
+        self._prefix = f"gc1-{namespace.replace('.', '_')}-{identity}-"
         self._default_context = default_context
         self._directory = directory
         self._url = url

@@ -48,11 +48,13 @@ class Coalescer(Generic[Request, Result]):
         return future
 
     async def close(self) -> None:
-        """Wait for what is in flight; fail what still waits."""
+        """Fail what is in flight and what still waits."""
         task = self._task
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            # A task that is cancelled before its first step never reaches its own clean-up.
+            self._abandon()
 
     def _start(self) -> None:
         self._task = None
@@ -66,13 +68,16 @@ class Coalescer(Generic[Request, Result]):
         try:
             await self._run_batch()
         except BaseException:
-            self._task = None
-            for _, future, _ in self._waiting:
-                if not future.done():
-                    future.set_exception(BackendError("backend_error", "Closed"))
-            self._waiting.clear()
+            self._abandon()
             raise
         self._start()
+
+    def _abandon(self) -> None:
+        self._task = None
+        for _, future, _ in self._waiting:
+            if not future.done():
+                future.set_exception(BackendError("backend_error", "Closed"))
+        self._waiting.clear()
 
     async def _run_batch(self) -> None:
         batch: list[tuple[Request, asyncio.Future[Result]]] = []

@@ -189,7 +189,7 @@ class EmbeddedStore:
             self._execute(
                 "DELETE FROM entries WHERE key IN "
                 "(SELECT key FROM entries WHERE expires IS NOT NULL ORDER BY put LIMIT ?)",
-                (max(surplus, _SWEEP_BATCH),),
+                (surplus if surplus > 0 else _SWEEP_BATCH,),
             )
 
     def _count(self, statement: str) -> int:
@@ -256,8 +256,11 @@ class EmbeddedStore:
         marks = [(key,) for key in keys]
         with self._transaction():
             values = self._connected().executemany("DELETE FROM entries WHERE key = ?", marks)
-            hashes = self._connected().executemany("DELETE FROM rows WHERE key = ?", marks)
-            return values.rowcount + hashes.rowcount
+            # A hash counts once, however many rows it has.
+            hashes = sum(
+                self._execute("DELETE FROM rows WHERE key = ?", mark).rowcount > 0 for mark in marks
+            )
+            return values.rowcount + hashes
 
     async def rows(self, key: str, newest: int | None = None) -> Mapping[str, str]:
         """Return the rows of a hash, newest last."""

@@ -29,6 +29,9 @@ _KEPT_SECONDS = 10 * 365 * 86_400.0
 _TRIM_SLACK = 1.25
 """A hash is trimmed when it is this much over its limit: trimming reads it whole."""
 
+_RAW: dict[str, Any] = {"NEVER_DECODE": True}
+"""With a pool of decode_responses=True one undecodable value would fail everybody's reads."""
+
 
 def connect(url: str, *, timeout: float, connections: int = 64) -> redis.Redis:
     """Return a client that fails fast.
@@ -146,6 +149,8 @@ class RedisStore:
 
     async def _read_batch(self, requests: Sequence[Sequence[str]]) -> list[Sequence[str | None]]:
         unique = list(dict.fromkeys(key for keys in requests for key in keys))
+        if not unique:
+            return [[] for _ in requests]
         with self._breaker:
             async with asyncio.timeout(self._read_timeout):
                 raw = await self._mget(unique)
@@ -155,15 +160,13 @@ class RedisStore:
     async def _mget(self, keys: list[str]) -> list[Any]:
         client: Any = self.client
         if not isinstance(client, RedisCluster):
-            # NEVER_DECODE: with a pool of decode_responses=True one undecodable value would fail
-            # the reads of everybody in the batch.
-            return list(await client.execute_command("MGET", *keys, NEVER_DECODE=True))
+            return list(await client.execute_command("MGET", *keys, **_RAW))
         slots: dict[int, list[str]] = {}
         for key in keys:
             slots.setdefault(client.keyslot(key), []).append(key)
         pipe = client.pipeline()
         for group in slots.values():
-            pipe.execute_command("MGET", *group)
+            pipe.execute_command("MGET", *group, **_RAW)
         found: dict[str, Any] = {}
         for group, values in zip(slots.values(), await pipe.execute(), strict=True):
             found.update(zip(group, values, strict=True))
@@ -187,7 +190,7 @@ class RedisStore:
                 pipe.set(write.key, write.value, px=_millis(write.ttl), nx=True)
                 if write.ttl is not None:
                     pipe.pexpire(write.key, _millis(write.ttl) or 1)
-                pipe.get(write.key)
+                pipe.execute_command("GET", write.key, **_RAW)
                 results = await pipe.execute()
         return _text(results[-1]) or write.value
 
@@ -212,6 +215,7 @@ class RedisStore:
     async def put_rows(self, writes: Sequence[RowWrite]) -> None:
         """Set fields of hashes, each stamped with the time so that the oldest can be dropped."""
         stamp = f"{self.now():017.6f} "
+        writes = [write for write in writes if write.rows]
         pipe = self._pipeline()
         for write in writes:
             pipe.hset(
@@ -272,7 +276,7 @@ class RedisStore:
         if target and isinstance(self.client, RedisCluster):
             node = self.client.get_default_node()
             return await self.client.execute_command(*args, target_nodes=node)
-        return await self.client.execute_command(*args)
+        return await self.client.execute_command(*args, **_RAW)
 
 
 def _millis(seconds: float | None) -> int | None:

@@ -105,6 +105,8 @@ class SemanticTier:
         if query.history:
             return Miss("has_history")
         if not self._embedder.ready:
+            if self._embedder.failed:
+                raise BackendError("backend_error", "ModelUnavailable")
             return Miss("warming")
         if not self._embedder.fits(query.text):
             return Miss("truncated")
@@ -305,7 +307,7 @@ class SemanticTier:
         Raises:
             BackendError: If the store, the index or the embedder failed.
         """
-        if not self._embedder.ready or not self._embedder.fits(text):
+        if not self._serves(text):
             return []
         found = await self.similar_shared(text, tuning) if user is None else []
         vector = await self._patient.embed(text)
@@ -340,9 +342,17 @@ class SemanticTier:
             return False
         return veto(text, stored or "", tuning.guards) is not None
 
+    def _serves(self, text: str) -> bool:
+        """Whether L2 serves *text* at all; raises `BackendError` while that cannot be known."""
+        if self._embedder.failed:
+            return False
+        if not self._embedder.ready:
+            raise BackendError("backend_error", "ModelLoading")
+        return self._embedder.fits(text)
+
     async def similar_shared(self, text: str, tuning: Tuning) -> list[Similar]:
         """Return the shared ones of `similar`."""
-        if not self._embedder.ready or not self._embedder.fits(text):
+        if not self._serves(text):
             return []
         vector = await self._patient.embed(text)
         found: list[Similar] = []
