@@ -108,6 +108,7 @@ class SentenceTransformerEncoder:
                 "pip install 'glasscache[semantic]', or switch L2 off with CACHE_TIERS=l1,l3,l4"
             )
             raise ConfigurationError(msg)
+        import torch
         from sentence_transformers import SentenceTransformer
         from tokenizers import Tokenizer
 
@@ -121,6 +122,8 @@ class SentenceTransformerEncoder:
                 "download from here (EMBEDDING_MODEL)"
             )
             raise ConfigurationError(msg) from error
+        # One of torch's threads: with the helpers, which spin, busy cores make 12 ms 500.
+        torch.set_num_threads(1)
         self._tokens = self._model.max_seq_length or 512
         # A copy of its own: the model's changes its padding while the worker uses it.
         self._counter = Tokenizer.from_str(self._model.tokenizer.backend_tokenizer.to_str())

@@ -160,10 +160,14 @@ class Engine:
 
     async def _run_on(self, store: KeyValueStore) -> None:
         parts = await assemble(
-            self.settings, self.namespace, store, self.instruments, self.replica, self._embedder
+            self.settings,
+            self.namespace,
+            store,
+            self.instruments,
+            self.replica,
+            lambda: self.tuning.embedding_usd,
+            self._embedder,
         )
-        if parts.semantic is not None:
-            parts.semantic.embedder.price = lambda: self.tuning.embedding_usd
         invalidator = Invalidator(parts)
         housekeeper = Housekeeper(
             parts,

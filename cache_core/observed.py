@@ -19,9 +19,6 @@ class ObservedEmbedder:
         instruments: Told of every embedding.
         breaker: Of the embedder.
         budget: Seconds for one embedding.
-
-    Attributes:
-        breaker: The given one.
         price: Returns what one embedding costs, in USD.
     """
 
@@ -31,12 +28,13 @@ class ObservedEmbedder:
         instruments: Instruments,
         breaker: Breaker,
         budget: float,
+        price: Callable[[], float],
     ) -> None:
         self._inner = inner
         self._instruments = instruments
         self._budget = budget
+        self._price = price
         self.breaker = breaker
-        self.price: Callable[[], float] = lambda: 0.0
 
     @property
     def model(self) -> str:
@@ -73,7 +71,7 @@ class ObservedEmbedder:
         with self._instruments.operation("embed") as call, self.breaker:
             async with asyncio.timeout(self._budget):
                 vector = await self._inner.embed(text)
-            call.spent_usd = self.price()
+            call.spent_usd = self._price()
             return vector
 
 

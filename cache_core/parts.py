@@ -8,7 +8,7 @@ import importlib.util
 import logging
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,6 +161,7 @@ async def assemble(
     store: KeyValueStore,
     instruments: Instruments,
     replica: str,
+    embedding_price: Callable[[], float],
     embedder: Embedder | None = None,
 ) -> Parts:
     """Return the open parts of a cache.
@@ -171,6 +172,7 @@ async def assemble(
         store: Open, or trying to be.
         instruments: Told of embeddings and searches.
         replica: Name of this process.
+        embedding_price: Returns what one embedding costs, in USD.
         embedder: Instead of the one that the settings name.
 
     Raises:
@@ -202,7 +204,7 @@ async def assemble(
 
     directory = None if settings.chroma_url else _index_directory(settings, store)
     parts.semantic = await assemble_semantic(
-        settings, keys, store, directory, instruments, replica, embedder
+        settings, keys, store, directory, instruments, replica, embedding_price, embedder
     )
     parts.tiers = {**tiers, "l2": parts.semantic.tier}
     return parts

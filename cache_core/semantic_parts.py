@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ async def assemble_semantic(
     directory: Path | None,
     instruments: Instruments,
     replica: str,
+    embedding_price: Callable[[], float],
     embedder: Embedder | None,
 ) -> SemanticParts:
     """Return the open parts of L2; the model goes on loading.
@@ -61,14 +63,17 @@ async def assemble_semantic(
         directory: Of the embedded index; `None` to use the server that the settings name.
         instruments: Told of embeddings and searches.
         replica: Name of this process.
+        embedding_price: Returns what one embedding costs, in USD.
         embedder: Instead of the one that the settings name.
     """
     model = embedder or shared_embedder(settings.embedding_model)
     breaker = Breaker(
         "embedder", failures=settings.breaker_failures, probe_seconds=settings.breaker_probe
     )
-    observed = ObservedEmbedder(model, instruments, breaker, settings.embedding_budget)
-    patient = ObservedEmbedder(model, instruments, breaker, settings.put_budget)
+    observed, patient = (
+        ObservedEmbedder(model, instruments, breaker, budget, embedding_price)
+        for budget in (settings.embedding_budget, settings.put_budget)
+    )
     observed.start()
     # Importing Chroma takes most of a second: not on the event loop.
     module = await asyncio.to_thread(importlib.import_module, "cache_core.stores.chroma")

@@ -37,7 +37,7 @@ _HEADLESS_SPEED = 50.0
 _FRAME_SECONDS = 0.25
 _STORE_SECONDS = 5.0
 _IN_FLIGHT = 256
-_SMALLEST = (80, 24)
+_WIDEST, _PRINTED_HEIGHT = 110, 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +359,7 @@ async def _run_live(
     async def draw(screen: Live) -> None:
         while True:
             # In the loop's own thread: nothing that is counted may change while it is drawn.
-            screen.update(board.render(*_size()), refresh=True)
+            screen.update(board.render(out.width, out.height), refresh=True)
             await asyncio.sleep(_FRAME_SECONDS)
 
     with (
@@ -402,10 +402,6 @@ def _warnings_to(board: Board) -> Iterator[None]:
         root.handlers = before
 
 
-def _size() -> tuple[int, int]:
-    return max(_SMALLEST[0], out.width), max(_SMALLEST[1], out.height)
-
-
 async def _run_headless(
     traffic: Traffic, serve: Callable[[Request], Any], options: Options, stop: asyncio.Event
 ) -> None:
@@ -442,8 +438,8 @@ def _finish(
     if options.as_json:
         print_json(_report(options, cache, score, places, seconds, note))
         return
-    width, height = min(120, _size()[0]), 30
-    out.print(board.render(width, height), width=width)
+    width = min(_WIDEST, out.width) if out.is_terminal else _WIDEST
+    out.print(board.render(width, _PRINTED_HEIGHT), width=width)
     kept = f"data kept in {options.directory}" if options.directory else "temporary data removed"
     out.print(f"{score.requests:,} requests in {seconds:.0f} s; {kept}.", highlight=False)
     if note:

@@ -347,6 +347,7 @@ def settings(as_document: AsJson = False) -> None:
     except ConfigurationError as error:
         fail(str(error))
     values = {name: _shown(name, value) for name, value in found.model_dump(mode="json").items()}
+    values["tiers"] = ",".join(sorted(found.tiers))
     tuned = cache.tuning.model_dump(mode="json")
     if as_document:
         print_json({"settings": values, "tuning": tuned})
@@ -355,7 +356,8 @@ def settings(as_document: AsJson = False) -> None:
     for name in ("environment", "value", "what it is"):
         table.add_column(name)
     for name, field in Settings.model_fields.items():
-        table.add_row(_variable(name), str(values[name]), field.description or "")
+        value = "" if values[name] is None else str(values[name])
+        table.add_row(_variable(name), value, field.description or "")
     out.print(table)
     table = Table("tuning", "value", title="Tuning", title_justify="left")
     for name, value in tuned.items():

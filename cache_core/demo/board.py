@@ -23,7 +23,7 @@ from cache_core.demo.agent import STEPS, Score, Served, quantile
 from cache_core.instrumentation import CacheCall, CacheState, Operation, Scope
 from cache_core.models import LEVELS, OUTCOMES, Level
 
-_NAMES: dict[Level, str] = {"l1": "exact", "l2": "semantic", "l3": "intent", "l4": "documents"}
+_NAMES: dict[Level, str] = {"l1": "exact", "l2": "semantic", "l3": "intent", "l4": "rag"}
 _COLOURS = {"hit": "green", "partial": "cyan", "miss": "bright_black", "error": "red",
             "bypass": "magenta"}  # fmt: skip
 _EDGE = "bright_black"
@@ -31,14 +31,16 @@ _ROWS_KEPT = 40
 _CALLS_KEPT = 2_048
 _RATE_SECONDS = 10.0
 _WHY_WIDTH = 30
+_WIDE = 100
+"""Columns that everything needs; on less, what matters least is left out."""
 _NOTE_SECONDS = 10.0
 _MIDDLE_HEIGHT = 9
-_LEFT_SHARE, _RIGHT_SHARE = 52, 48
+_LEFT_SHARE, _RIGHT_SHARE = 53, 47
 
 _WEB_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
 _WHY = {
-    "cold": "nothing like it was asked before",
+    "cold": "nothing like it asked before",
     "expired": "known, but older than its TTL",
     "invalidated": "known, but invalidated since",
     "other_scope": "another user's answer: private",
@@ -193,10 +195,11 @@ class Board:
 
     def render(self, width: int, height: int) -> Group:
         """Return the board for a screen of that size."""
-        heading, sharing = self._heading(), self._sharing(width)
+        wide = width >= _WIDE
+        heading, sharing = self._heading(), self._sharing(wide=wide)
         panels = [
             Panel(heading, box=box.ROUNDED, border_style=_EDGE, padding=(0, 1)),
-            self._middle(),
+            self._middle(wide=wide),
         ]
         footer = Panel(
             sharing, title=_title("Sharing"), title_align="left", box=box.ROUNDED,
@@ -205,7 +208,7 @@ class Board:
         measure = Console(width=width, file=io.StringIO())
         taken = sum(len(measure.render_lines(part)) for part in (*panels, footer))
         rows = max(1, height - taken - 3)
-        return Group(*panels, self._lookups(rows), footer)
+        return Group(*panels, self._lookups(rows, wide=wide), footer)
 
     # ------------------------------------------------------------------------------ parts
 
@@ -232,51 +235,51 @@ class Board:
             text.append(shown if works else f"{shown} down").append("  ")
         return text.append(_duration(time.monotonic() - self._started), _EDGE)
 
-    def _middle(self) -> RenderableType:
+    def _middle(self, *, wide: bool) -> RenderableType:
         grid = Table.grid(expand=True, padding=0)
         grid.add_column(ratio=_LEFT_SHARE)
         grid.add_column(ratio=_RIGHT_SHARE)
         grid.add_row(
-            _panel("Tiers", self._tiers(), height=_MIDDLE_HEIGHT),
-            _panel("What it is worth", self._worth(), height=_MIDDLE_HEIGHT),
+            _panel("Tiers", self._tiers(wide=wide), height=_MIDDLE_HEIGHT),
+            _panel("What it is worth", self._worth(wide=wide), height=_MIDDLE_HEIGHT),
         )
         return grid
 
-    def _tiers(self) -> RenderableType:
+    def _tiers(self, *, wide: bool) -> RenderableType:
         stats = self._cache.metrics
-        table = _table()
-        table.add_column("tier")
-        for name in ("hits", "misses", "errors"):
-            table.add_column(name, justify="right")
-        table.add_column("hit rate", justify="right")
-        table.add_column("p50", justify="right")
+        table = _table(expand=True)
+        table.add_column("tier", no_wrap=True)
+        for name in ("hits", "misses", "errors", "hit rate", "p50")[: 5 if wide else 3]:
+            table.add_column(name, justify="right", no_wrap=True)
         for level in LEVELS:
-            name = Text.assemble((level.upper(), "bold"), f" {_NAMES[level]}")
-            if level not in self._cache.settings.tiers:
-                table.add_row(name, *[Text("off", _EDGE)] * 5)
-                continue
-            hits, misses, errors = stats.hits[level], stats.misses[level], stats.errors[level]
-            table.add_row(
-                name,
-                Text(f"{hits:,}", "green" if hits else _EDGE),
-                f"{misses:,}",
-                Text(f"{errors:,}", "red" if errors else _EDGE),
-                _percent(hits, hits + misses),
-                _milliseconds(self._watch.seconds(level)),
-            )
+            title = Text.assemble((level.upper(), "bold"), f" {_NAMES[level]}")
+            table.add_row(title, *self._tier(level)[: 5 if wide else 3])
         outcomes = Text("lookups: ", _EDGE)
         for name in OUTCOMES:
             if count := stats.outcomes[name]:
                 outcomes.append(f"{count:,} ", f"bold {_COLOURS[name]}").append(f"{name}  ")
         return Group(table, "", outcomes)
 
-    def _worth(self) -> RenderableType:
+    def _tier(self, level: Level) -> list[Text]:
+        if level not in self._cache.settings.tiers:
+            return [Text("off", _EDGE)] * 5
+        stats = self._cache.metrics
+        hits, misses, errors = stats.hits[level], stats.misses[level], stats.errors[level]
+        return [
+            Text(f"{hits:,}", "green" if hits else _EDGE),
+            Text(f"{misses:,}"),
+            Text(f"{errors:,}", "red" if errors else _EDGE),
+            _percent(hits, hits + misses),
+            _milliseconds(self._watch.seconds(level)),
+        ]
+
+    def _worth(self, *, wide: bool) -> RenderableType:
         stats, score = self._cache.metrics, self._score
         table = Table.grid(padding=(0, 2))
-        table.add_column(style=_EDGE, no_wrap=True)
+        table.add_column(style=_EDGE, no_wrap=True, min_width=8)
         table.add_column(no_wrap=True)
         objective = self._cache.tuning.hit_rate_objective
-        table.add_row("hit rate", _bar(stats.hit_rate, objective))
+        table.add_row("hit rate", _bar(stats.hit_rate, objective, 16 if wide else 8))
         table.add_row(
             "lookups",
             Text.assemble(
@@ -300,45 +303,34 @@ class Board:
             ),
         )
         table.add_row("wrong", _good_if_zero(score.wrong, f"of {stats.outcomes['hit']:,} hits"))
-        table.add_row("leaked", _good_if_zero(score.leaks, "private answers to another user"))
+        table.add_row("leaked", _good_if_zero(score.leaks, "private answers to other users"))
         return table
 
-    def _lookups(self, rows: int) -> Panel:
-        table = _table(expand=True, gap=1)
-        for name, style in (("time", _EDGE), ("user", "")):
-            table.add_column(name, style=style, no_wrap=True)
+    def _lookups(self, rows: int, *, wide: bool) -> Panel:
+        table = _table(expand=True)
+        if wide:
+            table.add_column("time", style=_EDGE, no_wrap=True, width=8)
+        table.add_column("user", no_wrap=True, width=6)
         table.add_column("message", no_wrap=True, overflow="ellipsis", ratio=1)
         table.add_column("outcome", no_wrap=True, min_width=13)
-        table.add_column("alike", justify="right", no_wrap=True, min_width=5)
-        table.add_column("age", justify="right", no_wrap=True, min_width=6)
+        table.add_column("sim.", justify="right", no_wrap=True, min_width=5)
+        if wide:
+            table.add_column("age", justify="right", no_wrap=True, min_width=6)
         table.add_column("why", no_wrap=True, width=_WHY_WIDTH, overflow="ellipsis")
         for row in list(self._rows)[-rows:]:
-            colour = _COLOURS[row.outcome]
-            table.add_row(
-                time.strftime("%H:%M:%S", time.localtime(row.at)),
-                row.user,
-                row.message,
-                Text(f"WRONG {row.tiers}", "bold white on red")
-                if row.wrong
-                else Text(f"{row.outcome} {row.tiers}", colour),
-                "" if row.similarity is None else f"{row.similarity:.3f}",
-                "" if row.age is None else _duration_short(row.age),
-                Text(row.why, "" if row.outcome in {"hit", "partial"} else _EDGE),
-            )
+            table.add_row(*_cells(row, wide=wide))
         panel = _panel("Last lookups", table, height=rows + 3)
         if time.monotonic() - self._noted < _NOTE_SECONDS:
             panel.subtitle = Text(f" {self._note} ", "yellow", no_wrap=True, overflow="ellipsis")
         return panel
 
-    def _sharing(self, width: int) -> RenderableType:
+    def _sharing(self, *, wide: bool) -> RenderableType:
         sharing = self._cache.get_metrics()["sharing"]
         shared: list[str] = sharing["shared_intents"]
-        line = Text()
+        line = Text(no_wrap=not wide, overflow="ellipsis")
         if sharing["mode"] == "intents":
-            line.append(f"{len(shared)} intents shared by all users ", "green")
-            line.append(", ".join(shared))
-            line.append("   private to their user ", "yellow")
-            line.append(", ".join(sorted(self._private)))
+            line.append("shared by all ", "green").append(", ".join(shared))
+            line.append("   private ", "yellow").append(", ".join(sorted(self._private)))
         else:
             line.append("Nothing is shared: ", "yellow")
             line.append("every answer is private to the user who asked, which is the default.")
@@ -353,8 +345,8 @@ class Board:
         counted = ", ".join(f"{name} {count}" for name, count in private.items())
         if len(private) == len(by_intent):
             return Text.assemble(
-                (f"{sum(private.values())} lookups met another user's private answer ", "yellow"),
-                f"to the very same words ({counted}). It names that user: right not to share it.",
+                ("other users' private answers met ", "yellow"),
+                f"{sum(private.values())} ({counted}): not served, each names its user",
             )
         text = Text.assemble((advice, "yellow"))
         if private:
@@ -408,6 +400,22 @@ def _why_not(call: CacheCall | None, reasons: tuple[str, ...]) -> str:
 # ---------------------------------------------------------------------------------- looks
 
 
+def _cells(row: Row, *, wide: bool) -> list[str | Text]:
+    colour = _COLOURS[row.outcome]
+    outcome = Text(f"{row.outcome} {row.tiers}", colour)
+    cells: list[str | Text] = [
+        row.user,
+        row.message,
+        Text(f"WRONG {row.tiers}", "bold white on red") if row.wrong else outcome,
+        "" if row.similarity is None else f"{row.similarity:.3f}",
+        Text(row.why, "" if row.outcome in {"hit", "partial"} else _EDGE),
+    ]
+    if wide:
+        cells.insert(0, time.strftime("%H:%M:%S", time.localtime(row.at)))
+        cells.insert(-1, "" if row.age is None else _duration_short(row.age))
+    return cells
+
+
 def _title(text: str) -> Text:
     return Text(f" {text} ", "bold")
 
@@ -419,17 +427,15 @@ def _panel(title: str, content: RenderableType, height: int) -> Panel:
     )  # fmt: skip
 
 
-def _table(*, expand: bool = False, gap: int = 2) -> Table:
-    return Table(
-        box=None, expand=expand, padding=(0, gap, 0, 0), pad_edge=False, header_style=_EDGE
-    )
+def _table(*, expand: bool) -> Table:
+    return Table(box=None, expand=expand, padding=(0, 1, 0, 0), pad_edge=False, header_style=_EDGE)
 
 
 def _percent(part: float, whole: float) -> Text:
     return Text(f"{100 * part / whole:.1f} %") if whole else Text("-", _EDGE)
 
 
-def _bar(share: float, objective: float, width: int = 20) -> Text:
+def _bar(share: float, objective: float, width: int) -> Text:
     """Return a bar with a mark where it should reach."""
     filled, mark = round(share * width), min(width - 1, math.floor(objective * width))
     colour = "green" if share >= objective else "yellow"
@@ -444,7 +450,9 @@ def _bar(share: float, objective: float, width: int = 20) -> Text:
 
 
 def _good_if_zero(count: int, what: str) -> Text:
-    return Text.assemble((f"{count:,}", "bold red" if count else "bold green"), (f"  {what}", _EDGE))
+    return Text.assemble(
+        (f"{count:,}", "bold red" if count else "bold green"), (f"  {what}", _EDGE)
+    )
 
 
 def _milliseconds(seconds: float | None) -> Text:

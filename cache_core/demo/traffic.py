@@ -1,7 +1,8 @@
 """The demo's customers: who asks what, and how, in an order that a seed decides.
 
 Few customers, few questions and few ways to ask them make most of the traffic (Zipf), and what is
-typed differs a little even so. Every request carries what the right answer is, so that whoever serves it can be checked.
+typed differs a little even so. Every request carries what the right answer is, so that whoever
+serves it can be checked.
 """
 
 from __future__ import annotations
@@ -27,7 +28,28 @@ _ASKED_MOST = (
     "returns.window", "payment.methods", "returns.refund_time", "membership.cost",
     "products.gale5_range", "my_account.points", "order_status.refund",
 )  # fmt: skip
-_NAMES = ["ada", "bea", "cleo", "dora", "enzo", "finn", "gwen", "hugo", "iris", "jude", "kaya", "liam", "mira", "nils", "olga", "piet", "rosa", "sven", "tara", "yuri"]
+_NAMES = [
+    "ada",
+    "bea",
+    "cleo",
+    "dora",
+    "enzo",
+    "finn",
+    "gwen",
+    "hugo",
+    "iris",
+    "jude",
+    "kaya",
+    "liam",
+    "mira",
+    "nils",
+    "olga",
+    "piet",
+    "rosa",
+    "sven",
+    "tara",
+    "yuri",
+]
 _INITIALS = "bdfgklmprs"
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday")
 _MONTHS = ("March", "April", "May", "June")

@@ -141,11 +141,15 @@ class EmbeddedStore:
         connection = sqlite3.connect(
             self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
-        connection.executescript(
-            "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA mmap_size=268435456;"
-            "PRAGMA journal_size_limit=16777216;" + _SCHEMA
-        )
-        self.path.chmod(0o600)
+        try:
+            connection.executescript(
+                "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA mmap_size=268435456;"
+                "PRAGMA journal_size_limit=16777216;" + _SCHEMA
+            )
+            self.path.chmod(0o600)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _set_aside(self) -> Path:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +27,8 @@ from cache_core.stores.vectors import Row, VectorIndex
 from cache_core.tiers.keyed import KEPT
 from cache_core.tuning import MAX_TTL, Tuning
 
+log = logging.getLogger("glasscache")
+
 PRIVATE_VECTORS = 64
 """Questions remembered per user and context; the newest."""
 
@@ -34,6 +38,9 @@ NEIGHBOURS = 5
 _MOST_NEIGHBOURS = 1_280
 _WORTH_JUDGING = 0.5
 """Below this similarity nobody would set a threshold."""
+
+_QUANTISED = 0.001
+"""By what a private similarity may be too low: its vector is kept in 8 bits a value."""
 
 _WAITING_PUTS = 1_000
 _CHUNK = 64
@@ -147,17 +154,14 @@ class SemanticTier:
             if isinstance(rows, BackendError):
                 failure = failure or rows
                 rows = {}
-            candidates = sorted(
-                [*shared, *self._private(query, vector, rows)],
-                key=lambda near: (-near.similarity, near.scope == "shared"),
-            )
-            await self._judge(query, tuning, candidates[: count + NEIGHBOURS])
-            all_dead = len(shared) == count and all(near.dead for near in shared)
-            if not all_dead or count >= _MOST_NEIGHBOURS:
+            private = self._private(query, vector, rows)[:count]
+            candidates = sorted([*shared, *private], key=_rank)
+            await self._judge(query, tuning, candidates)
+            floor = min(_WORTH_JUDGING, tuning.semantic_threshold)
+            if count >= _MOST_NEIGHBOURS:
                 break
-            if shared[-1].similarity < min(_WORTH_JUDGING, tuning.semantic_threshold):
+            if not (_hides(shared, count, floor) or _hides(private, count, floor)):
                 break
-            # Dead rows must not hide the live ones behind them.
             count *= 4
         hit = self._best(candidates, tuning)
         if hit is not None:
@@ -182,7 +186,7 @@ class SemanticTier:
         if query.user is None or not rows:
             return []
         user = query.user
-        near = nearest(rows, vector)[:NEIGHBOURS]
+        near = nearest(rows, vector)
         return [
             _Candidate(
                 tag, similarity, "user", self._keys.entry("l2", tag, user, query.context), None
@@ -208,14 +212,15 @@ class SemanticTier:
             if near.scope == "user":
                 near.text = next(private, None)
                 if near.text is None:
-                    near.dead = "expired"
+                    near.dead, near.gone = "expired", True
                     continue
             try:
                 near.entry = envelope.decode(near.text or "", near.key, query.readable)
             except envelope.CorruptError:
                 near.dead = "corrupt"
+                await self._discard(query, near)
             except envelope.ForeignError:
-                await self._index.remove(query.context, [near.tag])
+                await self._discard(query, near)
                 raise BackendError("isolation") from None
             else:
                 entry = near.entry
@@ -224,15 +229,26 @@ class SemanticTier:
                 ttl = tuning.l2_ttl if entry.ttl is None else entry.ttl
                 near.gone = envelope.age(entry, now) > KEPT * ttl
                 near.guard = veto(query.text, entry.message or "", tuning.guards) or ""
+                if entry.response is None:
+                    near.dead = "corrupt"
             if near.scope == "shared" and near.dead in {"invalidated", "corrupt"}:
                 self._dead.setdefault(query.context, set()).add(near.tag)
+
+    async def _discard(self, query: Query, near: _Candidate) -> None:
+        """Delete what must not stay where it was found."""
+        log.warning("l2: an entry could not be read and was deleted")
+        with contextlib.suppress(BackendError):
+            if near.scope == "user":
+                await self._store.delete([near.key])
+            else:
+                await self._index.remove(query.context, [near.tag])
 
     def _best(self, candidates: Sequence[_Candidate], tuning: Tuning) -> Hit | None:
         now = self._store.now()
         for near in candidates:
             if near.similarity < tuning.semantic_threshold:
-                return None
-            if near.entry is None or near.dead or near.guard or near.entry.response is None:
+                continue
+            if near.entry is None or near.dead or near.guard:
                 continue
             return Hit(
                 near.entry,
@@ -405,12 +421,24 @@ class SemanticTier:
         return found
 
 
+def _rank(near: _Candidate) -> float:
+    """Return where a candidate stands, the least first: a user's own before the like shared."""
+    return -near.similarity - (_QUANTISED if near.scope == "user" else 0.0)
+
+
+def _hides(found: Sequence[_Candidate], count: int, floor: float) -> bool:
+    """Whether live rows may be behind these: dead ones only, as many as asked for, all similar."""
+    return (
+        len(found) == count and all(near.dead for near in found) and found[-1].similarity >= floor
+    )
+
+
 def _miss(candidates: Sequence[_Candidate], tuning: Tuning) -> Miss:
     """Return why none of *candidates*, nearest first, was served."""
     # What may be swept at any time counts as swept, so that a miss has one reason.
     candidates = [near for near in candidates if not near.gone]
     live = [near for near in candidates if not near.dead]
-    similarity = live[0].similarity if live else None
+    similarity = max((near.similarity for near in live), default=None)
     unvetoed = next((near.similarity for near in live if not near.guard), None)
     above = [near for near in candidates if near.similarity >= tuning.semantic_threshold]
     vetoed = next((near.guard for near in above if near.guard and not near.dead), "")
