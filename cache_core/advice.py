@@ -40,8 +40,10 @@ def _advice(missed: int, answerable: int, intents: list[str]) -> str:
             "give answers an intent and name those that are the same for everybody in "
             "shared_intents=[...] or CACHE_SHARED_INTENTS."
         )
-    named = ",".join(intents[:5])
+    most = intents[0]
     return (
-        f"{start} If answers of these intents are the same for everybody, share them: "
-        f"CACHE_SHARED_INTENTS={named} or MultiLevelCache(shared_intents=[...])."
+        f"{start} By intent, most first: {', '.join(intents[:5])}. Share those whose answers are "
+        "the same for everybody, and only those: an answer that speaks of its user must stay "
+        f"private. For {most!r} that would be CACHE_SHARED_INTENTS={most} or "
+        f"MultiLevelCache(shared_intents=[{most!r}])."
     )

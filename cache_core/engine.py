@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -144,7 +145,10 @@ class Engine:
                 store.breaker.last_error or error,
             )
             self._report_away(store)
-            self._retry = asyncio.get_running_loop().create_task(self._keep_trying(store))
+            # In no context: an outage must not go on in the trace of whoever met it first.
+            self._retry = asyncio.get_running_loop().create_task(
+                self._keep_trying(store), context=contextvars.Context()
+            )
 
     def _report_away(self, store: KeyValueStore) -> None:
         breaker = store.breaker

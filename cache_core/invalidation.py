@@ -152,8 +152,16 @@ class Invalidator:
                     [Write(self._keys.generation(tag), token("i"), LIFE) for tag in batch]
                 )
             for tag in batch:
-                names = list(await self._store.rows(self._keys.index("message", tag)))
-                removed += await (self._live(names) if dry_run else self._delete(names))
+                known = await self._store.rows(self._keys.index("message", tag))
+                # Shared answers of L2 count where they are searched: below.
+                counted = [
+                    name
+                    for name, scope in known.items()
+                    if scope == "user" or not self._keys.is_entry(name, "l2")
+                ]
+                removed += await self._live(counted)
+                if not dry_run:
+                    await self._store.delete(list(known))
             if self._semantic is not None:
                 count = self._semantic.count_messages if dry_run else self._semantic.forget_messages
                 removed += await count(batch)
@@ -172,7 +180,8 @@ class Invalidator:
     async def _forget(self, user: str) -> int:
         index = self._keys.index("user", user)
         names = await self._store.rows(index)
-        removed = await self._delete(list(names))
+        removed = await self._live([name for name, tag in names.items() if tag])
+        await self._store.delete(list(names))
         await self._store.delete_rows(self._keys.own(PARTITIONS), list(names))
         for name, tag in names.items():
             if tag:

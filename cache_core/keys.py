@@ -140,6 +140,11 @@ class Keys:
         """Return the key of one tier's entry for a message in one scope."""
         return f"{self._prefix}:{{{tag}}}:{level}:{scope}:{context}:{history}"
 
+    @staticmethod
+    def is_entry(name: str, level: Level) -> bool:
+        """Whether *name* is the key of an entry of a tier."""
+        return f"}}:{level}:" in name
+
     def marker(self, query: Query) -> str:
         """Return the key that says who last got a private answer to this message."""
         return f"{self._prefix}:{{{query.tag}}}:m:{query.context}:{query.history}"

@@ -161,7 +161,9 @@ class Writer:
         records = [RowWrite(keys.index("message", query.tag), names, LIFE, _INDEXED)]
         private = {name: query.tag for name, scope in names.items() if scope == "user"}
         if private and query.user is not None:
+            # Not entries, but of the user all the same.
             private[keys.vectors(query.user, query.context)] = ""
+            private[keys.marker(query)] = ""
             records.append(RowWrite(keys.index("user", query.user), private, LIFE, _INDEXED))
         labels = [("document", item) for item in answer.documents]
         labels += [("tag", item) for item in answer.tags]

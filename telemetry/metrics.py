@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
 from opentelemetry import trace
@@ -32,7 +32,7 @@ _BUCKETS = {
     names.ENTRY_AGE.name: _AGES,
 }
 _STATES = {"closed": 0, "half_open": 1, "open": 2}
-_GUARDS: tuple[GuardName, ...] = ("numbers", "negation")
+_GUARDS: tuple[GuardName, ...] = get_args(GuardName)
 _PUT_OUTCOMES = ("stored", "dropped", "bypass")
 
 Collectors = dict[str, Any]

@@ -15,9 +15,10 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import typer
+from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -250,9 +251,10 @@ def _interruptible() -> Iterator[asyncio.Event]:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     handled: list[signal.Signals] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         # Not on Windows, and not outside the main thread.
-        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+        with contextlib.suppress(KeyError, NotImplementedError, ValueError, RuntimeError):
+            number = signal.Signals[name]
             loop.add_signal_handler(number, stop.set)
             handled.append(number)
     try:
@@ -336,9 +338,7 @@ def _places(settings: Settings, metrics: str) -> list[Place]:
 
 def _without_password(url: str) -> str:
     parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _describe(options: Options) -> str:
@@ -439,7 +439,7 @@ def _finish(
         print_json(_report(options, cache, score, places, seconds, note))
         return
     width = min(_WIDEST, out.width) if out.is_terminal else _WIDEST
-    out.print(board.render(width, _PRINTED_HEIGHT), width=width)
+    Console(width=width).print(board.render(width, _PRINTED_HEIGHT))
     kept = f"data kept in {options.directory}" if options.directory else "temporary data removed"
     out.print(f"{score.requests:,} requests in {seconds:.0f} s; {kept}.", highlight=False)
     if note:

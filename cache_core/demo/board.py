@@ -456,7 +456,9 @@ def _good_if_zero(count: int, what: str) -> Text:
 
 
 def _milliseconds(seconds: float | None) -> Text:
-    return Text("-", _EDGE) if seconds is None else Text(f"{1000 * seconds:.1f} ms")
+    if seconds is None:
+        return Text("-", _EDGE)
+    return Text("<0.1 ms" if seconds < 0.0001 else f"{1000 * seconds:.1f} ms")
 
 
 def _duration_short(seconds: float) -> str:

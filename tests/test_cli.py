@@ -1,0 +1,188 @@
+"""The commands, run as a user runs them, on the real model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cache_core import MultiLevelCache
+from cache_core.cli.app import app
+from cache_core.settings import Settings
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def document(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Path:
+    file = tmp_path / "answers.jsonl"
+    rows = [
+        {"query": "How long does delivery take?", "response": "Three days."},
+        {"query": "Can I return a bicycle?", "response": "Within 30 days."},
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file
+
+
+@pytest.mark.parametrize("place", ["embedded", "redis"])
+def test_a_warmed_answer_is_explained_and_invalidated(
+    place: str, answers: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """warm, explain, invalidate --dry-run, invalidate, explain: each sees what the last did."""
+    where = ["--dir", str(tmp_path / "data")]
+    if place == "redis":
+        where += ["--redis-url", request.getfixturevalue("empty_redis")]
+
+    warmed = document(run("warm", str(answers), *where, "--json"))
+    assert warmed["warmed"] == 2
+    assert warmed["dropped"] == 0
+
+    asked = ["explain", "How long does the delivery take?", "--user", "u1", *where, "--json"]
+    tiers = {item["level"]: item for item in document(run(*asked))}
+    assert tiers["l1"]["reason"] == "cold"
+    assert tiers["l2"]["outcome"] == "hit"
+    assert tiers["l2"]["similarity"] > 0.95
+
+    question = ["invalidate", "how long does delivery take", *where, "--json"]
+    assert document(run(*question, "--dry-run"))["removed"] == 2
+    assert document(run(*question)) == {
+        "removed": 2,
+        "complete": True,
+        "pending": [],
+        "dry_run": False,
+    }
+    tiers = {item["level"]: item for item in document(run(*asked))}
+    assert tiers["l2"]["outcome"] == "miss"
+
+
+def test_warm_takes_a_csv(tmp_path: Path) -> None:
+    """A spreadsheet saved as CSV warms the cache."""
+    file = tmp_path / "answers.csv"
+    file.write_text("query,response\nWhat are the opening hours?,Nine to five.\n")
+    assert document(run("warm", str(file), "--json"))["warmed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 1: not JSON"),
+        ('{"query": 5, "response": "x"}', "row 1: expected text in 'query'"),
+        ('{"query": "x"}', "row 1: expected text"),
+        ("[1]", "row 1: expected text"),
+    ],
+)
+def test_warm_says_which_row_is_wrong(tmp_path: Path, line: str, said: str) -> None:
+    """A malformed file is refused with the row and what is expected; nothing is stored."""
+    file = tmp_path / "answers.jsonl"
+    file.write_text(line)
+    result = run("warm", str(file))
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
+
+
+def test_invalidate_needs_one_target() -> None:
+    """Naming nothing, or two things, is refused with the choices."""
+    for arguments in ([], ["--document", "d", "--tag", "t"], ["--user", "u", "--dry-run"]):
+        result = run("invalidate", *arguments)
+        assert result.exit_code == 2
+        assert "name one of" in result.output or "--dry-run" in result.output
+
+
+def test_forgetting_a_user_says_how_much_was_erased(
+    tmp_path: Path,
+) -> None:
+    """invalidate --user erases what a closed agent left behind."""
+
+    async def fill() -> None:
+        settings = Settings(dir=tmp_path / "data", tiers="l1,l3,l4")  # type: ignore[arg-type]
+        async with MultiLevelCache(settings=settings, instruments=()) as cache:
+            await cache.put("Where is my order?", "u1", "On its way.")
+            await cache.put("Where is my order?", "u2", "Delivered.")
+
+    import asyncio
+
+    asyncio.run(fill())
+    where = ["--dir", str(tmp_path / "data"), "--json"]
+    assert document(run("invalidate", "--user", "u1", *where))["removed"] == 1
+    assert document(run("invalidate", "--user", "u1", *where))["removed"] == 0
+    assert document(run("invalidate", "--user", "u2", *where))["removed"] == 1
+
+
+def test_stats_show_a_running_replica_and_the_last_decisions(tmp_path: Path) -> None:
+    """Beside a running agent, stats names its replica, its counts and what sharing would give."""
+    program = """
+import asyncio
+from cache_core import MultiLevelCache
+async def main():
+    async with MultiLevelCache() as cache:
+        await cache.put("Where is my order?", "u1", "On its way.", intent="order")
+        await cache.lookup("Where is my order?", "u1")
+        await cache.lookup("Where is my order?", "u2")
+        await asyncio.sleep(1.5)
+        print("looked up", flush=True)
+        await asyncio.sleep(60)
+asyncio.run(main())
+"""
+    environment = {
+        **os.environ, "CACHE_DIR": str(tmp_path / "data"), "CACHE_TIERS": "l1,l3,l4",
+    }  # fmt: skip
+    agent = subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert agent.stdout is not None
+        assert agent.stdout.readline() == "looked up\n"
+        found = document(run("stats", "--dir", str(tmp_path / "data"), "--json"))
+    finally:
+        agent.kill()
+        agent.communicate()
+    (replica,) = found["replicas"]
+    assert replica["pid"] == agent.pid
+    assert replica["lookups"] == 2
+    assert replica["hit_rates"]["overall"] == 50.0
+    assert found["decisions"]["lookups"] == 2
+    assert found["decisions"]["other_scope"] == 1
+    assert found["decisions"]["other_scope_intents"] == {"order": 1}
+
+
+def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key or a password in the environment is not printed."""
+    monkeypatch.setenv("CACHE_KEY", "very-secret-key")
+    monkeypatch.setenv("REDIS_URL", "redis://me:hunter2@cache.internal:6379/0")
+    result = run("settings")
+    assert result.exit_code == 0
+    assert "very-secret-key" not in result.output
+    assert "hunter2" not in result.output
+    shown = document(run("settings", "--json"))
+    assert shown["settings"]["redis_url"] == "redis://***@cache.internal:6379/0"
+    assert shown["tuning"]["semantic_threshold"] == 0.95
+
+
+def test_a_refused_setting_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad environment ends in exit code 2 and a line that names value and bounds."""
+    monkeypatch.setenv("SEMANTIC_THRESHOLD", "1.5")
+    result = run("settings")
+    assert result.exit_code == 2
+    assert "semantic_threshold='1.5' (from the environment) is refused" in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["demo", "replay", "warm", "invalidate", "explain", "stats"])
+def test_help_teaches(command: str) -> None:
+    """Every command says what it is for."""
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) > 10

@@ -1,0 +1,274 @@
+"""The demo: its knowledge base, its traffic, and whole runs of the command."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from cache_core.cli import demo as command
+from cache_core.demo import Knowledge, load_knowledge
+from cache_core.demo.agent import CLASSIFY, Bill, Score, SimulatedLLM
+from cache_core.demo.board import _WHY, Board, Watch, snapshot
+from cache_core.demo.traffic import Traffic
+from cache_core.keys import normalise
+from cache_core.models import ERROR_REASONS, MISS_REASONS, BypassReason
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def knowledge() -> Knowledge:
+    return load_knowledge()
+
+
+def start(*arguments: str, **options: object) -> subprocess.Popen[str]:
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CACHE_", "REDIS_", "CHROMA_", "SEMANTIC_"))
+    }
+    code = "from cache_core.cli.app import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "demo", *arguments],
+        cwd=ROOT, env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+    )  # fmt: skip
+
+
+def run(*arguments: str) -> dict:
+    process = start(*arguments)
+    output, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    return json.loads(output)
+
+
+# ------------------------------------------------------------------------------ knowledge
+
+
+def test_the_knowledge_base_is_large_enough_to_show_something(knowledge):
+    assert len(knowledge.topics) >= 60
+    assert all(len(topic.phrasings) >= 8 for topic in knowledge.topics)
+    assert any(topic.private for topic in knowledge.topics)
+    assert sum(bool(topic.followups) for topic in knowledge.topics) >= 20
+
+
+def test_every_id_is_unique_and_every_document_exists(knowledge):
+    ids = [topic.id for topic in knowledge.topics]
+    ids += [item.id for topic in knowledge.topics for item in topic.followups]
+    assert len(ids) == len(set(ids))
+    assert all(
+        topic.documents and set(topic.documents) <= set(knowledge.documents)
+        for topic in knowledge.topics
+    )
+
+
+def test_no_two_answers_are_asked_for_in_the_same_words(knowledge):
+    asked = {}
+    for topic in knowledge.topics:
+        for phrasing in topic.phrasings:
+            assert asked.setdefault(normalise(phrasing), topic.id) == topic.id
+
+
+def test_no_intent_has_both_private_and_public_answers(knowledge):
+    assert not set(knowledge.private_intents) & set(knowledge.public_intents)
+
+
+# ------------------------------------------------------------------------------ traffic
+
+
+def take(knowledge: Knowledge, seed: int, count: int = 2_000) -> list:
+    return list(itertools.islice(Traffic(knowledge, seed), count))
+
+
+def test_the_same_seed_is_the_same_traffic(knowledge):
+    assert take(knowledge, 3) == take(knowledge, 3)
+    assert take(knowledge, 3) != take(knowledge, 4)
+
+
+def test_few_customers_and_few_questions_make_most_of_the_traffic(knowledge):
+    requests = take(knowledge, 1)
+    for field in ("user_id", "answer_id"):
+        counts = {}
+        for request in requests:
+            counts[getattr(request, field)] = counts.get(getattr(request, field), 0) + 1
+        top = sorted(counts.values(), reverse=True)[: len(counts) // 5]
+        assert sum(top) > 0.4 * len(requests)
+
+
+def test_a_follow_up_comes_after_what_it_follows(knowledge):
+    seen = set()
+    followed = 0
+    for request in take(knowledge, 1):
+        if request.history:
+            followed += 1
+            asked, answered = request.history
+            assert (request.user_id, asked["content"], answered["content"]) in seen
+        seen.add((request.user_id, request.message, request.response))
+    assert followed > 50
+
+
+def test_a_private_answer_names_one_customer_only(knowledge):
+    traffic = Traffic(knowledge)
+    private = [topic for topic in knowledge.topics if topic.private]
+    assert len(traffic.owners) == len(private) * len(traffic.users)
+    for request in take(knowledge, 2):
+        assert traffic.owners.get(request.response) == (
+            request.user_id if request.private else None
+        )
+        assert "{" not in request.response
+
+
+# ------------------------------------------------------------------------------ agent, board
+
+
+async def test_the_bill_does_not_depend_on_the_speed(knowledge):
+    request = take(knowledge, 1, 1)[0]
+    slow, fast = Bill(), Bill()
+    assert await SimulatedLLM(knowledge, 1, 100).classify(request, slow) == request.intent
+    await SimulatedLLM(knowledge, 1, 1_000).classify(request, fast)
+    assert slow == fast
+    assert slow.usd == CLASSIFY.usd
+
+
+async def test_the_llm_has_no_answer_without_the_right_documents(knowledge):
+    request = take(knowledge, 1, 1)[0]
+    llm = SimulatedLLM(knowledge, 1, 1_000)
+    documents = await llm.retrieve(request, Bill())
+    assert await llm.answer(request, documents, Bill()) == request.response
+    assert await llm.answer(request, [{"id": "kb/other"}], Bill()) != request.response
+
+
+def test_the_board_has_words_for_every_reason():
+    in_other_words = {"below_threshold", "guard_veto"}
+    reasons = {*MISS_REASONS, *ERROR_REASONS, *get_args(BypassReason)}
+    assert reasons - in_other_words <= set(_WHY)
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 20), (80, 24), (100, 30), (160, 60)])
+def test_the_board_fits_its_screen(knowledge, width, height, tmp_path):
+    from rich.console import Console
+
+    from cache_core import MultiLevelCache
+
+    board = Board(MultiLevelCache(), Watch(), Score({}), knowledge, [], "no traffic")
+    board.note("a warning that is much longer than any screen is wide " * 9)
+    console = Console(width=width, height=height, file=(tmp_path / "board").open("w"))
+    lines = console.render_lines(board.render(width, height))
+    console.file.close()
+    assert height - 1 <= len(lines) <= max(height, 23)
+
+
+def test_a_snapshot_does_not_call_out(knowledge, tmp_path):
+    from cache_core import MultiLevelCache
+
+    board = Board(MultiLevelCache(), Watch(), Score({}), knowledge, [], "no traffic")
+    snapshot(board, tmp_path / "board.svg")
+    picture = (tmp_path / "board.svg").read_text()
+    assert picture.startswith("<svg")
+    assert "url(" not in picture.replace("url(#", "")
+
+
+# ------------------------------------------------------------------------------ the command
+
+
+def test_a_headless_run_says_what_the_cache_did():
+    report = run("--requests", "120", "--json", "--seed", "1", "--port", "0")
+    assert report["requests"] == 120
+    assert sum(report["outcomes"].values()) == 120
+    assert 0.08 < report["hit_rate"] < 0.7
+    assert report["hit_rate"] == pytest.approx(sum(report["served_by"].values()), abs=1e-3)
+    assert report["private_leaks"] == 0
+    assert report["wrong_share"] <= 0.05
+    assert set(report["sharing"]["shared_intents"]) == set(load_knowledge().public_intents)
+    spent = report["spent"]
+    assert report["saved_usd"] == pytest.approx(
+        spent["without_cache_usd"] - spent["with_cache_usd"]
+    )
+    assert report["listening"]["metrics"].startswith("http://127.0.0.1:")
+
+
+def test_what_is_private_by_default_comes_with_advice(tmp_path):
+    report = run("--requests", "200", "--json", "--port", "0", "--no-share", "--dir", str(tmp_path))
+    assert report["sharing"]["mode"] == "private"
+    assert report["sharing"]["other_scope_misses"] > 0
+    assert "CACHE_SHARED_INTENTS" in report["sharing"]["advice"]
+    assert report["private_leaks"] == 0
+    assert any(tmp_path.iterdir())
+
+
+def test_metrics_are_served_while_it_runs_and_an_interrupt_ends_it_well():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = start("--json", "--requests", "100000", "--speed", "5", "--port", str(port))
+    try:
+        assert _wait_for(f"http://127.0.0.1:{port}/metrics", 'cache_lookups_total{cache="demo"')
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+    report = json.loads(output)
+    assert 0 < report["requests"] < 100_000
+    assert report["listening"]["metrics"] == f"http://127.0.0.1:{port}/metrics"
+
+
+def _wait_for(url: str, wanted: str) -> bool:
+    """Whether *url* shows *wanted* with a count that is not 0 within a minute."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        time.sleep(0.2)
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                lines = answer.read().decode().splitlines()
+        except OSError:
+            continue
+        if any(line.startswith(wanted) and not line.endswith(" 0.0") for line in lines):
+            return True
+    return False
+
+
+async def test_a_taken_port_is_said_and_another_one_used(capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        async with command._metrics(port) as url:
+            assert url != f"http://127.0.0.1:{port}/metrics"
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                assert answer.status == 200
+    assert f"port {port} cannot be used" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+        ("rediss://me:secret@host:1/2?password=secret", "rediss://host:1/2"),
+        ("unix://me:secret@/run/redis.sock", "unix:///run/redis.sock"),
+    ],
+)
+def test_a_password_is_not_shown(url, shown):
+    assert command._without_password(url) == shown
+
+
+def test_a_redis_that_does_not_answer_is_an_error_in_one_line():
+    process = start(
+        "--requests", "5", "--json", "--port", "0", "--redis-url", "redis://:s3@127.0.0.1:1"
+    )
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert output == ""
+    assert "redis://127.0.0.1:1 cannot be reached" in " ".join(errors.split())
+    assert "s3" not in errors

@@ -1,0 +1,703 @@
+"""The contract of `KeyValueStore`, over the embedded store, Redis, and a customer's Redis pool."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis as blocking_redis
+import redis.asyncio as redis
+
+from cache_core import MultiLevelCache
+from cache_core.exceptions import BackendError
+from cache_core.settings import Settings
+from cache_core.stores.base import KeyValueStore, RowWrite, Write
+from cache_core.stores.coalescing import Coalescer
+from cache_core.stores.embedded import EmbeddedStore
+from cache_core.stores.redis import RedisStore, connect
+from cache_core.testing import HashEmbedder, ManualClock
+from tests import servers
+from tests.patient import PATIENT
+
+Pass = Callable[[float], Awaitable[None]]
+
+
+@pytest.fixture(params=["embedded", "redis", "redis-decoded"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def url(kind: str, request: pytest.FixtureRequest) -> str:
+    return "" if kind == "embedded" else str(request.getfixturevalue("empty_redis"))
+
+
+@pytest.fixture
+async def store(
+    kind: str, url: str, tmp_path: Path, clock: ManualClock
+) -> AsyncIterator[KeyValueStore]:
+    made: KeyValueStore
+    pool: Any = None
+    if kind == "embedded":
+        made = EmbeddedStore(tmp_path, clock=clock)
+    elif kind == "redis":
+        made = RedisStore(connect(url, timeout=5), read_timeout=5, write_timeout=5)
+    else:
+        pool = redis.ConnectionPool.from_url(url, decode_responses=True)
+        client = redis.Redis(connection_pool=pool)
+        made = RedisStore(client, read_timeout=5, write_timeout=5, owned=False)
+    await made.open()
+    yield made
+    await made.close()
+    if pool is not None:
+        await pool.aclose()
+
+
+@pytest.fixture
+def passes(kind: str, clock: ManualClock) -> Pass:
+    """Let time pass: at once for the embedded store, really for Redis."""
+
+    async def wait(seconds: float) -> None:
+        if kind == "embedded":
+            clock.advance(seconds)
+        else:
+            await asyncio.sleep(seconds)
+
+    return wait
+
+
+@pytest.fixture
+def foreign(kind: str, url: str, tmp_path: Path) -> Iterator[Callable[[str, bytes], None]]:
+    """Writes raw bytes under a key as some other program would."""
+    if kind == "embedded":
+
+        def scribble(key: str, value: bytes) -> None:
+            with contextlib.closing(sqlite3.connect(tmp_path / "glasscache.db")) as file:
+                file.execute("INSERT OR REPLACE INTO entries VALUES (?, ?, NULL, 0)", (key, value))
+                file.commit()
+
+        yield scribble
+        return
+    with contextlib.closing(blocking_redis.Redis.from_url(url)) as client:
+        yield client.set  # type: ignore[misc]
+
+
+# ------------------------------------------------------------------------------------ values
+
+
+async def test_values_come_back_in_the_order_asked(store: KeyValueStore) -> None:
+    """A read returns one value per key in order, and None for what is not there."""
+    await store.write([Write("a", "1", None), Write("b", "2", 60.0)])
+    assert list(await store.read(["b", "nothing", "a"])) == ["2", None, "1"]
+
+
+async def test_a_key_may_be_asked_for_twice(store: KeyValueStore) -> None:
+    """A key that occurs twice in one read gets its value in both places."""
+    await store.write([Write("a", "1", None)])
+    assert list(await store.read(["a", "a"])) == ["1", "1"]
+
+
+async def test_nothing_asked_is_nothing_done(store: KeyValueStore) -> None:
+    """Empty requests are answered with nothing instead of an error."""
+    assert list(await store.read([])) == []
+    await store.write([])
+    await store.put_rows([])
+    await store.put_rows([RowWrite("h", {}, 60.0)])
+    await store.append("log", [], keep=10)
+    await store.remove("log", [])
+    assert await store.delete([]) == 0
+    assert await store.delete_rows("h", []) == 0
+
+
+async def test_a_write_replaces(store: KeyValueStore) -> None:
+    """The last of several writes to one key wins, within one call too."""
+    await store.write([Write("a", "old", None)])
+    await store.write([Write("a", "middle", None), Write("a", "new", None)])
+    assert list(await store.read(["a"])) == ["new"]
+
+
+async def test_a_value_ends_with_its_ttl(store: KeyValueStore, passes: Pass) -> None:
+    """A value is there before its TTL has passed and gone after it."""
+    await store.write([Write("a", "1", 0.3), Write("b", "2", 60.0)])
+    assert list(await store.read(["a"])) == ["1"]
+    await passes(0.4)
+    assert list(await store.read(["a", "b"])) == [None, "2"]
+
+
+async def test_write_new_keeps_the_first(store: KeyValueStore) -> None:
+    """The first write_new wins, and every later one is told the value in force."""
+    assert await store.write_new(Write("a", "first", 60.0)) == "first"
+    assert await store.write_new(Write("a", "second", 60.0)) == "first"
+    assert list(await store.read(["a"])) == ["first"]
+
+
+async def test_write_new_renews_the_ttl(store: KeyValueStore, passes: Pass) -> None:
+    """Each write_new gives the value in force a whole TTL again."""
+    await store.write_new(Write("a", "first", 0.6))
+    await passes(0.4)
+    await store.write_new(Write("a", "second", 0.6))
+    await passes(0.4)
+    assert list(await store.read(["a"])) == ["first"]
+
+
+async def test_write_new_after_the_end(store: KeyValueStore, passes: Pass) -> None:
+    """A value whose TTL has passed does not stand in the way of a new one."""
+    await store.write_new(Write("a", "first", 0.1))
+    await passes(0.2)
+    assert await store.write_new(Write("a", "second", 0.1)) == "second"
+
+
+async def test_concurrent_write_new_agree(store: KeyValueStore) -> None:
+    """Of many writers at once exactly one wins, and all are told the same value."""
+    told = await asyncio.gather(
+        *(store.write_new(Write("a", str(number), 60.0)) for number in range(20))
+    )
+    assert len(set(told)) == 1
+    assert list(await store.read(["a"])) == [told[0]]
+
+
+async def test_delete_counts_what_was_there(store: KeyValueStore) -> None:
+    """Values and hashes are deleted alike, and each one that existed counts once."""
+    await store.write([Write("a", "1", None)])
+    await store.put_rows([RowWrite("h", {"x": "1", "y": "2"}, None)])
+    assert await store.delete(["a", "h", "nothing"]) == 2
+    assert list(await store.read(["a"])) == [None]
+    assert await store.rows("h") == {}
+    assert await store.delete(["a", "h"]) == 0
+
+
+@pytest.mark.parametrize("junk", [b"\xff\xfe\x00", b"", b"not json", b"\xed\xa0\x80", b"[" * 9_999])
+async def test_foreign_bytes_do_not_hurt_the_neighbours(
+    store: KeyValueStore, foreign: Callable[[str, bytes], None], junk: bytes
+) -> None:
+    """What another program wrote under a key neither raises nor spoils the rest of the read."""
+    await store.write([Write("a", "1", None)])
+    foreign("junk", junk)
+    values = await store.read(["a", "junk", "a"])
+    assert [values[0], values[2]] == ["1", "1"]
+    assert values[1] is not None
+    assert store.breaker.state == "closed"
+
+
+async def test_foreign_rows_do_not_hurt(store: KeyValueStore, kind: str, url: str) -> None:
+    """A row of bytes that are no text leaves the other rows readable."""
+    if kind == "embedded":
+        pytest.skip("the embedded file's rows are typed as text")
+    await store.put_rows([RowWrite("h", {"a": "1"}, 60.0)])
+    with contextlib.closing(blocking_redis.Redis.from_url(url)) as client:
+        client.hset("h", b"\xff", b"\xfe\xff")
+        client.xadd("log", {b"v": b"\xff"})
+        client.xadd("log", {b"other": b"field"})
+    assert (await store.rows("h"))["a"] == "1"
+    assert len(await store.last("log", 9)) == 2
+    assert store.breaker.state == "closed"
+
+
+async def test_a_foreign_token_is_replaced_or_told(
+    store: KeyValueStore, foreign: Callable[[str, bytes], None]
+) -> None:
+    """write_new over undecodable bytes answers with text, and no backend counts as broken."""
+    foreign("junk", b"\xff\xfe")
+    for _ in range(6):
+        assert isinstance(await store.write_new(Write("junk", "mine", 60.0)), str)
+    assert store.breaker.state == "closed"
+
+
+# ------------------------------------------------------------------------------------ hashes
+
+
+async def test_rows_are_added_and_replaced(store: KeyValueStore) -> None:
+    """put_rows adds to a hash and replaces rows of the same name."""
+    await store.put_rows([RowWrite("h", {"a": "1", "b": "2"}, 60.0)])
+    await store.put_rows([RowWrite("h", {"b": "3", "c": "with space"}, 60.0)])
+    assert await store.rows("h") == {"a": "1", "b": "3", "c": "with space"}
+
+
+async def test_many_hashes_in_one_call(store: KeyValueStore) -> None:
+    """One put_rows may write several hashes, and one hash several times."""
+    await store.put_rows(
+        [RowWrite("g", {"a": "1"}, None), RowWrite("h", {"a": "2"}, 60.0),
+         RowWrite("g", {"b": "3"}, None)]
+    )  # fmt: skip
+    assert await store.rows("g") == {"a": "1", "b": "3"}
+    assert await store.rows("h") == {"a": "2"}
+
+
+async def test_rows_are_told_apart_by_hash(store: KeyValueStore) -> None:
+    """A hash that does not exist is empty."""
+    assert await store.rows("nothing") == {}
+
+
+async def test_the_newest_rows(store: KeyValueStore) -> None:
+    """With a limit the newest rows are returned, newest last; a row put again is new again."""
+    for name in "abcd":
+        await store.put_rows([RowWrite("h", {name: name.upper()}, 60.0)])
+    await store.put_rows([RowWrite("h", {"a": "again"}, 60.0)])
+    assert list((await store.rows("h", 2)).items()) == [("d", "D"), ("a", "again")]
+
+
+async def test_a_hash_is_bounded(store: KeyValueStore) -> None:
+    """With `newest` old rows are dropped, so that a hash does not grow for ever."""
+    for number in range(40):
+        await store.put_rows([RowWrite("h", {f"row{number:02}": "x"}, 60.0, newest=8)])
+    found = list(await store.rows("h"))
+    assert len(found) <= 10
+    assert found[-8:] == [f"row{number:02}" for number in range(32, 40)]
+
+
+async def test_a_hash_ends_with_its_ttl(store: KeyValueStore, passes: Pass) -> None:
+    """A hash is gone when its TTL has passed since the last put; one without a TTL stays."""
+    await store.put_rows([RowWrite("h", {"a": "1"}, 0.6), RowWrite("kept", {"a": "1"}, None)])
+    await passes(0.4)
+    await store.put_rows([RowWrite("h", {"a": "2"}, 0.6)])
+    await passes(0.4)
+    assert await store.rows("h") == {"a": "2"}
+    await passes(0.4)
+    assert await store.rows("h") == {}
+    assert await store.rows("kept") == {"a": "1"}
+
+
+async def test_delete_rows_counts(store: KeyValueStore) -> None:
+    """delete_rows says how many of the named rows there were."""
+    await store.put_rows([RowWrite("h", {"a": "1", "b": "2"}, 60.0)])
+    assert await store.delete_rows("h", ["a", "nothing"]) == 1
+    assert await store.rows("h") == {"b": "2"}
+
+
+async def test_a_hash_and_a_value_do_not_mix(store: KeyValueStore) -> None:
+    """Reading a hash's key as a value gives None, and the store stays sound."""
+    await store.put_rows([RowWrite("h", {"a": "1"}, 60.0)])
+    assert list(await store.read(["h"])) == [None]
+    assert store.breaker.state == "closed"
+
+
+# -------------------------------------------------------------------------------------- logs
+
+
+async def test_a_log_is_read_in_order(store: KeyValueStore) -> None:
+    """`after` walks through a log from its start, page by page, without a gap or a double."""
+    await store.append("log", ["a", "b", "c"], keep=100)
+    await store.append("other", ["x"], keep=100)
+    await store.append("log", ["d"], keep=100)
+    first = await store.after("log", "", 3)
+    rest = await store.after("log", first[-1][0], 3)
+    assert [value for _, value in first + rest] == ["a", "b", "c", "d"]
+    assert await store.after("log", rest[-1][0], 3) == []
+
+
+async def test_the_end_of_a_log(store: KeyValueStore) -> None:
+    """`last` returns the newest pairs, oldest first, with positions that `after` understands."""
+    await store.append("log", list("abcd"), keep=100)
+    found = await store.last("log", 2)
+    assert [value for _, value in found] == ["c", "d"]
+    assert await store.after("log", found[0][0], 9) == found[1:]
+    assert await store.last("nothing", 2) == []
+
+
+async def test_a_removed_value_is_gone_from_the_log(store: KeyValueStore) -> None:
+    """`remove` takes out the named positions and nothing else."""
+    await store.append("log", list("abc"), keep=100)
+    (position, _) = (await store.last("log", 2))[0]
+    await store.remove("log", [position])
+    assert [value for _, value in await store.last("log", 9)] == ["a", "c"]
+
+
+async def test_a_log_is_bounded(store: KeyValueStore) -> None:
+    """A log keeps about its last values: all of those, and not many more."""
+    for start in range(0, 1_000, 100):
+        await store.append("log", [str(start + n) for n in range(100)], keep=200)
+    found = [int(value) for _, value in await store.last("log", 2_000)]
+    assert found[-200:] == list(range(800, 1_000))
+    assert len(found) <= 400
+
+
+# --------------------------------------------------------------------------------------- life
+
+
+async def test_concurrent_reads_are_all_right(store: KeyValueStore) -> None:
+    """Two hundred reads at once each get their own answer."""
+    await store.write([Write(f"k{number}", str(number), None) for number in range(200)])
+    found = await asyncio.gather(*(store.read([f"k{n}", "none"]) for n in range(200)))
+    assert [list(values) for values in found] == [[str(n), None] for n in range(200)]
+
+
+async def test_a_cancelled_read_harms_nobody(store: KeyValueStore) -> None:
+    """Readers that share a trip with cancelled ones still get their own answers."""
+    await store.write([Write(f"k{number}", str(number), None) for number in range(50)])
+    for _ in range(5):
+        tasks = [asyncio.ensure_future(store.read([f"k{n}"])) for n in range(50)]
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [list(values) for values in found[1::2]] == [[str(n)] for n in range(1, 50, 2)]  # type: ignore[arg-type]
+
+
+async def test_close_twice(store: KeyValueStore) -> None:
+    """Closing is idempotent, and a closed store raises nothing but BackendError."""
+    await store.close()
+    await store.close()
+
+
+async def test_the_store_tells_the_time(kind: str, url: str, tmp_path: Path) -> None:
+    """`now` is within a second of real time."""
+    store: Any = EmbeddedStore(tmp_path)
+    if kind != "embedded":
+        store = RedisStore(connect(url, timeout=5), write_timeout=5)
+    await store.open()
+    assert abs(store.now() - time.time()) < 1
+    await store.close()
+
+
+# ----------------------------------------------------------------------------------- embedded
+
+
+async def test_a_reopened_file_has_everything(tmp_path: Path) -> None:
+    """Values, hashes and logs survive a restart."""
+    first = EmbeddedStore(tmp_path)
+    await first.open()
+    await first.write([Write("a", "1", 60.0)])
+    await first.put_rows([RowWrite("h", {"x": "y"}, None)])
+    await first.append("log", ["entry"], keep=9)
+    await first.close()
+    second = EmbeddedStore(tmp_path)
+    await second.open()
+    assert list(await second.read(["a"])) == ["1"]
+    assert await second.rows("h") == {"x": "y"}
+    assert [value for _, value in await second.last("log", 9)] == ["entry"]
+    await second.close()
+
+
+_OTHER_PROCESS = """
+import asyncio, sys
+from pathlib import Path
+from cache_core.stores.base import Write
+from cache_core.stores.embedded import EmbeddedStore
+
+async def main():
+    store = EmbeddedStore(Path(sys.argv[1]))
+    await store.open()
+    print((await store.read(["from parent"]))[0], flush=True)
+    for number in range(200):
+        await store.write([Write(f"child{number}", str(number), 60.0)])
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_two_processes_share_one_file(tmp_path: Path) -> None:
+    """Each process reads what the other wrote, and no write is lost while both write."""
+    store = EmbeddedStore(tmp_path)
+    await store.open()
+    await store.write([Write("from parent", "hello", 60.0)])
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _OTHER_PROCESS, str(tmp_path), stdout=subprocess.PIPE
+    )
+    number = 0
+    while child.returncode is None and number < 2_000:
+        await store.write([Write(f"parent{number}", str(number), 60.0)])
+        number += 1
+        await asyncio.sleep(0.001)
+    out, _ = await child.communicate()
+    assert (out, child.returncode) == (b"hello\n", 0)
+    assert None not in await store.read([f"child{n}" for n in range(200)])
+    assert None not in await store.read([f"parent{n}" for n in range(number)])
+    await store.close()
+
+
+@pytest.mark.parametrize("damage", ["garbage", "torn"])
+async def test_a_corrupt_file_is_set_aside(tmp_path: Path, damage: str) -> None:
+    """A file that is no sound database is renamed, and an empty one takes its place."""
+    path = tmp_path / "glasscache.db"
+    if damage == "garbage":
+        path.write_bytes(b"this is not a database " * 1_000)
+    else:
+        first = EmbeddedStore(tmp_path)
+        await first.open()
+        await first.write([Write(f"k{n}", "x" * 500, None) for n in range(500)])
+        await first.close()
+        data = bytearray(path.read_bytes())
+        data[4096 : len(data) // 2] = b"\xaa" * (len(data) // 2 - 4096)
+        path.write_bytes(data)
+    store = EmbeddedStore(tmp_path)
+    await store.open()
+    assert (tmp_path / "glasscache.db.corrupt-1").exists()
+    await store.write([Write("a", "1", None)])
+    assert list(await store.read(["a"])) == ["1"]
+    await store.close()
+
+
+async def test_a_locked_file_is_an_error_within_a_second(tmp_path: Path) -> None:
+    """While another process holds the write lock a write fails soon, and reads go on."""
+    store = EmbeddedStore(tmp_path)
+    await store.open()
+    await store.write([Write("a", "1", None)])
+    with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        started = time.monotonic()
+        with pytest.raises(BackendError):
+            await store.write([Write("a", "2", None)])
+        assert time.monotonic() - started < 1.5
+        assert list(await store.read(["a"])) == ["1"]
+        other.execute("ROLLBACK")
+    await store.write([Write("a", "3", None)])
+    assert list(await store.read(["a"])) == ["3"]
+    await store.close()
+
+
+async def test_the_oldest_values_go_first(tmp_path: Path, clock: ManualClock) -> None:
+    """Over `max_entries` the values that were put first are dropped; those kept for ever stay."""
+    store = EmbeddedStore(tmp_path, clock=clock, max_entries=100)
+    await store.open()
+    await store.write([Write("secret", "s", None)])
+    await store.write([Write(f"k{n:03}", "x", 60.0) for n in range(250)])
+    await store.tend()
+    values = await store.read(["secret", *(f"k{n:03}" for n in range(250))])
+    assert values[0] == "s"
+    assert sum(value is not None for value in values) == 100
+    assert None not in values[-99:]
+    await store.close()
+
+
+async def test_expired_values_are_swept(tmp_path: Path, clock: ManualClock) -> None:
+    """What expired is removed from the file itself by `tend`."""
+    store = EmbeddedStore(tmp_path, clock=clock)
+    await store.open()
+    await store.write([Write("a", "1", 1.0), Write("b", "2", 100.0)])
+    clock.advance(2)
+    await store.tend()
+    with contextlib.closing(sqlite3.connect(store.path)) as file:
+        assert file.execute("SELECT key FROM entries").fetchall() == [("b",)]
+    await store.close()
+
+
+async def test_the_file_is_private(tmp_path: Path) -> None:
+    """Directory and file are readable by their owner only."""
+    store = EmbeddedStore(tmp_path / "deep" / "cache")
+    await store.open()
+    assert store.path.parent.stat().st_mode & 0o777 == 0o700
+    assert store.path.stat().st_mode & 0o777 == 0o600
+    await store.close()
+
+
+async def test_closed_means_backend_error(tmp_path: Path) -> None:
+    """Every use of a closed file raises BackendError and nothing else."""
+    store = EmbeddedStore(tmp_path)
+    await store.open()
+    await store.close()
+    for use in (store.read(["a"]), store.write([Write("a", "1", None)]), store.rows("h")):
+        with pytest.raises(BackendError):
+            await use
+
+
+# -------------------------------------------------------------------------------------- Redis
+
+
+async def test_a_dead_server_is_an_error_within_the_budget(tmp_path: Path) -> None:
+    """After the server is killed reads fail fast, then the breaker opens, then all is well again."""
+    port = servers.free_port()
+    with servers.redis_server(tmp_path, port=port) as url:
+        store = RedisStore(connect(url, timeout=0.2), read_timeout=0.2, write_timeout=0.2)
+        await store.open()
+        await store.write([Write("a", "1", None)])
+    for _ in range(5):
+        started = time.monotonic()
+        with pytest.raises(BackendError):
+            await store.read(["a"])
+        assert time.monotonic() - started < 0.5
+    with pytest.raises(BackendError) as refused:
+        await store.read(["a"])
+    assert refused.value.reason == "breaker_open"
+    with servers.redis_server(tmp_path, port=port):
+        deadline = time.monotonic() + 1
+        while store.breaker.state != "closed" and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+            with contextlib.suppress(BackendError):
+                await store.tend()
+        assert list(await store.read(["a"])) == [None]
+    await store.close()
+
+
+async def test_a_refused_command_is_no_outage(empty_redis: str) -> None:
+    """An error that the server answers fails the call but does not open the breaker."""
+    store = RedisStore(connect(empty_redis, timeout=5), read_timeout=5, write_timeout=5)
+    await store.open()
+    await store.write([Write("text", "1", None)])
+    for _ in range(10):
+        with pytest.raises(BackendError):
+            await store.rows("text")
+    assert store.breaker.state == "closed"
+    await store.close()
+
+
+# ------------------------------------------------------------------------------------ batches
+
+
+async def test_one_batch_in_flight() -> None:
+    """Requests that come while a batch travels wait and go together in the next one."""
+    batches: list[list[int]] = []
+    running = 0
+
+    async def run(requests: Any) -> list[int]:
+        nonlocal running
+        running += 1
+        assert running == 1
+        batches.append(list(requests))
+        await asyncio.sleep(0.01)
+        running -= 1
+        return [10 * request for request in requests]
+
+    coalescer: Coalescer[int, int] = Coalescer(run, limit=3)
+    first = coalescer.submit(1)
+    await asyncio.sleep(0.002)
+    rest = [coalescer.submit(number) for number in range(2, 7)]
+    assert await asyncio.gather(first, *rest) == [10, 20, 30, 40, 50, 60]
+    assert batches == [[1], [2, 3, 4], [5, 6]]
+
+
+async def test_an_error_reaches_every_waiter_of_the_batch() -> None:
+    """Each waiter of a failed batch gets an exception of its own, and the next batch runs."""
+    fail = True
+
+    async def run(requests: Any) -> list[int]:
+        if fail:
+            raise BackendError("timeout", "TimeoutError")
+        return list(requests)
+
+    coalescer: Coalescer[int, int] = Coalescer(run)
+    errors = await asyncio.gather(*map(coalescer.submit, range(3)), return_exceptions=True)
+    assert [getattr(error, "reason", None) for error in errors] == ["timeout"] * 3
+    assert len({id(error) for error in errors}) == 3
+    fail = False
+    assert await coalescer.submit(7) == 7
+
+
+async def test_what_nobody_waits_for_is_not_sent() -> None:
+    """A request whose waiter was cancelled before the batch left is left out of it."""
+    sent: list[int] = []
+
+    async def run(requests: Any) -> list[int]:
+        sent.extend(requests)
+        await asyncio.sleep(0)
+        return list(requests)
+
+    coalescer: Coalescer[int, int] = Coalescer(run)
+    kept, dropped = coalescer.submit(1), coalescer.submit(2)
+    dropped.cancel()
+    assert await kept == 1
+    assert sent == [1]
+
+
+async def test_closing_fails_who_still_waits() -> None:
+    """Nobody waits for ever for a coalescer that was closed, not even before its first batch."""
+
+    async def run(requests: Any) -> list[int]:
+        await asyncio.sleep(60)
+        return list(requests)
+
+    coalescer: Coalescer[int, int] = Coalescer(run)
+    waiting = coalescer.submit(1)
+    await coalescer.close()
+    with pytest.raises(BackendError):
+        await asyncio.wait_for(waiting, 1)
+    travelling = coalescer.submit(2)
+    await asyncio.sleep(0.01)
+    await coalescer.close()
+    with pytest.raises(BackendError):
+        await asyncio.wait_for(travelling, 1)
+
+
+# ------------------------------------------------------------------------------------ Cluster
+
+
+@pytest.fixture(scope="module")
+def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis Cluster of three masters."""
+    servers.require("redis-cli")
+    with contextlib.ExitStack() as stack:
+        ports = []
+        for number in range(3):
+            directory = tmp_path_factory.mktemp(f"cluster{number}")
+            port = _cluster_port()
+            options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+            stack.enter_context(servers.redis_server(directory, *options, port=port))
+            ports.append(port)
+        if not _form_cluster(ports):
+            reason = "the Redis Cluster did not form within 20 s"
+            if os.environ.get("CI"):
+                pytest.fail(reason)
+            pytest.skip(reason)
+        yield f"redis://127.0.0.1:{ports[0]}"
+
+
+def _cluster_port() -> int:
+    # The cluster bus listens on the port plus 10,000.
+    while (port := servers.free_port()) > 55_000:
+        pass
+    return port
+
+
+def _form_cluster(ports: list[int]) -> bool:
+    nodes = [f"127.0.0.1:{port}" for port in ports]
+    command = [str(shutil.which("redis-cli")), "--cluster", "create", *nodes, "--cluster-yes"]
+    deadline = time.monotonic() + 20
+    try:
+        subprocess.run(command, capture_output=True, timeout=20, check=True)
+    except subprocess.SubprocessError:
+        return False
+    while time.monotonic() < deadline:
+        states = []
+        for port in ports:
+            with contextlib.closing(blocking_redis.Redis(port=port)) as client:
+                states.append(client.execute_command("CLUSTER INFO")["cluster_state"])
+        if states == ["ok"] * 3:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+async def test_a_cluster_is_read_across_slots(cluster_url: str) -> None:
+    """On a Cluster one call reads and writes keys of many slots."""
+    store = RedisStore(connect(cluster_url, timeout=5), read_timeout=5, write_timeout=5)
+    await store.open()
+    await store.write([Write(f"k{n}", str(n), 60.0) for n in range(50)])
+    assert list(await store.read([f"k{n}" for n in range(51)])) == [*map(str, range(50)), None]
+    assert await store.write_new(Write("k1", "new", 60.0)) == "1"
+    await store.put_rows([RowWrite(f"h{n}", {"a": str(n)}, 60.0) for n in range(9)])
+    assert [await store.rows(f"h{n}") for n in range(9)] == [{"a": str(n)} for n in range(9)]
+    await store.append("log", ["a", "b"], keep=9)
+    assert [value for _, value in await store.last("log", 9)] == ["a", "b"]
+    assert await store.delete([f"k{n}" for n in range(50)]) == 50
+    assert abs(store.now() - time.time()) < 1
+    await store.close()
+
+
+async def test_a_cache_works_on_a_cluster(cluster_url: str, tmp_path: Path) -> None:
+    """Put, lookup and invalidate work on a Cluster, concurrently too."""
+    settings = Settings(dir=tmp_path, redis_url=cluster_url, **PATIENT)  # type: ignore[arg-type]
+    cache = MultiLevelCache(settings=settings, embedding_model=HashEmbedder(), instruments=())
+    async with cache:
+        await asyncio.gather(
+            *(
+                cache.put(f"question {n}", "ann", f"answer {n}", "faq", [{"id": n}])
+                for n in range(20)
+            )
+        )
+        found = await asyncio.gather(*(cache.lookup(f"question {n}", "ann") for n in range(20)))
+        assert [item.response for item in found] == [f"answer {n}" for n in range(20)]
+        assert (await cache.invalidate("question 3")).complete
+        assert (await cache.lookup("question 3", "ann")).response is None
+        assert (await cache.lookup("question 4", "ann")).response == "answer 4"
+        assert (await cache.forget_user("ann")).complete
+        assert (await cache.lookup("question 4", "ann")).response is None
