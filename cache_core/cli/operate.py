@@ -166,7 +166,11 @@ def invalidate(
 
     async def work() -> Invalidation:
         async with _opened(
-            namespace, redis_url, chroma_url, directory, semantic=user is None or message is not None
+            namespace,
+            redis_url,
+            chroma_url,
+            directory,
+            semantic=message is not None or user is None,
         ) as cache:
             if message is not None:
                 return await cache.invalidate(message, user, dry_run=dry_run)
