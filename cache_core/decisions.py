@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import deque
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from typing import Any
 from cache_core.stores.base import KeyValueStore
 
 _WAITING = 10_000
+_SLACK = 1_000
+"""A log may hold this many more than it was told to keep: stores trim roughly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,7 @@ class DecisionLog:
         self._name = name
         self._keep = keep
         self._waiting: deque[Decision] = deque()
+        self._writing = asyncio.Lock()
         self.recent: deque[Decision] = deque(maxlen=min(keep, 200))
         """This replica's last decisions, newest last."""
         self.dropped = 0
@@ -86,15 +90,16 @@ class DecisionLog:
 
     async def flush(self) -> None:
         """Write what waits; raises `BackendError`, and keeps it then."""
-        if not self._waiting:
-            return
-        taken, self._waiting = self._waiting, deque()
-        texts = [json.dumps(asdict(item), separators=(",", ":")) for item in taken]
-        try:
-            await self._store.append(self._name, texts, keep=self._keep)
-        except BaseException:
-            self._waiting.extendleft(reversed(taken))
-            raise
+        async with self._writing:
+            if not self._waiting:
+                return
+            taken, self._waiting = self._waiting, deque()
+            texts = [json.dumps(asdict(item), separators=(",", ":")) for item in taken]
+            try:
+                await self._store.append(self._name, texts, keep=self._keep)
+            except BaseException:
+                self._waiting.extendleft(reversed(taken))
+                raise
 
     async def last(self, count: int) -> list[Decision]:
         """Return the newest decisions of all replicas, oldest first."""
@@ -103,15 +108,17 @@ class DecisionLog:
 
     async def forget_user(self, user: str) -> int:
         """Remove the decisions of a user's digest; return how many there were."""
-        self._waiting = deque(item for item in self._waiting if item.user != user)
-        found = await self._store.last(self._name, self._keep)
-        positions = [
-            position
-            for position, text in found
-            if (item := parse(text)) is not None and item.user == user
-        ]
-        await self._store.remove(self._name, positions)
-        return len(positions)
+        # What is on its way is waited for: it must not arrive after the others were removed.
+        async with self._writing:
+            self._waiting = deque(item for item in self._waiting if item.user != user)
+            found = await self._store.last(self._name, self._keep + _SLACK)
+            positions = [
+                position
+                for position, text in found
+                if (item := parse(text)) is not None and item.user == user
+            ]
+            await self._store.remove(self._name, positions)
+            return len(positions)
 
 
 def parse(text: str) -> Decision | None:

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -114,7 +114,8 @@ class SentenceTransformerEncoder:
 
         packaged = packaged_model(name)
         try:
-            self._model = SentenceTransformer(str(packaged or name), device="cpu")
+            with _without_progress_bars():
+                self._model = SentenceTransformer(str(packaged or name), device="cpu")
         except Exception as error:
             msg = (
                 f"embedding model {name!r} cannot be loaded ({type(error).__name__}: {error}). "
@@ -149,6 +150,22 @@ class SentenceTransformerEncoder:
             # WordPiece and its kin make at most one token of a character.
             return True
         return len(self._counter.encode(_encodable(text)).ids) <= self._tokens
+
+
+@contextlib.contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Keep the loader from drawing on the application's terminal."""
+    from transformers.utils import logging as untyped
+
+    loader: Any = untyped
+
+    shown = loader.is_progress_bar_enabled()
+    loader.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            loader.enable_progress_bar()
 
 
 def _encodable(text: str) -> str:

@@ -37,6 +37,7 @@ from cache_core.models import (
     Hit,
     Invalidation,
     LookupResult,
+    Miss,
     Query,
     TierExplanation,
     Turn,
@@ -305,7 +306,7 @@ class MultiLevelCache:
                 call.calls = [CacheCall("get", "l1", "error", "backend_error")]
                 return LookupResult(None, None, None, "error", None, None, None, False, number,
                                     ("backend_error",))  # fmt: skip
-            found = await running.reader.find(query, tuning)
+            found = await running.reader.find(query, tuning, call)
             result = fold(found, number)
             finish(call, result, found, handed_out=handed_out)
         self._remember(query, found)
@@ -320,11 +321,14 @@ class MultiLevelCache:
         return check_message(message, user_id, standalone, self.settings)
 
     def _remember(self, query: Query, found: Found) -> None:
-        exact = found.of("l1")
-        if exact is None or exact.answer is None:
+        keyed = [item for item in found.asked if item.call.level != "l2"]
+        if not keyed:
             return
-        answer = exact.answer
-        token = answer.entry.generation if isinstance(answer, Hit) else answer.generation
+        # Without an answer nobody knows: it counts as none seen, which no invalidation forgives.
+        answer = next((item.answer for item in keyed if item.answer is not None), None)
+        token = answer.entry.generation if isinstance(answer, Hit) else None
+        if isinstance(answer, Miss):
+            token = answer.generation
         seen.remember(self.replica, query.tag, token)
 
     async def get_or_compute(
@@ -362,8 +366,18 @@ class MultiLevelCache:
         result = await self.lookup(message, user_id, **where)  # type: ignore[arg-type]
         if result.response is not None:
             return result.response
+        running = self._engine.running if result.outcome != "bypass" else None
+        query = None
+        if running is not None:
+            query = running.parts.keys.query(message, user_id, context, history, standalone)
 
         async def work() -> str:
+            # Others may have ended a computation while this lookup was on its way.
+            if running is not None and query is not None:
+                meanwhile = await running.reader.exactly(query, self.tuning)
+                if meanwhile is not None:
+                    self._engine.instruments.record(CacheCall("compute", outcome="joined"))
+                    return meanwhile
             with self._engine.instruments.operation("compute"):
                 answer = await computed(compute, result)
             await self.put(
@@ -383,13 +397,13 @@ class MultiLevelCache:
             )
             return answer.response
 
-        running = self._engine.running
-        if result.outcome == "bypass" or running is None:
+        if running is None or query is None:
             return await work()
-        query = running.parts.keys.query(message, user_id, context, history, standalone)
         # Without a user there is nobody to share a computation with: it could be anybody's.
         whose = query.user or result.lookup_id
-        key = f"{query.tag} {whose} {query.context} {query.history}"
+        # Nobody joins a computation from before an invalidation that they came after.
+        since = seen.invalidation(self.replica, query.tag)
+        key = f"{query.tag} {whose} {query.context} {query.history} {since}"
         response, joined = await self._engine.flight.run(key, work)
         if joined:
             self._engine.instruments.record(CacheCall("compute", outcome="joined"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
@@ -63,15 +64,23 @@ class Reader:
         self._tiers = parts.tiers
         self._settings = settings
         self._instruments = instruments
+        beyond: tuple[Level, ...] = ("l2", *_INTENT_AND_DOCUMENTS)
+        self._second: Level | None = next((name for name in beyond if name in parts.tiers), None)
 
-    async def find(self, query: Query, tuning: Tuning) -> Found:
+    async def find(self, query: Query, tuning: Tuning, call: CacheCall) -> Found:
         """Ask L1; without an answer L2, and beside it L3 and L4.
 
         Nothing else is started while L1 may still answer soon: an embedding costs a hundred times
         what an exact answer does. Only a store that is late is not waited for.
+
+        Args:
+            query: The message.
+            tuning: In force.
+            call: The lookup's record; its level says meanwhile which tier is waited for.
         """
         deadline = time.monotonic() + self._settings.lookup_budget
         exact = self._tiers.get("l1")
+        call.level = "l1" if exact is not None else self._second
         if exact is None:
             return Found(await self._beyond(query, tuning, deadline))
         loop = asyncio.get_running_loop()
@@ -85,11 +94,23 @@ class Reader:
             timer.cancel()
             if first.hit is not None:
                 return Found([first])
+            call.level = self._second
             rest = await (hedged[0] if hedged else self._beyond(query, tuning, deadline))
             return Found([first, *rest])
         finally:
             timer.cancel()
             await _reap(hedged)
+
+    async def exactly(self, query: Query, tuning: Tuning) -> str | None:
+        """Return L1's response as of now, counting nothing; `None` without one."""
+        exact = self._tiers.get("l1")
+        if exact is None:
+            return None
+        with contextlib.suppress(TimeoutError, BackendError):
+            async with asyncio.timeout(self._settings.exact_budget):
+                answer = await exact.get(query, tuning)
+                return answer.entry.response if isinstance(answer, Hit) else None
+        return None
 
     async def _beyond(self, query: Query, tuning: Tuning, deadline: float) -> list[Asked]:
         """Ask L2, L3 and L4; the latter two count only if L2 has no answer."""

@@ -42,6 +42,12 @@ def take(replica: str, tag: str) -> Seen | None:
     return Seen(seen[name])
 
 
+def invalidation(replica: str, tag: str) -> str:
+    """Return the token that an invalidation gave a message, if the last lookup here saw one."""
+    generation = _seen.get().get((replica, tag)) or ""
+    return generation if generation.startswith("i") else ""
+
+
 def forget() -> None:
     """Forget everything: what this task puts from now on is no result of an earlier lookup."""
     _seen.set(_NOTHING)

@@ -325,8 +325,8 @@ class SemanticTier:
         """
         if not self._serves(text):
             return []
-        found = await self.similar_shared(text, tuning) if user is None else []
         vector = await self._patient.embed(text)
+        found = await self._similar_everywhere(text, vector, tuning) if user is None else []
         partitions = await self._store.rows(self._keys.own(PARTITIONS))
         wanted = [
             (key, *owner.partition(" ")[::2])
@@ -370,7 +370,9 @@ class SemanticTier:
         """Return the shared ones of `similar`."""
         if not self._serves(text):
             return []
-        vector = await self._patient.embed(text)
+        return await self._similar_everywhere(text, await self._patient.embed(text), tuning)
+
+    async def _similar_everywhere(self, text: str, vector: Vector, tuning: Tuning) -> list[Similar]:
         found: list[Similar] = []
         for context in await self._index.contexts():
             found += await self._similar_in(text, vector, context, tuning)
