@@ -56,8 +56,9 @@ _PROBES = 200
 
 _COSINES = (0.85, 0.97)
 _ALIKE = 0.955
-_TOGETHER = 64
-_PRIVATE_WARM_UP = 20
+_TOGETHER = 16
+_WIDTH = 140
+_WARM_UP = 20
 
 progress = Console(stderr=True)
 
@@ -120,7 +121,12 @@ def _cache(
     directory: Path, size: int, redis_url: str | None, embedder: Any, watch: Stopwatch | None
 ) -> MultiLevelCache:
     settings = Settings(
-        redis_url=redis_url, dir=directory / str(size), max_entries=100 * size, max_bytes=1 << 36
+        redis_url=redis_url,
+        dir=directory / str(size),
+        max_entries=100 * size,
+        max_bytes=1 << 36,
+        # Nobody waits for these puts, and all of them must arrive.
+        put_budget=60.0,
     )
     return MultiLevelCache(
         settings=settings,
@@ -226,9 +232,9 @@ async def measure(directory: Path, sizes: Sequence[int], redis_url: str | None) 
             caches.append(await stack.enter_async_context(cache))
             await cache.ready()
         await asyncio.sleep(2.0)
-        everything = questions[:_PRIVATE_WARM_UP] + questions
+        everything = questions[:_WARM_UP] + questions
         for turn, (stored, asked) in enumerate(everything):
-            number = turn if turn < _PRIVATE_WARM_UP else turn - _PRIVATE_WARM_UP
+            number = turn if turn < _WARM_UP else turn - _WARM_UP
             user = _probe_user(number) or "somebody new"
             order = list(range(len(sizes)))
             for which in order[turn % len(order) :] + order[: turn % len(order)]:
@@ -240,7 +246,7 @@ async def measure(directory: Path, sizes: Sequence[int], redis_url: str | None) 
                 started = time.perf_counter()
                 answer = await cache.parts.tiers["l2"].get(query, cache.tuning)
                 seconds = time.perf_counter() - started
-                if turn < _PRIVATE_WARM_UP:
+                if turn < _WARM_UP:
                     continue
                 right = isinstance(answer, Hit) and answer.matched == cache.parts.keys.tag(stored)
                 found[which] += right
@@ -266,7 +272,7 @@ def _times(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return found
 
 
-def _step(options: argparse.Namespace, *arguments: str) -> str:
+def _step(*arguments: str) -> str:
     """Run one step in a process of its own; return what it printed."""
     command = [sys.executable, __file__, *arguments]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -308,6 +314,8 @@ def _print(rows: Sequence[Mapping[str, Any]], ratios: Mapping[str, float], store
         times = [f"{value:.2f}" for name, value in row.items() if name.endswith("_ms")]
         table.add_row(f"{row['size']:,}", *times, f"{row['found']} of {row['asked']}")
     console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH
     console.print(table)
     first, last = rows[0]["size"], rows[-1]["size"]
     for name, ratio in ratios.items():
@@ -332,11 +340,11 @@ def main() -> None:
         common = ["--directory", str(directory)]
         if options.redis:
             common += ["--url", stack.enter_context(redis_server(directory))]
-        _step(options, "--step", "prepare", *common)
+        _step("--step", "prepare", *common)
         for size in sizes:
-            _step(options, "--step", "build", "--size", str(size), *common)
+            _step("--step", "build", "--size", str(size), *common)
         each = [part for size in sizes for part in ("--size", str(size))]
-        rows = json.loads(_step(options, "--step", "measure", *each, *common))
+        rows = json.loads(_step("--step", "measure", *each, *common))
     ratios = {
         "embedding included": rows[-1]["lookup_p50_ms"] / rows[0]["lookup_p50_ms"],
         "embedding excluded": rows[-1]["rest_p50_ms"] / rows[0]["rest_p50_ms"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from cache_core.settings import Settings
 from cache_core.tuning import MAX_TTL
 
 _TRIPLE = 3
+_MOST_USD = 1_000_000.0
 
 
 def check_message(
@@ -53,7 +53,7 @@ def check_put(
             msg = f"{name} must be a str or None, not {type(value).__name__}"
             raise TypeError(msg)
     _check_number("ttl", ttl, MAX_TTL)
-    _check_number("cost_usd", cost_usd, math.inf)
+    _check_number("cost_usd", cost_usd, _MOST_USD)
     if ttl == 0:
         msg = f"ttl=0 is refused: expected more than 0 and up to {MAX_TTL:.0f} s"
         raise ValueError(msg)
@@ -70,7 +70,7 @@ def _check_number(name: str, value: object, most: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         msg = f"{name} must be a number, not {type(value).__name__}"
         raise TypeError(msg)
-    if not (math.isfinite(value) and 0 <= value <= most):
+    if not 0 <= value <= most:
         msg = f"{name}={value!r} is refused: expected a number from 0 to {most:.0f}"
         raise ValueError(msg)
 
@@ -107,5 +107,8 @@ def warm_item(number: int, item: object) -> tuple[str, str | None, str]:
     query, user_id, response = item
     if not isinstance(query, str) or not isinstance(response, str):
         msg = f"item {number}: query and response must be str"
+        raise TypeError(msg)
+    if user_id is not None and not isinstance(user_id, str):
+        msg = f"item {number}: user_id must be a str or None, not {type(user_id).__name__}"
         raise TypeError(msg)
     return query, user_id, response

@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from random import Random
+from typing import NamedTuple
 
 from cache_core.stores.base import KeyValueStore
 
-_WAITING = 10_000
+VERSION = 1
+"""Of a decision's stored form: a JSON list of the version and the fields in order."""
+
+_PER_FLUSH = 500
+_CHUNK = 50
+"""Written at once: the loop serves lookups between two chunks."""
 _SLACK = 1_000
 """A log may hold this many more than it was told to keep: stores trim roughly."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """One lookup.
+class Decision(NamedTuple):
+    """One lookup. A tuple, because one is made on the path of every lookup.
 
     Attributes:
         at: The store's time, seconds since the epoch.
@@ -55,9 +58,6 @@ class Decision:
     tuning_version: int
 
 
-_FIELDS = {field.name for field in fields(Decision)}
-
-
 class DecisionLog:
     """The last lookups of all replicas of a namespace, kept in the keyed store.
 
@@ -71,35 +71,50 @@ class DecisionLog:
         self._store = store
         self._name = name
         self._keep = keep
-        self._waiting: deque[Decision] = deque()
+        self._waiting: list[Decision] = []
+        self._offered = 0
+        self._random = Random()
         self._writing = asyncio.Lock()
         self.recent: deque[Decision] = deque(maxlen=min(keep, 200))
         """This replica's last decisions, newest last."""
         self.dropped = 0
         """Decisions lost because the store was away."""
+        self.left_out = 0
+        """Decisions not kept because more came than are written: see `add`."""
 
     def add(self, decision: Decision) -> None:
-        """Take a decision; it is in the store after the next `flush`."""
+        """Take a decision; it is in the store after the next `flush`.
+
+        When more come between two flushes than are written at once, a uniform sample of them is
+        kept (reservoir sampling, Vitter's algorithm R), and the others are counted as left out.
+        """
         if not self._keep:
             return
         self.recent.append(decision)
-        if len(self._waiting) >= _WAITING:
-            self._waiting.popleft()
-            self.dropped += 1
-        self._waiting.append(decision)
+        self._offered += 1
+        if len(self._waiting) < _PER_FLUSH:
+            self._waiting.append(decision)
+            return
+        self.left_out += 1
+        place = self._random.randrange(self._offered)
+        if place < _PER_FLUSH:
+            self._waiting[place] = decision
 
     async def flush(self) -> None:
-        """Write what waits; raises `BackendError`, and keeps it then."""
+        """Write what waits; raises `BackendError`, and keeps for the next time what is left."""
         async with self._writing:
-            if not self._waiting:
-                return
-            taken, self._waiting = self._waiting, deque()
-            texts = [json.dumps(asdict(item), separators=(",", ":")) for item in taken]
-            try:
-                await self._store.append(self._name, texts, keep=self._keep)
-            except BaseException:
-                self._waiting.extendleft(reversed(taken))
-                raise
+            taken, self._waiting, self._offered = self._waiting, [], 0
+            while taken:
+                chunk = taken[:_CHUNK]
+                texts = [json.dumps([VERSION, *item], separators=(",", ":")) for item in chunk]
+                try:
+                    await self._store.append(self._name, texts, keep=self._keep)
+                except BaseException:
+                    room = _PER_FLUSH - len(self._waiting)
+                    self.dropped += max(0, len(taken) - room)
+                    self._waiting = taken[:room] + self._waiting
+                    raise
+                taken = taken[_CHUNK:]
 
     async def last(self, count: int) -> list[Decision]:
         """Return the newest decisions of all replicas, oldest first."""
@@ -110,7 +125,10 @@ class DecisionLog:
         """Remove the decisions of a user's digest; return how many there were."""
         # What is on its way is waited for: it must not arrive after the others were removed.
         async with self._writing:
-            self._waiting = deque(item for item in self._waiting if item.user != user)
+            self._waiting = [item for item in self._waiting if item.user != user]
+            kept = [item for item in self.recent if item.user != user]
+            self.recent.clear()
+            self.recent.extend(kept)
             found = await self._store.last(self._name, self._keep + _SLACK)
             positions = [
                 position
@@ -124,18 +142,8 @@ class DecisionLog:
 def parse(text: str) -> Decision | None:
     """Return the decision in *text*; `None` for what is not one of this version."""
     try:
-        values: Any = json.loads(text)
-        known = {name: values[name] for name in _FIELDS}
-        known["reasons"] = tuple(known["reasons"])
-        return Decision(**known)
-    except (TypeError, ValueError, KeyError):
+        version, *values = json.loads(text)
+        found = Decision(*values) if version == VERSION else None
+        return None if found is None else found._replace(reasons=tuple(found.reasons))
+    except (TypeError, ValueError):
         return None
-
-
-def reasons_of(decisions: Sequence[Decision]) -> dict[str, int]:
-    """Return how often each reason ended a lookup without a response."""
-    counted: dict[str, int] = {}
-    for item in decisions:
-        if item.reason:
-            counted[item.reason] = counted.get(item.reason, 0) + 1
-    return dict(sorted(counted.items(), key=lambda pair: -pair[1]))

@@ -13,8 +13,9 @@ import logging
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -36,6 +37,7 @@ QUEUE_LIMIT = 256
 """Texts that may wait; a full queue answers `overloaded` at once."""
 
 _BATCH = 32
+_HUB_SECONDS = 3.0
 _VECTORS_KEPT = 4_096
 
 
@@ -96,12 +98,13 @@ class SentenceTransformerEncoder:
     Args:
         name: `all-MiniLM-L6-v2` for the packaged weights, else whatever sentence-transformers
             takes: a directory or a hub name.
+        threads: Threads of torch, in the whole process; 0 leaves them as they are.
 
     Raises:
         ConfigurationError: If the extra is missing or the model cannot be loaded.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, threads: int = 1) -> None:
         if importlib.util.find_spec("sentence_transformers") is None:
             msg = (
                 "the semantic tier needs sentence-transformers: "
@@ -112,10 +115,12 @@ class SentenceTransformerEncoder:
         from sentence_transformers import SentenceTransformer
         from tokenizers import Tokenizer
 
-        packaged = packaged_model(name)
+        where = str(packaged_model(name) or name)
         try:
             with _without_progress_bars():
-                self._model = SentenceTransformer(str(packaged or name), device="cpu")
+                # Without a hub the loader would try again and again, for more than a minute.
+                local = Path(where).exists() or not _hub_answers()
+                self._model = SentenceTransformer(where, device="cpu", local_files_only=local)
         except Exception as error:
             msg = (
                 f"embedding model {name!r} cannot be loaded ({type(error).__name__}: {error}). "
@@ -123,8 +128,9 @@ class SentenceTransformerEncoder:
                 "download from here (EMBEDDING_MODEL)"
             )
             raise ConfigurationError(msg) from error
-        # One of torch's threads: with the helpers, which spin, busy cores make 12 ms 500.
-        torch.set_num_threads(1)
+        if threads:
+            # One by default: with the helpers, which spin, busy cores make 12 ms 500.
+            torch.set_num_threads(threads)
         self._tokens = self._model.max_seq_length or 512
         # A copy of its own: the model's changes its padding while the worker uses it.
         self._counter = Tokenizer.from_str(self._model.tokenizer.backend_tokenizer.to_str())
@@ -168,6 +174,18 @@ def _without_progress_bars() -> Iterator[None]:
             loader.enable_progress_bar()
 
 
+def _hub_answers() -> bool:
+    """Whether the hub, or the mirror or proxy that the environment names, answers at all."""
+    try:
+        from huggingface_hub import constants
+        from huggingface_hub.utils import get_session
+
+        get_session().head(constants.ENDPOINT, timeout=_HUB_SECONDS)
+    except Exception:  # noqa: BLE001 - offline mode, no network, no name, no certificate
+        return False
+    return True
+
+
 def _encodable(text: str) -> str:
     """Return *text* without lone surrogates, which no tokenizer takes."""
     return text.encode("utf-8", "replace").decode("utf-8")
@@ -192,11 +210,17 @@ class ThreadEmbedder:
     Args:
         model: Name of the model.
         load: Makes the encoder; called in the worker thread. Default: sentence-transformers.
+        threads: Of torch, for the default *load*; 0 leaves torch alone.
     """
 
-    def __init__(self, model: str = PACKAGED_MODEL, load: Any = SentenceTransformerEncoder) -> None:
+    def __init__(
+        self,
+        model: str = PACKAGED_MODEL,
+        load: Callable[[str], Encoder] | None = None,
+        threads: int = 1,
+    ) -> None:
         self._model = model
-        self._load = load
+        self._load = load or partial(SentenceTransformerEncoder, threads=threads)
         self._encoder: Encoder | None = None
         self._loaded: Future[None] = Future()
         self._waiting: deque[tuple[str, Future[Vector]]] = deque()
@@ -223,11 +247,12 @@ class ThreadEmbedder:
 
     def start(self) -> None:
         """Begin to load in the background."""
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._work, name="glasscache-embedder", daemon=True
-            )
-            self._thread.start()
+        with self._wake:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._work, name="glasscache-embedder", daemon=True
+                )
+                self._thread.start()
 
     async def wait_ready(self) -> None:
         """Wait until the model is loaded.
@@ -293,7 +318,7 @@ class ThreadEmbedder:
 
     def _work(self) -> None:
         try:
-            encoder: Encoder = self._load(self._model)
+            encoder = self._load(self._model)
             encoder.encode(["warm up"])
         except Exception as error:  # noqa: BLE001 - told to whoever waits for it
             self._loaded.set_exception(_as_configuration_error(self._model, error))
@@ -352,12 +377,17 @@ _shared: dict[str, ThreadEmbedder] = {}
 _shared_lock = threading.Lock()
 
 
-def shared_embedder(model: str) -> ThreadEmbedder:
-    """Return this process's embedder of *model*: it takes 500 MB, so all caches share it."""
+def shared_embedder(model: str, threads: int = 1) -> ThreadEmbedder:
+    """Return this process's embedder of *model*: it takes 500 MB, so all caches share it.
+
+    Args:
+        model: Name of the model.
+        threads: Of torch, see `SentenceTransformerEncoder`; the first cache of a model decides.
+    """
     with _shared_lock:
         embedder = _shared.get(model)
         if embedder is None or embedder.failed:
-            embedder = _shared[model] = ThreadEmbedder(model)
+            embedder = _shared[model] = ThreadEmbedder(model, threads=threads)
         return embedder
 
 

@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,8 @@ class Engine:
         self.flight: SingleFlight[str] = SingleFlight()
         self.instruments = Instruments([self.stats])
         self.running: Running | None = None
+        self.when_running: list[Callable[[Running], Awaitable[Any]]] = []
+        """Invalidations that were asked for while the store had not been reached yet."""
         self.counters: Callable[[], Mapping[str, Any]] = self.stats.snapshot
         """What the heartbeat tells of this replica."""
         self._arguments = arguments
@@ -118,10 +120,18 @@ class Engine:
             if self._loop is not None and self._loop.is_running():
                 msg = "this cache is open in another event loop; use get_cache(), one per loop"
                 raise RuntimeError(msg)
-            # What belonged to a loop that ended cannot be closed any more, only left.
+            if self._loop is not None:
+                # What belonged to a loop that ended cannot be closed any more, only left. Rows
+                # that it had not written out come back from the feed, as those of another replica.
+                self.replica = secrets.token_hex(4)
             self._loop, self._opening = loop, asyncio.Lock()
             self.running = self._retry = None
             self.flight = SingleFlight()
+        if self.running is None and self._retry is None:
+            # Whoever opens the cache may be cancelled; what is half open must not be lost.
+            await asyncio.shield(loop.create_task(self._open_once()))
+
+    async def _open_once(self) -> None:
         async with self._opening:
             if self.running is None and self._retry is None:
                 await self._open()
@@ -191,14 +201,21 @@ class Engine:
         )
         self.instruments.report(housekeeper.state())
         housekeeper.start()
+        waiting, self.when_running = self.when_running, []
+        for work in waiting:
+            await work(self.running)
 
     async def _keep_trying(self, store: KeyValueStore) -> None:
         try:
             while self.running is None:
                 await asyncio.sleep(_RETRY_SECONDS)
-                with contextlib.suppress(BackendError):
+                try:
                     await store.tend()
                     await self._run_on(store)
+                except BackendError:
+                    continue
+                except Exception:
+                    log.exception("glasscache cannot start; it is tried again")
         except asyncio.CancelledError:
             if self.running is None:
                 await store.close()
@@ -213,18 +230,19 @@ class Engine:
                 "for everybody in shared_intents=[...] or CACHE_SHARED_INTENTS to share them"
             )
 
-    async def ready(self) -> None:
-        """Wait until the store is reached and the model is loaded.
+    async def ready(self, timeout: float = 10.0) -> None:
+        """Wait until the store is reached, *timeout* seconds at most, and the model is loaded.
 
         Raises:
+            BackendError: If the store was not reached.
             ConfigurationError: If the model cannot be loaded, or the extra is missing.
         """
         await self.open()
-        if self._retry is not None:
-            await asyncio.shield(self._retry)
+        if self.running is None and self._retry is not None:
+            await asyncio.wait([self._retry], timeout=timeout)
         running = self.running
         if running is None:
-            return
+            raise BackendError("timeout", "StoreAway", f"no store within {timeout:.0f} s")
         if running.parts.missing:
             msg = "L2 is on, but its extra is missing: pip install 'glasscache[semantic]'"
             raise ConfigurationError(msg)
@@ -247,6 +265,6 @@ class Engine:
                 retry.cancel()
                 await asyncio.gather(retry, return_exceptions=True)
             if running is not None:
-                await self.flight.close()
                 await running.housekeeper.close()
+                await running.invalidator.close()
                 await running.parts.close()

@@ -44,7 +44,7 @@ def encode(entry: Entry, key: str) -> str:
     }
     try:
         return json.dumps(envelope, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         msg = f"rag_results must be JSON values (dict, list, str, number, bool, None): {error}"
         raise TypeError(msg) from None
 

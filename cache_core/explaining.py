@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from cache_core.deadline import Deadline
 from cache_core.exceptions import BackendError
 from cache_core.models import LEVELS, Hit, Level, Miss, Query, TierExplanation
 from cache_core.tiers.base import Tier
@@ -50,7 +51,7 @@ async def _explain(
     if tier is None:
         return TierExplanation(level, "off", detail="this tier is off")
     try:
-        async with asyncio.timeout(budget):
+        async with Deadline(budget):
             answer = await tier.get(query, tuning)
     except TimeoutError:
         return TierExplanation(level, "error", "timeout", detail=f"no answer in {budget} s")

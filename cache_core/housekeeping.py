@@ -96,7 +96,8 @@ class Housekeeper:
                 due.append(self._quietly(lambda: self._invalidator.tend(self._tuning())))
             if tick % _TICKS_PER_COUNT == 0:
                 due.append(self._quietly(self._keep_secret))
-            await asyncio.gather(*due)
+            # With return_exceptions a cancelled gather waits until all have ended.
+            await asyncio.gather(*due, return_exceptions=True)
             if tick % _TICKS_PER_SECOND == 0:
                 self._instruments.report(self.state())
             tick += 1

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from types import TracebackType
+from typing import Literal, Protocol, runtime_checkable
 
 from cache_core.breaker import State
 from cache_core.exceptions import BackendError
@@ -33,8 +33,8 @@ class CacheCall:
         operation: What was done.
         level: The tier, for `get` and for each tier's part of a `put`.
         outcome: `hit`, `partial`, `miss`, `error`, `bypass` for a lookup; `hit`, `miss`, `error`
-            for a tier; `stored`, `dropped`, `bypass` for a put; `ok` or `error` for the others;
-            `cancelled` for all.
+            for a tier; `stored`, `queued`, `dropped`, `bypass` for a put; `ok` or `error` for
+            the others; `cancelled` for all.
         reason: Why it was not a hit, from the closed sets in `models`; else empty.
         similarity: 0..1, of the nearest question, for L2.
         threshold: That L2 asked for.
@@ -107,16 +107,21 @@ class Scope(Protocol):
 class Instrument(Protocol):
     """Watches a cache. What it raises is logged and never reaches the cache's caller."""
 
-    def scope(self, operation: Operation, level: Level | None) -> Scope | None:
-        """Open what should surround a call, in the caller's context; `None` for nothing."""
-        ...
-
     def record(self, call: CacheCall) -> None:
         """Take note of a finished operation; not called for the `get` of a single tier."""
         ...
 
     def report(self, state: CacheState) -> None:
         """Take note of how things are."""
+        ...
+
+
+@runtime_checkable
+class ScopingInstrument(Instrument, Protocol):
+    """An instrument that surrounds calls, as a span does."""
+
+    def scope(self, operation: Operation, level: Level | None) -> Scope | None:
+        """Open what should surround a call, in the caller's context; `None` for nothing."""
         ...
 
 
@@ -129,45 +134,20 @@ class Instruments:
 
     def __init__(self, instruments: Sequence[Instrument] = ()) -> None:
         self._instruments = tuple(instruments)
+        self.scoping = tuple(
+            item for item in self._instruments if isinstance(item, ScopingInstrument)
+        )
 
-    @contextmanager
-    def scope(
-        self, operation: Operation, level: Level | None = None, *, recorded: bool = False
-    ) -> Iterator[CacheCall]:
-        """Surround a call; yields the record to be filled in, which is finished on the way out.
+    def scope(self, operation: Operation, level: Level | None = None) -> Observed:
+        """Surround a call; yields the record to be filled in, which is finished on the way out."""
+        return Observed(self, CacheCall(operation, level), recorded=False)
 
-        With *recorded* it is handed to every instrument then, before the scopes are closed: what
-        is counted can be told by its span.
+    def operation(self, operation: Operation) -> Observed:
+        """Surround an operation and record it on the way out.
+
+        It is recorded before the scopes are closed: what is counted can be told by its span.
         """
-        call = CacheCall(operation, level, start=time.time_ns())
-        opened: list[Scope] = []
-        for instrument in self._instruments:
-            try:
-                scope = instrument.scope(operation, level)
-            except Exception as error:  # noqa: BLE001 - watching must not hurt
-                self._broken(instrument, error)
-            else:
-                if scope is not None:
-                    opened.append(scope)
-        started = time.perf_counter()
-        try:
-            yield call
-        except BaseException as error:
-            call.outcome = "error" if isinstance(error, Exception) else "cancelled"
-            if isinstance(error, BackendError):
-                call.reason, call.error_type = error.reason, error.error_type
-            else:
-                call.error_type = type(error).__name__
-            raise
-        finally:
-            call.seconds = time.perf_counter() - started
-            if recorded:
-                self.record(call)
-            for scope in reversed(opened):
-                try:
-                    scope.close(call)
-                except Exception as error:  # noqa: BLE001 - watching must not hurt
-                    self._broken(scope, error)
+        return Observed(self, CacheCall(operation), recorded=True)
 
     def record(self, call: CacheCall) -> None:
         """Hand a finished operation to every instrument."""
@@ -175,11 +155,7 @@ class Instruments:
             try:
                 instrument.record(call)
             except Exception as error:  # noqa: BLE001 - watching must not hurt
-                self._broken(instrument, error)
-
-    def operation(self, operation: Operation) -> AbstractContextManager[CacheCall]:
-        """Surround an operation and record it on the way out."""
-        return self.scope(operation, recorded=True)
+                self.broken(instrument, error)
 
     def report(self, state: CacheState) -> None:
         """Hand the state to every instrument."""
@@ -187,10 +163,11 @@ class Instruments:
             try:
                 instrument.report(state)
             except Exception as error:  # noqa: BLE001 - watching must not hurt
-                self._broken(instrument, error)
+                self.broken(instrument, error)
 
     @staticmethod
-    def _broken(part: object, error: Exception) -> None:
+    def broken(part: object, error: Exception) -> None:
+        """Say that an instrument raised."""
         log.limited(
             "instrument",
             "instrument %s is broken: %s: %s",
@@ -198,3 +175,51 @@ class Instruments:
             type(error).__name__,
             error,
         )
+
+
+class Observed:
+    """A call with its scopes around it. A class, because a generator costs a lookup 5 us more."""
+
+    __slots__ = ("_call", "_instruments", "_opened", "_recorded", "_started")
+
+    def __init__(self, instruments: Instruments, call: CacheCall, *, recorded: bool) -> None:
+        self._instruments = instruments
+        self._call = call
+        self._recorded = recorded
+        self._opened: list[Scope] = []
+
+    def __enter__(self) -> CacheCall:
+        call = self._call
+        call.start = time.time_ns()
+        for instrument in self._instruments.scoping:
+            try:
+                scope = instrument.scope(call.operation, call.level)
+            except Exception as error:  # noqa: BLE001 - watching must not hurt
+                self._instruments.broken(instrument, error)
+            else:
+                if scope is not None:
+                    self._opened.append(scope)
+        self._started = time.perf_counter()
+        return call
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        call = self._call
+        call.seconds = time.perf_counter() - self._started
+        if error is not None:
+            call.outcome = "error" if isinstance(error, Exception) else "cancelled"
+            if isinstance(error, BackendError):
+                call.reason, call.error_type = error.reason, error.error_type
+            else:
+                call.error_type = type(error).__name__
+        if self._recorded:
+            self._instruments.record(call)
+        for scope in reversed(self._opened):
+            try:
+                scope.close(call)
+            except Exception as failure:  # noqa: BLE001 - watching must not hurt
+                self._instruments.broken(scope, failure)

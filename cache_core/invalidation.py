@@ -88,8 +88,22 @@ class Invalidator:
         """Erase everything that is private to a user, the decisions about them included."""
         return await self._do(lambda: self._forget(user), dry_run=False)
 
+    async def close(self) -> None:
+        """Try once more what is pending; say what is lost."""
+        await self._retry()
+        if self._pending:
+            log.limited(
+                "lost",
+                "%d invalidations could not be made before closing; make them again",
+                len(self._pending),
+            )
+
     async def tend(self, tuning: Tuning) -> None:
         """Retry what is pending; apply what other processes invalidated."""
+        await self._retry()
+        await self.apply(tuning)
+
+    async def _retry(self) -> None:
         for _ in range(len(self._pending)):
             job = self._pending.popleft()
             try:
@@ -97,7 +111,6 @@ class Invalidator:
             except BackendError:
                 self._pending.append(job)
                 break
-        await self.apply(tuning)
 
     async def _do(self, job: Job, *, dry_run: bool) -> Invalidation:
         try:
@@ -178,6 +191,8 @@ class Invalidator:
         return live
 
     async def _forget(self, user: str) -> int:
+        if self._semantic is not None:
+            self._semantic.forget_waiting(user)
         index = self._keys.index("user", user)
         names = await self._store.rows(index)
         removed = await self._live([name for name, tag in names.items() if tag])

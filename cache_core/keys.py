@@ -10,6 +10,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -23,7 +24,7 @@ PARTITIONS = "partitions"
 
 NAMESPACE_PATTERN = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
-_WHITESPACE = re.compile(r"\s+")
+_USERS = 4_096
 _FINAL = " .!?…。！？؟।"
 
 
@@ -33,19 +34,19 @@ def normalise(message: str) -> str:
     NFC, casefolded, whitespace collapsed, final sentence punctuation dropped unless nothing else
     is left.
     """
-    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", message).casefold())
-    text = _WHITESPACE.sub(" ", text).strip()
+    if message.isascii():
+        text = message.lower()
+    else:
+        text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", message).casefold())
+    text = " ".join(text.split())
     return text.rstrip(_FINAL) or text
 
 
 def digest(secret: bytes, *parts: str) -> str:
     """Return the keyed BLAKE2b digest (16 bytes, hex) of *parts*; their borders count."""
-    state = blake2b(key=secret, digest_size=16)
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass")
-        state.update(b"%d:" % len(data))
-        state.update(data)
-    return state.hexdigest()
+    bordered = "".join([f"{len(part)}:{part}" for part in parts])
+    data = bordered.encode("utf-8", "surrogatepass")
+    return blake2b(data, key=secret, digest_size=16).hexdigest()
 
 
 class Keys:
@@ -62,6 +63,7 @@ class Keys:
         self._prefix = f"{PREFIX}:{namespace}"
         self._shared = digest(secret, "scope", "shared")
         self._no_context = digest(secret, "context", "")
+        self.user = lru_cache(_USERS)(self._user)
 
     @property
     def shared(self) -> str:
@@ -101,7 +103,7 @@ class Keys:
         """Return the digest that names *message* in this namespace."""
         return digest(self._secret, "message", self.namespace, normalise(message))
 
-    def user(self, user_id: str) -> str:
+    def _user(self, user_id: str) -> str:
         """Return the digest of a user's scope; typed, so no user id equals the shared scope."""
         return digest(self._secret, "scope", "user", user_id)
 
@@ -118,8 +120,11 @@ class Keys:
         raise TypeError(msg)
 
     def _history(self, history: Sequence[Turn]) -> str:
-        if isinstance(history, (str, bytes, Mapping)):
-            msg = "history must be a list of str or of {'role', 'content'}, not a single value"
+        if isinstance(history, (str, bytes)) or not isinstance(history, Sequence):
+            msg = (
+                "history must be a list of str or of {'role', 'content'}, "
+                f"not {type(history).__name__}"
+            )
             raise TypeError(msg)
         turns: list[str] = []
         for turn in history:
@@ -170,6 +175,6 @@ def canonical(value: Any, name: str) -> str:
     """
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         msg = f"{name} must be JSON: {error}"
         raise TypeError(msg) from None

@@ -30,6 +30,9 @@ MissReason = Literal[
     "corrupt",  # what was stored could not be read, and was deleted
 ]
 BypassReason = Literal["empty", "too_large", "disabled", "no_user"]
+NotStored = Literal["", "queued", "has_history", "truncated", "context_limit", "overloaded"]
+"""Why a tier did not store what it was offered; empty when it did."""
+
 Reason: TypeAlias = MissReason | ErrorReason | BypassReason | Literal["", "unconfirmed"]
 
 MISS_REASONS: tuple[MissReason, ...] = (
@@ -172,7 +175,7 @@ class LookupResult:
         similarity: Of the question that was answered, 0..1; 1.0 for an exact one.
         age_seconds: Age of the response.
         stale: True when the response is older than its TTL.
-        lookup_id: Names this lookup in the decision log and in `feedback`.
+        lookup_id: Names this lookup in the decision log.
         reasons: Why the tiers that were asked did not answer, in tier order, each once;
             `unconfirmed` when a similar answer was served without its generation.
     """

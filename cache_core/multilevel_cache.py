@@ -6,9 +6,10 @@ import asyncio
 import itertools
 import logging
 import os
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from weakref import WeakKeyDictionary
 
 from cache_core import seen
@@ -69,12 +70,40 @@ _CONSTANTS = {
 _ORIGINAL = {field: globals()[name] for field, name in _CONSTANTS.items()}
 
 _WARM_TOGETHER = 16
+_LOOKUPS_KEPT = 10_000
 
 
 def _changed_constants() -> Mapping[str, Any]:
     """Return the tuning values whose module constants were changed."""
     now = {field: globals()[name] for field, name in _CONSTANTS.items()}
     return {field: value for field, value in now.items() if value != _ORIGINAL[field]}
+
+
+class _Where(NamedTuple):
+    """What a message belongs to besides its user."""
+
+    context: Context
+    history: Sequence[Turn] | None
+    standalone: str | None
+
+
+class _How(NamedTuple):
+    """How an answer is to be stored."""
+
+    shared: bool | None
+    share_documents: bool | None
+    ttl: float | None
+    tags: tuple[str, ...]
+    cost_usd: float | None
+
+
+def _put_outcome(calls: Sequence[CacheCall]) -> str:
+    """Return the worst that happened to any part of an answer that was wanted."""
+    outcomes = {item.outcome for item in calls}
+    for outcome in ("dropped", "queued", "stored"):
+        if outcome in outcomes:
+            return outcome
+    return "bypass"
 
 
 class MultiLevelCache:
@@ -151,6 +180,7 @@ class MultiLevelCache:
         )
         self._engine.counters = self.get_metrics
         self._numbers = itertools.count(1)
+        self._lookups: OrderedDict[str, tuple[str, str | None]] = OrderedDict()
 
     # ------------------------------------------------------------------------------ life
 
@@ -166,9 +196,10 @@ class MultiLevelCache:
         await self._engine.open()
 
     async def ready(self) -> None:
-        """Wait until the store is reached and the model is loaded.
+        """Wait until the store is reached, ten seconds at most, and the model is loaded.
 
         Raises:
+            BackendError: If the store was not reached.
             ConfigurationError: If the model cannot be loaded, or the extra is missing.
         """
         await self._engine.ready()
@@ -309,8 +340,8 @@ class MultiLevelCache:
             found = await running.reader.find(query, tuning, call)
             result = fold(found, number)
             finish(call, result, found, handed_out=handed_out)
-        self._remember(query, found)
-        if context:
+        self._remember(query, found, number)
+        if context and "context_limit" in result.reasons:
             self._engine.contexts.note(context)
         running.parts.decisions.add(
             decide(query, result, found, call, tuning, running.parts.store.now())
@@ -320,7 +351,7 @@ class MultiLevelCache:
     def _check(self, message: object, user_id: object, standalone: object) -> BypassReason | None:
         return check_message(message, user_id, standalone, self.settings)
 
-    def _remember(self, query: Query, found: Found) -> None:
+    def _remember(self, query: Query, found: Found, lookup_id: str) -> None:
         keyed = [item for item in found.asked if item.call.level != "l2"]
         if not keyed:
             return
@@ -330,6 +361,9 @@ class MultiLevelCache:
         if isinstance(answer, Miss):
             token = answer.generation
         seen.remember(self.replica, query.tag, token)
+        self._lookups[lookup_id] = (query.tag, token)
+        if len(self._lookups) > _LOOKUPS_KEPT:
+            self._lookups.popitem(last=False)
 
     async def get_or_compute(
         self,
@@ -380,6 +414,9 @@ class MultiLevelCache:
                     return meanwhile
             with self._engine.instruments.operation("compute"):
                 answer = await computed(compute, result)
+            if running is not None and running is not self._engine.running:
+                # Closed meanwhile: the answer is still the caller's, but storing would reopen.
+                return answer.response
             await self.put(
                 message,
                 user_id,
@@ -427,10 +464,13 @@ class MultiLevelCache:
         ttl: float | None = None,
         tags: Sequence[str] = (),
         cost_usd: float | None = None,
+        lookup: LookupResult | None = None,
     ) -> None:
         """Store what answers *message*; readable when this returns.
 
-        What cannot be stored within a second is dropped and counted.
+        What cannot be stored within a second is dropped and counted. An answer that was computed
+        before its message was invalidated is not stored: the lookup before it, in the same task or
+        given as *lookup*, says when that was.
 
         Args:
             message, user_id, context, history, standalone: As for the lookup that it answers.
@@ -443,20 +483,37 @@ class MultiLevelCache:
             ttl: Seconds that this answer lives, instead of each tier's TTL; up to 30 days.
             tags: What `invalidate_tag` finds the answer by.
             cost_usd: What the answer cost, and a hit saves, in USD; default: the tuning's prices.
+            lookup: What `lookup` returned, if it ran in another task: `wait_for`, `gather`.
 
         Raises:
             TypeError: For an argument of another type, or documents that are not JSON.
             ValueError: For a TTL or cost out of range.
         """
-        bypass = self._check(message, user_id, standalone)
         check_put(response, intent, ttl, tags, cost_usd)
+        where = _Where(context, history, standalone)
+        how = _How(shared, share_documents, ttl, tuple(tags), cost_usd)
+        await self._put(message, user_id, response, intent, rag_results, where, how, lookup)
+
+    async def _put(
+        self,
+        message: str,
+        user_id: str | None,
+        response: str | None,
+        intent: str | None,
+        rag_results: Documents | None,
+        where: _Where,
+        how: _How,
+        lookup: LookupResult | None,
+    ) -> str:
+        """Do what `put` says; return the outcome."""
+        bypass = self._check(message, user_id, where.standalone)
         documents = check_documents(rag_results)
         entry = Entry(
             response=response or None,
             intent=intent or None,
             rag_results=documents,
-            cost_usd=cost_usd,
-            ttl=ttl,
+            cost_usd=how.cost_usd,
+            ttl=how.ttl,
         )
         running = await self._engine.started()
         tuning = self.tuning
@@ -465,52 +522,70 @@ class MultiLevelCache:
             if bypass is not None or running is None:
                 call.outcome = "dropped" if running is None else "bypass"
                 call.reason = bypass or "backend_error"
-                return
-            query = running.parts.keys.query(message, user_id, context, history, standalone)
-            scopes = choose_scopes(query, entry, tuning, shared, share_documents)
-            answer = NewAnswer(entry, scopes, document_ids(documents), tuple(tags))
+                return call.outcome
+            query = running.parts.keys.query(message, user_id, *where)
+            scopes = choose_scopes(query, entry, tuning, how.shared, how.share_documents)
+            answer = NewAnswer(entry, scopes, document_ids(documents), how.tags)
             if not scopes or running.writer.too_large(answer):
-                call.outcome, call.reason = "bypass", "too_large" if scopes else "no_user"
-                return
-            calls = await running.writer.put(
-                query, answer, tuning, seen.take(self.replica, query.tag)
-            )
+                nothing = entry.response is entry.intent is entry.rag_results is None
+                call.outcome = "bypass"
+                call.reason = "too_large" if scopes else "empty" if nothing else "no_user"
+                return call.outcome
+            before = seen.take(self.replica, query.tag)
+            if lookup is not None:
+                tag, token = self._lookups.get(lookup.lookup_id, ("", None))
+                before = seen.Seen(token) if tag == query.tag else before
+            calls = await running.writer.put(query, answer, tuning, before)
             call.calls = calls
-            outcomes = {item.outcome for item in calls}
-            call.outcome = "stored" if outcomes <= {"stored"} else "dropped"
+            call.outcome = _put_outcome(calls)
+            return call.outcome
 
     async def warm_cache(
         self,
         queries: Iterable[tuple[str, str | None, str]],
         *,
+        context: Context = None,
+        intent: str | None = None,
+        ttl: float | None = None,
+        tags: Sequence[str] = (),
         progress: Callable[[int], None] = lambda _: None,
     ) -> int:
-        """Store answers that an operator provides, shared by all users; return how many.
+        """Store answers that an operator provides, shared by all users.
 
         Args:
             queries: (query, user_id, response); the user only shows who provided it.
-            progress: Called with the number of answers stored since the last call.
+            context, intent, ttl, tags: As for `put`, of all of them.
+            progress: Called with the number of answers done since the last call.
+
+        Returns:
+            How many were stored; the others were blank, too large, or dropped, and are counted so.
 
         Raises:
             TypeError, ValueError: For an item that is not such a triple; nothing is stored then.
+            BackendError: If the store cannot be reached.
         """
         items = [warm_item(number, item) for number, item in enumerate(queries)]
+        check_put(None, intent, ttl, tags, None)
         # What an operator provides is no result of an earlier lookup.
         seen.forget()
         try:
             await self.ready()
         except ConfigurationError as error:
             log.warning("warming without L2: %s", error)
+        where = _Where(context, None, None)
+        how = _How(shared=True, share_documents=None, ttl=ttl, tags=tuple(tags), cost_usd=None)
+        stored = 0
         for start in range(0, len(items), _WARM_TOGETHER):
             chunk = items[start : start + _WARM_TOGETHER]
-            await asyncio.gather(
+            outcomes = await asyncio.gather(
                 *(
-                    self.put(query, user_id, response, shared=True)
+                    self._put(query, user_id, response, intent, None, where, how, None)
                     for query, user_id, response in chunk
                 )
             )
+            stored += sum(outcome in {"stored", "queued"} for outcome in outcomes)
             progress(len(chunk))
-        return len(items)
+        return stored
 
     # ------------------------------------------------------------------------------ invalidate
 
@@ -528,6 +603,8 @@ class MultiLevelCache:
             dry_run: Only count them.
         """
         self._check(query, user_id, None)
+        if user_id is not None:
+            check_label("user_id", user_id)
         return await self._invalidate(
             "message",
             lambda running: running.invalidator.message(
@@ -536,6 +613,7 @@ class MultiLevelCache:
                 running.parts.keys.user(user_id) if user_id else None,
                 dry_run=dry_run,
             ),
+            dry_run=dry_run,
         )
 
     async def invalidate_document(self, doc_id: str, *, dry_run: bool = False) -> Invalidation:
@@ -549,7 +627,9 @@ class MultiLevelCache:
     async def _invalidate_label(self, kind: str, value: str, dry_run: bool) -> Invalidation:
         label = check_label(kind, value)
         return await self._invalidate(
-            kind, lambda running: running.invalidator.label(kind, label, dry_run=dry_run)
+            kind,
+            lambda running: running.invalidator.label(kind, label, dry_run=dry_run),
+            dry_run=dry_run,
         )
 
     async def forget_user(self, user_id: str) -> Invalidation:
@@ -560,7 +640,11 @@ class MultiLevelCache:
         )
 
     async def _invalidate(
-        self, kind: str, work: Callable[[Running], Awaitable[Invalidation]]
+        self,
+        kind: str,
+        work: Callable[[Running], Awaitable[Invalidation]],
+        *,
+        dry_run: bool = False,
     ) -> Invalidation:
         running = await self._engine.started()
         with self._engine.instruments.operation("invalidate") as call:
@@ -569,6 +653,8 @@ class MultiLevelCache:
             seen.forget()
             if running is None:
                 call.outcome = "error"
+                if not dry_run:
+                    self._engine.when_running.append(work)
                 return Invalidation(0, complete=False, pending=("store",))
             removed = await work(running)
             call.count = removed.removed

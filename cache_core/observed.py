@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 
 from cache_core.breaker import Breaker
+from cache_core.deadline import Deadline
 from cache_core.embedder import Embedder, Vector
 from cache_core.instrumentation import Instruments
 from cache_core.stores.vectors import Neighbour, Row, VectorIndex
@@ -69,7 +69,7 @@ class ObservedEmbedder:
     async def embed(self, text: str) -> Vector:
         """Return the vector of *text*; raises `BackendError` after *budget* seconds."""
         with self._instruments.operation("embed") as call, self.breaker:
-            async with asyncio.timeout(self._budget):
+            async with Deadline(self._budget):
                 vector = await self._inner.embed(text)
             call.spent_usd = self._price()
             return vector

@@ -200,8 +200,12 @@ async def assemble(
         )
         parts.missing = ("chroma",)
         return parts
-    from cache_core.semantic_parts import assemble_semantic
-
+    try:
+        from cache_core.semantic_parts import assemble_semantic
+    except Exception as error:  # noqa: BLE001 - an extra that is broken is as good as missing
+        log.error("L2 is off: %s: %s", type(error).__name__, error)
+        parts.missing = ("chroma",)
+        return parts
     directory = None if settings.chroma_url else _index_directory(settings, store)
     parts.semantic = await assemble_semantic(
         settings, keys, store, directory, instruments, replica, embedding_price, embedder

@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from cache_core.deadline import Deadline
 from cache_core.exceptions import BackendError
+from cache_core.hedging import Hedging
 from cache_core.instrumentation import CacheCall, Instruments
 from cache_core.logs import RateLimited
 from cache_core.models import Hit, Level, LookupResult, Miss, Outcome, Query
@@ -35,19 +38,22 @@ class Asked:
         return self.answer if isinstance(self.answer, Hit) else None
 
 
-@dataclass(slots=True)
 class Found:
     """What the tiers that were needed said, in tier order."""
 
-    asked: list[Asked] = field(default_factory=list)
+    __slots__ = ("_by_level", "asked")
+
+    def __init__(self, asked: Sequence[Asked] = ()) -> None:
+        self.asked = asked
+        self._by_level = {item.call.level: item for item in asked}
 
     def of(self, level: Level) -> Asked | None:
         """Return what a tier said, if it was needed."""
-        return next((item for item in self.asked if item.call.level == level), None)
+        return self._by_level.get(level)
 
     def hit(self, level: Level) -> Hit | None:
         """Return a tier's hit."""
-        item = self.of(level)
+        item = self._by_level.get(level)
         return item.hit if item is not None else None
 
 
@@ -64,6 +70,7 @@ class Reader:
         self._tiers = parts.tiers
         self._settings = settings
         self._instruments = instruments
+        self._hedging: Hedging[list[Asked]] = Hedging(settings.hedge_delay)
         beyond: tuple[Level, ...] = ("l2", *_INTENT_AND_DOCUMENTS)
         self._second: Level | None = next((name for name in beyond if name in parts.tiers), None)
 
@@ -83,39 +90,34 @@ class Reader:
         call.level = "l1" if exact is not None else self._second
         if exact is None:
             return Found(await self._beyond(query, tuning, deadline))
-        loop = asyncio.get_running_loop()
-        hedged: list[asyncio.Task[list[Asked]]] = []
-        timer = loop.call_later(
-            self._settings.hedge_delay,
-            lambda: hedged.append(loop.create_task(self._beyond(query, tuning, deadline))),
-        )
+        hedge = self._hedging.watch(lambda: self._beyond(query, tuning, deadline))
         try:
-            first = await self._ask(exact, query, tuning, self._settings.exact_budget)
-            timer.cancel()
+            first = await self._ask(exact, query, tuning, None)
+            self._hedging.leave(hedge)
             if first.hit is not None:
                 return Found([first])
             call.level = self._second
-            rest = await (hedged[0] if hedged else self._beyond(query, tuning, deadline))
+            rest = await (hedge.task or self._beyond(query, tuning, deadline))
             return Found([first, *rest])
         finally:
-            timer.cancel()
-            await _reap(hedged)
+            self._hedging.leave(hedge)
+            if hedge.task is not None:
+                await _reap([hedge.task])
 
     async def exactly(self, query: Query, tuning: Tuning) -> str | None:
         """Return L1's response as of now, counting nothing; `None` without one."""
         exact = self._tiers.get("l1")
         if exact is None:
             return None
-        with contextlib.suppress(TimeoutError, BackendError):
-            async with asyncio.timeout(self._settings.exact_budget):
-                answer = await exact.get(query, tuning)
-                return answer.entry.response if isinstance(answer, Hit) else None
+        with contextlib.suppress(BackendError):
+            answer = await exact.get(query, tuning)
+            return answer.entry.response if isinstance(answer, Hit) else None
         return None
 
     async def _beyond(self, query: Query, tuning: Tuning, deadline: float) -> list[Asked]:
         """Ask L2, L3 and L4; the latter two count only if L2 has no answer."""
         beside = [
-            asyncio.ensure_future(self._ask(tier, query, tuning, self._settings.exact_budget))
+            asyncio.ensure_future(self._ask(tier, query, tuning, None))
             for level in _INTENT_AND_DOCUMENTS
             if (tier := self._tiers.get(level)) is not None
         ]
@@ -131,15 +133,19 @@ class Reader:
         finally:
             await _reap(beside)
 
-    async def _ask(self, tier: Tier, query: Query, tuning: Tuning, budget: float) -> Asked:
+    async def _ask(self, tier: Tier, query: Query, tuning: Tuning, budget: float | None) -> Asked:
+        """Ask one tier, within *budget* seconds; `None` leaves it to the store's own limit."""
         with self._instruments.scope("get", tier.level) as call:
             call.ttl_seconds = tuning.ttl(tier.level)
             if tier.level == "l2":
                 call.threshold = tuning.semantic_threshold
             answer: Hit | Miss | None = None
             try:
-                async with asyncio.timeout(budget):
+                if budget is None:
                     answer = await tier.get(query, tuning)
+                else:
+                    async with Deadline(budget):
+                        answer = await tier.get(query, tuning)
             except TimeoutError:
                 _fill_error(call, BackendError("timeout", "TimeoutError"))
             except BackendError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -90,7 +91,7 @@ def read_rows(path: Path, limit: int | None = None) -> list[Row]:
 def _row(line: str, where: str) -> Row:
     try:
         values = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         msg = f"{where}: not JSON ({error}); each line must be one object"
         raise ConfigurationError(msg) from None
     if not isinstance(values, dict) or not isinstance(values.get("message"), str):
@@ -104,6 +105,9 @@ def _row(line: str, where: str) -> Row:
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             expected = " or ".join(kind.__name__ for kind in kinds)
             msg = f"{where}: {name} must be {expected}, not {type(value).__name__}"
+            raise ConfigurationError(msg)
+        if isinstance(value, float) and not math.isfinite(value):
+            msg = f"{where}: {name} must be a finite number, not {value}"
             raise ConfigurationError(msg)
         known[name] = tuple(value) if isinstance(value, list) else value
     return Row(**known)

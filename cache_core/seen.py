@@ -14,6 +14,7 @@ from dataclasses import dataclass
 _KEPT = 16
 
 _Name = tuple[str, str]
+_UNSEEN = "unseen"
 _NOTHING: Mapping[_Name, str | None] = {}
 _seen: ContextVar[Mapping[_Name, str | None]] = ContextVar("glasscache_seen", default=_NOTHING)
 
@@ -28,6 +29,8 @@ class Seen:
 def remember(replica: str, tag: str, generation: str | None) -> None:
     """Leave the generation of a message to the put that may follow in this task."""
     seen = _seen.get()
+    if seen.get((replica, tag), _UNSEEN) == generation:
+        return
     kept = itertools.islice(seen.items(), max(0, len(seen) - _KEPT + 1), None)
     _seen.set({**dict(kept), (replica, tag): generation})
 

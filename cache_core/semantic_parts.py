@@ -66,7 +66,7 @@ async def assemble_semantic(
         embedding_price: Returns what one embedding costs, in USD.
         embedder: Instead of the one that the settings name.
     """
-    model = embedder or shared_embedder(settings.embedding_model)
+    model = embedder or shared_embedder(settings.embedding_model, settings.torch_threads)
     breaker = Breaker(
         "embedder", failures=settings.breaker_failures, probe_seconds=settings.breaker_probe
     )

@@ -1,13 +1,15 @@
 """What is fixed when a cache starts: where its parts live and how long each may take.
 
 Every field can be given by an environment variable: `CACHE_` and the field's name in capitals,
-besides the three short names of the customer's guide.
+besides the three short names: REDIS_URL, CHROMA_URL and EMBEDDING_MODEL.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import AliasChoices, Field, ValidationError, field_validator
@@ -16,11 +18,35 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from cache_core.exceptions import ConfigurationError
 from cache_core.models import LEVELS, Level
 
+_REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+_SECRET_ARGUMENT = re.compile(
+    r"([?&;][^=&;#]*(?:pass|pwd|secret|token|credential|auth|api_?key)[^=&;#]*=)[^&#]*",
+    re.IGNORECASE,
+)
+
 Seconds = Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)]
 
 
 def _default_directory() -> Path:
     return Path(platformdirs.user_cache_dir("glasscache", appauthor=False))
+
+
+def _has_sound_port(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
+def without_secrets(url: str) -> str:
+    """Return *url* as it may be printed: neither user nor password, before the host or as `?...=`.
+
+    What is no URL is masked, too: it may be one that was mistyped.
+    """
+    url = _SECRET_ARGUMENT.sub(r"\1***", url)
+    scheme, border, rest = url.partition("://") if "://" in url else ("", "", url)
+    _, at, place = rest.rpartition("@")
+    return f"{scheme}{border}***@{place}" if at else url
 
 
 class Settings(BaseSettings):
@@ -47,6 +73,13 @@ class Settings(BaseSettings):
             "embedding_model", "CACHE_EMBEDDING_MODEL", "EMBEDDING_MODEL"
         ),
         description="A sentence-transformers model: a name or a directory.",
+    )
+    torch_threads: int = Field(
+        default=1,
+        ge=0,
+        le=1_024,
+        description="Threads of torch, in the whole process; 0 leaves torch as the application "
+        "has set it. With more than 1, an embedding on busy cores may take 40 times as long.",
     )
     dir: Path = Field(
         default_factory=_default_directory,
@@ -96,7 +129,7 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_scheme(cls, value: str | None) -> str | None:
-        if value and not value.startswith(("redis://", "rediss://", "unix://")):
+        if value and not (value.startswith(_REDIS_SCHEMES) and _has_sound_port(value)):
             msg = "expected redis://host:port/db, rediss://... or unix:///path"
             raise ValueError(msg)
         return value or None
@@ -154,6 +187,13 @@ def load_settings(**values: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
-        shown = "***" if name in {"key", "redis_url", "REDIS_URL"} else repr(first["input"])
-        msg = f"setting {name}={shown} is refused: {first['msg']}"
+        msg = f"setting {name}={_shown(name, first['input'])} is refused: {first['msg']}"
         raise ConfigurationError(msg) from None
+
+
+def _shown(name: str, value: object) -> str:
+    if name.lower().removeprefix("cache_") == "key":
+        return "***"
+    if name.lower().endswith("_url") and isinstance(value, str):
+        return repr(without_secrets(value))
+    return repr(value)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Any
 
-from cache_core.instrumentation import CacheCall, CacheState, Operation, Scope
+from cache_core.instrumentation import CacheCall, CacheState
 from cache_core.models import LEVELS, OUTCOMES, Level
 
-_LATENCIES = 10_000
+_LATENCIES = 2_000
 _INTENTS = 64
 
 
@@ -51,10 +51,6 @@ class CacheStats:
         self.spent_usd = 0.0
         self.seconds = 0.0
         self._recent: deque[float] = deque(maxlen=_LATENCIES)
-
-    def scope(self, operation: Operation, level: Level | None) -> Scope | None:
-        """Counting needs no scope."""
-        return None
 
     def report(self, state: CacheState) -> None:
         """Counting is about what happened, not about what is."""
@@ -150,12 +146,9 @@ class CacheStats:
         """Overall hit rate, 0..1."""
         return _ratio(self.outcomes["hit"], self.lookups - self.outcomes["bypass"])
 
-    def quantile_ms(self, share: float) -> float:
-        """Return a latency quantile of the last 10,000 lookups, in milliseconds."""
+    def _quantiles_ms(self) -> dict[str, float]:
         ordered = sorted(self._recent)
-        if not ordered:
-            return 0.0
-        return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000, 3)
+        return {f"p{share}": _quantile_ms(ordered, share / 100) for share in (50, 95, 99)}
 
     def snapshot(self) -> dict[str, Any]:
         """Return everything that was counted, as JSON values."""
@@ -169,11 +162,7 @@ class CacheStats:
             "average_latency_ms": round(1000 * _ratio(self.seconds, self.lookups), 3),
             "operations": self.lookups,
             "cost_savings_usd": round(self.cost_saved_usd, 6),
-            "latency_ms": {
-                "p50": self.quantile_ms(0.5),
-                "p95": self.quantile_ms(0.95),
-                "p99": self.quantile_ms(0.99),
-            },
+            "latency_ms": self._quantiles_ms(),
             "outcomes": dict(self.outcomes),
             "cancelled": self.cancelled,
             "tiers": {
@@ -203,3 +192,9 @@ def _nested(counts: Counter[tuple[Level, str]]) -> dict[str, dict[str, int]]:
     for (level, name), count in sorted(counts.items()):
         nested.setdefault(level, {})[name] = count
     return nested
+
+
+def _quantile_ms(ordered: list[float], share: float) -> float:
+    if not ordered:
+        return 0.0
+    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000, 3)

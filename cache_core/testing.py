@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 from hashlib import blake2b
 
-import numpy as np
-
 from cache_core.clock import ManualClock
 from cache_core.embedder import Vector
-from cache_core.exceptions import BackendError
 from cache_core.instrumentation import CacheCall, CacheState, Operation, Scope
 from cache_core.models import Level
 
@@ -56,14 +53,15 @@ class HashEmbedder:
         self.calls.append(text)
         if self.failure is not None:
             raise self.failure
+        import numpy as np  # of the `semantic` extra: the other doubles work without it
+
         vector = np.zeros(64, dtype=np.float32)
-        for word in _words(text):
-            seed = int.from_bytes(blake2b(word.encode(), digest_size=8).digest(), "big")
+        # A text without words is a word of its own.
+        for word in _words(text) or [text]:
+            data = word.encode("utf-8", "surrogatepass")
+            seed = int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
             vector += np.random.default_rng(seed).standard_normal(64).astype(np.float32)
-        length = float(np.linalg.norm(vector))
-        if not length:
-            raise BackendError("backend_error", "NoWords")
-        return vector / length
+        return vector / float(np.linalg.norm(vector))
 
     def close(self) -> None:
         """There is nothing to stop."""

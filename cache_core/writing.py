@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from cache_core.deadline import Deadline
 from cache_core.exceptions import BackendError
 from cache_core.instrumentation import CacheCall
 from cache_core.keys import Keys
@@ -121,7 +122,7 @@ class Writer:
         """
         levels = [level for level in answer.scopes if level in self._parts.tiers]
         try:
-            async with asyncio.timeout(self._settings.put_budget):
+            async with Deadline(self._settings.put_budget):
                 generation = await self._generation(query, seen)
                 if generation is None:
                     return [_finished(level, "bypass", "invalidated") for level in levels]
@@ -176,11 +177,14 @@ class Writer:
         self, level: Level, query: Query, entry: Entry, scope: Scope, tuning: Tuning
     ) -> CacheCall:
         try:
-            await self._parts.tiers[level].put(query, entry, scope, tuning)
+            why_not = await self._parts.tiers[level].put(query, entry, scope, tuning)
         except BackendError as error:
             log.limited("put", "%s: not stored (%s), dropped", level, error.reason)
             return _finished(level, "dropped", error.reason)
-        return _finished(level, "stored", "")
+        if not why_not:
+            return _finished(level, "stored", "")
+        outcomes = {"queued": "queued", "overloaded": "dropped"}
+        return _finished(level, outcomes.get(why_not, "bypass"), why_not)
 
     def too_large(self, answer: NewAnswer) -> bool:
         """Whether an entry would exceed the largest value that is stored."""

@@ -13,8 +13,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.metrics_core import Metric as Family
 
 from cache_core import __version__
-from cache_core.instrumentation import CacheCall, CacheState, Operation
-from cache_core.instrumentation import Scope as CallScope
+from cache_core.instrumentation import CacheCall, CacheState
 from cache_core.models import ERROR_REASONS, LEVELS, MISS_REASONS, OUTCOMES, Level
 from cache_core.tuning import GuardName
 
@@ -33,7 +32,7 @@ _BUCKETS = {
 }
 _STATES = {"closed": 0, "half_open": 1, "open": 2}
 _GUARDS: tuple[GuardName, ...] = get_args(GuardName)
-_PUT_OUTCOMES = ("stored", "dropped", "bypass")
+_PUT_OUTCOMES = ("stored", "queued", "dropped", "bypass")
 
 Collectors = dict[str, Any]
 
@@ -246,10 +245,6 @@ class PrometheusInstrument:
         self._entries = of(names.ENTRIES)
         of(names.BUILD_INFO).labels(namespace, __version__).set(1)
         self._told_dropped: dict[str, int] = {}
-
-    def scope(self, operation: Operation, level: Level | None) -> CallScope | None:
-        """Metrics need no scope."""
-        return None
 
     def record(self, call: CacheCall) -> None:
         """Count a finished operation."""

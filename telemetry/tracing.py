@@ -65,10 +65,14 @@ class TracingInstrument:
     def __init__(self, namespace: str, tracer_provider: trace.TracerProvider | None = None) -> None:
         self._namespace = namespace
         self._tracer = trace.get_tracer(names.TRACER, __version__, tracer_provider)
+        self._global = tracer_provider is None
 
     def scope(self, operation: Operation, level: Level | None) -> CallScope | None:
         """Open a span; inside an operation only if that one is recorded."""
         if operation not in _ROOTS and not trace.get_current_span().is_recording():
+            return None
+        if self._global and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            # Nobody set up the SDK; that may still happen.
             return None
         span = self._tracer.start_span(names.SPAN_PREFIX + operation)
         if not span.get_span_context().is_valid:

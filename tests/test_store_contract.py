@@ -343,6 +343,21 @@ async def test_a_cancelled_read_harms_nobody(store: KeyValueStore) -> None:
         assert [list(values) for values in found[1::2]] == [[str(n)] for n in range(1, 50, 2)]  # type: ignore[arg-type]
 
 
+async def test_a_cancelled_call_leaves_no_reply_behind(store: KeyValueStore) -> None:
+    """After calls that were cancelled anywhere on their way, everybody still gets their own reply."""
+    for number in range(30):
+        await store.put_rows([RowWrite(f"h{number}", {"is": str(number)}, 60.0)])
+    for steps in range(30):
+        tasks = [asyncio.ensure_future(store.rows(f"h{number}")) for number in range(10)]
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        found = await asyncio.gather(*(store.rows(f"h{number}") for number in range(30)))
+        assert found == [{"is": str(number)} for number in range(30)]
+
+
 async def test_close_twice(store: KeyValueStore) -> None:
     """Closing is idempotent, and a closed store raises nothing but BackendError."""
     await store.close()

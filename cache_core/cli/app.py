@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from cache_core.cli import demo, operate, replay
+from cache_core.cli.console import flowing
 
 app = typer.Typer(
     name="glasscache",
@@ -19,13 +20,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.command("demo")(demo.demo)
-app.command("replay")(replay.replay)
-app.command("warm")(operate.warm)
-app.command("invalidate")(operate.invalidate)
-app.command("explain")(operate.explain)
-app.command("stats")(operate.stats)
-app.command("settings")(operate.settings)
+for name, command in {
+    "demo": demo.demo,
+    "replay": replay.replay,
+    "warm": operate.warm,
+    "invalidate": operate.invalidate,
+    "explain": operate.explain,
+    "stats": operate.stats,
+    "settings": operate.settings,
+}.items():
+    app.command(name, help=flowing(command))(command)
 
 
 def main() -> None:

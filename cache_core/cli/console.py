@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.text import Text
 
 from cache_core.exceptions import GlasscacheError
 
-out = Console()
-err = Console(stderr=True)
+# What is printed holds what users wrote: nothing of it is markup, styles are given beside it.
+out = Console(markup=False, emoji=False)
+err = Console(stderr=True, markup=False, emoji=False)
 
 Result = TypeVar("Result")
 
@@ -42,14 +45,26 @@ def quiet_libraries() -> None:
 
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    for name in ("sentence_transformers", "transformers", "chromadb", "httpx"):
+    for name in ("sentence_transformers", "transformers", "huggingface_hub", "chromadb", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def fail(message: str) -> NoReturn:
     """Say what is wrong on stderr and exit with 2."""
-    err.print(f"[bold red]glasscache:[/bold red] {message}", highlight=False, soft_wrap=True)
+    line = Text.assemble(("glasscache:", "bold red"), " ", message)
+    err.print(line, highlight=False, soft_wrap=True)
     raise typer.Exit(2)
+
+
+def flowing(command: Callable[..., Any]) -> str:
+    """Return a command's docstring with every paragraph on one line, for a terminal of any width.
+
+    Paragraphs with indented lines, which are examples, keep their lines.
+    """
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    return "\n\n".join(
+        text if "\n " in text else text.replace("\n", " ") for text in paragraphs
+    )
 
 
 def print_json(value: Any) -> None:

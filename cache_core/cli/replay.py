@@ -94,7 +94,8 @@ async def _replay(
     compare: bool,
     as_document: bool,
 ) -> None:
-    embedder = ThreadEmbedder(load_settings().embedding_model)
+    fixed = load_settings()
+    embedder = ThreadEmbedder(fixed.embedding_model, threads=fixed.torch_threads)
     reports: list[Report] = []
     other: ScopeRule = "all-private" if scope == "private-flag" else "private-flag"
     with Progress(

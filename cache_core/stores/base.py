@@ -84,8 +84,13 @@ class KeyValueStore(Protocol):
         """Remove values and hashes; return how many there were."""
         ...
 
-    async def rows(self, key: str, newest: int | None = None) -> Mapping[str, str]:
-        """Return the rows of a hash, at most the *newest* ones."""
+    async def rows(
+        self, key: str, newest: int | None = None, *, hurry: bool = False
+    ) -> Mapping[str, str]:
+        """Return the rows of a hash, at most the *newest* ones.
+
+        With *hurry* a lookup waits for them: it has the time limit of `read`.
+        """
         ...
 
     async def put_rows(self, writes: Sequence[RowWrite]) -> None:

@@ -12,6 +12,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from cache_core.breaker import Breaker
+from cache_core.deadline import Deadline
 from cache_core.embedder import Vector
 from cache_core.exceptions import BackendError, ConfigurationError
 from cache_core.stores.vectors import Neighbour, Row
@@ -38,6 +40,8 @@ _PAGE = 1_000
 _REBUILT = "-rebuilt"
 _SWEEP_SECONDS = 30.0
 _OPEN_SECONDS = 10.0
+_NOT_YET = "Nothing found on disk"
+_NOT_YET_SECONDS = 0.02
 
 # Without a low sync_threshold a put gets slower with every row that is not yet in the index file.
 _CONFIGURATION = {"hnsw": {"space": "cosine", "sync_threshold": 200, "batch_size": 100}}
@@ -116,7 +120,7 @@ class ChromaIndex:
 
     async def _connect(self) -> None:
         with self._breaker:
-            async with asyncio.timeout(_OPEN_SECONDS):
+            async with Deadline(_OPEN_SECONDS):
                 if self._url:
                     client = await _connect_server(self._url)
                 else:
@@ -236,13 +240,22 @@ class ChromaIndex:
         collection = await self._collection(context, create=False)
         if collection is None:
             return []
-        found = await self._call(
+        search = partial(
+            self._call,
             collection.query,
             query_embeddings=vector[np.newaxis, :],
             n_results=count,
             include=["metadatas", "distances"],
             timeout=self._search_timeout,
         )
+        try:
+            found = await search()
+        except BackendError as error:
+            # A server says so for a moment while a collection's very first rows are written.
+            if _NOT_YET not in str(error):
+                raise
+            await asyncio.sleep(_NOT_YET_SECONDS)
+            found = await search()
         return [
             Neighbour(identity, _similarity(distance), str((metadata or {}).get("entry", "")))
             for identity, distance, metadata in zip(
@@ -368,7 +381,7 @@ class ChromaIndex:
         from chromadb.errors import NotFoundError
 
         with self._breaker:
-            async with asyncio.timeout(self._search_timeout):
+            async with Deadline(self._search_timeout):
                 try:
                     return await self._client.get_collection(name, embedding_function=None)
                 except NotFoundError:
@@ -376,7 +389,7 @@ class ChromaIndex:
 
     async def _call(self, work: Callable[..., Any], *, timeout: float, **values: Any) -> Any:
         with self._breaker:
-            async with asyncio.timeout(timeout):
+            async with Deadline(timeout):
                 return await self._run(work, **values)
 
     async def _run(self, work: Callable[..., Any], *args: Any, **values: Any) -> Any:

@@ -23,7 +23,8 @@ class Coalescer(Generic[Request, Result]):
     who waits longest, so that a client's span belongs to a lookup that is really waiting for it.
 
     Args:
-        run: Executes a batch; returns one result per request, or raises for all of them.
+        run: Executes a batch; returns one result per request, or raises for all of them. A result
+            that is an exception is raised to its request alone.
         limit: Requests in one batch.
     """
 
@@ -100,7 +101,11 @@ class Coalescer(Generic[Request, Result]):
                     future.set_exception(_copy(error))
         else:
             for (_, future), result in zip(batch, results, strict=True):
-                if not future.done():
+                if future.done():
+                    continue
+                if isinstance(result, Exception):
+                    future.set_exception(result)
+                else:
                     future.set_result(result)
 
 

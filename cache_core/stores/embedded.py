@@ -266,7 +266,9 @@ class EmbeddedStore:
             )
             return values.rowcount + hashes
 
-    async def rows(self, key: str, newest: int | None = None) -> Mapping[str, str]:
+    async def rows(
+        self, key: str, newest: int | None = None, *, hurry: bool = False
+    ) -> Mapping[str, str]:
         """Return the rows of a hash, newest last."""
         with self._breaker:
             found = self._select(

@@ -5,20 +5,26 @@ Plain commands only (no Lua, no modules), so that a least-privilege ACL and mana
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import redis.asyncio as redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, BusyLoadingError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    MaxConnectionsError,
+    ResponseError,
+)
 
 from cache_core.breaker import Breaker
 from cache_core.clock import WallClock
+from cache_core.deadline import Deadline
 from cache_core.exceptions import BackendError
 from cache_core.stores.base import RowWrite, Write
 from cache_core.stores.coalescing import Coalescer
@@ -78,11 +84,14 @@ class RedisStore:
             "redis",
             failures=breaker_failures,
             probe_seconds=breaker_probe,
-            answered=(ResponseError,),
+            answered=(ResponseError, MaxConnectionsError),
         )
         self._clock = WallClock()
-        self._reads: Coalescer[Sequence[str], Sequence[str | None]] = Coalescer(self._read_batch)
-        self._writes: Coalescer[Sequence[Write], None] = Coalescer(self._write_batch)
+        # Three lanes, one round trip in flight on each: three connections serve any number of
+        # lookups and puts, and what is patient never stands before a lookup.
+        self._reads: Coalescer[_Read, Any] = Coalescer(self._read_batch)
+        self._writes: Coalescer[_Commands, list[Any]] = Coalescer(self._command_batch)
+        self._patient: Coalescer[_Commands, list[Any]] = Coalescer(self._command_batch)
         self._cluster_known = not owned
 
     @property
@@ -97,8 +106,8 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close the connections of an owned client."""
-        await self._reads.close()
-        await self._writes.close()
+        for lane in (self._reads, self._writes, self._patient):
+            await lane.close()
         if self._owned:
             with contextlib.suppress(Exception):
                 await self.client.aclose()
@@ -106,10 +115,14 @@ class RedisStore:
     async def tend(self) -> None:
         """Read the server's clock; on the first contact also ask whether it is a Cluster."""
         with self._breaker:
-            async with asyncio.timeout(self._write_timeout):
+            async with Deadline(self._write_timeout):
                 if not self._cluster_known:
                     await self._detect_cluster()
-                seconds, micros = await self._command("TIME", target=True)
+                client: Any = self.client
+                node: dict[str, Any] = {}
+                if isinstance(client, RedisCluster):
+                    node = {"target_nodes": client.get_default_node()}
+                seconds, micros = await client.execute_command("TIME", **node)
                 self._clock.set(int(seconds) + int(micros) / 1_000_000)
 
     async def _detect_cluster(self) -> None:
@@ -126,7 +139,11 @@ class RedisStore:
             options = plain.connection_pool.connection_kwargs
             kept = ("host", "port", "username", "password", "protocol")
             self.client = RedisCluster(
-                **{name: options[name] for name in kept if options.get(name) is not None},
+                **{
+                    name: value
+                    for name, value in options.items()
+                    if value is not None and (name in kept or name.startswith("ssl_"))
+                },
                 ssl="SSL" in plain.connection_pool.connection_class.__name__,
                 socket_timeout=self._write_timeout,
                 socket_connect_timeout=self._write_timeout,
@@ -141,72 +158,34 @@ class RedisStore:
 
     async def read(self, keys: Sequence[str]) -> Sequence[str | None]:
         """Return the values of *keys*; concurrent calls share a round trip."""
-        return await self._reads.submit(keys)
+        found: Sequence[str | None] = await self._reads.submit(_Read(keys))
+        return found
 
     async def write(self, writes: Sequence[Write]) -> None:
         """Store *writes*; concurrent calls share a round trip."""
-        await self._writes.submit(writes)
-
-    async def _read_batch(self, requests: Sequence[Sequence[str]]) -> list[Sequence[str | None]]:
-        unique = list(dict.fromkeys(key for keys in requests for key in keys))
-        if not unique:
-            return [[] for _ in requests]
-        with self._breaker:
-            async with asyncio.timeout(self._read_timeout):
-                raw = await self._mget(unique)
-        values = dict(zip(unique, map(_text, raw), strict=True))
-        return [[values[key] for key in keys] for keys in requests]
-
-    async def _mget(self, keys: list[str]) -> list[Any]:
-        client: Any = self.client
-        if not isinstance(client, RedisCluster):
-            return list(await client.execute_command("MGET", *keys, **_RAW))
-        slots: dict[int, list[str]] = {}
-        for key in keys:
-            slots.setdefault(client.keyslot(key), []).append(key)
-        pipe = client.pipeline()
-        for group in slots.values():
-            pipe.execute_command("MGET", *group, **_RAW)
-        found: dict[str, Any] = {}
-        for group, values in zip(slots.values(), await pipe.execute(), strict=True):
-            found.update(zip(group, values, strict=True))
-        return [found[key] for key in keys]
-
-    async def _write_batch(self, requests: Sequence[Sequence[Write]]) -> list[None]:
-        with self._breaker:
-            async with asyncio.timeout(self._write_timeout):
-                pipe = self._pipeline()
-                for writes in requests:
-                    for write in writes:
-                        pipe.set(write.key, write.value, px=_millis(write.ttl))
-                await pipe.execute()
-        return [None] * len(requests)
+        await self._writes.submit([_set(write) for write in writes])
 
     async def write_new(self, write: Write) -> str:
         """Set unless it exists, and renew the TTL either way."""
-        with self._breaker:
-            async with asyncio.timeout(self._write_timeout):
-                pipe = self._pipeline()
-                pipe.set(write.key, write.value, px=_millis(write.ttl), nx=True)
-                if write.ttl is not None:
-                    pipe.pexpire(write.key, _millis(write.ttl) or 1)
-                pipe.execute_command("GET", write.key, **_RAW)
-                results = await pipe.execute()
+        commands: _Commands = [(*_set(write), "NX")]
+        if write.ttl is not None:
+            commands.append(("PEXPIRE", write.key, _millis(write.ttl)))
+        commands.append(("GET", write.key))
+        results = await self._writes.submit(commands)
         return _text(results[-1]) or write.value
 
     async def delete(self, keys: Sequence[str]) -> int:
         """Unlink *keys*."""
-        if not keys:
-            return 0
-        pipe = self._pipeline()
-        for key in keys:
-            # Not pipe.unlink(): on a Cluster's pipeline that is a coroutine that nobody awaits.
-            pipe.execute_command("UNLINK", key)
-        return sum(await self._execute(pipe))
+        return sum(await self._writes.submit([("UNLINK", key) for key in keys])) if keys else 0
 
-    async def rows(self, key: str, newest: int | None = None) -> Mapping[str, str]:
+    async def rows(
+        self, key: str, newest: int | None = None, *, hurry: bool = False
+    ) -> Mapping[str, str]:
         """Return the rows of a hash, newest last."""
-        raw = await self._call("HGETALL", key, timeout=self._read_timeout)
+        if hurry:
+            raw = await self._reads.submit(_Read((key,), rows=True))
+        else:
+            raw = (await self._patient.submit([("HGETALL", key)]))[0]
         pairs = raw.items() if isinstance(raw, Mapping) else zip(raw[::2], raw[1::2], strict=True)
         stamped = sorted((_text(value) or "", _text(name) or "") for name, value in pairs)
         chosen = stamped[-newest:] if newest is not None else stamped
@@ -216,15 +195,14 @@ class RedisStore:
         """Set fields of hashes, each stamped with the time so that the oldest can be dropped."""
         stamp = f"{self.now():017.6f} "
         writes = [write for write in writes if write.rows]
-        pipe = self._pipeline()
+        commands: _Commands = []
         for write in writes:
-            pipe.hset(
-                write.key, mapping={name: stamp + value for name, value in write.rows.items()}
-            )
-            pipe.hlen(write.key)
+            pairs = [part for name, value in write.rows.items() for part in (name, stamp + value)]
+            commands.append(("HSET", write.key, *pairs))
+            commands.append(("HLEN", write.key))
             # A hash that is kept gets the longest life there is.
-            pipe.pexpire(write.key, _millis(write.ttl or _KEPT_SECONDS) or 1)
-        lengths = (await self._execute(pipe))[1::3]
+            commands.append(("PEXPIRE", write.key, _millis(write.ttl or _KEPT_SECONDS)))
+        lengths = (await self._writes.submit(commands))[1::3] if commands else []
         for write, length in zip(writes, lengths, strict=True):
             if write.newest is not None and length > write.newest * _TRIM_SLACK:
                 everything = await self.rows(write.key)
@@ -233,50 +211,112 @@ class RedisStore:
 
     async def delete_rows(self, key: str, names: Sequence[str]) -> int:
         """Delete fields of a hash."""
-        if not names:
-            return 0
-        return int(await self._call("HDEL", key, *names))
+        return int((await self._writes.submit([("HDEL", key, *names)]))[0]) if names else 0
 
     async def append(self, log: str, values: Sequence[str], *, keep: int) -> None:
         """Add to a stream."""
-        pipe = self._pipeline()
-        for value in values:
-            pipe.xadd(log, {"v": value}, maxlen=keep, approximate=True)
-        await self._execute(pipe)
+        await self._patient.submit(
+            [("XADD", log, "MAXLEN", "~", keep, "*", "v", value) for value in values]
+        )
 
     async def after(self, log: str, position: str, count: int) -> list[tuple[str, str]]:
         """Read a stream forward."""
         start = f"({position}" if position else "-"
-        return _stream(await self._call("XRANGE", log, start, "+", "COUNT", count))
+        found = await self._patient.submit([("XRANGE", log, start, "+", "COUNT", count)])
+        return _stream(found[0])
 
     async def remove(self, log: str, positions: Sequence[str]) -> None:
         """Delete entries of a stream."""
         if positions:
-            await self._call("XDEL", log, *positions)
+            await self._patient.submit([("XDEL", log, *positions)])
 
     async def last(self, log: str, count: int) -> list[tuple[str, str]]:
         """Read a stream's end."""
-        found = _stream(await self._call("XREVRANGE", log, "+", "-", "COUNT", count))
-        return found[::-1]
+        found = await self._patient.submit([("XREVRANGE", log, "+", "-", "COUNT", count)])
+        return _stream(found[0])[::-1]
+
+    async def _read_batch(self, requests: Sequence[_Read]) -> list[Any]:
+        """Read values and hashes for all *requests* in one round trip."""
+        keys = list(
+            dict.fromkeys(key for request in requests if not request.rows for key in request.keys)
+        )
+        hashes = list(dict.fromkeys(request.keys[0] for request in requests if request.rows))
+        with self._breaker:
+            async with Deadline(self._read_timeout):
+                raw, rows = await self._fetch(keys, hashes)
+        values = dict(zip(keys, map(_text, raw), strict=True))
+        found = dict(zip(hashes, rows, strict=True))
+        return [
+            _checked(found[request.keys[0]])
+            if request.rows
+            else [values[key] for key in request.keys]
+            for request in requests
+        ]
+
+    async def _fetch(self, keys: list[str], hashes: list[str]) -> tuple[list[Any], list[Any]]:
+        client: Any = self.client
+        cluster = isinstance(client, RedisCluster)
+        if not cluster and not hashes:
+            return (list(await client.execute_command("MGET", *keys, **_RAW)) if keys else []), []
+        # On a Cluster one MGET may only ask for keys of one slot.
+        slots: dict[int, list[str]] = {}
+        for key in keys:
+            slots.setdefault(client.keyslot(key) if cluster else 0, []).append(key)
+        pipe = self._pipeline()
+        for group in slots.values():
+            pipe.execute_command("MGET", *group, **_RAW)
+        for name in hashes:
+            pipe.execute_command("HGETALL", name, **_RAW)
+        results = await pipe.execute(raise_on_error=False)
+        found: dict[str, Any] = {}
+        for group, values in zip(slots.values(), results[: len(slots)], strict=True):
+            if isinstance(values, Exception):
+                raise values
+            found.update(zip(group, values, strict=True))
+        return [found[key] for key in keys], results[len(slots) :]
+
+    async def _command_batch(self, requests: Sequence[_Commands]) -> list[Any]:
+        """Run the commands of all *requests* in one round trip; each gets its own errors."""
+        pipe = self._pipeline()
+        for commands in requests:
+            for command in commands:
+                pipe.execute_command(*command, **_RAW)
+        with self._breaker:
+            async with Deadline(self._write_timeout):
+                results = list(await pipe.execute(raise_on_error=False))
+        found: list[Any] = []
+        for commands in requests:
+            own, results = results[: len(commands)], results[len(commands) :]
+            failed = next((item for item in own if isinstance(item, Exception)), None)
+            found.append(own if failed is None else _checked(failed))
+        return found
 
     def _pipeline(self) -> Any:
         return self.client.pipeline(transaction=False)
 
-    async def _execute(self, pipe: Any) -> list[Any]:
-        with self._breaker:
-            async with asyncio.timeout(self._write_timeout):
-                return list(await pipe.execute())
 
-    async def _call(self, *args: Any, timeout: float | None = None) -> Any:
-        with self._breaker:
-            async with asyncio.timeout(timeout or self._write_timeout):
-                return await self._command(*args)
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What one caller wants to know: the values of keys, or the rows of one hash."""
 
-    async def _command(self, *args: Any, target: bool = False) -> Any:
-        if target and isinstance(self.client, RedisCluster):
-            node = self.client.get_default_node()
-            return await self.client.execute_command(*args, target_nodes=node)
-        return await self.client.execute_command(*args, **_RAW)
+    keys: Sequence[str]
+    rows: bool = False
+
+
+_Commands: TypeAlias = list[tuple[Any, ...]]
+"""What one caller wants done, in order."""
+
+
+def _set(write: Write) -> tuple[Any, ...]:
+    life = () if write.ttl is None else ("PX", _millis(write.ttl))
+    return ("SET", write.key, write.value, *life)
+
+
+def _checked(result: Any) -> Any:
+    """Return *result*, or as a `BackendError` what Redis refused."""
+    if isinstance(result, Exception):
+        return BackendError("backend_error", type(result).__name__, str(result))
+    return result
 
 
 def _millis(seconds: float | None) -> int | None:

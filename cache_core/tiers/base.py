@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from cache_core.models import Entry, Hit, Level, Miss, Query, Scope
+from cache_core.models import Entry, Hit, Level, Miss, NotStored, Query, Scope
 from cache_core.tuning import Tuning
 
 
@@ -23,6 +23,10 @@ class Tier(Protocol):
         """Return what is stored for *query*, or why nothing can be served."""
         ...
 
-    async def put(self, query: Query, entry: Entry, scope: Scope, tuning: Tuning) -> None:
-        """Store this tier's part of *entry* for *scope*; readable when this returns."""
+    async def put(self, query: Query, entry: Entry, scope: Scope, tuning: Tuning) -> NotStored:
+        """Store this tier's part of *entry* for *scope*; readable when this returns.
+
+        Returns:
+            Why it was not stored; empty when it was.
+        """
         ...

@@ -11,7 +11,7 @@ from typing import Literal
 from cache_core import envelope
 from cache_core.exceptions import BackendError
 from cache_core.keys import Keys
-from cache_core.models import Entry, Hit, Level, Miss, MissReason, Query, Scope
+from cache_core.models import Entry, Hit, Level, Miss, MissReason, NotStored, Query, Scope
 from cache_core.stores.base import KeyValueStore, Write
 from cache_core.tuning import INTENT_PATTERN, Tuning
 
@@ -91,7 +91,7 @@ class KeyedTier:
             intent = None
         return Miss(telling, other_intent=intent or "", generation=generation)
 
-    async def put(self, query: Query, entry: Entry, scope: Scope, tuning: Tuning) -> None:
+    async def put(self, query: Query, entry: Entry, scope: Scope, tuning: Tuning) -> NotStored:
         """Store this tier's part of *entry*."""
         kept = (self.part, *self.also)
         part = replace(
@@ -110,6 +110,7 @@ class KeyedTier:
             mark = [query.user, entry.generation, entry.created, entry.ttl, intent]
             writes.append(Write(self.keys.marker(query), json.dumps(mark), ttl))
         await self.store.write(writes)
+        return ""
 
     def _marked(
         self, query: Query, value: str | None, generation: str | None, now: float, ttl: float

@@ -21,7 +21,7 @@ from cache_core.exceptions import BackendError
 from cache_core.feed import IndexFeed
 from cache_core.guards import veto
 from cache_core.keys import PARTITIONS, Keys
-from cache_core.models import Entry, Hit, Level, Miss, MissReason, Query, Scope
+from cache_core.models import Entry, Hit, Level, Miss, MissReason, NotStored, Query, Scope
 from cache_core.stores.base import KeyValueStore, RowWrite, Write
 from cache_core.stores.vectors import Row, VectorIndex
 from cache_core.tiers.keyed import KEPT
@@ -43,7 +43,7 @@ _QUANTISED = 0.001
 """By what a private similarity may be too low: its vector is kept in 8 bits a value."""
 
 _WAITING_PUTS = 1_000
-_CHUNK = 64
+_CHUNK = 8
 
 
 @dataclass(slots=True)
@@ -131,7 +131,7 @@ class SemanticTier:
             return {}
         key = self._keys.vectors(query.user, query.context)
         try:
-            return dict(await self._store.rows(key, PRIVATE_VECTORS))
+            return dict(await self._store.rows(key, PRIVATE_VECTORS, hurry=True))
         except BackendError as error:
             return error
 
@@ -168,7 +168,11 @@ class SemanticTier:
             return hit
         if failure is not None:
             raise failure
-        return _miss(candidates, tuning)
+        miss = _miss(candidates, tuning)
+        if miss.reason != "cold" or not self.refused_contexts:
+            return miss
+        known = query.context in await self._index.contexts()
+        return miss if known else replace(miss, reason="context_limit")
 
     async def _shared(self, query: Query, vector: Vector, count: int) -> list[_Candidate]:
         return [
@@ -260,16 +264,17 @@ class SemanticTier:
             )
         return None
 
-    async def put(self, query: Query, entry: Entry, scope: Scope, tuning: Tuning) -> None:
+    async def put(self, query: Query, entry: Entry, scope: Scope, tuning: Tuning) -> NotStored:
         """Store the answer; while the model is loading, as soon as it has loaded."""
-        if query.history or entry.response is None:
-            return
+        if query.history:
+            return "has_history"
         if not self._embedder.ready:
-            self.dropped += len(self._waiting) == _WAITING_PUTS
+            full = len(self._waiting) == _WAITING_PUTS
+            self.dropped += full
             self._waiting.append((query, entry, scope, tuning))
-            return
+            return "queued"
         if not self._embedder.fits(query.text):
-            return
+            return "truncated"
         vector = await self._patient.embed(query.text)
         digest = query.scope(scope)
         key = self._keys.entry("l2", query.tag, digest, query.context)
@@ -278,28 +283,38 @@ class SemanticTier:
         kept = KEPT * (tuning.l2_ttl if entry.ttl is None else entry.ttl)
         if scope == "shared":
             row = Row(query.tag, vector, text, entry.created + kept)
-            await self._put_shared(query.context, row, Write(key, text, kept))
-            return
+            return await self._put_shared(query.context, row, Write(key, text, kept))
         vectors = self._keys.vectors(digest, query.context)
         await self._store.write([Write(key, text, kept)])
+        owner = {vectors: f"{digest} {query.context}"}
         await self._store.put_rows(
             [
-                RowWrite(self._keys.own(PARTITIONS), {vectors: f"{digest} {query.context}"}, None),
+                RowWrite(self._keys.own(PARTITIONS), owner, KEPT * MAX_TTL),
                 RowWrite(vectors, {query.tag: pack(vector)}, KEPT * MAX_TTL, PRIVATE_VECTORS),
             ]
         )
+        return ""
 
-    async def _put_shared(self, context: str, row: Row, write: Write) -> None:
+    async def _put_shared(self, context: str, row: Row, write: Write) -> NotStored:
         if not await self._index.add(context, row):
             self.refused_contexts += 1
-        elif self._feed.own_index:
+            return "context_limit"
+        if self._feed.own_index:
             await self._store.write([write])
             await self._feed.put(context, row)
+        return ""
+
+    def forget_waiting(self, user: str) -> None:
+        """Drop a user's puts that wait for the model."""
+        kept = [item for item in self._waiting if item[0].user != user]
+        self._waiting.clear()
+        self._waiting.extend(kept)
 
     async def tend(self) -> None:
         """Make the puts that waited for the model; remove rows that were found dead."""
         while self._waiting and self._embedder.ready:
-            await self.put(*self._waiting.popleft())
+            await self.put(*self._waiting[0])
+            self._waiting.popleft()
         dead, self._dead = self._dead, {}
         for context, tags in dead.items():
             await self._index.remove(context, sorted(tags))
@@ -336,6 +351,8 @@ class SemanticTier:
         for start in range(0, len(wanted), _CHUNK):
             chunk = wanted[start : start + _CHUNK]
             hashes = await asyncio.gather(*(self._store.rows(key) for key, _, _ in chunk))
+            gone = [key for (key, _, _), rows in zip(chunk, hashes, strict=True) if not rows]
+            await self._store.delete_rows(self._keys.own(PARTITIONS), gone)
             for (key, owner, context), rows in zip(chunk, hashes, strict=True):
                 tags = [
                     tag

@@ -1,0 +1,78 @@
+"""Going ahead when something is late, without letting load feed itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
+
+from cache_core.deadline import LATE_SECONDS
+
+Result = TypeVar("Result")
+
+AT_ONCE = 2
+"""Watched things that may be gone ahead of at the same time. Without this limit fifty lookups that
+wait for each other are all late, and fifty embeddings make them later."""
+
+
+class Hedge(Generic[Result]):
+    """One thing that may turn out late; *task* is set when it was gone ahead of."""
+
+    __slots__ = ("due", "task", "work")
+
+    def __init__(self, due: float, work: Callable[[], Coroutine[Any, Any, Result]]) -> None:
+        self.due = due
+        self.work = work
+        self.task: asyncio.Task[Result] | None = None
+
+
+class Hedging(Generic[Result]):
+    """Starts the work of whatever is still watched after a delay.
+
+    One timer serves all that are watched, as most are gone long before it rings.
+
+    Args:
+        delay: Seconds.
+    """
+
+    def __init__(self, delay: float) -> None:
+        self._delay = delay
+        self._watched: dict[Hedge[Result], None] = {}
+        self._running: set[asyncio.Task[Result]] = set()
+        self._armed_for: float | None = None
+
+    def watch(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Hedge[Result]:
+        """Start *work* unless `leave` is called before the delay ends."""
+        loop = asyncio.get_running_loop()
+        hedge = Hedge(loop.time() + self._delay, work)
+        self._watched[hedge] = None
+        if self._armed_for is None:
+            self._arm(loop, hedge.due)
+        return hedge
+
+    def leave(self, hedge: Hedge[Result]) -> None:
+        """Watch no longer."""
+        self._watched.pop(hedge, None)
+
+    def _arm(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        self._armed_for = due
+        loop.call_at(due, self._ring)
+
+    def _ring(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        # A timer that is late itself says that this loop was held up, not what it waits for.
+        held_up = self._armed_for is not None and now - self._armed_for > LATE_SECONDS
+        self._armed_for = None
+        for hedge in list(self._watched):
+            if hedge.due > now:
+                self._arm(loop, hedge.due)
+                return
+            if held_up:
+                self._arm(loop, now + self._delay)
+                return
+            del self._watched[hedge]
+            if len(self._running) < AT_ONCE:
+                hedge.task = loop.create_task(hedge.work())
+                self._running.add(hedge.task)
+                hedge.task.add_done_callback(self._running.discard)

@@ -1,0 +1,316 @@
+"""The contract of `VectorIndex`, over an embedded Chroma and a real Chroma server."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cache_core.embedder import Vector
+from cache_core.exceptions import BackendError
+from cache_core.stores.chroma import FLUSH_SECONDS, ChromaIndex
+from cache_core.stores.vectors import Row
+from tests import servers
+
+Make = Callable[..., Awaitable[ChromaIndex]]
+
+_numbers = itertools.count(1)
+
+
+def unit(*values: float) -> Vector:
+    vector = np.zeros(16, dtype=np.float32)
+    vector[: len(values)] = values
+    return vector / np.linalg.norm(vector)
+
+
+def row(name: str, vector: Vector, dropped: float = 1e12) -> Row:
+    return Row(name, vector, f"envelope of {name}", dropped)
+
+
+@pytest.fixture(params=["embedded", "server"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    if request.param == "embedded":
+        return {"directory": tmp_path}
+    return {"url": request.getfixturevalue("chroma_url")}
+
+
+@pytest.fixture
+async def make(where: dict[str, Any]) -> AsyncIterator[Make]:
+    """Make open indexes of one namespace; all are closed."""
+    made: list[ChromaIndex] = []
+    namespace = f"test{next(_numbers)}"
+
+    async def open_one(**more: Any) -> ChromaIndex:
+        arguments = {"namespace": namespace, "model": "m", "default_context": "none", **where}
+        index = ChromaIndex(**{**arguments, "search_timeout": 10.0, "write_timeout": 20.0, **more})
+        made.append(index)
+        await index.open()
+        return index
+
+    yield open_one
+    for index in made:
+        await index.close()
+
+
+@pytest.fixture
+async def index(make: Make) -> ChromaIndex:
+    return await make()
+
+
+async def test_an_empty_index_finds_nothing(index: ChromaIndex) -> None:
+    """A search in an empty index, and in a context that has none, returns nothing."""
+    assert await index.search("none", unit(1), 5) == []
+    assert await index.search("unheard", unit(1), 5) == []
+    assert await index.count() == 0
+    assert index.collection is not None
+
+
+async def test_a_row_is_found_at_once(index: ChromaIndex) -> None:
+    """What was added is found before it is written out, with its text."""
+    assert await index.add("none", row("a", unit(1)))
+    (found,) = await index.search("none", unit(1), 5)
+    assert (found.id, found.text) == ("a", "envelope of a")
+    assert found.similarity == pytest.approx(1.0, abs=1e-5)
+
+
+async def test_a_row_is_found_after_it_was_written_out(index: ChromaIndex) -> None:
+    """What left the buffer for Chroma is found exactly once, and counted once."""
+    await index.add("none", row("a", unit(1)))
+    await asyncio.sleep(FLUSH_SECONDS + 0.3)
+    assert index.collection is not None
+    assert [near.id for near in await index.search("none", unit(1), 5)] == ["a"]
+    assert await index.count() == 1
+
+
+async def test_a_row_replaces_its_predecessor(index: ChromaIndex) -> None:
+    """A row added under the same id replaces the old one, in the buffer and in Chroma."""
+    for text in ("first", "second"):
+        await index.add("none", Row("a", unit(1), text, 1e12))
+    assert [near.text for near in await index.search("none", unit(1), 5)] == ["second"]
+    await index.tend(time.time())
+    await index.add("none", Row("a", unit(1), "third", 1e12))
+    assert [near.text for near in await index.search("none", unit(1), 5)] == ["third"]
+    await index.tend(time.time())
+    assert [near.text for near in await index.search("none", unit(1), 5)] == ["third"]
+
+
+async def test_similarity_is_the_cosine(index: ChromaIndex) -> None:
+    """Similarities agree with numpy, are clipped to 0..1, and come nearest first."""
+    random = np.random.default_rng(7)
+    vectors = {f"r{n}": unit(*random.standard_normal(16)) for n in range(60)}
+    for name, vector in vectors.items():
+        await index.add("none", row(name, vector))
+    await index.tend(time.time())
+    for name in list(vectors)[:5]:
+        await index.add("none", row(name, vectors[name]))
+    asked = unit(*random.standard_normal(16))
+    found = await index.search("none", asked, 60)
+    assert len(found) == 60
+    for near in found:
+        cosine = float(vectors[near.id] @ asked)
+        assert near.similarity == pytest.approx(min(1.0, max(0.0, cosine)), abs=1e-4)
+    similarities = [near.similarity for near in found]
+    assert similarities == sorted(similarities, reverse=True)
+    assert [near.id for near in await index.search("none", asked, 3)] == [n.id for n in found[:3]]
+
+
+async def test_removed_is_found_no_more(index: ChromaIndex) -> None:
+    """When remove returns the rows are gone from buffer and Chroma, and it says how many were."""
+    await index.add("none", row("written", unit(1)))
+    await index.tend(time.time())
+    await index.add("none", row("buffered", unit(1, 0.1)))
+    await index.add("none", row("kept", unit(1, 0.2)))
+    assert await index.present("none", ["written", "buffered", "absent"]) == {"written", "buffered"}
+    assert await index.remove("none", ["written", "buffered", "absent"]) == 2
+    assert [near.id for near in await index.search("none", unit(1), 5)] == ["kept"]
+    assert await index.remove("none", []) == 0
+    assert await index.remove("unheard", ["a"]) == 0
+
+
+async def test_contexts_are_kept_apart(index: ChromaIndex) -> None:
+    """A row of one context is found in no other, and each context is listed."""
+    await index.add("german", row("a", unit(1)))
+    await index.add("english", row("b", unit(1)))
+    await index.tend(time.time())
+    assert [near.id for near in await index.search("german", unit(1), 5)] == ["a"]
+    assert [near.id for near in await index.search("english", unit(1), 5)] == ["b"]
+    assert await index.search("none", unit(1), 5) == []
+    assert set(await index.contexts()) == {"none", "german", "english"}
+
+
+async def test_too_many_contexts_are_refused(make: Make) -> None:
+    """Beyond the limit a new context is refused, and those that exist go on."""
+    index = await make(max_contexts=3)
+    assert await index.add("one", row("a", unit(1)))
+    assert await index.add("two", row("a", unit(1)))
+    assert not await index.add("three", row("a", unit(1)))
+    assert await index.add("two", row("b", unit(0, 1)))
+    assert await index.search("three", unit(1), 5) == []
+
+
+async def test_sweeping_drops_what_is_past(index: ChromaIndex) -> None:
+    """Rows whose time is over are deleted; the others stay."""
+    for number in range(30):
+        await index.add("none", row(f"old{number}", unit(1, number / 100), 50.0))
+    await index.add("none", row("new", unit(1), 150.0))
+    await index.tend(10.0)
+    assert await index.count() == 31
+    assert await index.sweep(100.0) == 30
+    assert [near.id for near in await index.search("none", unit(1), 5)] == ["new"]
+
+
+async def test_models_and_namespaces_are_kept_apart(make: Make) -> None:
+    """Rows of another model or namespace are never found."""
+    one = await make()
+    await one.add("none", row("a", unit(1)))
+    await one.tend(time.time())
+    for other in (await make(model="other"), await make(namespace="elsewhere")):
+        assert await other.search("none", unit(1), 5) == []
+
+
+async def test_a_closed_index_is_all_there_when_opened_again(make: Make) -> None:
+    """Closing writes out what waits; closing twice is closing once."""
+    first = await make()
+    for number in range(25):
+        await first.add("none", row(f"r{number}", unit(1, number)))
+    await first.close()
+    await first.close()
+    second = await make()
+    assert await second.count() == 25
+    assert [near.id for near in await second.search("none", unit(1), 1)] == ["r0"]
+
+
+async def test_two_caches_of_one_process_share_an_index(make: Make) -> None:
+    """Rows that one wrote out are found by the other, which outlives it."""
+    first, second = await make(), await make()
+    await first.add("none", row("a", unit(1)))
+    await first.tend(time.time())
+    assert [near.id for near in await second.search("none", unit(1), 5)] == ["a"]
+    await first.close()
+    await second.add("none", row("b", unit(0, 1)))
+    await second.tend(time.time())
+    assert await second.count() == 2
+
+
+async def test_searches_and_writes_at_once(index: ChromaIndex) -> None:
+    """Concurrent adds, searches and removals lose and invent nothing."""
+
+    async def one(number: int) -> None:
+        await index.add("none", row(f"r{number}", unit(1, number)))
+        assert await index.search("none", unit(1, number), 3)
+        if number % 2:
+            await index.remove("none", [f"r{number}"])
+
+    await asyncio.gather(*(one(number) for number in range(60)))
+    await index.tend(time.time())
+    assert await index.count() == 30
+
+
+# ------------------------------------------------------------------------------------- embedded
+
+
+_OTHER_PROCESS = """
+import asyncio, logging, sys
+from pathlib import Path
+import numpy as np
+from cache_core.stores.chroma import ChromaIndex
+from cache_core.stores.vectors import Row
+
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+
+async def main():
+    index = ChromaIndex(namespace="n", model="m", default_context="none",
+                        directory=Path(sys.argv[1]), search_timeout=10, write_timeout=20)
+    await index.open()
+    vector = np.eye(16, dtype=np.float32)[0]
+    print("place", index.place, "rows", await index.count())
+    await index.add("none", Row("child", vector, "text", 1e12))
+    await index.close()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_second_process_takes_the_next_directory(tmp_path: Path) -> None:
+    """Two processes never write into one directory; the second says where it went."""
+    first = ChromaIndex(
+        namespace="n", model="m", default_context="none", directory=tmp_path,
+        search_timeout=10, write_timeout=20,
+    )  # fmt: skip
+    await first.open()
+    await first.add("none", row("parent", unit(1)))
+    await first.tend(time.time())
+    assert first.place is not None
+    assert "chroma-0" in first.place
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _OTHER_PROCESS, str(tmp_path), stdout=subprocess.PIPE
+    )
+    out, _ = await child.communicate()
+    told = out.decode()
+    assert child.returncode == 0
+    assert "another process uses" in told
+    assert f"place {tmp_path / 'chroma-1'}" in told
+    assert "rows 0" in told
+    assert await first.count() == 1
+    await first.close()
+
+
+async def test_the_directory_is_free_after_closing(tmp_path: Path) -> None:
+    """A process that closed its index leaves the first directory, and its rows, to the next."""
+    command = [sys.executable, "-c", _OTHER_PROCESS, str(tmp_path)]
+    told = []
+    for _ in range(2):
+        child = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+        told.append((await child.communicate())[0].decode())
+    assert all("chroma-0" in text for text in told)
+    assert "rows 1" in told[1]
+
+
+async def test_a_corrupt_directory_is_set_aside(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An index that cannot be opened is renamed, said so, and an empty one begun."""
+    damaged = tmp_path / "chroma-0" / "1"
+    damaged.mkdir(parents=True)
+    (damaged / "chroma.sqlite3").write_bytes(b"this is no database " * 500)
+    index = ChromaIndex(
+        namespace="n", model="m", default_context="none", directory=tmp_path,
+        search_timeout=10, write_timeout=20,
+    )  # fmt: skip
+    with caplog.at_level(logging.ERROR):
+        await index.open()
+    assert "set aside" in caplog.text
+    assert (tmp_path / "chroma-0" / "1.corrupt").exists()
+    assert await index.count() == 0
+    await index.add("none", row("a", unit(1)))
+    await index.tend(time.time())
+    assert await index.count() == 1
+    await index.close()
+
+
+# --------------------------------------------------------------------------------------- server
+
+
+async def test_a_server_that_is_away_is_a_backend_error(tmp_path: Path) -> None:
+    """Without its server an index fails fast, keeps what is added, and writes it when all is well."""
+    index = ChromaIndex(
+        namespace="n", model="m", default_context="none",
+        url=f"http://127.0.0.1:{servers.free_port()}",
+    )  # fmt: skip
+    started = time.monotonic()
+    await index.open()
+    assert time.monotonic() - started < 5
+    for _ in range(6):
+        with pytest.raises(BackendError):
+            await index.search("none", unit(1), 5)
+    assert await index.add("none", row("a", unit(1)))
+    await index.close()
