@@ -313,8 +313,10 @@ class SemanticTier:
     async def tend(self) -> None:
         """Make the puts that waited for the model; remove rows that were found dead."""
         while self._waiting and self._embedder.ready:
-            await self.put(*self._waiting[0])
-            self._waiting.popleft()
+            first = self._waiting[0]
+            await self.put(*first)
+            if self._waiting and self._waiting[0] is first:
+                self._waiting.popleft()
         dead, self._dead = self._dead, {}
         for context, tags in dead.items():
             await self._index.remove(context, sorted(tags))
