@@ -1,7 +1,9 @@
 # Two commands: `make demo` sets up and runs the demo, `make test` sets up and passes the tests.
 # Everything goes into .venv; `make help` lists the rest.
 
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+# The first of these that runs and is new enough; a version manager's shims may not run.
+PYTHON ?= $(shell for found in python3 python3.13 python3.12 python3.11; do \
+  $$found -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$found && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -20,6 +22,7 @@ test: $(STAMP) system  ## Set up, check style, types and structure, and run the 
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m grafana.generate --check
 	$(BIN)/pytest --cov --cov-report=term
 
 check: $(STAMP)  ## Style, types and structure only
@@ -27,6 +30,7 @@ check: $(STAMP)  ## Style, types and structure only
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m grafana.generate --check
 
 format: $(STAMP)  ## Format the code
 	$(BIN)/ruff format
@@ -41,8 +45,7 @@ clean:  ## Remove what the commands made
 
 # torch's CPU build is the pinned version: see constraints.txt.
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "glasscache needs Python 3.11 or newer; found $$($(PYTHON) --version). Set PYTHON=..."; exit 1; }
+	@test -n "$(PYTHON)" || { echo "glasscache needs Python 3.11 or newer: set PYTHON=..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "python venv is missing: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -50,9 +53,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 .PHONY: system
-# Tests talk to a real redis-server; it is installed when this may be done, and else they skip.
+# Tests talk to real servers; they are installed when this may be done, and else the tests skip.
+PROGRAMS := redis-server prometheus prometheus-alertmanager prometheus-redis-exporter
 system:
-	@command -v redis-server >/dev/null || { \
+	@missing=""; for program in $(PROGRAMS); do \
+	  command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	if [ -n "$$missing" ]; then \
 	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server; \
-	  else echo "redis-server is missing: tests that need it are skipped (apt-get or brew install redis)"; fi; }
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; \
+	  else echo "tests that need these programs are skipped:$$missing (apt-get or brew install)"; fi; fi

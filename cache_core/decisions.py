@@ -121,6 +121,14 @@ class DecisionLog:
         found = await self._store.last(self._name, count)
         return [item for _, text in found if (item := parse(text)) is not None]
 
+    async def find(self, lookup_id: str) -> Decision | None:
+        """Return the decision of a lookup of any replica, if the log still has it."""
+        for item in (*self.recent, *self._waiting):
+            if item.lookup_id == lookup_id:
+                return item
+        found = await self.last(self._keep)
+        return next((item for item in found if item.lookup_id == lookup_id), None)
+
     async def forget_user(self, user: str) -> int:
         """Remove the decisions of a user's digest; return how many there were."""
         # What is on its way is waited for: it must not arrive after the others were removed.

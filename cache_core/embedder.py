@@ -122,8 +122,9 @@ class SentenceTransformerEncoder:
                 local = Path(where).exists() or not _hub_answers()
                 self._model = SentenceTransformer(where, device="cpu", local_files_only=local)
         except Exception as error:
+            why = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
             msg = (
-                f"embedding model {name!r} cannot be loaded ({type(error).__name__}: {error}). "
+                f"embedding model {name!r} cannot be loaded ({why}). "
                 f"Give {PACKAGED_MODEL!r}, a directory, or a name that sentence-transformers can "
                 "download from here (EMBEDDING_MODEL)"
             )
@@ -177,10 +178,10 @@ def _without_progress_bars() -> Iterator[None]:
 def _hub_answers() -> bool:
     """Whether the hub, or the mirror or proxy that the environment names, answers at all."""
     try:
-        from huggingface_hub import constants
-        from huggingface_hub.utils import get_session
+        from huggingface_hub import constants, utils
 
-        get_session().head(constants.ENDPOINT, timeout=_HUB_SECONDS)
+        hub: Any = utils
+        hub.get_session().head(constants.ENDPOINT, timeout=_HUB_SECONDS)
     except Exception:  # noqa: BLE001 - offline mode, no network, no name, no certificate
         return False
     return True

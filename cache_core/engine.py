@@ -26,6 +26,7 @@ from cache_core.settings import Settings, TuningEnvironment
 from cache_core.stats import CacheStats
 from cache_core.stores.base import KeyValueStore
 from cache_core.tuning import Tuning, make_tuning
+from cache_core.verdicts import Verdicts, Verifier, Verify
 from cache_core.writing import Writer
 
 log = logging.getLogger("glasscache")
@@ -42,6 +43,8 @@ class Running:
     writer: Writer
     invalidator: Invalidator
     housekeeper: Housekeeper
+    verdicts: Verdicts
+    verifier: Verifier | None
 
 
 class Engine:
@@ -53,6 +56,7 @@ class Engine:
         arguments: Tuning values from the constructor.
         constants: Returns the tuning values that were changed in the module.
         redis_pool, embedder, clock, instruments: Given ones, instead of those that are made.
+        verify: Checks a share of the semantic hits.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Engine:
         embedder: Embedder | None,
         clock: Clock | None,
         instruments: Sequence[Instrument] | None,
+        verify: Verify | None,
     ) -> None:
         self.settings = settings
         self.namespace = namespace
@@ -84,6 +89,7 @@ class Engine:
         self._redis_pool = redis_pool
         self._embedder = embedder
         self._clock = clock
+        self._verify = verify
         self._given_instruments = instruments
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening = asyncio.Lock()
@@ -183,6 +189,10 @@ class Engine:
             self._embedder,
         )
         invalidator = Invalidator(parts)
+        verdicts = Verdicts(store, parts.keys.own("verdicts"), parts.decisions, self.instruments)
+        verifier = None
+        if self._verify is not None:
+            verifier = Verifier(self._verify, verdicts, self.instruments)
         housekeeper = Housekeeper(
             parts,
             invalidator,
@@ -191,6 +201,7 @@ class Engine:
             lambda: self.tuning,
             lambda: self.counters(),  # noqa: PLW0108 - set after this
             self.contexts,
+            lambda: verifier.dropped if verifier is not None else 0,
         )
         self.running = Running(
             parts,
@@ -198,6 +209,8 @@ class Engine:
             Writer(parts, self.settings),
             invalidator,
             housekeeper,
+            verdicts,
+            verifier,
         )
         self.instruments.report(housekeeper.state())
         housekeeper.start()
@@ -265,6 +278,8 @@ class Engine:
                 retry.cancel()
                 await asyncio.gather(retry, return_exceptions=True)
             if running is not None:
+                if running.verifier is not None:
+                    await running.verifier.close()
                 await running.housekeeper.close()
                 await running.invalidator.close()
                 await running.parts.close()

@@ -44,6 +44,7 @@ class Housekeeper:
         tuning: Returns the tuning in force.
         counters: Returns what was counted so far, as JSON values.
         contexts: Knows which context key churns.
+        lost_checks: Returns how many verifications were not made.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Housekeeper:
         tuning: Callable[[], Tuning],
         counters: Callable[[], Mapping[str, Any]],
         contexts: ContextWatch,
+        lost_checks: Callable[[], int],
     ) -> None:
         self._parts = parts
         self._invalidator = invalidator
@@ -63,6 +65,7 @@ class Housekeeper:
         self._tuning = tuning
         self._counters = counters
         self._contexts = contexts
+        self._lost_checks = lost_checks
         self._entries: dict[Level, int] = {}
         self._task: asyncio.Task[None] | None = None
         self._warned_contexts = False
@@ -180,6 +183,7 @@ class Housekeeper:
             dropped={
                 "decisions": self._parts.decisions.dropped,
                 "semantic_puts": semantic.tier.dropped if semantic is not None else 0,
+                "verification": self._lost_checks(),
                 "vectors": semantic.chroma.dropped if semantic is not None else 0,
             },
         )

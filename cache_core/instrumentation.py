@@ -22,7 +22,7 @@ from cache_core.tuning import Tuning
 
 log = RateLimited(logging.getLogger("glasscache"))
 
-Operation = Literal["lookup", "get", "embed", "search", "compute", "put", "invalidate"]
+Operation = Literal["lookup", "get", "embed", "search", "compute", "put", "invalidate", "verdict"]
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ from cache_core.computing import Compute, computed
 from cache_core.decisions import Decision
 from cache_core.embedder import Embedder
 from cache_core.engine import Engine, Running
-from cache_core.exceptions import ConfigurationError
+from cache_core.exceptions import BackendError, ConfigurationError
 from cache_core.explaining import explain
 from cache_core.instrumentation import CacheCall, Instrument
 from cache_core.keys import NAMESPACE_PATTERN
@@ -49,6 +49,7 @@ from cache_core.recording import decide, finish
 from cache_core.settings import Settings, load_settings
 from cache_core.stats import CacheStats
 from cache_core.tuning import Sharing, Tuning
+from cache_core.verdicts import Verify
 from cache_core.writing import NewAnswer, choose_scopes, document_ids
 
 log = logging.getLogger("glasscache")
@@ -127,6 +128,8 @@ class MultiLevelCache:
         shared_intents: Intents whose answers are the same for every user.
         settings: Fixed settings; default: from the environment.
         instruments: Who watches; default: Prometheus metrics and OpenTelemetry spans.
+        verify: Called with a message and the response that L2 served for it, for a small random
+            share of semantic hits after they were served; returns whether a fresh answer agrees.
         clock: Time by which entries age in the embedded store; for tests and replays.
 
     Raises:
@@ -145,6 +148,7 @@ class MultiLevelCache:
         shared_intents: Iterable[str] = (),
         settings: Settings | None = None,
         instruments: Sequence[Instrument] | None = None,
+        verify: Verify | None = None,
         clock: Clock | None = None,
     ) -> None:
         if NAMESPACE_PATTERN.fullmatch(namespace) is None:
@@ -177,6 +181,7 @@ class MultiLevelCache:
             embedder=None if isinstance(embedding_model, (str, type(None))) else embedding_model,
             clock=clock,
             instruments=instruments,
+            verify=verify,
         )
         self._engine.counters = self.get_metrics
         self._numbers = itertools.count(1)
@@ -343,9 +348,10 @@ class MultiLevelCache:
         self._remember(query, found, number)
         if context and "context_limit" in result.reasons:
             self._engine.contexts.note(context)
-        running.parts.decisions.add(
-            decide(query, result, found, call, tuning, running.parts.store.now())
-        )
+        decision = decide(query, result, found, call, tuning, running.parts.store.now())
+        running.parts.decisions.add(decision)
+        if running.verifier is not None and result.response is not None:
+            running.verifier.offer(query.text, result.response, decision, tuning)
         return result
 
     def _check(self, message: object, user_id: object, standalone: object) -> BypassReason | None:
@@ -662,6 +668,25 @@ class MultiLevelCache:
             return removed
 
     # ------------------------------------------------------------------------------ see
+
+    async def feedback(self, lookup_id: str, *, correct: bool) -> bool:
+        """Record what a user said of a hit: a verdict, counted and kept for tuning.
+
+        Args:
+            lookup_id: Of the `LookupResult`.
+            correct: Whether the answer was right.
+
+        Returns:
+            Whether it was recorded: the lookup was a hit, and the log still has it.
+        """
+        running = await self._engine.started()
+        if running is None:
+            return False
+        try:
+            return await running.verdicts.judge(lookup_id, correct=correct, source="feedback")
+        except BackendError as error:
+            log.warning("feedback was lost: %s", error.reason)
+            return False
 
     async def explain(
         self,

@@ -95,6 +95,10 @@ class ObservedIndex:
         """Write out what waits, and give everything back."""
         await self._inner.close()
 
+    def abandon(self) -> None:
+        """Give everything back after the event loop has ended."""
+        self._inner.abandon()
+
     async def tend(self, now: float) -> None:
         """Do what is due every second."""
         await self._inner.tend(now)
@@ -107,6 +111,10 @@ class ObservedIndex:
     async def add(self, context: str, row: Row) -> bool:
         """Store a row."""
         return await self._inner.add(context, row)
+
+    def accepts(self, context: str) -> bool:
+        """Whether `add` takes rows of a context."""
+        return self._inner.accepts(context)
 
     async def remove(self, context: str, ids: Sequence[str]) -> int:
         """Remove rows."""

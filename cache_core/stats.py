@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from typing import Any
 
 from cache_core.instrumentation import CacheCall, CacheState
@@ -47,6 +48,7 @@ class CacheStats:
         self.bypass_reasons: Counter[str] = Counter()
         self.puts: Counter[tuple[Level, str]] = Counter()
         self.other_scope_intents: Counter[str] = Counter()
+        self.verdicts: Counter[tuple[str, str]] = Counter()
         self.saved_usd: dict[Level, float] = dict.fromkeys(LEVELS, 0.0)
         self.spent_usd = 0.0
         self.seconds = 0.0
@@ -58,6 +60,9 @@ class CacheStats:
     def record(self, call: CacheCall) -> None:
         """Count a finished operation."""
         self.spent_usd += call.spent_usd
+        if call.operation == "verdict" and call.outcome != "checked":
+            self.verdicts[call.reason, call.outcome] += 1
+            return
         if call.operation == "put":
             for part in call.calls:
                 if part.level is not None:
@@ -179,6 +184,7 @@ class CacheStats:
             "error_reasons": _nested(self.error_reasons),
             "bypass_reasons": dict(self.bypass_reasons),
             "puts": _nested(self.puts),
+            "verdicts": _nested(self.verdicts),
             "spent_usd": round(self.spent_usd, 6),
         }
 
@@ -187,7 +193,9 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def _nested(counts: Counter[tuple[Level, str]]) -> dict[str, dict[str, int]]:
+def _nested(
+    counts: Mapping[tuple[str, str], int] | Mapping[tuple[Level, str], int],
+) -> dict[str, dict[str, int]]:
     nested: dict[str, dict[str, int]] = {}
     for (level, name), count in sorted(counts.items()):
         nested.setdefault(level, {})[name] = count

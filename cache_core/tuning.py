@@ -39,6 +39,8 @@ class Tuning(BaseModel):
         shared_intents: Intents whose answers are the same for every user.
         response_usd, intent_usd, retrieval_usd: What a cached response, label or retrieval saves.
         embedding_usd: What one embedding costs.
+        verify_share: Share of semantic hits that `verify` checks after they were served, 0..1.
+        verification_usd: What one such check costs.
         hit_rate_objective: The overall hit rate that the alert holds the cache to, 0..1.
     """
 
@@ -57,6 +59,8 @@ class Tuning(BaseModel):
     intent_usd: Price = 0.001
     retrieval_usd: Price = 0.005
     embedding_usd: Price = 0.0
+    verify_share: Share = 0.02
+    verification_usd: Price = 0.0
     hit_rate_objective: Share = 0.6
 
     def ttl(self, level: Level) -> float:
@@ -95,7 +99,7 @@ def make_tuning(*layers: tuple[str, Mapping[str, Any]]) -> tuple[Tuning, dict[st
         *layers: A name for the origin (`"environment"`, ...) and its values.
 
     Raises:
-        ConfigurationError: Naming the field, its origin, the value and the bounds.
+        ConfigurationError: Naming the field, its origin, the value, the bounds and the default.
     """
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
@@ -111,4 +115,7 @@ def make_tuning(*layers: tuple[str, Mapping[str, Any]]) -> tuple[Tuning, dict[st
             f"{field}={first['input']!r} (from {origin.get(field, 'unknown')}) is refused: "
             f"{first['msg']}"
         )
+        if field in Tuning.model_fields:
+            default = Tuning.model_fields[field].default
+            msg += f". Correct it there, or leave it out for the default, {default!r}"
         raise ConfigurationError(msg) from None

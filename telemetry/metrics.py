@@ -44,11 +44,11 @@ _lock = threading.Lock()
 class _Guest:
     """Shows our metrics in the default registry, until somebody else wants their names.
 
-    The guide defines its four metrics itself, in the default registry: before the cache starts or
-    after, in a module that is imported later. Metrics registered in the usual way would make the
-    second of the two fail. So ours are in a registry of their own, and this collector shows them
-    in the default one without claiming those four names; when the application has one of them,
-    it shows nothing, and one log line says how to serve ours.
+    An application may define the four published metrics itself, in the default registry: before
+    the cache starts or after, in a module that is imported later. Metrics registered in the usual
+    way would make the second of the two fail. So ours are in a registry of their own, and this
+    collector shows them in the default one without claiming those four names; when the application
+    has one of them, it shows nothing, and one log line says how to serve ours.
     """
 
     def __init__(self, ours: CollectorRegistry, found: Collectors) -> None:
@@ -83,7 +83,7 @@ class _Guest:
             return self._shown
 
     def describe(self) -> Iterable[Family]:
-        """Claim the names that the guide does not define."""
+        """Claim the names besides the published ones."""
         return _Probe(self._others).describe()
 
     def collect(self) -> Iterable[Family]:
@@ -229,6 +229,11 @@ class PrometheusInstrument:
             for level in LEVELS
             for outcome in _PUT_OUTCOMES
         }
+        self._verdicts = {
+            (verdict, source): of(names.VERDICTS).labels(namespace, verdict, source)
+            for verdict in ("correct", "wrong")
+            for source in ("feedback", "review", "verify")
+        }
         self._cancelled = each(names.CANCELLED, LEVELS)
         self._cost_saved = of(names.COST_SAVED).labels(namespace)
         self._stale = of(names.STALE_HITS).labels(namespace)
@@ -249,7 +254,8 @@ class PrometheusInstrument:
     def record(self, call: CacheCall) -> None:
         """Count a finished operation."""
         if call.spent_usd:
-            self._spent["embedding"].inc(call.spent_usd)
+            kind = "verification" if call.operation == "verdict" else "embedding"
+            self._spent[kind].inc(call.spent_usd)
             self._cost_saved.dec(call.spent_usd)
         match call.operation:
             case "lookup":
@@ -263,6 +269,9 @@ class PrometheusInstrument:
                     self._embedding.observe(call.seconds, _exemplar())
             case "invalidate":
                 self._invalidations[call.reason].inc()
+            case "verdict":
+                if call.outcome != "checked":
+                    self._verdicts[call.outcome, call.reason].inc()
             case "compute":
                 if call.outcome == "joined":
                     self._joins.inc()

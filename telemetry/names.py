@@ -85,6 +85,12 @@ EMBEDDING_SECONDS: Final = Metric(
 GUARD_VETOES: Final = Metric(
     "cache_guard_vetoes_total", "counter", ("guard",), "Semantic matches vetoed by a guard."
 )
+VERDICTS: Final = Metric(
+    "cache_verdicts_total",
+    "counter",
+    ("verdict", "source"),
+    "Hits that were judged; only those of source verify are a random sample.",
+)
 ISOLATION_VIOLATIONS: Final = Metric(
     "cache_isolation_violations_total", "counter", (), "Foreign entries found, and not served."
 )
@@ -114,10 +120,9 @@ METRICS: Final[tuple[Metric, ...]] = tuple(
 """All of them."""
 
 PUBLISHED: Final = (HITS, MISSES, LATENCY, COST_SAVED)
-"""Those that the guide names; an application that follows it may define them itself."""
+"""The documented ones, which an application may define itself."""
 
-QUEUES: Final = ("decisions", "semantic_puts", "vectors")
-BACKENDS: Final = ("redis", "embedded", "chroma", "embedder")
+QUEUES: Final = ("decisions", "semantic_puts", "vectors", "verification")
 
 TRACER: Final = "glasscache"
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+_PACKAGES = {"promtool": "prometheus", "amtool": "prometheus-alertmanager"}
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -25,7 +27,7 @@ def require(program: str) -> str:
     """Return the path of *program*; without it skip here, and fail in CI."""
     found = shutil.which(program)
     if found is None:
-        reason = f"{program} is not installed (apt-get install redis-server)"
+        reason = f"{program} is not installed (apt-get install {_PACKAGES.get(program, program)})"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-import cache_core.multilevel_cache as customer_module
+import cache_core.multilevel_cache as published
 from cache_core import ConfigurationError, MultiLevelCache, Settings
+from cache_core.embedder import ThreadEmbedder
 from cache_core.replay import read_rows
 from cache_core.testing import HashEmbedder
 from tests import servers
@@ -122,6 +123,14 @@ async def test_contexts_are_text_or_json(cache: MultiLevelCache, context: Any) -
 async def test_histories_are_lists_of_turns(cache: MultiLevelCache, history: Any) -> None:
     """A history that is no list of turns raises a TypeError."""
     with pytest.raises(TypeError):
+        await cache.lookup("alpha", "ann", history=history)
+
+
+@pytest.mark.parametrize("history", [5, 1.5, True, object(), {"role": "user"}, "text", b"text"])
+async def test_a_history_of_another_type_is_named(cache: MultiLevelCache, history: Any) -> None:
+    """The error says what a history is, and what was given."""
+    told = rf"history must be a list of str .*, not {type(history).__name__}"
+    with pytest.raises(TypeError, match=told):
         await cache.lookup("alpha", "ann", history=history)
 
 
@@ -231,8 +240,9 @@ def test_a_threshold_out_of_range(value: float) -> None:
 def test_a_threshold_from_the_environment(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """The same from the environment, which is named."""
     monkeypatch.setenv("SEMANTIC_THRESHOLD", value)
-    with pytest.raises(ConfigurationError, match=r"semantic_threshold=.*the environment"):
+    with pytest.raises(ConfigurationError, match=r"semantic_threshold=.*the environment") as told:
         MultiLevelCache()
+    assert "Correct it there, or leave it out for the default, 0.95" in str(told.value)
 
 
 async def test_a_changed_module_constant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -242,11 +252,11 @@ async def test_a_changed_module_constant(monkeypatch: pytest.MonkeyPatch, tmp_pa
         embedding_model=HashEmbedder(),
         instruments=(),  # type: ignore[arg-type]
     )
-    monkeypatch.setattr(customer_module, "SEMANTIC_THRESHOLD", 95)
+    monkeypatch.setattr(published, "SEMANTIC_THRESHOLD", 95)
     with pytest.raises(ConfigurationError, match=r"semantic_threshold=95.*a module constant"):
         await cache.initialize()
-    monkeypatch.setattr(customer_module, "SEMANTIC_THRESHOLD", 0.9)
-    monkeypatch.setattr(customer_module, "L1_TTL", 60)
+    monkeypatch.setattr(published, "SEMANTIC_THRESHOLD", 0.9)
+    monkeypatch.setattr(published, "L1_TTL", 60)
     await cache.initialize()
     assert (cache.tuning.semantic_threshold, cache.tuning.l1_ttl) == (0.9, 60)
     await cache.close()
@@ -430,6 +440,18 @@ async def test_an_unknown_embedding_model(tmp_path: Path, monkeypatch: pytest.Mo
         await cache.put("alpha", "ann", "answer")
         assert (await cache.lookup("alpha", "ann")).response == "answer"
         assert (await cache.lookup("beta", "ann")).response is None
+
+
+async def test_an_unknown_model_without_a_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network the loader does not retry for minutes: the hub is asked once."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{servers.free_port()}")
+    embedder = ThreadEmbedder("no-such-owner/no-such-model")
+    started = time.monotonic()
+    with pytest.raises(ConfigurationError, match=r"'no-such-owner/no-such-model'.*EMBEDDING_MODEL"):
+        await embedder.wait_ready()
+    assert time.monotonic() - started < 15, "most of it is importing torch"
 
 
 # ----------------------------------------------------------------------------------------- replay

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
-from cache_core import MultiLevelCache
+from cache_core import ConfigurationError, MultiLevelCache
+from cache_core.cli import console
 from cache_core.cli.app import app
-from cache_core.settings import Settings
+from cache_core.settings import Settings, without_secrets
+from tests import servers
 
 
 def run(*arguments: str) -> Result:
@@ -69,10 +72,14 @@ def test_a_warmed_answer_is_explained_and_invalidated(
 
 
 def test_warm_takes_a_csv(tmp_path: Path) -> None:
-    """A spreadsheet saved as CSV warms the cache."""
+    """A spreadsheet saved as CSV warms the cache: with a BOM, line breaks and empty users."""
     file = tmp_path / "answers.csv"
-    file.write_text("query,response\nWhat are the opening hours?,Nine to five.\n")
+    file.write_text('\ufeffquery,response,user_id\nWhat are the opening hours?,"Nine\nto five.",\n')
     assert document(run("warm", str(file), "--json"))["warmed"] == 1
+    file.write_text("query,response\nWhat are the opening hours?,Nine to five.\nAnd now?,\n")
+    result = run("warm", str(file))
+    assert result.exit_code == 2
+    assert "answers.csv row 2: the response is empty" in result.output
 
 
 @pytest.mark.parametrize(
@@ -82,14 +89,30 @@ def test_warm_takes_a_csv(tmp_path: Path) -> None:
         ('{"query": 5, "response": "x"}', "row 1: expected text in 'query'"),
         ('{"query": "x"}', "row 1: expected text"),
         ("[1]", "row 1: expected text"),
+        ("[" * 100_000, "line 1: not JSON"),
+        (
+            '{"query": "x", "response": "y"}\n\n{"query": " \\t", "response": "y"}',
+            "row 3: the query is empty",
+        ),
+        ('{"query": "x", "response": ""}', "row 1: the response is empty"),
+        (
+            '{"query": "x", "response": "y", "user_id": 5}',
+            "row 1: expected text in 'user_id', not int",
+        ),
+        (
+            '{"query": "x", "response": "y", "user_id": ["u"]}',
+            "row 1: expected text in 'user_id', not list",
+        ),
+        ("\n", "has no rows"),
     ],
 )
 def test_warm_says_which_row_is_wrong(tmp_path: Path, line: str, said: str) -> None:
     """A malformed file is refused with the row and what is expected; nothing is stored."""
     file = tmp_path / "answers.jsonl"
     file.write_text(line)
-    result = run("warm", str(file))
+    result = run("warm", str(file), "--dir", str(tmp_path / "data"))
     assert result.exit_code == 2
+    assert not (tmp_path / "data").exists()
     assert said in " ".join(result.output.split())
 
 
@@ -166,7 +189,9 @@ def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0
     assert "very-secret-key" not in result.output
     assert "hunter2" not in result.output
+    monkeypatch.setenv("CHROMA_URL", "https://chroma.internal/?api_key=hunter2")
     shown = document(run("settings", "--json"))
+    assert shown["settings"]["chroma_url"] == "https://chroma.internal/?api_key=***"
     assert shown["settings"]["redis_url"] == "redis://***@cache.internal:6379/0"
     assert shown["tuning"]["semantic_threshold"] == 0.95
 
@@ -177,12 +202,101 @@ def test_a_refused_setting_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("settings")
     assert result.exit_code == 2
     assert "semantic_threshold='1.5' (from the environment) is refused" in result.output
+    assert "Input should be less than or equal to 1" in result.output
+    assert "leave it out for the default, 0.95" in result.output
     assert "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("command", ["demo", "replay", "warm", "invalidate", "explain", "stats"])
+@pytest.mark.parametrize(
+    ("url", "printed"),
+    [
+        ("redis://me:hunter2@h:6379/0", "redis://***@h:6379/0"),
+        ("redis://:hunter2/with@slash@h", "redis://***@h"),
+        ("redis://me:hunter2://x@h/0", "redis://***@h/0"),
+        ("redis://me:hunter2?x@h/0", "redis://***@h/0"),
+        ("redis://h/0?db=1&password=hunter2@x&ssl=1", "redis://h/0?db=1&password=***&ssl=1"),
+        ("redis://h?ssl_password=hunter2", "redis://h?ssl_password=***"),
+        ("rediss://me:hunter2@h?PASSWORD=hunter2", "rediss://***@h?PASSWORD=***"),
+        ("redis:/me:hunter2@h", "***@h"),
+        ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
+        ("unix:///run/redis.sock?db=2", "unix:///run/redis.sock?db=2"),
+        ("http://localhost:8000", "http://localhost:8000"),
+        ("", ""),
+    ],
+)
+def test_urls_are_printed_without_secrets(url: str, printed: str) -> None:
+    """User and password are masked, wherever in a URL they are, even in a mistyped one."""
+    assert without_secrets(url) == printed
+
+
+@pytest.mark.parametrize("command", [["explain", "hi"], ["stats"], ["demo", "--json", "-n", "1"]])
+def test_a_store_that_is_away_is_named_without_its_password(
+    command: list[str], tmp_path: Path
+) -> None:
+    """What cannot be reached is named, and its password is not."""
+    url = f"redis://me:hunter2@127.0.0.1:{servers.free_port()}/0?password=hunter2"
+    result = run(*command, "--redis-url", url, "--dir", str(tmp_path))
+    assert result.exit_code == 2
+    assert "cannot be reached" in result.output
+    assert "redis://***@127.0.0.1:" in result.output
+    assert "hunter2" not in result.output
+
+
+@pytest.mark.parametrize("name", ["REDIS_URL", "CACHE_REDIS_URL", "CHROMA_URL", "CACHE_CHROMA_URL"])
+def test_a_refused_url_is_named_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A URL of the wrong scheme is shown, so that the mistake is seen, without its password."""
+    monkeypatch.setenv(name, "htp://me:hunter2@h?password=hunter2")
+    result = run("settings")
+    assert result.exit_code == 2
+    assert "htp://***@h" in result.output
+    assert "hunter2" not in result.output
+
+
+@pytest.mark.parametrize("text", ["[/red] hi", "[bold]hi", ":smile: [link=x]hi[/link]", "[/]"])
+def test_what_users_write_is_not_markup(text: str, tmp_path: Path) -> None:
+    """Brackets are shown as they were written, in tables and in messages."""
+    where = ["--dir", str(tmp_path)]
+    result = run("explain", text, "--user", text, *where)
+    assert result.exit_code == 0, result.output
+    assert repr(text) in " ".join(result.output.split())
+    assert run("stats", "--namespace", "demo", *where).exit_code == 0
+    failed = run("explain", "hi", "--context", "{" + text, *where)
+    assert failed.exit_code == 2
+    assert "looks like JSON" in failed.output
+
+
+def test_a_missing_extra_is_named_with_its_brackets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`[semantic]` in a message is shown, as the reason for the missing tier and as an error."""
+    said = "pip install 'glasscache[semantic]'"
+
+    async def ready(_: MultiLevelCache) -> None:
+        raise ConfigurationError(said)
+
+    monkeypatch.setattr(MultiLevelCache, "ready", ready)
+    result = run("explain", "hi", "--dir", str(tmp_path))
+    assert result.exit_code == 0
+    assert said in result.output
+    with pytest.raises(typer.Exit):
+        console.fail(said)
+    assert f"glasscache: {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "replay", "warm", "invalidate", "explain", "stats", "settings"]
+)
 def test_help_teaches(command: str) -> None:
-    """Every command says what it is for."""
+    """Every command says what it is for, and shows how it is called."""
     result = run(command, "--help")
     assert result.exit_code == 0
-    assert len(result.output.splitlines()) > 10
+    assert f"glasscache {command}" in result.output.partition("Usage")[2].partition("\n")[2]
+
+
+def test_help_flows() -> None:
+    """Paragraphs fill the width of the terminal, whatever it is; examples keep their lines."""
+    for command in app.registered_commands:
+        for paragraph in str(command.help).split("\n\n"):
+            assert "\n" not in paragraph or "\n    " in paragraph

@@ -1,4 +1,4 @@
-"""The guide, as tests: its snippets run as a customer would paste them, with the real model."""
+"""The documented API: its snippets run as an application would paste them, with the real model."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def environment(
     store_kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
     _clean_environment: None,
 ) -> None:  # fmt: skip
-    """REDIS_URL as the guide sets it, or nothing: the embedded default."""
+    """REDIS_URL as an application sets it, or nothing: the embedded default."""
     if store_kind == "redis":
         monkeypatch.setenv("REDIS_URL", request.getfixturevalue("empty_redis"))
 
 
 @pytest.fixture
-async def guide(environment: None, real_embedder: ThreadEmbedder) -> AsyncIterator[None]:
-    """The guide's set-up; the shared cache is closed afterwards."""
+async def documented(environment: None, real_embedder: ThreadEmbedder) -> AsyncIterator[None]:
+    """The documented set-up; the shared cache is closed afterwards."""
     yield
     await close_cache()
 
@@ -55,7 +55,7 @@ def _constants_restored() -> Iterator[None]:
 
 
 class Llm:
-    """Stands for the customer's own functions, and counts their calls."""
+    """Stands for the application's own functions, and counts their calls."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -73,11 +73,11 @@ class Llm:
         return f"{user_id}: use the reset link."
 
 
-async def test_the_guides_agent(guide: None) -> None:
-    """The second call of the guide's agent is identical and comes from the cache."""
+async def test_the_documented_agent(documented: None) -> None:
+    """The second call of the documented agent is identical and comes from the cache."""
     llm = Llm()
 
-    # --- the guide's snippet ---
+    # --- the documented snippet ---
     from cache_core import get_cache
 
     async def process_message(message: str, user_id: str) -> str:
@@ -113,7 +113,7 @@ async def test_the_guides_agent(guide: None) -> None:
     assert other == "user_456: use the reset link.", "private unless said otherwise"
 
 
-async def test_a_question_that_means_the_same(guide: None) -> None:
+async def test_a_question_that_means_the_same(documented: None) -> None:
     """Another wording of the same user's question is answered by L2."""
     cache = await get_cache()
     await cache.ready()
@@ -128,7 +128,7 @@ async def test_a_question_that_means_the_same(guide: None) -> None:
     assert await cache.get_multilevel("How do I delete my account?", "user_123") is None
 
 
-async def test_warm_cache_serves_everybody(guide: None) -> None:
+async def test_warm_cache_serves_everybody(documented: None) -> None:
     """Answers that the operator warmed are for all users, also in other words."""
     cache = await get_cache()
     stored = await cache.warm_cache([
@@ -146,7 +146,7 @@ async def test_warm_cache_serves_everybody(guide: None) -> None:
     assert (cache.metrics.l1_hits, cache.metrics.l2_hits) == (3, 1)
 
 
-async def test_invalidate(guide: None) -> None:
+async def test_invalidate(documented: None) -> None:
     """`invalidate(query)` takes the answer away from all users and tiers, in all wordings."""
     cache = await get_cache()
     await cache.ready()
@@ -168,8 +168,8 @@ async def test_invalidate(guide: None) -> None:
     assert await cache.get_multilevel(question, "user_123") == "new"
 
 
-async def test_get_metrics(guide: None) -> None:
-    """The dictionary has the guide's keys, with rates in percent, and is JSON."""
+async def test_get_metrics(documented: None) -> None:
+    """The dictionary has the documented keys, with rates in percent, and is JSON."""
     cache = await get_cache()
     await cache.put("How do I reset my password?", "user_123", "Use the reset link.")
     await cache.get_multilevel("How do I reset my password?", "user_123")
@@ -177,7 +177,7 @@ async def test_get_metrics(guide: None) -> None:
     await cache.get_multilevel("Where is the nearest shop?", "user_123")
     await cache.get_multilevel("How do I reset my password?", "user_456")
 
-    # --- the guide's snippet ---
+    # --- the documented snippet ---
     metrics = cache.get_metrics()
     print(f"Overall hit rate: {metrics['hit_rates']['overall']:.1f}%")
     print(f"L1: {metrics['hit_rates']['l1']:.1f}%  L2: {metrics['hit_rates']['l2']:.1f}%")
@@ -202,7 +202,7 @@ async def test_get_metrics(guide: None) -> None:
     assert json.loads(json.dumps(metrics)) == metrics
 
 
-async def test_the_metrics_object(guide: None) -> None:
+async def test_the_metrics_object(documented: None) -> None:
     """`cache.metrics` has a counter per tier and direction; `reset_metrics()` clears them."""
     cache = await get_cache()
     await cache.ready()
@@ -232,7 +232,7 @@ async def test_the_metrics_object(guide: None) -> None:
     assert cache.metrics.l1_hits == 1
 
 
-async def test_get_multilevel_returns_responses_only(guide: None) -> None:
+async def test_get_multilevel_returns_responses_only(documented: None) -> None:
     """An intent or documents are never mistaken for a response; `lookup` has them."""
     cache = await get_cache()
     question = "How do I reset my password?"
@@ -245,7 +245,7 @@ async def test_get_multilevel_returns_responses_only(guide: None) -> None:
     assert result.response is None
 
 
-async def test_first_use_initialises(guide: None) -> None:
+async def test_first_use_initialises(documented: None) -> None:
     """Without `initialize()` the first call opens the cache, whichever it is."""
     for call in ("get_multilevel", "put", "invalidate", "warm_cache"):
         cache = MultiLevelCache()
@@ -261,7 +261,7 @@ async def test_first_use_initialises(guide: None) -> None:
             await cache.close()
 
 
-async def test_open_and_close_are_idempotent(guide: None) -> None:
+async def test_open_and_close_are_idempotent(documented: None) -> None:
     """Opening and closing twice is harmless, and use opens again what was closed."""
     cache = MultiLevelCache()
     await cache.close()
@@ -276,7 +276,7 @@ async def test_open_and_close_are_idempotent(guide: None) -> None:
     await close_cache()
 
 
-async def test_one_shared_cache(guide: None) -> None:
+async def test_one_shared_cache(documented: None) -> None:
     """`get_cache()` returns one initialised instance, until `close_cache()`."""
     first, second = await asyncio.gather(get_cache(), get_cache())
     assert first is second
@@ -302,7 +302,7 @@ def test_one_cache_per_event_loop(environment: None) -> None:
 
 
 def test_both_import_paths() -> None:
-    """The guide's import path and the short one are the same objects."""
+    """The documented import path and the short one are the same objects."""
     short = (MultiLevelCache, get_cache, close_cache)
     namespace: dict[str, Any] = {}
     exec(
@@ -320,7 +320,7 @@ def test_both_import_paths() -> None:
 
 async def test_ttls_from_module_constants(environment: None, clock: ManualClock) -> None:
     """A constant that is changed before `initialize()` is in force; the others are as published."""
-    # --- the guide's snippet ---
+    # --- the documented snippet ---
     import cache_core.multilevel_cache
 
     cache_core.multilevel_cache.L1_TTL = 60
@@ -401,8 +401,8 @@ async def test_the_threshold_decides(environment: None) -> None:
 
 
 async def test_a_pool_of_ones_own(empty_redis: str) -> None:
-    """The guide's pool, with `decode_responses=True`, is used and not closed."""
-    # --- the guide's snippet ---
+    """An application's pool, with `decode_responses=True`, is used and not closed."""
+    # --- the documented snippet ---
     pool = redis.asyncio.ConnectionPool.from_url(
         empty_redis, max_connections=20, decode_responses=True
     )
@@ -420,7 +420,7 @@ async def test_a_pool_of_ones_own(empty_redis: str) -> None:
     await pool.disconnect()
 
 
-async def test_the_clients_are_at_hand(guide: None, store_kind: str) -> None:
+async def test_the_clients_are_at_hand(documented: None, store_kind: str) -> None:
     """`redis_client` and `chroma_collection` are the real ones, and None when off."""
     cache = MultiLevelCache()
     assert cache.redis_client is None
@@ -555,8 +555,8 @@ def test_metrics_are_in_the_default_registry(tmp_path: Path) -> None:
     ],
     ids=["before", "after"],
 )
-def test_the_guides_own_prometheus_metrics(tmp_path: Path, order: str) -> None:
-    """The guide's snippet defines our names itself: before the cache starts, and after it.
+def test_an_applications_own_prometheus_metrics(tmp_path: Path, order: str) -> None:
+    """An application defines the four metrics itself: before the cache starts, and after it.
 
     Nobody gets an exception, each counts what it counts, one line says where ours are.
     """

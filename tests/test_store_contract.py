@@ -1,4 +1,4 @@
-"""The contract of `KeyValueStore`, over the embedded store, Redis, and a customer's Redis pool."""
+"""The contract of `KeyValueStore`, over the embedded store, Redis, and an application's Redis pool."""
 
 from __future__ import annotations
 

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import cache_core
 from cache_core import ConfigurationError, MultiLevelCache, Settings, close_cache, get_cache
 from cache_core.breaker import Breaker
 from cache_core.contexts import ContextWatch
+from cache_core.embedder import (
+    PACKAGED_MODEL,
+    SentenceTransformerEncoder,
+    ThreadEmbedder,
+    shared_embedder,
+)
 from cache_core.exceptions import BackendError
 from cache_core.flight import SingleFlight
 from cache_core.guards import negated, numbers, veto
@@ -354,6 +366,115 @@ def test_the_churning_key_is_found() -> None:
     assert ContextWatch().churning() == ""
 
 
+def test_a_churning_list_is_found() -> None:
+    """Lists and mappings are told apart by what is in them."""
+    watch = ContextWatch()
+    for number in range(50):
+        watch.note({"locale": "de", "tools": ["search", f"t{number}"], "model": {"name": "m"}})
+    assert watch.churning() == "tools"
+    watch = ContextWatch()
+    for number in range(50):
+        watch.note({"tools": ["search"], "model": {"name": f"m{number}"}, "deep": {"a": [{}]}})
+    assert watch.churning() == "model"
+
+
+def test_keys_that_churn_take_no_more_memory() -> None:
+    """A key made anew for every request is named as what it is, and not kept for ever."""
+    watch = ContextWatch()
+    for number in range(10_000):
+        watch.note({f"request-{number}": number, "locale": "de"})
+    assert watch.churning() == "(the keys themselves)"
+    assert len(watch._values) <= 64
+    watch = ContextWatch()
+    for number in range(1_000):
+        watch.note({f"key-{number % 70}": 1, "request_id": number})
+    assert watch.churning() == "request_id"
+
+
+# ------------------------------------------------------------------------------------ embedder
+
+
+def test_event_loops_in_many_threads_load_one_model() -> None:
+    """`start` from several threads at once makes one worker, which loads once."""
+    loads: list[str] = []
+    together = threading.Barrier(9)
+
+    class Ones:
+        def encode(self, texts: Sequence[str]) -> Any:
+            return np.ones((len(texts), 1), dtype=np.float32)
+
+        def fits(self, text: str) -> bool:
+            return True
+
+    def load(model: str) -> Ones:
+        loads.append(model)
+        return Ones()
+
+    embedder = ThreadEmbedder("one", load=load)
+
+    def starts() -> None:
+        together.wait()
+        asyncio.run(embedder.wait_ready())
+
+    threads = [threading.Thread(target=starts) for _ in range(8)]
+    # A thread that is slow to be made would let the others in.
+    made = threading.Thread.__init__
+    with pytest.MonkeyPatch.context() as patch:
+        for thread in threads:
+            thread.start()
+
+        def slow(self: threading.Thread, *args: Any, **named: Any) -> None:
+            time.sleep(0.05)
+            made(self, *args, **named)
+
+        patch.setattr(threading.Thread, "__init__", slow)
+        together.wait()
+        for thread in threads:
+            thread.join()
+    embedder.close()
+    assert loads == ["one"]
+
+
+@pytest.mark.parametrize(("threads", "after"), [(1, 1), (2, 2), (0, 3)])
+def test_torch_threads_are_a_setting(threads: int, after: int) -> None:
+    """CACHE_TORCH_THREADS is what torch gets; 0 leaves the application's own number."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        SentenceTransformerEncoder(PACKAGED_MODEL, threads=threads)
+        assert torch.get_num_threads() == after
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_setting_reaches_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shared embedder hands the number of threads on; one is the default."""
+    asked: list[tuple[str, int]] = []
+
+    def encoder(name: str, threads: int) -> Any:
+        asked.append((name, threads))
+        raise ConfigurationError("enough seen")
+
+    monkeypatch.setattr("cache_core.embedder.SentenceTransformerEncoder", encoder)
+    for made in (shared_embedder("threads-of-torch", 4), ThreadEmbedder("default")):
+        with pytest.raises(ConfigurationError, match="enough"):
+            asyncio.run(made.wait_ready())
+    assert asked == [("threads-of-torch", 4), ("default", 1)]
+    assert Settings().torch_threads == 1
+
+
+def test_the_doubles_work_without_the_extra() -> None:
+    """`cache_core.testing` imports without numpy, and so do its instrument and its clock."""
+    program = (
+        "import sys; sys.modules['numpy'] = None\n"
+        "from cache_core.testing import HashEmbedder, ManualClock, RecordingInstrument\n"
+        "RecordingInstrument(); ManualClock(); HashEmbedder()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
 # ------------------------------------------------------------------------------------ settings
 
 
@@ -375,7 +496,7 @@ def test_the_churning_key_is_found() -> None:
 def test_settings_from_the_environment(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, field: str, expected: Any
 ) -> None:
-    """Each setting has its environment variable, the customer's short names included."""
+    """Each setting has its environment variable, the short names included."""
     monkeypatch.setenv(name, value)
     assert getattr(load_settings(), field) == expected
 

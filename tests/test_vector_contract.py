@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import subprocess
@@ -215,7 +216,161 @@ async def test_searches_and_writes_at_once(index: ChromaIndex) -> None:
     assert await index.count() == 30
 
 
+async def test_empty_contexts_are_dropped(make: Make) -> None:
+    """A context without rows gives its place to another; with rows, waiting ones too, it stays."""
+    index = await make(max_contexts=3)
+    assert await index.add("one", row("a", unit(1), 50.0))
+    assert await index.add("two", row("b", unit(1)))
+    await index.tend(10.0)
+    assert not await index.add("three", row("c", unit(1)))
+    await index.sweep(100.0)
+    assert await index.contexts() == ["none", "two"]
+    assert await index.search("one", unit(1), 5) == []
+    assert index.breaker.last_error == ""
+    assert await index.add("three", row("c", unit(1)))
+    await index.sweep(100.0)
+    assert await index.contexts() == ["none", "three", "two"]
+    assert index.collection is not None
+    await index.remove("three", ["c"])
+    assert await index.add("three", row("d", unit(1)))
+    await index.tend(10.0)
+    await index.remove("three", ["d"])
+    await index.add("three", row("e", unit(1)))
+    await index.sweep(100.0)
+    assert [near.id for near in await index.search("three", unit(1), 5)] == ["e"]
+    await index.tend(10.0)
+    assert await index.count() == 2
+
+
+async def test_it_says_what_contexts_it_accepts(make: Make) -> None:
+    """A context with an index is accepted; others only while there may be more."""
+    index = await make(max_contexts=2)
+    assert index.accepts("none")
+    assert index.accepts("one")
+    await index.add("one", row("a", unit(1)))
+    assert (index.accepts("one"), index.accepts("two"), index.accepts("none")) == (
+        True, False, True,
+    )  # fmt: skip
+    await index.tend(10.0)
+    assert (index.accepts("one"), index.accepts("two")) == (True, False)
+    await index.remove("one", ["a"])
+    await index.sweep(100.0)
+    assert index.accepts("two")
+
+
+async def test_contexts_of_another_cache_are_listed(make: Make) -> None:
+    """A context that another cache made is found, and listed, although it did not exist at first."""
+    first, second = await make(), await make()
+    await first.add("english", row("a", unit(1)))
+    await first.tend(time.time())
+    assert await second.contexts() == ["english", "none"]
+    assert [near.id for near in await second.search("english", unit(1), 5)] == ["a"]
+
+
+@pytest.mark.parametrize("context", ["none", "english"])
+@pytest.mark.parametrize("action", ["search", "present", "remove", "sweep", "count", "write"])
+async def test_a_collection_made_anew_is_found(make: Make, context: str, action: str) -> None:
+    """Whichever call meets a collection that somebody replaced takes the new one, at once."""
+    index, other = await make(breaker_failures=1), await make()
+    await index.add(context, row("old", unit(1)))
+    await index.tend(10.0)
+    client = other._chroma._client
+    name = index._chroma.collections[context].name
+    await other._chroma.call(client.delete_collection, name, timeout=20)
+    await other._chroma.discover()
+    await other.add(context, row("new", unit(1), 50.0))
+    await other.tend(10.0)
+    if action == "search":
+        assert [near.id for near in await index.search(context, unit(1), 5)] == ["new"]
+    elif action == "present":
+        assert await index.present(context, ["old", "new"]) == {"new"}
+    elif action == "remove":
+        assert await index.remove(context, ["old", "new"]) == 1
+        assert await other.search(context, unit(1), 5) == []
+    elif action == "sweep":
+        assert await index.sweep(100.0) == 1
+    elif action == "count":
+        assert await index.count() == 1
+    else:
+        await index.add(context, row("more", unit(1)))
+        await index._flush()
+        found = await other.search(context, unit(1), 5)
+        assert {near.id for near in found} == {"new", "more"}
+    assert (index.breaker.state, index.breaker.last_error) == ("closed", "")
+
+
+async def test_a_collection_that_is_gone(make: Make) -> None:
+    """Where somebody dropped the collection nothing is found, and nothing fails; a put makes it."""
+    index, other = await make(breaker_failures=1), await make()
+    await index.add("english", row("old", unit(1)))
+    await index.tend(10.0)
+    name = index._chroma.collections["english"].name
+    await other._chroma.call(other._chroma._client.delete_collection, name, timeout=20)
+    assert await index.search("english", unit(1), 5) == []
+    assert await index.present("english", ["old"]) == set()
+    assert await index.remove("english", ["old"]) == 0
+    assert await index.count() == 0
+    assert index.breaker.state == "closed"
+    await index.add("english", row("new", unit(1)))
+    await index.tend(10.0)
+    assert [near.id for near in await other.search("english", unit(1), 5)] == ["new"]
+
+
 # ------------------------------------------------------------------------------------- embedded
+
+
+async def test_a_panic_is_a_backend_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A panic of Chroma's native part, which is no Exception, ends as any other failure."""
+
+    class PanicException(BaseException):  # noqa: N818
+        pass
+
+    def panic(**values: Any) -> None:
+        raise PanicException("index out of bounds")
+
+    index = ChromaIndex(
+        namespace="n", model="m", default_context="none", directory=tmp_path,
+        search_timeout=10, write_timeout=20,
+    )  # fmt: skip
+    await index.open()
+    monkeypatch.setattr(index.collection, "query", panic)
+    with pytest.raises(BackendError) as caught:
+        await index.search("none", unit(1), 5)
+    assert "PanicException: index out of bounds" in str(caught.value)
+    assert "index out of bounds" in index.breaker.last_error
+    monkeypatch.undo()
+    assert await index.search("none", unit(1), 5) == []
+    await index.close()
+
+
+def test_an_abandoned_index_gives_its_directory_back(tmp_path: Path) -> None:
+    """After its event loop has ended without closing it, an index gives everything back, once."""
+
+    def make_one() -> ChromaIndex:
+        return ChromaIndex(
+            namespace="n", model="m", default_context="none", directory=tmp_path,
+            search_timeout=10, write_timeout=20,
+        )  # fmt: skip
+
+    async def use(index: ChromaIndex) -> int:
+        await index.open()
+        await index.add("none", row("a", unit(1)))
+        await index.tend(10.0)
+        return await index.count()
+
+    index, other = make_one(), make_one()
+    assert asyncio.run(use(index)) == 1
+    assert asyncio.run(use(other)) == 1
+    index.abandon()
+    index.abandon()
+    command = [sys.executable, "-c", _OTHER_PROCESS, str(tmp_path)]
+    assert "chroma-1" in subprocess.run(command, capture_output=True, text=True).stdout
+    other.abandon()
+    told = subprocess.run(command, capture_output=True, text=True).stdout
+    assert "chroma-0" in told
+    assert "rows 1" in told
+    asyncio.run(other.close())
+    make_one().abandon()
 
 
 _OTHER_PROCESS = """
@@ -313,4 +468,66 @@ async def test_a_server_that_is_away_is_a_backend_error(tmp_path: Path) -> None:
         with pytest.raises(BackendError):
             await index.search("none", unit(1), 5)
     assert await index.add("none", row("a", unit(1)))
+    await index.close()
+
+
+async def test_a_server_that_never_answers(tmp_path: Path) -> None:
+    """A server that accepts and says nothing costs a second at the start; tend tries again."""
+    busy = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await busy.wait()
+        writer.close()
+
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    index = ChromaIndex(
+        namespace="n", model="m", default_context="none", url=f"http://127.0.0.1:{port}",
+        search_timeout=10, write_timeout=20,
+    )  # fmt: skip
+    started = time.monotonic()
+    await index.open()
+    assert 0.5 < time.monotonic() - started < 2.0
+    assert await index.add("none", row("a", unit(1)))
+    with pytest.raises(BackendError):
+        await index.tend(10.0)
+    busy.set()
+    silent.close()
+    await asyncio.sleep(0.05)
+    program = str(Path(sys.executable).with_name("chroma"))
+    command = [program, "run", "--path", str(tmp_path), "--host", "127.0.0.1", "--port", str(port)]
+    with servers.running(command, port):
+        # Searches all the time do not keep tend from its turn.
+        for _ in range(20):
+            with contextlib.suppress(BackendError):
+                await index.search("none", unit(1), 5)
+        await asyncio.sleep(0.3)
+        with contextlib.suppress(BackendError):
+            await index.search("none", unit(1), 5)
+        await index.tend(10.0)
+        assert index.collection is not None
+        assert await index.count() == 1
+        await index.close()
+
+
+async def test_a_server_whose_data_was_made_anew(tmp_path: Path) -> None:
+    """A server restarted on an empty directory is used at once: nothing found, puts kept."""
+    port = servers.free_port()
+    program = str(Path(sys.executable).with_name("chroma"))
+    index = ChromaIndex(
+        namespace="n", model="m", default_context="none", url=f"http://127.0.0.1:{port}",
+        search_timeout=10, write_timeout=20,
+    )  # fmt: skip
+    for number in range(2):
+        command = [
+            program, "run", "--path", str(tmp_path / str(number)), "--host", "127.0.0.1",
+            "--port", str(port),
+        ]  # fmt: skip
+        with servers.running(command, port):
+            if number == 0:
+                await index.open()
+            assert await index.search("none", unit(1), 5) == []
+            await index.add("none", row("a", unit(1)))
+            await index.tend(10.0)
+            assert await index.count() == 1
     await index.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 
 from cache_core.cli import demo, operate, replay
@@ -11,6 +13,8 @@ app = typer.Typer(
     name="glasscache",
     help=(
         "The cache for LLM agents that you can see through.\n\n"
+        "Four tiers: L1 answers the same message again, L2 one that means the same, L3 remembers "
+        "its intent and L4 its documents. An answer is its user's alone, unless it is shared.\n\n"
         "Start with [bold]glasscache demo[/bold] to watch it work, then "
         "[bold]glasscache replay FILE.jsonl[/bold] to see what it would save on your own traffic."
     ),
@@ -20,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for name, command in {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
     "replay": replay.replay,
     "warm": operate.warm,
@@ -28,7 +32,8 @@ for name, command in {
     "explain": operate.explain,
     "stats": operate.stats,
     "settings": operate.settings,
-}.items():
+}
+for name, command in _COMMANDS.items():
     app.command(name, help=flowing(command))(command)
 
 

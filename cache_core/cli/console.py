@@ -62,9 +62,7 @@ def flowing(command: Callable[..., Any]) -> str:
     Paragraphs with indented lines, which are examples, keep their lines.
     """
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
-    return "\n\n".join(
-        text if "\n " in text else text.replace("\n", " ") for text in paragraphs
-    )
+    return "\n\n".join(text if "\n " in text else text.replace("\n", " ") for text in paragraphs)
 
 
 def print_json(value: Any) -> None:

@@ -15,12 +15,12 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from cache_core import MultiLevelCache, Settings
 from cache_core.cli.console import err, fail, out, print_json, run
@@ -30,7 +30,7 @@ from cache_core.demo.agent import STEPS, Agent, Score, SimulatedLLM, quantile
 from cache_core.demo.board import Board, Place, Watch, snapshot
 from cache_core.demo.traffic import USERS, ZIPF, Request, Traffic
 from cache_core.exceptions import ConfigurationError
-from cache_core.settings import load_settings
+from cache_core.settings import load_settings, without_secrets
 
 _NAMESPACE = "demo"
 _HEADLESS_REQUESTS = 500
@@ -120,7 +120,10 @@ def demo(
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Least similarity of a semantic hit. Default: 0.95."),
+        typer.Option(
+            min=0, max=1,
+            help="Least similarity of a semantic hit. Default: the setting in force, 0.95.",
+        ),
     ] = None,
     share: Annotated[
         bool,
@@ -281,7 +284,11 @@ async def _ready(cache: MultiLevelCache, options: Options) -> str:
     console = out if options.live else err
     quiet: AbstractContextManager[Any] = contextlib.nullcontext()
     model = cache.settings.embedding_model
-    shown = quiet if options.as_json else console.status(f"loading the embedding model {model} ...")
+    shown = (
+        quiet
+        if options.as_json
+        else console.status(Text(f"loading the embedding model {model} ..."))
+    )
     with shown:
         await _reached(cache)
         try:
@@ -298,7 +305,7 @@ async def _reached(cache: MultiLevelCache) -> None:
     while url and cache.redis_client is None:
         if waited >= _STORE_SECONDS:
             fail(
-                f"{_without_password(url)} cannot be reached. Start it, or leave --redis-url and "
+                f"{without_secrets(url)} cannot be reached. Start it, or leave --redis-url and "
                 "REDIS_URL out: the embedded store needs no server"
             )
         await asyncio.sleep(0.1)
@@ -327,18 +334,13 @@ def _places(settings: Settings, metrics: str) -> list[Place]:
     redis, chroma = settings.redis_url, settings.chroma_url
     places = [Place("metrics", metrics)]
     if redis:
-        places.append(Place("redis", _without_password(redis)))
+        places.append(Place("redis", without_secrets(redis)))
     if chroma:
-        places.append(Place("chroma", _without_password(chroma)))
+        places.append(Place("chroma", without_secrets(chroma)))
     if not redis or not chroma:
         kept = "SQLite and Chroma" if not redis and not chroma else "Chroma" if redis else "SQLite"
         places.append(Place(f"embedded {kept}", str(settings.dir)))
     return places
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _describe(options: Options) -> str:
@@ -439,7 +441,7 @@ def _finish(
         print_json(_report(options, cache, score, places, seconds, note))
         return
     width = min(_WIDEST, out.width) if out.is_terminal else _WIDEST
-    Console(width=width).print(board.render(width, _PRINTED_HEIGHT))
+    Console(width=width, markup=False, emoji=False).print(board.render(width, _PRINTED_HEIGHT))
     kept = f"data kept in {options.directory}" if options.directory else "temporary data removed"
     out.print(f"{score.requests:,} requests in {seconds:.0f} s; {kept}.", highlight=False)
     if note:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,28 +15,44 @@ from typing import Annotated, Any
 import typer
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 from cache_core.cli.console import err, fail, out, print_json, run
 from cache_core.exceptions import BackendError, ConfigurationError
 from cache_core.housekeeping import replicas
 from cache_core.models import LEVELS, Invalidation
 from cache_core.multilevel_cache import MultiLevelCache
-from cache_core.settings import Settings, load_settings
+from cache_core.settings import Settings, load_settings, without_secrets
 
-Namespace = Annotated[str, typer.Option(help="The cache's namespace.", rich_help_panel="Where")]
+Namespace = Annotated[
+    str,
+    typer.Option(
+        help="The namespace= that the agent's MultiLevelCache has.", rich_help_panel="Where"
+    ),
+]
 RedisUrl = Annotated[
     str | None,
-    typer.Option(help="Default: REDIS_URL, else the embedded store.", rich_help_panel="Where"),
+    typer.Option(
+        help="The Redis that the agent uses. Default: REDIS_URL, else the embedded store.",
+        rich_help_panel="Where",
+    ),
 ]
 ChromaUrl = Annotated[
     str | None,
-    typer.Option(help="Default: CHROMA_URL, else embedded.", rich_help_panel="Where"),
+    typer.Option(
+        help="The Chroma server that the agent uses. Default: CHROMA_URL, else embedded.",
+        rich_help_panel="Where",
+    ),
 ]
 Directory = Annotated[
     Path | None,
-    typer.Option("--dir", help="Data directory; default: CACHE_DIR.", rich_help_panel="Where"),
+    typer.Option(
+        "--dir",
+        help="Directory of the embedded parts. Default: CACHE_DIR, else your cache directory.",
+        rich_help_panel="Where",
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")]
 
 
 @asynccontextmanager
@@ -55,13 +72,17 @@ async def _opened(
     try:
         await cache.initialize()
         if not cache.is_open:
-            fail(f"the store cannot be reached: {settings.redis_url or settings.dir}")
+            where = settings.redis_url and without_secrets(settings.redis_url)
+            fail(
+                f"the store cannot be reached: {where or settings.dir}. Start it, or name another "
+                "with --redis-url (REDIS_URL) or --dir (CACHE_DIR)"
+            )
         if semantic:
             with err.status("loading the embedding model"):
                 try:
                     await cache.ready()
                 except ConfigurationError as error:
-                    err.print(f"[yellow]without L2: {error}[/yellow]", highlight=False)
+                    err.print(f"without L2: {error}", style="yellow", highlight=False)
         yield cache
     finally:
         await cache.close()
@@ -78,9 +99,12 @@ def warm(
     """Store answers ahead of the first question; every user gets them.
 
     Each row has [bold]query[/bold] (or message) and [bold]response[/bold]; a
-    [bold]user_id[/bold] only says who provided it.
+    [bold]user_id[/bold] only says who provided it. A CSV names its columns in the first row. If
+    one row is wrong, it is named and nothing is stored.
 
-    [dim]glasscache warm answers.jsonl[/dim]
+    [bold]echo '{"query": "When are you open?", "response": "Nine to five."}' > answers.jsonl[/bold]
+    [bold]glasscache warm answers.jsonl[/bold]
+        From now on "when are you open" is a hit, for everybody.
     """
     items = _warm_items(file)
 
@@ -95,7 +119,7 @@ def warm(
         else:
             out.print(f"Stored {count:,} answers, shared by all users of {namespace!r}.")
             if dropped:
-                err.print(f"[red]{dropped} entries were dropped: a backend was away.[/red]")
+                err.print(f"{dropped} entries were dropped: a backend was away.", style="red")
         if dropped:
             raise typer.Exit(1)
 
@@ -111,35 +135,54 @@ def _advance(ticks: Any) -> Callable[[int], None]:
 
 
 def _warm_items(file: Path) -> list[tuple[str, str | None, str]]:
+    """Return the answers of *file*; a row that cannot be one ends the command."""
     try:
-        text = file.read_text(encoding="utf-8")
+        # A spreadsheet's CSV begins with a byte order mark.
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         fail(f"{file} cannot be read: {error}")
-    items: list[tuple[str, str | None, str]] = []
-    if file.suffix == ".csv":
-        rows: list[Any] = list(csv.DictReader(text.splitlines()))
+    rows: Iterable[tuple[int, Any]]
+    if file.suffix.lower() == ".csv":
+        rows = enumerate(csv.DictReader(io.StringIO(text)), start=1)
     else:
-        rows = []
-        for number, line in enumerate(text.splitlines(), start=1):
-            if line.strip():
-                try:
-                    rows.append(json.loads(line))
-                except ValueError as error:
-                    fail(f"{file.name} line {number}: not JSON ({error})")
-    for number, row in enumerate(rows, start=1):
-        query = (row.get("query") or row.get("message")) if isinstance(row, dict) else None
-        response = row.get("response") if isinstance(row, dict) else None
-        if not isinstance(query, str) or not isinstance(response, str):
-            fail(f"{file.name} row {number}: expected text in 'query' and in 'response'")
-        items.append((query, row.get("user_id"), response))
+        rows = _json_lines(file.name, text)
+    items = [_warm_item(f"{file.name} row {number}", row) for number, row in rows]
+    if not items:
+        fail(f"{file} has no rows: expected JSON Lines or CSV with 'query' and 'response'")
     return items
+
+
+def _json_lines(name: str, text: str) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                fail(f"{name} line {number}: not JSON ({error})")
+
+
+def _warm_item(where: str, row: Any) -> tuple[str, str | None, str]:
+    if not isinstance(row, dict):
+        fail(f"{where}: expected text in 'query' and in 'response', not {type(row).__name__}")
+    query = row["query"] if "query" in row else row.get("message")
+    response, user_id = row.get("response"), row.get("user_id")
+    if not isinstance(query, str) or not isinstance(response, str):
+        fail(f"{where}: expected text in 'query' and in 'response'")
+    for name, value in (("query", query), ("response", response)):
+        if not value.strip():
+            fail(f"{where}: the {name} is empty")
+    if user_id is not None and not isinstance(user_id, str):
+        fail(f"{where}: expected text in 'user_id', not {type(user_id).__name__}")
+    return query, user_id or None, response
 
 
 def invalidate(
     message: Annotated[
         str | None, typer.Argument(help="The question whose answers are wrong.")
     ] = None,
-    document: Annotated[str | None, typer.Option(help="Answers from this document.")] = None,
+    document: Annotated[
+        str | None, typer.Option(help="Answers made from the document with this id.")
+    ] = None,
     tag: Annotated[str | None, typer.Option(help="Answers put with this tag.")] = None,
     user: Annotated[
         str | None,
@@ -154,9 +197,17 @@ def invalidate(
 ) -> None:
     """Take answers out of service, for all users, tiers and replicas.
 
-    A message takes those of similar questions with it: whatever L2 would have served for it.
+    Name one of: a question, a document that answers were made from, a tag, or a user. A question
+    takes similar ones with it: whatever L2 would have served for it.
 
-    [dim]glasscache invalidate "How long does delivery take?" --dry-run[/dim]
+    [bold]glasscache invalidate "How long does delivery take?" --dry-run[/bold]
+        How many entries would go.
+
+    [bold]glasscache invalidate --document kb/delivery[/bold]
+        After that document has changed.
+
+    [bold]glasscache invalidate --user u42[/bold]
+        Erases everything that is kept for this user.
     """
     named = [value for value in (message, document, tag) if value is not None]
     if len(named) > 1 or not (named or user) or (user and (document or tag)):
@@ -187,13 +238,13 @@ def invalidate(
         verb = "would take" if dry_run else "took"
         out.print(f"{verb.capitalize()} {done.removed:,} entries out of service.")
     if not done.complete:
-        err.print("[red]Not complete: a backend is away. Run it again when it is back.[/red]")
+        err.print("Not complete: a backend is away. Run it again when it is back.", style="red")
         raise typer.Exit(1)
 
 
 def explain(
     message: Annotated[str, typer.Argument(help="What the user would say.")],
-    user: Annotated[str | None, typer.Option(help="Who would say it.")] = None,
+    user: Annotated[str | None, typer.Option(help="The user_id of who would say it.")] = None,
     context: Annotated[
         str | None, typer.Option(help="The context that the agent gives, as text or JSON.")
     ] = None,
@@ -205,7 +256,10 @@ def explain(
 ) -> None:
     """Show what each tier would say to a message, and why. Counts nothing.
 
-    [dim]glasscache explain "Where is my order?" --user u42[/dim]
+    The first place to look when an answer was not served, or a wrong one was.
+
+    [bold]glasscache explain "Where is my order?" --user u42[/bold]
+        What user u42 would get; without --user, only what everybody may get.
     """
 
     async def work() -> list[dict[str, Any]]:
@@ -225,7 +279,7 @@ def explain(
         similarity = "" if item["similarity"] is None else f"{item['similarity']:.3f}"
         table.add_row(
             item["level"],
-            f"[{colours[item['outcome']]}]{item['outcome']}[/]",
+            Text(item["outcome"], colours[item["outcome"]]),
             item["reason"],
             similarity,
             item["detail"],
@@ -250,7 +304,11 @@ def stats(
 ) -> None:
     """Show how the running replicas do, and what the last lookups decided.
 
-    Replicas report every second; the decision log also tells of those that have ended.
+    A replica is a process with an open cache of this namespace. Replicas report every second; the
+    decision log also tells of those that have ended.
+
+    [bold]glasscache stats --json | jq .decisions.hit_rate[/bold]
+        Of the last lookups, whichever replica served them.
     """
 
     async def work() -> dict[str, Any]:
@@ -337,14 +395,21 @@ def _print_stats(found: dict[str, Any]) -> None:
     if log["other_scope"]:
         named = ", ".join(log["other_scope_intents"]) or "none of them has an intent"
         out.print(
-            f"[yellow]{log['other_scope']:,} lookups missed although another user had the answer "
+            f"{log['other_scope']:,} lookups missed although another user had the answer "
             f"({named}). If those answers are the same for everybody, share them: "
-            "CACHE_SHARED_INTENTS.[/yellow]"
+            "CACHE_SHARED_INTENTS.",
+            style="yellow",
         )
 
 
 def settings(as_document: AsJson = False) -> None:
-    """Show the settings in force, and the environment variable of each."""
+    """Show the settings in force, and the environment variable of each.
+
+    Secrets are masked. What a program passes to MultiLevelCache is not known here.
+
+    [bold]CACHE_TIERS=l1,l3,l4 glasscache settings[/bold]
+        Try a value before you set it: one that is refused says what is expected.
+    """
     try:
         found = load_settings()
         cache = MultiLevelCache(settings=found)
@@ -378,7 +443,4 @@ def _shown(name: str, value: Any) -> Any:
     """Return a value as it may be shown: no key, no password."""
     if name == "key":
         return "set" if value else "random, kept in the store"
-    if name == "redis_url" and value and "@" in value:
-        scheme, _, rest = value.partition("://")
-        return f"{scheme}://***@{rest.rpartition('@')[2]}"
-    return value
+    return without_secrets(value) if value and name.endswith("_url") else value

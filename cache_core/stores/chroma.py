@@ -10,19 +10,18 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
+from chromadb.errors import NotFoundError
 
 from cache_core.breaker import Breaker
-from cache_core.deadline import Deadline
 from cache_core.embedder import Vector
-from cache_core.exceptions import BackendError, ConfigurationError
+from cache_core.exceptions import BackendError
+from cache_core.stores.chroma_client import ChromaClient
 from cache_core.stores.vectors import Neighbour, Row
 
 log = logging.getLogger("glasscache")
@@ -36,15 +35,9 @@ BUFFER_ROWS = 2_000
 
 _SWEEP_BATCH = 500
 _REBUILD_FROM = 1_000
-_PAGE = 1_000
-_REBUILT = "-rebuilt"
 _SWEEP_SECONDS = 30.0
-_OPEN_SECONDS = 10.0
 _NOT_YET = "Nothing found on disk"
 _NOT_YET_SECONDS = 0.02
-
-# Without a low sync_threshold a put gets slower with every row that is not yet in the index file.
-_CONFIGURATION = {"hnsw": {"space": "cosine", "sync_threshold": 200, "batch_size": 100}}
 
 
 class ChromaIndex:
@@ -76,23 +69,25 @@ class ChromaIndex:
     ) -> None:
         identity = hashlib.blake2b(f"{namespace}\0{model}".encode(), digest_size=8).hexdigest()
         # The readable part is for people; Chroma takes no two dots in a row.
-        self._prefix = f"gc1-{namespace.replace('.', '_')}-{identity}-"
+        prefix = f"gc1-{namespace.replace('.', '_')}-{identity}-"
+        self._breaker = Breaker(
+            "chroma",
+            failures=breaker_failures,
+            probe_seconds=breaker_probe,
+            answered=(NotFoundError,),
+        )
+        self._chroma = ChromaClient(
+            prefix, default_context, directory, url, write_timeout, self._breaker
+        )
         self._default_context = default_context
-        self._directory = directory
-        self._url = url
         self._search_timeout = search_timeout
         self._write_timeout = write_timeout
         self._max_contexts = max_contexts
-        self._breaker = Breaker("chroma", failures=breaker_failures, probe_seconds=breaker_probe)
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="glasscache-chroma")
-        self._client: Any = None
-        self._slot: Any = None
-        self._place: str | None = None
-        self._collections: dict[str, Any] = {}
         self._buffer: dict[str, dict[str, Row]] = {}
         self._buffered = 0
         self._writing = asyncio.Lock()
         self._flusher: asyncio.Task[None] | None = None
+        self._rebuilder: asyncio.Task[None] | None = None
         self._next_sweep = 0.0
         self._deleted: dict[str, int] = {}
         self.dropped = 0
@@ -106,124 +101,84 @@ class ChromaIndex:
     @property
     def place(self) -> str | None:
         """The directory that this process alone uses; `None` for a server's index."""
-        return self._place
+        return self._chroma.place
 
     @property
     def collection(self) -> Any:
         """The collection of the default context; `None` while Chroma cannot be reached."""
-        return self._collections.get(self._default_context)
+        return self._chroma.collections.get(self._default_context)
 
     async def open(self) -> None:
         """Connect, and find the collections that exist."""
         with contextlib.suppress(BackendError):
-            await self._connect()
-
-    async def _connect(self) -> None:
-        with self._breaker:
-            async with Deadline(_OPEN_SECONDS):
-                if self._url:
-                    client = await _connect_server(self._url)
-                else:
-                    client = await self._in_thread(self._open_embedded)
-                self._client = client
-                found = await self._run(client.list_collections)
-                for collection in await self._finish_rebuilds(client, found):
-                    if collection.name.startswith(self._prefix):
-                        self._collections[collection.name.removeprefix(self._prefix)] = collection
-                await self._collection(self._default_context, create=True)
-
-    async def _finish_rebuilds(self, client: Any, found: Sequence[Any]) -> list[Any]:
-        """Return the collections, after ending the rebuilds that a crash interrupted."""
-        names = {collection.name for collection in found}
-        sound: list[Any] = []
-        for collection in found:
-            original = collection.name.removesuffix(_REBUILT)
-            if original == collection.name:
-                sound.append(collection)
-            elif original in names:
-                await self._run(client.delete_collection, collection.name)
-            else:
-                await self._run(collection.modify, name=original)
-                sound.append(collection)
-        return sound
-
-    def _open_embedded(self) -> Any:
-        from cache_core.stores.chroma_directory import open_directory
-
-        if self._directory is None:
-            msg = "an embedded index needs a directory"
-            raise ConfigurationError(msg)
-        client, self._slot, self._place = open_directory(self._directory)
-        return client
+            await self._chroma.connect()
 
     async def close(self) -> None:
-        """Write out the buffer and close."""
+        """Write out the buffer and close; a rebuild is given up."""
         if self._flusher is not None:
             self._flusher.cancel()
             await asyncio.gather(self._flusher, return_exceptions=True)
         with contextlib.suppress(BackendError):
             await self._flush()
-        client, self._client = self._client, None
-        if client is not None and self._url is None:
-            with contextlib.suppress(Exception):
-                await self._in_thread(client.close)
-        elif client is not None:
-            with contextlib.suppress(Exception):
-                await client._server._cleanup()  # noqa: SLF001 - the async client has no close
-        if self._slot is not None:
-            self._slot.release()
-            self._slot = None
-        self._threads.shutdown(wait=False)
+        await self._chroma.close()
+
+    def abandon(self) -> None:
+        """Give the directory back without the event loop; what is in the buffer is lost."""
+        self._chroma.abandon()
 
     async def tend(self, now: float) -> None:
         """Reconnect, write out, and now and then sweep."""
-        if self._client is None:
-            await self._connect()
+        if not self._chroma.connected:
+            await self._chroma.connect()
         await self._flush()
         if now >= self._next_sweep or now < self._next_sweep - _SWEEP_SECONDS:
             self._next_sweep = now + _SWEEP_SECONDS
             await self.sweep(now)
-            await self._rebuild()
+            await self._begin_rebuild()
         elif self._breaker.state != "closed":
-            await self._call(self._client.heartbeat, timeout=self._write_timeout)
+            await self._chroma.heartbeat()
 
     async def sweep(self, now: float) -> int:
-        """Delete the rows dropped by *now*, in batches; return how many."""
+        """Delete the rows dropped by *now*, in batches, and empty collections; return how many."""
         swept = 0
-        for context, collection in list(self._collections.items()):
+        for context in await self.contexts():
             while True:
-                found = await self._call(
-                    collection.get,
+                found = await self._chroma.ask(
+                    context,
+                    "get",
                     where={"dropped": {"$lt": now}},
                     limit=_SWEEP_BATCH,
                     include=[],
                     timeout=self._write_timeout,
                 )
-                if not found["ids"]:
+                if found is None or not found["ids"]:
                     break
                 await self.remove(context, found["ids"])
                 swept += len(found["ids"])
+            async with self._writing:
+                if context not in self._buffer:
+                    await self._chroma.drop_if_empty(context)
         return swept
 
-    async def _rebuild(self) -> None:
-        """Copy the embedded collections in which the deleted outnumber the live.
-
-        Chroma neither gives a deleted row's space back nor forgets it in the graph. Rows put
-        meanwhile wait in the buffer, where they are found.
-        """
-        if self._url is not None:
+    async def _begin_rebuild(self) -> None:
+        """Rebuild, in the background, an embedded collection in which the deleted are the most."""
+        if not self._chroma.embedded or (self._rebuilder and not self._rebuilder.done()):
             return
         for context, deleted in list(self._deleted.items()):
-            old = self._collections[context]
-            live = int(await self._call(old.count, timeout=self._search_timeout))
-            if deleted <= max(live, _REBUILD_FROM):
-                continue
-            async with self._writing:
-                self._collections[context] = await self._call(
-                    rebuild, client=self._client, old=old, timeout=_OPEN_SECONDS
-                )
-            self._deleted[context] = 0
-            log.info("chroma: rebuilt an index of %d rows after %d deletions", live, deleted)
+            live = await self._chroma.ask(context, "count", timeout=self._search_timeout)
+            if live is None:
+                del self._deleted[context]
+            elif deleted > max(live, _REBUILD_FROM):
+                rebuild = self._rebuild(context, deleted)
+                self._rebuilder = asyncio.get_running_loop().create_task(rebuild)
+                return
+
+    async def _rebuild(self, context: str, deleted: int) -> None:
+        replaced = await self._chroma.rebuild(context)
+        # One that failed is not tried again before as many more were deleted.
+        self._deleted[context] = max(0, self._deleted.get(context, 0) - deleted)
+        if replaced:
+            log.info("chroma: rebuilt an index after %d deletions", deleted)
 
     async def search(self, context: str, vector: Vector, count: int) -> list[Neighbour]:
         """Return the nearest rows of *context*, those still in the buffer included."""
@@ -234,15 +189,10 @@ class ChromaIndex:
         return sorted(unique.values(), key=lambda near: -near.similarity)[:count]
 
     async def _search_collection(self, context: str, vector: Vector, count: int) -> list[Neighbour]:
-        if self._client is None:
-            with self._breaker:
-                raise ConnectionError("Chroma is not connected")
-        collection = await self._collection(context, create=False)
-        if collection is None:
-            return []
         search = partial(
-            self._call,
-            collection.query,
+            self._chroma.ask,
+            context,
+            "query",
             query_embeddings=vector[np.newaxis, :],
             n_results=count,
             include=["metadatas", "distances"],
@@ -256,6 +206,8 @@ class ChromaIndex:
                 raise
             await asyncio.sleep(_NOT_YET_SECONDS)
             found = await search()
+        if found is None:
+            return []
         return [
             Neighbour(identity, _similarity(distance), str((metadata or {}).get("entry", "")))
             for identity, distance, metadata in zip(
@@ -275,8 +227,7 @@ class ChromaIndex:
 
     async def add(self, context: str, row: Row) -> bool:
         """Put *row* into the buffer, which is searched, and written out soon."""
-        known = self._collections.keys() | self._buffer.keys()
-        if context not in known and len(known) >= self._max_contexts:
+        if not self.accepts(context):
             return False
         rows = self._buffer.setdefault(context, {})
         if row.id not in rows:
@@ -288,6 +239,15 @@ class ChromaIndex:
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.get_running_loop().create_task(self._flush_soon())
         return True
+
+    def accepts(self, context: str) -> bool:
+        """Whether *context* has a collection, or rows that wait for one, or may get one."""
+        known = self._known
+        return context in known or len(known) < self._max_contexts
+
+    @property
+    def _known(self) -> set[str]:
+        return self._chroma.collections.keys() | self._buffer.keys()
 
     async def _flush_soon(self) -> None:
         if self._buffered < FLUSH_ROWS:
@@ -309,9 +269,10 @@ class ChromaIndex:
                 del self._buffer[context]
 
     async def _write(self, context: str, rows: Sequence[Row]) -> None:
-        collection = await self._collection(context, create=True)
-        await self._call(
-            collection.upsert,
+        await self._chroma.ask(
+            context,
+            "upsert",
+            create=True,
             ids=[row.id for row in rows],
             embeddings=np.stack([row.vector for row in rows]),
             metadatas=[{"entry": row.text, "dropped": row.dropped} for row in rows],
@@ -326,8 +287,7 @@ class ChromaIndex:
             self._buffered -= len(removed)
             stored = await self._stored(context, ids)
             if stored:
-                collection = self._collections[context]
-                await self._call(collection.delete, ids=stored, timeout=self._write_timeout)
+                await self._chroma.ask(context, "delete", ids=stored, timeout=self._write_timeout)
                 self._deleted[context] = self._deleted.get(context, 0) + len(stored)
             return len(removed.union(stored))
 
@@ -337,99 +297,25 @@ class ChromaIndex:
         return buffered.union(await self._stored(context, ids))
 
     async def _stored(self, context: str, ids: Sequence[str]) -> list[str]:
-        collection = await self._collection(context, create=False)
-        if collection is None or not ids:
+        if not ids:
             return []
-        found = await self._call(
-            collection.get, ids=list(ids), include=[], timeout=self._write_timeout
+        found = await self._chroma.ask(
+            context, "get", ids=list(ids), include=[], timeout=self._write_timeout
         )
-        return list(found["ids"])
+        return [] if found is None else list(found["ids"])
 
     async def contexts(self) -> Sequence[str]:
         """Return the contexts with a collection, or with rows that wait for one."""
-        return sorted(self._collections.keys() | self._buffer.keys())
+        await self._chroma.discover()
+        return sorted(self._known)
 
     async def count(self) -> int:
         """Return the number of rows."""
         stored = 0
-        for collection in list(self._collections.values()):
-            stored += int(await self._call(collection.count, timeout=self._search_timeout))
+        for context in list(self._chroma.collections):
+            found = await self._chroma.ask(context, "count", timeout=self._search_timeout)
+            stored += int(found or 0)
         return stored + self._buffered
-
-    async def _collection(self, context: str, *, create: bool) -> Any:
-        known = self._collections.get(context)
-        if known is not None:
-            return known
-        if self._client is None:
-            raise BackendError("backend_error", "NotConnected")
-        name = self._prefix + context
-        if create:
-            known = await self._run(
-                self._client.get_or_create_collection,
-                name,
-                configuration=_CONFIGURATION,
-                embedding_function=None,
-            )
-        elif self._url:
-            known = await self._existing(name)
-        if known is not None:
-            self._collections[context] = known
-        return known
-
-    async def _existing(self, name: str) -> Any:
-        """Return the collection that another replica may have made on the server."""
-        from chromadb.errors import NotFoundError
-
-        with self._breaker:
-            async with Deadline(self._search_timeout):
-                try:
-                    return await self._client.get_collection(name, embedding_function=None)
-                except NotFoundError:
-                    return None
-
-    async def _call(self, work: Callable[..., Any], *, timeout: float, **values: Any) -> Any:
-        with self._breaker:
-            async with Deadline(timeout):
-                return await self._run(work, **values)
-
-    async def _run(self, work: Callable[..., Any], *args: Any, **values: Any) -> Any:
-        if self._url:
-            return await work(*args, **values)
-        return await self._in_thread(lambda: work(*args, **values))
-
-    async def _in_thread(self, work: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-
-
-def rebuild(client: Any, old: Any) -> Any:
-    """Return a copy of a collection under the same name, without what was deleted in it."""
-    name = old.name
-    fresh = client.get_or_create_collection(
-        name + _REBUILT, configuration=_CONFIGURATION, embedding_function=None
-    )
-    offset = 0
-    while True:
-        page = old.get(limit=_PAGE, offset=offset, include=["embeddings", "metadatas"])
-        if not page["ids"]:
-            break
-        fresh.upsert(ids=page["ids"], embeddings=page["embeddings"], metadatas=page["metadatas"])
-        offset += len(page["ids"])
-    client.delete_collection(name)
-    fresh.modify(name=name)
-    return fresh
-
-
-async def _connect_server(url: str) -> Any:
-    import chromadb
-    from chromadb.config import Settings
-
-    parts = urlsplit(url)
-    return await chromadb.AsyncHttpClient(
-        host=parts.hostname or "localhost",
-        port=parts.port or (443 if parts.scheme == "https" else 8000),
-        ssl=parts.scheme == "https",
-        settings=Settings(anonymized_telemetry=False),
-    )
 
 
 def _similarity(distance: float) -> float:

@@ -14,22 +14,31 @@ import chromadb
 from chromadb.config import Settings
 from filelock import FileLock, Timeout
 
+from cache_core.stores.chroma_rebuild import Journal, finish_rebuilds
+
 log = logging.getLogger("glasscache")
 
 _SLOTS = 64
-_held: dict[Path, _Slot] = {}
+_held: dict[Path, Slot] = {}
 _mutex = threading.Lock()
 
 
-class _Slot:
-    """A directory that this process holds, and how many caches use it."""
+class Slot:
+    """A directory that this process holds, how many caches use it, and what they write."""
 
     def __init__(self, path: Path, lock: FileLock) -> None:
         self.path = path
+        self.journal = Journal()
         self._lock = lock
         self._users = 1
 
+    @property
+    def alone(self) -> bool:
+        """Whether one cache uses it."""
+        return self._users == 1
+
     def join(self) -> None:
+        """Use it too."""
         self._users += 1
 
     def release(self) -> None:
@@ -41,7 +50,7 @@ class _Slot:
                 self._lock.release()
 
 
-def open_directory(base: Path) -> tuple[Any, _Slot, str]:
+def open_directory(base: Path) -> tuple[Any, Slot, str]:
     """Return a Chroma client on a directory under *base* that no other process uses.
 
     Returns:
@@ -53,14 +62,14 @@ def open_directory(base: Path) -> tuple[Any, _Slot, str]:
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     slot = _take(base)
     try:
-        client, place = _open(slot.path)
+        client, place = _open(slot)
         return client, slot, str(place)
     except BaseException:
         slot.release()
         raise
 
 
-def _take(base: Path) -> _Slot:
+def _take(base: Path) -> Slot:
     with _mutex:
         if base in _held:
             _held[base].join()
@@ -78,25 +87,29 @@ def _take(base: Path) -> _Slot:
                     base / "chroma-0",
                     number,
                 )
-            slot = _Slot(base / f"chroma-{number}", lock)
+            slot = Slot(base / f"chroma-{number}", lock)
             _held[base] = slot
             return slot
     msg = f"all {_SLOTS} semantic indexes under {base} are in use; run a server, set CHROMA_URL"
     raise OSError(msg)
 
 
-def _open(path: Path) -> tuple[Any, Path]:
-    """Open the newest sound index in *path*; a corrupt one is renamed and an empty one begun."""
+def _open(slot: Slot) -> tuple[Any, Path]:
+    """Open the newest sound index in *slot*; a corrupt one is renamed and an empty one begun."""
+    path = slot.path
     path.mkdir(mode=0o700, exist_ok=True)
     numbers = [int(child.name) for child in path.iterdir() if child.name.isdigit()]
     number = max(numbers, default=1)
     current = path / str(number)
     try:
-        return _client(current), current
+        return _client(current, mend=slot.alone), current
     except (KeyboardInterrupt, SystemExit, PermissionError):
         raise
     # Chroma's native part panics with an exception that is no Exception.
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:
+        if not slot.alone:
+            # Another cache of this process works in it.
+            raise
         aside = path / f"{number}.corrupt"
         current.rename(aside)
         log.error(
@@ -105,11 +118,13 @@ def _open(path: Path) -> tuple[Any, Path]:
         )  # fmt: skip
         # Under a new name, because Chroma remembers a path whose opening failed.
         fresh = path / str(number + 1)
-        return _client(fresh), fresh
+        return _client(fresh, mend=False), fresh
 
 
-def _client(path: Path) -> Any:
+def _client(path: Path, *, mend: bool) -> Any:
     client = chromadb.PersistentClient(str(path), settings=Settings(anonymized_telemetry=False))
+    if mend:
+        finish_rebuilds(client)
     for collection in client.list_collections():
         # A damaged index file shows only when it is searched.
         if collection.count():

@@ -55,6 +55,10 @@ class VectorIndex(Protocol):
         """Write out what waits, and give everything back; idempotent."""
         ...
 
+    def abandon(self) -> None:
+        """Give everything back after the event loop has ended; idempotent. What waits is lost."""
+        ...
+
     async def tend(self, now: float) -> None:
         """Do what is due every second: reconnect, write out, sweep what was dropped by *now*."""
         ...
@@ -65,6 +69,10 @@ class VectorIndex(Protocol):
 
     async def add(self, context: str, row: Row) -> bool:
         """Store a row, found by `search` from now on; False if there are too many contexts."""
+        ...
+
+    def accepts(self, context: str) -> bool:
+        """Whether `add` takes rows of a context: it has an index, or may get one."""
         ...
 
     async def remove(self, context: str, ids: Sequence[str]) -> int:

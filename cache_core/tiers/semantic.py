@@ -119,6 +119,9 @@ class SemanticTier:
             return Miss("truncated")
         own = asyncio.ensure_future(self._own_rows(query))
         try:
+            # Nothing shared can be found here, which leaves the user's own.
+            if not self._index.accepts(query.context) and not await own:
+                return Miss("context_limit")
             vector = await self._embedder.embed(query.text)
             return await self._nearest(query, tuning, vector, own)
         finally:
@@ -169,10 +172,9 @@ class SemanticTier:
         if failure is not None:
             raise failure
         miss = _miss(candidates, tuning)
-        if miss.reason != "cold" or not self.refused_contexts:
-            return miss
-        known = query.context in await self._index.contexts()
-        return miss if known else replace(miss, reason="context_limit")
+        if miss.reason == "cold" and not self._index.accepts(query.context):
+            return replace(miss, reason="context_limit")
+        return miss
 
     async def _shared(self, query: Query, vector: Vector, count: int) -> list[_Candidate]:
         return [

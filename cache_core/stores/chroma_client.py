@@ -1,0 +1,311 @@
+"""A Chroma as the index needs it: connected, under deadlines, with a collection per context."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import chromadb
+from chromadb.config import Settings
+from chromadb.errors import NotFoundError
+
+from cache_core.breaker import Breaker
+from cache_core.deadline import Deadline
+from cache_core.exceptions import BackendError, ConfigurationError
+from cache_core.stores.chroma_directory import Slot, open_directory
+from cache_core.stores.chroma_rebuild import CONFIGURATION, COPY, REPLACED, rebuild
+
+DIRECTORY_SECONDS = 10.0
+"""For opening a directory, and for a rebuild's last page when closing."""
+
+SERVER_SECONDS = 1.0
+"""For connecting to a server, so that one that never answers does not hold up the agent."""
+
+_WRITES = {"upsert", "delete"}
+
+
+class PanicError(Exception):
+    """Chroma's native part panicked."""
+
+
+class ChromaClient:
+    """The collections of one namespace and model, in a directory or on a server.
+
+    Coroutines raise `BackendError` and nothing else.
+
+    Args:
+        prefix: Begins the names of the collections; the rest is the context.
+        default_context: Its collection always exists.
+        directory: Of the embedded Chroma.
+        url: Of a server, instead of *directory*.
+        timeout: Seconds for calls that are not searches.
+        breaker: Guards every call. `NotFoundError` must be no failure to it.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        default_context: str,
+        directory: Path | None,
+        url: str | None,
+        timeout: float,
+        breaker: Breaker,
+    ) -> None:
+        self._prefix = prefix
+        self._default_context = default_context
+        self._directory = directory
+        self._url = url
+        self._timeout = timeout
+        self._breaker = breaker
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="glasscache-chroma")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening: asyncio.Future[Any] | None = None
+        self._client: Any = None
+        self._slot: Slot | None = None
+        self._rebuilding: concurrent.futures.Future[bool] | None = None
+        self._stopped = threading.Event()
+        self.connected = False
+        """Whether the collections that exist are known."""
+        self.place: str | None = None
+        """The directory of the index, this process's alone."""
+        self.collections: dict[str, Any] = {}
+        """The known collections by context."""
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the index is a directory of this process."""
+        return self._url is None
+
+    async def connect(self) -> None:
+        """Connect, find the collections that exist, and make the default one."""
+        if self._stopped.is_set():
+            raise BackendError("backend_error", "Closed")
+        self._loop = asyncio.get_running_loop()
+        with self._breaker:
+            async with Deadline(SERVER_SECONDS if self._url else DIRECTORY_SECONDS):
+                if self._client is None:
+                    self._client = await self._open()
+                self._know(await self._run(self._client.list_collections))
+                if self._default_context not in self.collections:
+                    name = self._prefix + self._default_context
+                    make = partial(_maker(self._client), name, embedding_function=None)
+                    self.collections[self._default_context] = await self._run(make)
+        self.connected = True
+
+    async def _open(self) -> Any:
+        if self._url:
+            return await _connect_server(self._url)
+        # A thread cannot be cancelled: after a deadline the next attempt waits for the same one.
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.ensure_future(self._in_thread(self._open_directory))
+        return await asyncio.shield(self._opening)
+
+    def _open_directory(self) -> Any:
+        if self._client is None:
+            if self._directory is None:
+                msg = "an embedded index needs a directory"
+                raise ConfigurationError(msg)
+            self._client, self._slot, self.place = open_directory(self._directory)
+        return self._client
+
+    async def discover(self) -> None:
+        """Learn which collections exist: other caches and replicas make and drop them too."""
+        self._know(await self.call(self._required().list_collections, timeout=self._timeout))
+        if self._default_context not in self.collections:
+            await self._find(self._default_context, self._timeout, create=True)
+
+    def _know(self, found: Iterable[Any]) -> None:
+        self.collections = {
+            collection.name.removeprefix(self._prefix): collection
+            for collection in found
+            if collection.name.startswith(self._prefix)
+            and not collection.name.endswith((COPY, REPLACED))
+        }
+
+    async def ask(
+        self, context: str, method: str, *, timeout: float, create: bool = False, **values: Any
+    ) -> Any:
+        """Call a method of a context's collection; `None` if there is no collection.
+
+        A handle is stale once its collection was rebuilt, dropped or made anew, by whomever: then
+        the collection is looked up by its name, once.
+        """
+        for last in (False, True):
+            collection = self.collections.get(context)
+            if collection is None:
+                collection = await self._find(context, timeout, create=create)
+            if collection is None:
+                return None
+            work = partial(getattr(collection, method), **values)
+            if self._slot is not None and method in _WRITES:
+                work = partial(self._slot.journal.write, collection.name, values["ids"], work)
+            try:
+                return await self.call(work, timeout=timeout)
+            except BackendError as error:
+                if not isinstance(error.__cause__, NotFoundError):
+                    raise
+                if self.collections.get(context) is collection:
+                    del self.collections[context]
+                if last:
+                    raise
+        return None
+
+    async def _find(self, context: str, timeout: float, *, create: bool) -> Any:
+        """Look a collection up by its name; `None` if there is none."""
+        client = self._required()
+        work = _maker(client) if create else client.get_collection
+        work = partial(work, self._prefix + context, embedding_function=None)
+        try:
+            found = await self.call(work, timeout=timeout)
+        except BackendError as error:
+            if isinstance(error.__cause__, NotFoundError):
+                return None
+            raise
+        self.collections[context] = found
+        return found
+
+    def _required(self) -> Any:
+        if self._client is not None:
+            return self._client
+        # Counted, but without taking the probe that `connect` needs.
+        if self._breaker.state != "closed":
+            raise BackendError("breaker_open")
+        self._breaker.fail(ConnectionError("not connected"))
+        raise BackendError("backend_error", "ConnectionError", "Chroma is not connected")
+
+    async def heartbeat(self) -> None:
+        """Ask whether Chroma is there."""
+        await self.call(self._required().heartbeat, timeout=self._timeout)
+
+    async def drop_if_empty(self, context: str) -> None:
+        """Delete a context's collection unless it has rows; not the default one."""
+        if context == self._default_context or await self.ask(
+            context, "count", timeout=self._timeout
+        ):
+            return
+        client, name = self._required(), self._prefix + context
+        work = partial(client.delete_collection, name)
+        if self._slot is not None:
+            # Another cache of this process may be about to write.
+            drop = partial(_drop_if_empty, client, name)
+            work = partial(self._slot.journal.write, name, (), drop)
+        try:
+            await self.call(work, timeout=self._timeout)
+        except BackendError as error:
+            if not isinstance(error.__cause__, NotFoundError):
+                raise
+        self.collections.pop(context, None)
+
+    async def rebuild(self, context: str) -> bool:
+        """Rebuild a context's collection; return whether it was replaced.
+
+        It has no deadline, and goes on when the caller is cancelled; `close` stops it.
+        """
+        if self._slot is None or self._stopped.is_set():
+            return False
+        work = partial(
+            rebuild, self._client, self._prefix + context, self._slot.journal, self._stopped
+        )
+        done: concurrent.futures.Future[bool] = concurrent.futures.Future()
+        self._rebuilding = done
+        done.set_running_or_notify_cancel()
+        # Not one of the pool's threads: they are for searches.
+        threading.Thread(target=lambda: done.set_result(work()), name="glasscache-rebuild").start()
+        return await asyncio.wrap_future(done)
+
+    async def call(self, work: Callable[..., Any], *args: Any, timeout: float) -> Any:
+        """Call Chroma under the breaker and a deadline."""
+        with self._breaker:
+            async with Deadline(timeout):
+                return await self._run(work, *args)
+
+    async def _run(self, work: Callable[..., Any], *args: Any) -> Any:
+        if self._url:
+            return await work(*args)
+        return await self._in_thread(partial(work, *args))
+
+    async def _in_thread(self, work: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _without_panic, work)
+
+    async def close(self) -> None:
+        """Stop a rebuild, disconnect, and give the directory back; idempotent."""
+        self._stopped.set()
+        if self._opening is not None and not self._opening.done():
+            await asyncio.wait({self._opening}, timeout=DIRECTORY_SECONDS)
+        if self._rebuilding is not None and not self._rebuilding.done():
+            rebuilding = asyncio.wrap_future(self._rebuilding)
+            await asyncio.wait({rebuilding}, timeout=DIRECTORY_SECONDS)
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(Exception):
+                await (_disconnect(client) if self._url else self._in_thread(client.close))
+        self._give_back()
+
+    def abandon(self) -> None:
+        """Do what `close` does once the event loop has ended; idempotent."""
+        self._stopped.set()
+        # Calls that are under way still use the client; each of them is short.
+        self._threads.shutdown(cancel_futures=True)
+        if self._rebuilding is not None:
+            concurrent.futures.wait([self._rebuilding], timeout=DIRECTORY_SECONDS)
+        client, self._client = self._client, None
+        if client is not None:
+            with contextlib.suppress(Exception):
+                if self._url:
+                    # Its connections died with the loop; a later loop may get the same number.
+                    client._server._clients.pop(hash(self._loop), None)  # noqa: SLF001
+                else:
+                    _without_panic(client.close)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        self.connected = False
+        self.collections.clear()
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            slot.release()
+        self._threads.shutdown(wait=False)
+
+
+def _without_panic(work: Callable[[], Any]) -> Any:
+    """Return what *work* returns; a panic, which is no `Exception`, is made one."""
+    try:
+        return work()
+    except (Exception, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise PanicError(f"{type(error).__name__}: {error}") from error
+
+
+def _maker(client: Any) -> Callable[..., Any]:
+    return partial(client.get_or_create_collection, configuration=CONFIGURATION)
+
+
+def _drop_if_empty(client: Any, name: str) -> None:
+    if not client.get_collection(name, embedding_function=None).count():
+        client.delete_collection(name)
+
+
+async def _connect_server(url: str) -> Any:
+    parts = urlsplit(url)
+    return await chromadb.AsyncHttpClient(
+        host=parts.hostname or "localhost",
+        port=parts.port or (443 if parts.scheme == "https" else 8000),
+        ssl=parts.scheme == "https",
+        settings=Settings(anonymized_telemetry=False),
+    )
+
+
+async def _disconnect(client: Any) -> None:
+    # The async client has no close, and its own clean-up ends the connections of every loop.
+    connections = client._server._clients.pop(hash(asyncio.get_running_loop()), None)  # noqa: SLF001
+    if connections is not None:
+        await connections.aclose()

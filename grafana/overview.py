@@ -1,0 +1,270 @@
+"""Overview: is the cache healthy, is it worth it, and what changed."""
+
+from __future__ import annotations
+
+from grafana.board import Board, Placed, Section
+from grafana.panels import Panel, Query, falling, rising
+from grafana.queries import (
+    ANSWERABLE,
+    FIRING,
+    HIT_RATE,
+    HIT_RATE_SHOWN,
+    OBJECTIVE,
+    ours,
+    over,
+    quantile,
+    rate,
+    total,
+)
+
+_LOOKUPS = ours("cache_lookups_total")
+_RESPONDING = 'level=~"l1|l2"'
+"""The tiers that hold responses."""
+
+
+def _ended(outcomes: str) -> str:
+    matcher = f'outcome=~"{outcomes}"'
+    return f"sum({rate(ours('cache_lookups_total', matcher))})"
+
+
+HEALTH = (
+    Panel(
+        "stat",
+        "Hit rate",
+        "Lookups that got a response, of those that could be answered, in the time shown. "
+        "60 % is the objective unless the tuning says otherwise.",
+        [Query(HIT_RATE_SHOWN, "{{job}} {{cache}}", instant=True)],
+        "percentunit",
+        "glasscache-tiers",
+        steps=falling(0.5, 0.6),
+        decimals=1,
+        none="no lookups",
+    ),
+    Panel(
+        "stat",
+        "Money saved, net",
+        "What hits saved less what the cache itself cost, in the time shown. The prices are in "
+        "the tuning.",
+        [
+            Query(
+                f"sum({total(ours('cache_saved_usd_total'))})"
+                f" - sum({total(ours('cache_spent_usd_total'))})",
+                instant=True,
+            )
+        ],
+        "currencyUSD",
+        "glasscache-tiers",
+        steps=((None, "red"), (0, "green")),
+        decimals=2,
+    ),
+    Panel(
+        "stat",
+        "Lookups",
+        "All lookups per second, with those that were not cacheable.",
+        [Query(f"sum({rate(_LOOKUPS)})")],
+        "reqps",
+        "glasscache-tiers",
+    ),
+    Panel(
+        "stat",
+        "Lookup time, p99",
+        "99 % of lookups took less. The budget of a whole lookup is 500 ms.",
+        [Query(quantile(0.99, "cache_lookup_seconds"), exemplar=True)],
+        "s",
+        "glasscache-tiers",
+        steps=rising(0.1, 0.5),
+        none="no lookups",
+    ),
+    Panel(
+        "stat",
+        "Backends down",
+        "Backends that do not answer, counted once for each process that cannot reach them. The "
+        "agent goes on without them, with fewer hits.",
+        [Query(f"sum(1 - {ours('cache_backend_up')})")],
+        "none",
+        "glasscache-stores",
+        steps=((None, "green"), (1, "red")),
+    ),
+    Panel(
+        "stat",
+        "Alerts firing",
+        "Alerts of glasscache that fire now, of all agents.",
+        [Query(f"count({FIRING}) or vector(0)")],
+        "none",
+        "glasscache-stores",
+        steps=((None, "green"), (1, "red")),
+    ),
+)
+
+OBJECTIVES = (
+    Panel(
+        "timeseries",
+        "Does the hit rate reach its objective?",
+        "Lookups that got a response, of those that could be answered; dashed, the objective of "
+        "each cache. Below it for long: look at why tiers miss.",
+        [Query(HIT_RATE, "{{job}} {{cache}}"), Query(OBJECTIVE, "objective {{job}} {{cache}}")],
+        "percentunit",
+        "glasscache-tiers",
+        limits="objective",
+        ends=(0, 1),
+    ),
+    Panel(
+        "timeseries",
+        "How do lookups end?",
+        "hit: a response. partial: only an intent or documents. miss: nothing. error: nothing, "
+        "and a tier that was needed failed. bypass: not cacheable.",
+        [Query(f"sum by (outcome) ({rate(_LOOKUPS)})", "{{outcome}}")],
+        "reqps",
+        "glasscache-tiers",
+        stacked=True,
+        ends=(0, None),
+    ),
+    Panel(
+        "timeseries",
+        "How long does a lookup take?",
+        "Quantiles of the time of all lookups. The dots are traces: click one. Lines at 100 ms, "
+        "which is slow, and 500 ms, where a lookup gives up.",
+        [
+            Query(quantile(q, "cache_lookup_seconds"), name, exemplar=True)
+            for q, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
+        ],
+        "s",
+        "glasscache-tiers",
+        steps=rising(0.1, 0.5),
+        ends=(0, None),
+    ),
+    Panel(
+        "timeseries",
+        "Who answers?",
+        "Shares of the lookups that could be answered: by L1 (the same question), by L2 (one "
+        "that means the same), only in part (L3, L4), and by nobody. They add up to 100 %.",
+        [
+            Query(
+                over(
+                    f"sum by (level) ({rate(ours('cache_hits_total', _RESPONDING))})",
+                    ANSWERABLE,
+                    on="on () group_left ()",
+                ),
+                "{{level}}",
+            ),
+            Query(over(_ended("partial"), ANSWERABLE), "only in part"),
+            Query(over(_ended("miss|error"), ANSWERABLE), "nobody"),
+        ],
+        "percentunit",
+        "glasscache-tiers",
+        stacked=True,
+        ends=(0, 1),
+    ),
+)
+
+WORTH = (
+    Panel(
+        "timeseries",
+        "What does the cache save and cost?",
+        "USD per hour at the present rate: saved by the hits of each tier, and spent on "
+        "embedding and verification, below zero.",
+        [
+            Query(
+                f"sum by (level) ({rate(ours('cache_saved_usd_total'))}) * 3600",
+                "saved by {{level}}",
+            ),
+            Query(
+                f"-sum by (kind) ({rate(ours('cache_spent_usd_total'))}) * 3600",
+                "spent on {{kind}}",
+            ),
+        ],
+        "currencyUSD",
+        "glasscache-tiers",
+        stacked=True,
+    ),
+    Panel(
+        "stat",
+        "Saved since the processes started",
+        "Net, summed over the processes that run now; a restart sets it back to 0.",
+        [Query(f"sum({ours('cache_cost_saved_usd')})")],
+        "currencyUSD",
+        "glasscache-tiers",
+        steps=((None, "red"), (0, "green")),
+        decimals=2,
+    ),
+    Panel(
+        "bargauge",
+        "Why was there no response?",
+        "The commonest reasons of L1 and L2 in the time shown. other_scope: another user has an "
+        "answer, and nothing said that it may be shared. below_threshold, guard_veto: see "
+        "Semantic.",
+        [
+            Query(
+                f"topk(8, sum by (level, reason) "
+                f"({total(ours('cache_miss_reasons_total', _RESPONDING))}) > 0)",
+                "{{level}} {{reason}}",
+                instant=True,
+            )
+        ],
+        "short",
+        "glasscache-tiers",
+        none="no misses",
+        decimals=0,
+    ),
+)
+
+CHANGES = (
+    Panel(
+        "stat",
+        "Foreign answers found",
+        "Answers of another user that a tier found and did not serve, in the time shown. Every "
+        "one is a defect of the isolation.",
+        [Query(f"sum({total(ours('cache_isolation_violations_total'))})", instant=True)],
+        "none",
+        "glasscache-tiers",
+        steps=((None, "green"), (0.5, "red")),
+        decimals=0,
+    ),
+    Panel(
+        "stat",
+        "Do replicas disagree on the tuning?",
+        "The most versions that the replicas of one cache are apart. Replicas follow a change "
+        "within a second.",
+        [
+            Query(
+                f"max(max by (job, cache) ({ours('cache_tuning_version')})"
+                f" - min by (job, cache) ({ours('cache_tuning_version')}))"
+            )
+        ],
+        "none",
+        "glasscache-semantic",
+        steps=((None, "green"), (1, "red")),
+        names={"0": ("agreed", "green")},
+    ),
+    Panel(
+        "stat",
+        "Processes by version",
+        "How many processes run which version of glasscache.",
+        [Query(f"count by (version) ({ours('cache_build_info')})", "{{version}}")],
+        "none",
+        "glasscache-stores",
+    ),
+    Panel(
+        "bargauge",
+        "Which alerts fire?",
+        "How many of each; the same as the red marks on the graphs. Each has a runbook.",
+        [Query(f"count by (alertname) ({FIRING})", "{{alertname}}", instant=True)],
+        "none",
+        "glasscache-stores",
+        steps=((None, "red"),),
+        none="none",
+        decimals=0,
+    ),
+)
+
+OVERVIEW = Board(
+    "glasscache-overview",
+    "glasscache / Overview",
+    "Is the cache healthy, is it worth its money, what changed, and where to look next.",
+    (
+        Section("Is it healthy, is it worth it?", [Placed(panel, 4, 4) for panel in HEALTH]),
+        Section("Lookups", [Placed(panel, 12) for panel in OBJECTIVES]),
+        Section("Money", [Placed(WORTH[0], 12), Placed(WORTH[1], 4), Placed(WORTH[2], 8)]),
+        Section("What changed, what is wrong?", [Placed(panel, 6, 5) for panel in CHANGES]),
+    ),
+)

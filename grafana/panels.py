@@ -1,0 +1,231 @@
+"""The three kinds of panels: a number, lines over time, bars side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from grafana_foundation_sdk.builders import bargauge, common, prometheus, stat, timeseries
+from grafana_foundation_sdk.builders import dashboard as build
+from grafana_foundation_sdk.models import common as shared
+from grafana_foundation_sdk.models import dashboard as model
+
+TAG = "glasscache"
+DATASOURCE = shared.DataSourceRef(type_val="prometheus", uid="${datasource}")
+
+Steps = Sequence[tuple[float | None, str]]
+"""Colours, and from which value each holds; the first from None."""
+
+PLAIN: Steps = ((None, "blue"),)
+"""Of a value that is neither good nor bad."""
+
+TITLES = {
+    "glasscache-overview": "Overview",
+    "glasscache-tiers": "Tiers",
+    "glasscache-semantic": "Semantic",
+    "glasscache-stores": "Stores",
+}
+"""Of the dashboards, by uid."""
+
+
+def rising(warning: float, bad: float) -> Steps:
+    """Return colours for a value that is bad when it is high."""
+    return ((None, "green"), (warning, "orange"), (bad, "red"))
+
+
+def falling(warning: float, good: float) -> Steps:
+    """Return colours for a value that is bad when it is low."""
+    return ((None, "red"), (warning, "orange"), (good, "green"))
+
+
+@dataclass(frozen=True)
+class Query:
+    """A PromQL query of a panel.
+
+    Attributes:
+        expr: PromQL.
+        legend: Of each series, with {{label}}s.
+        exemplar: Whether to ask for the traces behind it.
+        instant: Whether it is about the whole time shown, and so has one value.
+    """
+
+    expr: str
+    legend: str = ""
+    exemplar: bool = False
+    instant: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A panel.
+
+    Attributes:
+        kind: How it shows.
+        title: A question or a noun.
+        description: What is shown, and what to think of it.
+        queries: What is shown.
+        unit: Grafana's name of the unit.
+        then: uid of the dashboard to look at next.
+        steps: Colours by value; of lines, drawn as dashed lines.
+        names: Words for values, with their colours.
+        none: What stands there when there is no data.
+        stacked: Whether lines add up.
+        limits: Start of the legends of lines that are limits: dashed and red.
+        ends: Least and greatest value of the axis, where they are known.
+        decimals: Digits after the point.
+        logarithmic: Whether the axis is.
+    """
+
+    kind: Literal["stat", "timeseries", "bargauge"]
+    title: str
+    description: str
+    queries: Sequence[Query]
+    unit: str
+    then: str
+    steps: Steps = PLAIN
+    names: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    none: str = ""
+    stacked: bool = False
+    limits: str = ""
+    ends: tuple[float | None, float | None] = (None, None)
+    decimals: int | None = None
+    logarithmic: bool = False
+
+    def build(self, number: int, place: model.GridPos) -> Any:
+        """Return the SDK's builder of it.
+
+        Args:
+            number: Its id in the dashboard.
+            place: On the grid.
+        """
+        made: Any
+        match self.kind:
+            case "stat":
+                made = _stat(self)
+            case "timeseries":
+                made = _lines(self)
+            case "bargauge":
+                made = _bars()
+        made.id(number).grid_pos(place).title(self.title).description(self.description)
+        made.datasource(DATASOURCE).unit(self.unit).links([_link(self.then)])
+        made.thresholds(
+            build.ThresholdsConfig()
+            .mode(model.ThresholdsMode.ABSOLUTE)
+            .steps([model.Threshold(value=value, color=color) for value, color in self.steps])
+        )
+        if self.names:
+            results = {
+                value: model.ValueMappingResult(text=text, color=color, index=index)
+                for index, (value, (text, color)) in enumerate(self.names.items())
+            }
+            made.mappings([model.ValueMap(options=results)])
+        if self.none:
+            made.no_value(self.none)
+        if self.decimals is not None:
+            made.decimals(self.decimals)
+        low, high = self.ends
+        if low is not None:
+            made.min(low)
+        if high is not None:
+            made.max(high)
+        for index, query in enumerate(self.queries):
+            made.with_target(_target(query, index))
+        return made
+
+
+def _target(query: Query, index: int) -> prometheus.Dataquery:
+    target = prometheus.Dataquery().datasource(DATASOURCE).expr(query.expr).ref_id(_ref(index))
+    target.legend_format(query.legend or "__auto")
+    if query.exemplar:
+        target.exemplar(exemplar=True)
+    return target.instant() if query.instant else target.range()
+
+
+def _ref(index: int) -> str:
+    return chr(ord("A") + index)
+
+
+def _link(uid: str) -> build.DashboardLink:
+    return (
+        build.DashboardLink(f"Next: {TITLES[uid]}")
+        .type(model.DashboardLinkType.LINK)
+        .url(f"/d/{uid}?${{__url_time_range}}&${{__all_variables}}")
+    )
+
+
+def _last() -> common.ReduceDataOptions:
+    return common.ReduceDataOptions().calcs(["lastNotNull"]).values(values=False)
+
+
+def _by_value() -> build.FieldColor:
+    return build.FieldColor().mode(model.FieldColorModeId.THRESHOLDS)
+
+
+def _stat(panel: Panel) -> stat.Panel:
+    moving = not any(query.instant for query in panel.queries)
+    graph = shared.BigValueGraphMode.AREA if moving else shared.BigValueGraphMode.NONE
+    return (
+        stat.Panel()
+        .reduce_options(_last())
+        .color_mode(shared.BigValueColorMode.VALUE)
+        .graph_mode(graph)
+        .color_scheme(_by_value())
+    )
+
+
+def _bars() -> bargauge.Panel:
+    return (
+        bargauge.Panel()
+        .reduce_options(_last())
+        .orientation(shared.VizOrientation.HORIZONTAL)
+        .display_mode(shared.BarGaugeDisplayMode.BASIC)
+        .show_unfilled(show_unfilled=True)
+        .color_scheme(_by_value())
+    )
+
+
+def _lines(panel: Panel) -> timeseries.Panel:
+    stacking = shared.StackingMode.NORMAL if panel.stacked else shared.StackingMode.NONE
+    style = (
+        shared.GraphThresholdsStyleMode.DASHED
+        if len(panel.steps) > 1
+        else shared.GraphThresholdsStyleMode.OFF
+    )
+    made = (
+        timeseries.Panel()
+        .color_scheme(build.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+        .line_width(1)
+        .fill_opacity(40 if panel.stacked else 0)
+        .show_points(shared.VisibilityMode.AUTO)
+        .stacking(common.StackingConfig().mode(stacking))
+        .thresholds_style(common.GraphThresholdsStyleConfig().mode(style))
+        .tooltip(
+            common.VizTooltipOptions()
+            .mode(shared.TooltipDisplayMode.MULTI)
+            .sort(shared.SortOrder.DESCENDING)
+        )
+        .legend(
+            common.VizLegendOptions()
+            .show_legend(show_legend=True)
+            .display_mode(shared.LegendDisplayMode.LIST)
+            .placement(shared.LegendPlacement.BOTTOM)
+        )
+    )
+    if panel.logarithmic:
+        made.scale_distribution(
+            common.ScaleDistributionConfig().type(shared.ScaleDistribution.LOG).log(10)
+        )
+    if panel.limits:
+        made.override_by_regexp(f"/^{panel.limits}/", _LIMIT)
+    return made
+
+
+_LIMIT = [
+    model.DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": "red"}),
+    model.DynamicConfigValue(
+        id_val="custom.lineStyle", value={"fill": "dash", "dash": [10.0, 10.0]}
+    ),
+    model.DynamicConfigValue(id_val="custom.fillOpacity", value=0),
+    model.DynamicConfigValue(id_val="custom.lineInterpolation", value="stepAfter"),
+]

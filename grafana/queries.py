@@ -1,0 +1,99 @@
+"""PromQL that the dashboards share.
+
+Everything is selected by the variables of the dashboards. A ratio's denominator is `> 0`, so that
+nothing to divide by is no line, rather than a division by zero.
+"""
+
+from __future__ import annotations
+
+OURS = 'job=~"$job",cache=~"$cache",instance=~"$instance"'
+"""Matchers of every metric of the cache."""
+
+REDIS = 'job=~"$redis_job",instance=~"$redis_instance"'
+"""Matchers of every metric of redis_exporter."""
+
+BY_CACHE = "by (job, cache)"
+
+
+def ours(metric: str, more: str = "") -> str:
+    """Return a selector of a metric of the cache, with *more* matchers."""
+    return f"{metric}{{{OURS}{',' if more else ''}{more}}}"
+
+
+def redis(metric: str, more: str = "") -> str:
+    """Return a selector of a metric of redis_exporter, with *more* matchers."""
+    return f"{metric}{{{REDIS}{',' if more else ''}{more}}}"
+
+
+def rate(selector: str) -> str:
+    """Return the rate of a counter, per second."""
+    return f"rate({selector}[$__rate_interval])"
+
+
+def total(selector: str) -> str:
+    """Return how much a counter grew in the time shown."""
+    return f"increase({selector}[$__range])"
+
+
+def over(part: str, whole: str, *, on: str = "") -> str:
+    """Return *part* / *whole*; nothing where *whole* is 0.
+
+    Args:
+        part: Of which the share is taken.
+        whole: Divided by.
+        on: Modifier of the division, when the labels differ.
+    """
+    return f"{part} / {on + ' ' if on else ''}({whole} > 0)"
+
+
+def quantile(q: float, metric: str, by: str = "", more: str = "") -> str:
+    """Return a quantile of a histogram of the cache.
+
+    Args:
+        q: 0..1.
+        metric: Without `_bucket`.
+        by: Labels to keep, with a comma after each.
+        more: Matchers.
+    """
+    return f"histogram_quantile({q}, sum by ({by}le) ({rate(ours(metric + '_bucket', more))}))"
+
+
+def mean(metric: str, more: str = "") -> str:
+    """Return the mean of a histogram of the cache."""
+    return over(
+        f"sum({rate(ours(metric + '_sum', more))})", f"sum({rate(ours(metric + '_count', more))})"
+    )
+
+
+_HIT = ours("cache_lookups_total", 'outcome="hit"')
+_ANSWERABLE = ours("cache_lookups_total", 'outcome!="bypass"')
+
+HIT_RATE = over(f"sum {BY_CACHE} ({rate(_HIT)})", f"sum {BY_CACHE} ({rate(_ANSWERABLE)})")
+"""The overall hit rate: from lookups, never from sums over tiers."""
+
+HIT_RATE_SHOWN = over(f"sum {BY_CACHE} ({total(_HIT)})", f"sum {BY_CACHE} ({total(_ANSWERABLE)})")
+"""The same, of everything in the time shown."""
+
+OBJECTIVE = f"max {BY_CACHE} ({ours('cache_hit_rate_objective')})"
+
+ANSWERABLE = f"sum({rate(_ANSWERABLE)})"
+"""Lookups that could be answered, per second."""
+
+THRESHOLD = f"max {BY_CACHE} ({ours('cache_semantic_threshold')})"
+
+FIRING = 'ALERTS{alertstate="firing",alertname=~"Cache.+",severity!="none"}'
+"""The alerts of glasscache. Those on Redis have neither a cache nor the agent's job; those of
+severity none tell nobody, they only silence others."""
+
+_VERSION = ours("cache_tuning_version")
+
+# Two steps wide, because changes() does not see what is between two windows that only touch.
+RETUNED = (
+    f'count_values {BY_CACHE} ("version", {_VERSION})'
+    f" and on (job, cache) (max {BY_CACHE} (changes({_VERSION}[2m])) > 0)"
+)
+"""Tunings that came into force, by version."""
+
+_BUILD = ours("cache_build_info")
+BUILDS = f"count by (job, version) ({_BUILD}) unless count by (job, version) ({_BUILD} offset 2m)"
+"""Versions of the library that were not there two minutes ago."""

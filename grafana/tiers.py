@@ -1,0 +1,232 @@
+"""Tiers: what each tier is asked, answers, misses and fails, and what it holds."""
+
+from __future__ import annotations
+
+from grafana.board import Board, Placed, Section
+from grafana.panels import Panel, Query, rising
+from grafana.queries import ours, over, quantile, rate, total
+
+_BY_LEVEL = "sum by (level)"
+_HITS, _MISSES, _ERRORS = (ours(f"cache_{name}_total") for name in ("hits", "misses", "errors"))
+
+ANSWERS = (
+    Panel(
+        "timeseries",
+        "How often does a tier answer when it is asked?",
+        "Hits of hits and misses. L2 is asked only what L1 left, L3 and L4 only what L2 left: "
+        "low is normal there, and the mean of the four means nothing.",
+        [
+            Query(
+                over(
+                    f"{_BY_LEVEL} ({rate(_HITS)})",
+                    f"{_BY_LEVEL} ({rate(_HITS)}) + {_BY_LEVEL} ({rate(_MISSES)})",
+                ),
+                "{{level}}",
+            )
+        ],
+        "percentunit",
+        "glasscache-semantic",
+        ends=(0, 1),
+    ),
+    Panel(
+        "timeseries",
+        "How often is each tier asked?",
+        "Times a tier was needed, per second: hits, misses and errors.",
+        [
+            Query(
+                f"{_BY_LEVEL} ({rate(_HITS)}) + {_BY_LEVEL} ({rate(_MISSES)})"
+                f" + {_BY_LEVEL} ({rate(_ERRORS)})",
+                "{{level}}",
+            )
+        ],
+        "reqps",
+        "glasscache-overview",
+        ends=(0, None),
+    ),
+    Panel(
+        "timeseries",
+        "How long does a tier take, at worst?",
+        "99 % of the calls of a tier took less. The dots are traces. Budgets: 50 ms for a keyed "
+        "round trip, 250 ms for an embedding, 150 ms for a search.",
+        [Query(quantile(0.99, "cache_latency_seconds", "level, "), "{{level}}", exemplar=True)],
+        "s",
+        "glasscache-stores",
+        steps=rising(0.05, 0.4),
+        ends=(0, None),
+    ),
+    Panel(
+        "timeseries",
+        "How long does a tier take, usually?",
+        "The median of the calls of a tier. L1, L3 and L4 are round trips to the store; L2 is an "
+        "embedding and a search.",
+        [Query(quantile(0.5, "cache_latency_seconds", "level, "), "{{level}}", exemplar=True)],
+        "s",
+        "glasscache-stores",
+        ends=(0, None),
+    ),
+)
+
+REASONS = (
+    Panel(
+        "timeseries",
+        "Why do tiers miss?",
+        "Each miss has one reason. cold: never stored. expired, invalidated: as asked for. "
+        "other_scope: only another user has an answer. below_threshold, guard_veto: see Semantic.",
+        [
+            Query(
+                f"sum by (level, reason) ({rate(ours('cache_miss_reasons_total'))}) > 0",
+                "{{level}} {{reason}}",
+            )
+        ],
+        "cps",
+        "glasscache-semantic",
+        stacked=True,
+        ends=(0, None),
+    ),
+    Panel(
+        "timeseries",
+        "Why do tiers fail?",
+        "Each error has one reason. timeout, backend_error: the backend. breaker_open: it failed "
+        "so often that it is not asked. overloaded: this process. isolation: a defect.",
+        [
+            Query(
+                f"sum by (level, reason) ({rate(_ERRORS)}) > 0",
+                "{{level}} {{reason}}",
+            )
+        ],
+        "cps",
+        "glasscache-stores",
+        stacked=True,
+        ends=(0, None),
+        none="no errors",
+    ),
+    Panel(
+        "timeseries",
+        "What share of its calls does a tier fail?",
+        "Errors of all calls of a tier. Above 5 % a backend is in trouble.",
+        [
+            Query(
+                over(
+                    f"{_BY_LEVEL} ({rate(_ERRORS)})",
+                    f"{_BY_LEVEL} ({rate(_HITS)}) + {_BY_LEVEL} ({rate(_MISSES)})"
+                    f" + {_BY_LEVEL} ({rate(_ERRORS)})",
+                ),
+                "{{level}}",
+            )
+        ],
+        "percentunit",
+        "glasscache-stores",
+        steps=((None, "green"), (0.05, "red")),
+        ends=(0, 1),
+    ),
+    Panel(
+        "bargauge",
+        "Misses by reason",
+        "All misses in the time shown, commonest first.",
+        [
+            Query(
+                f"topk(10, sum by (level, reason) ({total(ours('cache_miss_reasons_total'))}) > 0)",
+                "{{level}} {{reason}}",
+                instant=True,
+            )
+        ],
+        "short",
+        "glasscache-semantic",
+        none="no misses",
+        decimals=0,
+    ),
+)
+
+ENTRIES = (
+    Panel(
+        "timeseries",
+        "How old are the answers that hit?",
+        "Median and 95th percentile of the age of what was served. Close to the TTL: a longer "
+        "one would bring more hits. Far below it: a shorter one would cost none.",
+        [
+            Query(quantile(q, "cache_entry_age_seconds", "level, "), f"{{{{level}}}} {name}")
+            for q, name in ((0.5, "p50"), (0.95, "p95"))
+        ],
+        "s",
+        "glasscache-semantic",
+        logarithmic=True,
+    ),
+    Panel(
+        "timeseries",
+        "Which TTLs are in force?",
+        "Seconds until an entry of a tier expires, as the tuning says; an entry's own beats it.",
+        [
+            Query(
+                f"max by (cache, level) ({ours('cache_ttl_seconds')})",
+                "{{cache}} {{level}}",
+            )
+        ],
+        "s",
+        "glasscache-semantic",
+        logarithmic=True,
+    ),
+    Panel(
+        "timeseries",
+        "How many entries are there?",
+        "Where the store can tell. Replicas that share a store all see the same entries, so this "
+        "is the largest count, not their sum.",
+        [Query(f"max by (cache, level) ({ours('cache_entries')})", "{{cache}} {{level}}")],
+        "short",
+        "glasscache-stores",
+        ends=(0, None),
+    ),
+    Panel(
+        "timeseries",
+        "What becomes of puts?",
+        "Entries offered to each tier. dropped: the backend was away or too slow. bypass: not to "
+        "be stored there.",
+        [
+            Query(
+                f"sum by (level, outcome) ({rate(ours('cache_puts_total'))}) > 0",
+                "{{level}} {{outcome}}",
+            )
+        ],
+        "wps",
+        "glasscache-stores",
+        stacked=True,
+        ends=(0, None),
+    ),
+    Panel(
+        "timeseries",
+        "What was taken out?",
+        "Invalidations by what was named, and how many of them a backend has not confirmed yet.",
+        [
+            Query(f"sum by (kind) ({rate(ours('cache_invalidations_total'))})", "by {{kind}}"),
+            Query(f"max({ours('cache_invalidations_pending')})", "pending (count)"),
+        ],
+        "cps",
+        "glasscache-stores",
+        ends=(0, None),
+    ),
+    Panel(
+        "timeseries",
+        "What else happened?",
+        "Computations spared because another one for the same question was under way, lookups "
+        "that their caller cancelled, and answers served past their TTL.",
+        [
+            Query(f"sum({rate(ours('cache_flight_joins_total'))})", "computations spared"),
+            Query(f"sum({rate(ours('cache_cancelled_total'))})", "lookups cancelled"),
+            Query(f"sum({rate(ours('cache_stale_hits_total'))})", "stale answers"),
+        ],
+        "cps",
+        "glasscache-overview",
+        ends=(0, None),
+    ),
+)
+
+TIERS = Board(
+    "glasscache-tiers",
+    "glasscache / Tiers",
+    "What each tier is asked, answers, misses and fails, and what it holds. L1: the same question. "
+    "L2: one that means the same. L3: the intent. L4: the documents.",
+    (
+        Section("Answers", [Placed(panel, 12) for panel in ANSWERS]),
+        Section("Misses and errors", [Placed(panel, 12) for panel in REASONS]),
+        Section("Entries", [Placed(panel, 8) for panel in ENTRIES]),
+    ),
+)

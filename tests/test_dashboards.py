@@ -1,0 +1,574 @@
+"""The dashboards: what the script makes, what Grafana's linter asks, what a Prometheus answers."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import yaml
+
+from grafana import generate
+from grafana.live import Prometheus, Target, targets
+from telemetry import names
+from tests import servers
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted(generate.DIRECTORY.glob("*.json"))
+Json = dict[str, Any]
+BOARDS: dict[str, Json] = {path.stem: json.loads(path.read_text()) for path in FILES}
+
+UIDS = {"glasscache-overview", "glasscache-tiers", "glasscache-semantic", "glasscache-stores"}
+UNITS = {
+    "none", "short", "percentunit", "s", "bytes", "currencyUSD", "reqps", "cps", "ops", "wps",
+}  # fmt: skip
+"""Ids of Grafana's units that are used here, each looked up in its list."""
+
+REDIS_METRICS = {
+    "redis_up", "redis_memory_used_bytes", "redis_memory_max_bytes", "redis_instance_info",
+    "redis_uptime_in_seconds", "redis_db_keys", "redis_connected_clients",
+    "redis_config_maxclients", "redis_evicted_keys_total", "redis_expired_keys_total",
+    "redis_rejected_connections_total", "redis_commands_total",
+    "redis_commands_duration_seconds_total",
+}  # fmt: skip
+"""What redis_exporter 1.45 says of a Redis 7.0."""
+
+MAY_BE_EMPTY: dict[tuple[str, str], str] = {}
+"""Panels that show nothing under the scripted traffic, and why."""
+
+_SELECTOR = re.compile(r"([a-zA-Z_:][\w:]*)\{([^}]*)\}")
+_STRING = re.compile(r'"[^"]*"')
+_GROUPING = re.compile(r"\b(?:by|on|group_left|group_right|without|ignoring)\s*\([^)]*\)")
+_RANGED = re.compile(r"\b(\w+)\(([a-zA-Z_:][\w:]*)\{[^}]*\}\[([^\]]+)\]")
+_NAME = re.compile(r"\b([a-zA-Z_:][\w:]*)\b(?!\s*\()")
+_KEYWORDS = {"or", "and", "unless", "offset", "bool"}
+
+
+def panels(board: Json) -> list[Json]:
+    return [panel for panel in board["panels"] if panel["type"] != "row"]
+
+
+def queries() -> list[Target]:
+    return [target for board in BOARDS.values() for target in targets(board)]
+
+
+def expressions() -> list[str]:
+    """Every query of panels and annotations."""
+    asked = [note["expr"] for board in BOARDS.values() for note in board["annotations"]["list"]]
+    return [target.expr for target in queries()] + asked
+
+
+def base(metric: str) -> str:
+    """The name in the catalogue of a sample's metric."""
+    stem = re.sub(r"_(bucket|sum|count)$", "", metric)
+    histograms = {known.name for known in names.METRICS if known.kind == "histogram"}
+    return stem if stem in histograms else metric
+
+
+def mentioned(expr: str) -> set[str]:
+    """Every metric in a query, selected with braces or without."""
+    bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]", " ", _GROUPING.sub(" ", _STRING.sub(" ", expr)))
+    bare = re.sub(r"\b\d[\w.]*", " ", bare)
+    return set(_NAME.findall(bare)) - _KEYWORDS
+
+
+each_board = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+
+
+# ---------------------------------------------------------------- the script and the files
+
+
+def test_the_committed_files_are_what_the_script_makes() -> None:
+    assert generate.main(["--check"]) == 0
+
+
+def test_the_check_finds_a_changed_a_missing_and_a_foreign_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate.main(["--directory", str(tmp_path)]) == 0
+    (tmp_path / "glasscache-tiers.json").write_text("{}")
+    (tmp_path / "glasscache-stores.json").unlink()
+    (tmp_path / "by-hand.json").write_text("{}")
+    assert generate.main(["--check", "--directory", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert [name in said for name in ("tiers", "stores", "by-hand")] == [True] * 3
+    assert "overview" not in said
+
+
+def test_the_addresses_never_change() -> None:
+    assert {board["uid"] for board in BOARDS.values()} == UIDS == set(BOARDS)
+
+
+@each_board
+def test_grafanas_own_model_knows_every_key(board: Json) -> None:
+    assert not list(lost(board, read_and_written(board)))
+
+
+def test_a_misspelt_key_would_be_found() -> None:
+    board = json.loads(FILES[0].read_text())
+    board["panels"][1]["fieldConfig"]["defaults"]["untit"] = "s"
+    assert list(lost(board, read_and_written(board))) == ["/panels/1/fieldConfig/defaults/untit"]
+
+
+def read_and_written(board: Json) -> Json:
+    """What the SDK makes of a dashboard; it drops the keys that it does not know."""
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.cog.plugins import register_default_plugins
+    from grafana_foundation_sdk.models.dashboard import Dashboard
+
+    register_default_plugins()
+    read: Json = json.loads(JSONEncoder().encode(Dashboard.from_json(board)))
+    return read
+
+
+def lost(wanted: Any, found: Any, path: str = "") -> Iterator[str]:
+    """Yield what is in *wanted* and not in *found*."""
+    if isinstance(wanted, dict):
+        for key, value in wanted.items():
+            if not isinstance(found, dict) or key not in found:
+                yield f"{path}/{key}"
+            else:
+                yield from lost(value, found[key], f"{path}/{key}")
+    elif isinstance(wanted, list):
+        if len(wanted) != len(found):
+            yield path
+        for index, (one, other) in enumerate(zip(wanted, found, strict=False)):
+            yield from lost(one, other, f"{path}/{index}")
+    elif wanted != found:
+        yield path
+
+
+# ---------------------------------------------------------------- the rules of dashboard-linter
+
+
+@each_board
+def test_the_data_source_is_a_variable(board: Json) -> None:
+    sources = [one for one in board["templating"]["list"] if one["type"] == "datasource"]
+    assert [(one["name"], one["label"], one["query"]) for one in sources] == [
+        ("datasource", "Data source", "prometheus")
+    ]
+    marked = re.findall(r'"uid": "([^"]*)"', json.dumps({**board, "uid": "${datasource}"}))
+    assert set(marked) == {"${datasource}"}
+    for panel in panels(board):
+        assert panel["datasource"]["uid"] == "${datasource}"
+
+
+@each_board
+def test_the_other_variables_choose_several_values_and_follow_the_time(board: Json) -> None:
+    variables = {one["name"]: one for one in board["templating"]["list"] if one["type"] == "query"}
+    assert list(variables)[:3] == ["job", "cache", "instance"]
+    for name, variable in variables.items():
+        assert variable["label"] == name.replace("_", " ")
+        assert variable["datasource"]["uid"] == "${datasource}"
+        assert (variable["multi"], variable["includeAll"], variable["allValue"]) == (
+            True,
+            True,
+            ".+",
+        )
+        assert variable["refresh"] == 2, "on a change of the time"
+        assert re.fullmatch(r"label_values\(\w+(\{.*\})?, \w+\)", variable["query"])
+
+
+@each_board
+def test_every_variable_is_used(board: Json) -> None:
+    said = json.dumps(board)
+    for variable in board["templating"]["list"]:
+        assert re.search(rf"\$\{{?{variable['name']}\b", said), variable["name"]
+
+
+@each_board
+def test_every_panel_has_a_title_a_description_a_unit_and_queries(board: Json) -> None:
+    titles = [panel["title"] for panel in panels(board)]
+    assert len(titles) == len(set(titles))
+    for panel in panels(board):
+        assert panel["title"]
+        assert len(panel["description"]) > 30, panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"] in UNITS, panel["title"]
+        assert panel["targets"], panel["title"]
+        references = [target["refId"] for target in panel["targets"]]
+        assert len(references) == len(set(references)), panel["title"]
+
+
+@each_board
+def test_nobody_edits_by_hand_what_is_generated(board: Json) -> None:
+    assert board["editable"] is False
+
+
+def test_rates_are_taken_over_grafanas_interval_and_counters_are_rates() -> None:
+    for target in queries():
+        ranged = _RANGED.findall(target.expr)
+        for function, metric, over in ranged:
+            assert function in {"rate", "increase"}, target
+            assert over == {"rate": "$__rate_interval", "increase": "$__range"}[function], target
+            assert metric.endswith(("_total", "_bucket", "_sum", "_count")), target
+        assert target.expr.count("[") == len(ranged), target
+        assert target.instant == ("$__range" in target.expr or target.panel == "Which alerts fire?")
+        counters = [name for name, _ in _SELECTOR.findall(target.expr) if name.endswith("_total")]
+        assert len(counters) == sum(name.endswith("_total") for _, name, _ in ranged), target
+
+
+def test_every_query_is_limited_to_the_chosen_jobs_caches_and_instances() -> None:
+    for target in queries():
+        for metric, matchers in _SELECTOR.findall(target.expr):
+            if metric == "ALERTS":
+                # What is aggregated has no instance, and Redis has neither cache nor our job.
+                assert 'alertname=~"Cache.+"' in matchers
+            elif metric.startswith("redis_"):
+                # It is redis_exporter's target that has these labels, and not the agent's.
+                assert matchers.startswith('job=~"$redis_job",instance=~"$redis_instance"')
+            else:
+                assert matchers.startswith('job=~"$job",cache=~"$cache",instance=~"$instance"')
+
+
+# ---------------------------------------------------------------- and ours
+
+
+@each_board
+def test_only_kinds_of_panels_that_can_be_shown_to_work(board: Json) -> None:
+    kinds = {panel["type"] for panel in board["panels"]}
+    assert kinds <= {"row", "stat", "timeseries", "bargauge"}
+
+
+@each_board
+def test_panels_have_an_id_each_and_do_not_overlap(board: Json) -> None:
+    ids = [panel["id"] for panel in board["panels"]]
+    assert len(ids) == len(set(ids))
+    places = [panel["gridPos"] for panel in board["panels"]]
+    assert all(place["x"] + place["w"] <= 24 for place in places)
+    for one, other in itertools.combinations(places, 2):
+        beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+        below = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+        assert beside or below, (one, other)
+
+
+@each_board
+def test_every_line_of_panels_fills_the_grid(board: Json) -> None:
+    lines: dict[int, list[Json]] = {}
+    for panel in board["panels"]:
+        lines.setdefault(panel["gridPos"]["y"], []).append(panel["gridPos"])
+    for y, places in lines.items():
+        assert sum(place["w"] for place in places) == 24, y
+        assert len({place["h"] for place in places}) == 1, y
+
+
+@each_board
+def test_every_panel_leads_to_another_dashboard_and_the_dashboards_to_each_other(
+    board: Json,
+) -> None:
+    for panel in panels(board):
+        (link,) = panel["links"]
+        led = re.fullmatch(
+            r"/d/([\w-]+)\?\$\{__url_time_range\}&\$\{__all_variables\}", link["url"]
+        )
+        assert led is not None
+        assert led[1] in UIDS - {board["uid"]}, panel["title"]
+    (siblings,) = board["links"]
+    assert (siblings["type"], siblings["tags"]) == ("dashboards", ["glasscache"])
+    assert (siblings["includeVars"], siblings["keepTime"]) == (True, True)
+    assert board["tags"] == ["glasscache"]
+    assert "placement" not in siblings, "in a menu nobody would find them"
+
+
+@each_board
+def test_alerts_and_changes_of_the_tuning_are_marked_on_the_graphs(board: Json) -> None:
+    notes = {note["name"]: note for note in board["annotations"]["list"]}
+    assert "ALERTS" in notes["Alerts"]["expr"]
+    assert "changes(cache_tuning_version" in notes["Tuning"]["expr"]
+    for note in notes.values():
+        assert note["enable"]
+        assert note["target"]["expr"] == note["expr"]
+
+
+@each_board
+def test_thresholds_rise_and_the_first_colour_has_no_bound(board: Json) -> None:
+    for panel in panels(board):
+        first, *others = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+        assert first["value"] is None
+        values = [step["value"] for step in others]
+        assert values == sorted(values), panel["title"]
+
+
+def test_every_metric_is_one_of_ours_or_one_of_redis_exporter() -> None:
+    known = {metric.name for metric in names.METRICS} | REDIS_METRICS | {"ALERTS"}
+    used: set[str] = set()
+    for expr in expressions():
+        selected = {metric for metric, _ in _SELECTOR.findall(expr)}
+        assert mentioned(expr) == selected, "a metric without matchers, or of a recording rule"
+        used |= {base(metric) for metric in selected}
+    assert used <= known
+    assert used >= REDIS_METRICS, "named here, and not used"
+
+
+def test_every_metric_of_ours_is_on_a_dashboard() -> None:
+    used = {base(name) for expr in expressions() for name, _ in _SELECTOR.findall(expr)}
+    unseen = {metric.name for metric in names.METRICS} - used
+    # Counted by the tuner's side of the house; its version is on every graph.
+    assert unseen <= {"cache_tuning_changes_total", "cache_tuning_rejected_total"}
+
+
+def test_the_overall_hit_rate_comes_from_lookups() -> None:
+    ours = 'job=~"$job",cache=~"$cache",instance=~"$instance"'
+    wanted = (
+        f'sum by (job, cache) (rate(cache_lookups_total{{{ours},outcome="hit"}}[$__rate_interval]))'
+        f" / (sum by (job, cache) "
+        f'(rate(cache_lookups_total{{{ours},outcome!="bypass"}}[$__rate_interval])) > 0)'
+    )
+    overview = [target.expr for target in targets(BOARDS["glasscache-overview"])]
+    assert wanted in overview
+    shown = wanted.replace("rate(", "increase(").replace("$__rate_interval", "$__range")
+    assert shown in overview
+
+
+def test_the_numbers_on_the_overview_change_colour_at_the_default_objective() -> None:
+    from cache_core.tuning import Tuning
+
+    (panel,) = [one for one in panels(BOARDS["glasscache-overview"]) if one["title"] == "Hit rate"]
+    steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    assert [step["value"] for step in steps if step["color"] == "green"] == [
+        Tuning().hit_rate_objective
+    ]
+
+
+def test_quantiles_of_latencies_have_exemplars_and_nothing_else_has() -> None:
+    for target in queries():
+        timed = re.search(r"histogram_quantile.*_seconds_bucket", target.expr)
+        is_latency = timed is not None and "entry_age" not in target.expr
+        assert target.exemplar == is_latency, target
+
+
+def test_what_replicas_share_is_not_added_up() -> None:
+    for expr in expressions():
+        for gauge in ("cache_entries{", "cache_semantic_threshold{", "cache_ttl_seconds{"):
+            if gauge in expr:
+                assert re.match(r"max by \([\w, ]+\) \(" + gauge, expr), expr
+
+
+def test_the_bars_of_the_similarities_are_buckets_of_the_metric() -> None:
+    from telemetry.metrics import _SIMILARITIES
+
+    used = {
+        float(bound) for target in queries() for bound in re.findall(r'le="([\d.]+)"', target.expr)
+    }
+    assert used <= set(_SIMILARITIES)
+
+
+def test_no_file_holds_what_one_installation_gave_it() -> None:
+    for board in BOARDS.values():
+        assert not {"id", "version", "__inputs"} & set(board)
+
+
+# ---------------------------------------------------------------- provisioning and documentation
+
+
+def test_the_provisioned_data_source_opens_the_trace_of_an_exemplar() -> None:
+    file = ROOT / "grafana/provisioning/datasources/glasscache.yml"
+    sources = {one["uid"]: one for one in yaml.safe_load(file.read_text())["datasources"]}
+    prometheus = sources["glasscache-prometheus"]
+    assert (prometheus["isDefault"], prometheus["type"]) == (True, "prometheus")
+    (destination,) = prometheus["jsonData"]["exemplarTraceIdDestinations"]
+    assert destination["name"] == "trace_id", "the exemplars' label"
+    assert destination["datasourceUid"] in set(sources) - {"glasscache-prometheus"}
+
+
+def test_the_provisioned_dashboards_are_read_only_files() -> None:
+    file = ROOT / "grafana/provisioning/dashboards/glasscache.yml"
+    (provider,) = yaml.safe_load(file.read_text())["providers"]
+    assert (provider["type"], provider["allowUiUpdates"]) == ("file", False)
+    assert Path(provider["options"]["path"]).is_absolute()
+
+
+def test_the_documentation_names_every_dashboard_and_every_section() -> None:
+    said = (ROOT / "docs/dashboards.md").read_text()
+    for board in BOARDS.values():
+        assert f"`{board['uid']}`" in said
+        for panel in board["panels"]:
+            assert panel["type"] != "row" or panel["title"] in said, panel["title"]
+
+
+# ---------------------------------------------------------------- against a live Prometheus
+
+
+_CONFIG = """
+global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}
+rule_files: [{directory}/rules.yml]
+scrape_configs:
+  - job_name: agent
+    static_configs: [{{targets: ["127.0.0.1:{agent}"]}}]
+  - job_name: redis
+    static_configs: [{{targets: ["127.0.0.1:{exporter}"]}}]
+"""
+_RULES = """
+groups:
+  - name: always
+    rules:
+      - {alert: CacheOfATest, expr: "vector(1)", labels: {severity: info}}
+      - {alert: CacheInhibiting, expr: "vector(1)", labels: {severity: none}}
+"""
+_REDIS_OPTIONS = ("--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru")
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            if condition():
+                return
+        time.sleep(0.25)
+    raise TimeoutError(what)
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus, str]]:
+    """A Prometheus that has watched a cache for some seconds, with Redis away for three of them."""
+    prometheus_program = servers.require("prometheus")
+    exporter_program = servers.require("prometheus-redis-exporter")
+    directory = tmp_path_factory.mktemp("live")
+    store, agent, exporter, port = (servers.free_port() for _ in range(4))
+    (directory / "rules.yml").write_text(_RULES)
+    config = _CONFIG.format(directory=directory, agent=agent, exporter=exporter)
+    (directory / "prometheus.yml").write_text(config)
+    redis_url = f"redis://127.0.0.1:{store}/0"
+
+    def redis_server() -> contextlib.AbstractContextManager[str]:
+        return servers.redis_server(directory, *_REDIS_OPTIONS, port=store)
+
+    traffic = [sys.executable, "-m", "tests.dashboard_traffic"]
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(contextlib.ExitStack())
+        first.enter_context(redis_server())
+        started = time.time()
+        for command, of in (
+            ([*traffic, str(directory / "cache"), redis_url, str(agent)], agent),
+            (
+                [exporter_program, "-redis.addr", redis_url,
+                 "-web.listen-address", f"127.0.0.1:{exporter}"],
+                exporter,
+            ),
+            (
+                [prometheus_program, f"--config.file={directory}/prometheus.yml",
+                 f"--storage.tsdb.path={directory}/data", f"--web.listen-address=127.0.0.1:{port}",
+                 "--enable-feature=exemplar-storage", "--log.level=error"],
+                port,
+            ),
+        ):  # fmt: skip
+            stack.enter_context(servers.running(command, of))
+        prometheus = Prometheus(f"http://127.0.0.1:{port}", 1.0, started)
+
+        def wait(expr: str) -> None:
+            """Until a query has a result other than 0."""
+
+            def holds() -> bool:
+                found = prometheus.get("query", query=expr)["result"]
+                return any(float(one["value"][1]) for one in found)
+
+            until(holds, expr)
+
+        wait("sum(cache_lookups_total) > 100")
+        wait("redis_up == 1")
+        wait("count(cache_entries)")
+        first.close()
+        wait("sum(cache_errors_total) > 20")
+        wait("ALERTS")
+        stack.enter_context(redis_server())
+        wait("redis_up == 1 and on () sum(cache_backend_up) == 3")
+        # What counts happened before the last scrape that a range query sees.
+        wait("sum(changes(cache_tuning_version[1m] offset 2s))")
+        wait("sum(rate(cache_hits_total[4s] offset 2s)) and sum(rate(redis_commands_total[4s]))")
+        yield prometheus, redis_url
+
+
+@pytest.mark.timeout(120)
+def test_every_panel_shows_something(live: tuple[Prometheus, str]) -> None:
+    prometheus, _ = live
+    empty = [target for target in queries() if not prometheus.numbers(target)]
+    unexpected = [one for one in empty if (one.dashboard, one.panel) not in MAY_BE_EMPTY]
+    assert not unexpected
+
+
+def test_what_may_be_empty_is_a_panel() -> None:
+    assert {(target.dashboard, target.panel) for target in queries()} >= set(MAY_BE_EMPTY)
+
+
+def test_every_query_of_a_latency_has_traces_behind_it(live: tuple[Prometheus, str]) -> None:
+    prometheus, _ = live
+    asked = [target for target in queries() if target.exemplar]
+    assert asked
+    for target in asked:
+        labels = prometheus.exemplars(target)
+        assert labels, target
+        assert all(re.fullmatch(r"[0-9a-f]{32}", one["trace_id"]) for one in labels)
+
+
+def test_alerts_that_only_silence_others_are_not_counted(live: tuple[Prometheus, str]) -> None:
+    prometheus, _ = live
+    (firing,) = [one for one in queries() if one.panel == "Alerts firing"]
+    assert max(prometheus.numbers(firing)) == 1
+
+
+@each_board
+def test_every_variable_has_values(live: tuple[Prometheus, str], board: Json) -> None:
+    prometheus, _ = live
+    chosen: dict[str, str] = {}
+    for variable in board["templating"]["list"]:
+        if variable["type"] == "query":
+            found = prometheus.values(variable["query"], chosen)
+            assert len(found) == 1, variable["name"]
+            chosen[variable["name"]] = found[0]
+    assert (chosen["job"], chosen["cache"]) == ("agent", "shop")
+    if "redis_job" in chosen:
+        assert chosen["redis_job"] == "redis"
+
+
+def test_every_annotation_marks_what_happened(live: tuple[Prometheus, str]) -> None:
+    prometheus, _ = live
+    (notes,) = {
+        json.dumps(board["annotations"]["list"], sort_keys=True) for board in BOARDS.values()
+    }
+    for note in json.loads(notes):
+        asked = Target("", note["name"], note["expr"], exemplar=False, instant=False)
+        assert prometheus.numbers(asked), note["name"]
+        labels = set(re.findall(r"\{\{(\w+)\}\}", note["titleFormat"]))
+        now = time.time()
+        found = prometheus.get(
+            "query_range",
+            query=prometheus.filled(note["expr"], {}),
+            start=now - 60,
+            end=now,
+            step=1,
+        )["result"]
+        assert found, note["name"]
+        assert all(labels <= set(one["metric"]) for one in found), note["name"]
+
+
+def test_a_redis_without_a_limit_of_its_memory_is_not_infinitely_full(
+    live: tuple[Prometheus, str],
+) -> None:
+    prometheus, url = live
+    (memory,) = [one for one in queries() if one.panel == "Memory used of its limit"]
+    with contextlib.closing(redis.Redis.from_url(url)) as client:
+        client.config_set("maxmemory", 0)
+        unlimited = "redis_memory_max_bytes == 0"
+        until(lambda: prometheus.get("query", query=unlimited)["result"], unlimited)
+        asked = prometheus.filled(memory.expr, {})
+        assert prometheus.get("query", query=asked)["result"] == []
+        client.config_set("maxmemory", "64mb")
+
+
+def test_the_command_says_which_panels_are_empty(live: tuple[Prometheus, str]) -> None:
+    prometheus, _ = live
+    done = subprocess.run(
+        [sys.executable, "-m", "grafana.live", prometheus.url, "--scrape", "1", "--hours", "0.02"],
+        capture_output=True, text=True, timeout=60, cwd=ROOT, check=False,
+    )  # fmt: skip
+    said = set(re.findall(r"^(glasscache-\w+): (.+): no data$", done.stdout, re.MULTILINE))
+    assert said <= set(MAY_BE_EMPTY), done.stdout
+    assert done.returncode == (1 if said else 0)
