@@ -20,7 +20,10 @@ from cache_core.embedder import Vector
 from cache_core.exceptions import BackendError
 from cache_core.stores.chroma import FLUSH_SECONDS, ChromaIndex
 from cache_core.stores.vectors import Row
+from cache_core.testing import HashEmbedder
 from tests import servers
+from tests.conftest import CacheFactory
+from tests.patient import PATIENT
 
 Make = Callable[..., Awaitable[ChromaIndex]]
 
@@ -322,7 +325,7 @@ async def test_a_collection_that_is_gone(make: Make) -> None:
 async def test_a_panic_is_a_backend_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A panic of Chroma's native part, which is no Exception, ends as any other failure."""
 
-    class PanicException(BaseException):  # noqa: N818
+    class PanicException(BaseException):
         pass
 
     def panic(**values: Any) -> None:
@@ -364,9 +367,9 @@ def test_an_abandoned_index_gives_its_directory_back(tmp_path: Path) -> None:
     index.abandon()
     index.abandon()
     command = [sys.executable, "-c", _OTHER_PROCESS, str(tmp_path)]
-    assert "chroma-1" in subprocess.run(command, capture_output=True, text=True).stdout
+    assert "chroma-1" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
     other.abandon()
-    told = subprocess.run(command, capture_output=True, text=True).stdout
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert "chroma-0" in told
     assert "rows 1" in told
     asyncio.run(other.close())
@@ -450,6 +453,21 @@ async def test_a_corrupt_directory_is_set_aside(
     await index.tend(time.time())
     assert await index.count() == 1
     await index.close()
+
+
+async def test_beyond_the_limit_nothing_is_embedded(
+    make_cache: CacheFactory, embedder: HashEmbedder
+) -> None:
+    """In a context that can have no index only a user with private answers there costs a vector."""
+    cache = await make_cache(settings={**PATIENT, "max_contexts": 2})
+    await cache.put("alpha beta", "ann", "one", context="one", shared=True)
+    embedder.calls.clear()
+    found = await cache.lookup("beta alpha", "ann", context="two")
+    assert found.reasons == ("cold", "context_limit")
+    assert embedder.calls == []
+    await cache.put("alpha beta", "ann", "private", context="two")
+    assert (await cache.lookup("beta alpha", "ann", context="two")).response == "private"
+    assert (await cache.lookup("beta gamma", "bob", context="two")).reasons[1] == "context_limit"
 
 
 # --------------------------------------------------------------------------------------- server

@@ -115,15 +115,19 @@ class ChromaIndex:
 
     async def close(self) -> None:
         """Write out the buffer and close; a rebuild is given up."""
-        if self._flusher is not None:
-            self._flusher.cancel()
-            await asyncio.gather(self._flusher, return_exceptions=True)
+        flusher, self._flusher = self._flusher, None
+        if flusher is not None and not flusher.done():
+            flusher.cancel()
+            await asyncio.gather(flusher, return_exceptions=True)
         with contextlib.suppress(BackendError):
             await self._flush()
         await self._chroma.close()
 
     def abandon(self) -> None:
         """Give the directory back without the event loop; what is in the buffer is lost."""
+        self._flusher = None
+        self._buffer.clear()
+        self._buffered = 0
         self._chroma.abandon()
 
     async def tend(self, now: float) -> None:
