@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import logging
 import secrets
+import weakref
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,7 +92,8 @@ class Engine:
         self._clock = clock
         self._verify = verify
         self._given_instruments = instruments
-        self._loop: asyncio.AbstractEventLoop | None = None
+        # Weakly: `get_cache` keeps caches by their loop, and a loop must be able to go.
+        self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         self._opening = asyncio.Lock()
         self._retry: asyncio.Task[None] | None = None
         self.tuning, self._origin = self._make_tuning()
@@ -110,9 +112,13 @@ class Engine:
 
     async def started(self) -> Running | None:
         """Return the open parts, opening them first; `None` while the store is away."""
-        if self.running is None or self._loop is not asyncio.get_running_loop():
+        if self.running is None or not self._is_home():
             await self.open()
         return self.running
+
+    def _is_home(self) -> bool:
+        """Whether this is the event loop that the cache was opened in."""
+        return self._loop is not None and self._loop() is asyncio.get_running_loop()
 
     async def open(self) -> None:
         """Open the parts; idempotent.
@@ -122,15 +128,18 @@ class Engine:
             RuntimeError: If the cache is already open in another running event loop.
         """
         loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            if self._loop is not None and self._loop.is_running():
+        last = self._loop() if self._loop is not None else None
+        if last is not loop:
+            if last is not None and last.is_running():
                 msg = "this cache is open in another event loop; use get_cache(), one per loop"
                 raise RuntimeError(msg)
             if self._loop is not None:
                 # What belonged to a loop that ended cannot be closed any more, only left. Rows
                 # that it had not written out come back from the feed, as those of another replica.
                 self.replica = secrets.token_hex(4)
-            self._loop, self._opening = loop, asyncio.Lock()
+            if self.running is not None:
+                self.running.parts.abandon()
+            self._loop, self._opening = weakref.ref(loop), asyncio.Lock()
             self.running = self._retry = None
             self.flight = SingleFlight()
         if self.running is None and self._retry is None:
@@ -268,7 +277,9 @@ class Engine:
 
     async def close(self) -> None:
         """Write out what waits and close; idempotent. `open` opens again."""
-        if self._loop is not asyncio.get_running_loop():
+        if not self._is_home():
+            if self.running is not None:
+                self.running.parts.abandon()
             self.running = None
             return
         async with self._opening:

@@ -82,6 +82,12 @@ class Parts:
         found = {self.store.breaker.backend: self.store.breaker}
         return found if self.semantic is None else {**found, **self.semantic.breakers}
 
+    def abandon(self) -> None:
+        """Give back what can be given back after the event loop has ended."""
+        if self.semantic is not None:
+            self.semantic.index.abandon()
+        self.store.abandon()
+
     async def close(self) -> None:
         """Write out what waits and close everything."""
         if self.semantic is not None:

@@ -60,6 +60,10 @@ class KeyValueStore(Protocol):
         """Give everything back; idempotent."""
         ...
 
+    def abandon(self) -> None:
+        """Give back what can be given back without the event loop, which has ended."""
+        ...
+
     async def tend(self) -> None:
         """Do what is due every second: ask for a sign of life, correct the clock, sweep."""
         ...

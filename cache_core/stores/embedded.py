@@ -171,6 +171,14 @@ class EmbeddedStore:
             await asyncio.get_running_loop().run_in_executor(self._writer, writing.close)
         self._writer.shutdown(wait=False)
 
+    def abandon(self) -> None:
+        """Close the file from outside the event loop."""
+        self._writer.shutdown(wait=True)
+        for connection in (self._reading, self._writing):
+            if connection is not None:
+                connection.close()
+        self._reading = self._writing = None
+
     async def tend(self) -> None:
         """Open if that failed before; remove what expired and what is too much."""
         await self._in_writer(self._tend)

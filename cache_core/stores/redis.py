@@ -112,6 +112,9 @@ class RedisStore:
             with contextlib.suppress(Exception):
                 await self.client.aclose()
 
+    def abandon(self) -> None:
+        """Leave the connections to the garbage collector: they belong to the loop that ended."""
+
     async def tend(self) -> None:
         """Read the server's clock; on the first contact also ask whether it is a Cluster."""
         with self._breaker:
