@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+from rich.text import Text
 from typer.testing import CliRunner, Result
 
 from cache_core import ConfigurationError, MultiLevelCache
@@ -220,6 +221,7 @@ def test_a_refused_setting_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         ("redis:/me:hunter2@h", "***@h"),
         ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
         ("unix:///run/redis.sock?db=2", "unix:///run/redis.sock?db=2"),
+        ("unix://me:hunter2@/run/redis.sock", "unix://***@/run/redis.sock"),
         ("http://localhost:8000", "http://localhost:8000"),
         ("", ""),
     ],
@@ -300,3 +302,6 @@ def test_help_flows() -> None:
     for command in app.registered_commands:
         for paragraph in str(command.help).split("\n\n"):
             assert "\n" not in paragraph or "\n    " in paragraph
+            if "\n" in paragraph:
+                lines = Text.from_markup(paragraph).plain.splitlines()
+                assert max(map(len, lines)) <= 78, "an example fits a terminal of 80"

@@ -102,7 +102,9 @@ def warm(
     [bold]user_id[/bold] only says who provided it. A CSV names its columns in the first row. If
     one row is wrong, it is named and nothing is stored.
 
-    [bold]echo '{"query": "When are you open?", "response": "Nine to five."}' > answers.jsonl[/bold]
+    One line of answers.jsonl:
+        {"query": "When are you open?", "response": "Nine to five."}
+
     [bold]glasscache warm answers.jsonl[/bold]
         From now on "when are you open" is a hit, for everybody.
     """

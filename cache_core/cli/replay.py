@@ -82,7 +82,7 @@ def replay(
     Rows are asked in order, with the real model, in a temporary directory; no server is used.
 
     One line of such a file:
-        {"message": "Where is my order?", "user_id": "u42", "private": true, "t": 12.5}
+        {"message": "Where is my order?", "user_id": "u42", "private": true}
 
     [bold]glasscache replay traffic.jsonl[/bold]
         Hit rate, wrong answers and savings, with sharing and without.
