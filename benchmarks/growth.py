@@ -82,6 +82,10 @@ class StoredVectors:
     async def wait_ready(self) -> None:
         """There is nothing to wait for."""
 
+    def knows(self, text: str) -> bool:
+        """Whether the model knows every part of *text*."""
+        return True
+
     def fits(self, text: str) -> bool:
         """Every text is short."""
         return True

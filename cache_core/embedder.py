@@ -52,6 +52,10 @@ class Encoder(Protocol):
         """Whether the model reads the whole *text*."""
         ...
 
+    def knows(self, text: str) -> bool:
+        """Whether the model knows every part of *text*: it cannot tell unknown parts apart."""
+        ...
+
 
 class Embedder(Protocol):
     """Turns texts into vectors for the semantic tier."""
@@ -85,6 +89,10 @@ class Embedder(Protocol):
 
     def fits(self, text: str) -> bool:
         """Whether the model reads the whole *text*."""
+        ...
+
+    def knows(self, text: str) -> bool:
+        """Whether the model knows every part of *text*: it cannot tell unknown parts apart."""
         ...
 
     def close(self) -> None:
@@ -137,6 +145,8 @@ class SentenceTransformerEncoder:
         self._counter = Tokenizer.from_str(self._model.tokenizer.backend_tokenizer.to_str())
         self._counter.no_truncation()
         self._counter.no_padding()
+        unknown = self._model.tokenizer.unk_token
+        self._unknown = self._counter.token_to_id(unknown) if unknown else None
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return unit vectors, shape (len(texts), dimension)."""
@@ -157,6 +167,14 @@ class SentenceTransformerEncoder:
             # WordPiece and its kin make at most one token of a character.
             return True
         return len(self._counter.encode(_encodable(text)).ids) <= self._tokens
+
+    def knows(self, text: str) -> bool:
+        """Whether the model knows every part of *text*: it cannot tell unknown parts apart."""
+        if text.isascii():
+            return True
+        if _encodable(text) != text:
+            return False
+        return self._unknown not in self._counter.encode(text).ids
 
 
 @contextlib.contextmanager
@@ -267,6 +285,10 @@ class ThreadEmbedder:
     def fits(self, text: str) -> bool:
         """Whether the model reads the whole *text*; False while it is loading."""
         return self._encoder is not None and self._encoder.fits(text)
+
+    def knows(self, text: str) -> bool:
+        """Whether the model knows every part of *text*: it cannot tell unknown parts apart."""
+        return self._encoder is not None and self._encoder.knows(text)
 
     async def embed(self, text: str) -> Vector:
         """Return the unit vector of *text*, shape (dimension,).

@@ -14,6 +14,7 @@ VERSION = 1
 FUTURE_SECONDS = 5.0
 """An entry from further in the future than this was stamped by a clock that jumped: it expires."""
 
+_LARGEST = 10**15
 _BODY = ("response", "intent", "rag_results", "message", "cost_usd")
 
 
@@ -122,6 +123,8 @@ def _typed(value: Any, kind: type) -> Any:
 def _number(value: Any) -> float | None:
     if value is None:
         return None
+    if type(value) is int and abs(value) > _LARGEST:
+        raise CorruptError
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise CorruptError
     return float(value)

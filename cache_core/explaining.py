@@ -20,6 +20,7 @@ _WHY = {
     "guard_veto": "a similar question differs in something that matters",
     "has_history": "a follow-up is not matched by similarity; give standalone= to do so",
     "truncated": "the message is longer than the embedding model reads",
+    "unreadable": "the model does not know all its characters, so similarity means nothing",
     "context_limit": "there are too many contexts for another vector index",
     "warming": "the embedding model is still loading",
     "corrupt": "what was stored could not be read",

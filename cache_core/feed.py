@@ -94,7 +94,7 @@ class IndexFeed:
 
     @property
     def _log(self) -> str:
-        return self.keys.own("feed")
+        return self.keys.own(f"feed{self.keys.model}")
 
     async def apply(self, invalidate: Callable[[Record], Awaitable[None]]) -> None:
         """Do to the own index what others did since the last time.
@@ -157,6 +157,13 @@ def _parse(text: str) -> Record | None:
     try:
         values: Any = json.loads(text)
         record = Record(**values)
-        return record if isinstance(record.tags, list) else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return None
+    texts = (record.by, record.context, record.vector, record.text)
+    numbers = (record.dropped, record.threshold)
+    sound = (
+        isinstance(record.tags, list)
+        and all(isinstance(text, str) for text in (*texts, *record.tags))
+        and all(isinstance(number, (int, float)) for number in numbers)
+    )
+    return record if sound else None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # these need the `semantic` extra
 log = RateLimited(logging.getLogger("glasscache"))
 
 _BATCH = 500
+_VALUES = 10
 
 Job = Callable[[], Awaitable[int]]
 
@@ -108,14 +109,14 @@ class Invalidator:
             job = self._pending.popleft()
             try:
                 await job()
-            except BackendError:
+            except Exception:  # noqa: BLE001 - the others have their turn all the same
                 self._pending.append(job)
-                break
 
     async def _do(self, job: Job, *, dry_run: bool) -> Invalidation:
         try:
             return Invalidation(await job(), complete=True)
-        except BackendError as error:
+        except Exception as failure:  # noqa: BLE001 - an invalidation is never lost to a surprise
+            error = failure if isinstance(failure, BackendError) else _unexpected(failure)
             if not dry_run:
                 self._pending.append(job)
             log.limited(
@@ -172,32 +173,37 @@ class Invalidator:
                     for name, scope in known.items()
                     if scope == "user" or not self._keys.is_entry(name, "l2")
                 ]
-                removed += await self._live(counted)
-                if not dry_run:
-                    await self._store.delete(list(known))
+                if dry_run:
+                    removed += await self._live(counted)
+                    continue
+                removed += await self._delete(counted)
+                await self._delete([name for name in known if name not in set(counted)])
             if self._semantic is not None:
                 count = self._semantic.count_messages if dry_run else self._semantic.forget_messages
                 removed += await count(batch)
         return removed
 
     async def _live(self, names: Sequence[str]) -> int:
-        if not names:
-            return 0
-        return sum(value is not None for value in await self._store.read(names))
+        found = 0
+        for start in range(0, len(names), _VALUES):
+            values = await self._store.read(names[start : start + _VALUES])
+            found += sum(value is not None for value in values)
+        return found
 
     async def _delete(self, names: Sequence[str]) -> int:
-        live = await self._live(names)
-        await self._store.delete(names)
-        return live
+        removed = 0
+        for start in range(0, len(names), _BATCH):
+            removed += await self._store.delete(names[start : start + _BATCH])
+        return removed
 
     async def _forget(self, user: str) -> int:
         if self._semantic is not None:
             self._semantic.forget_waiting(user)
         index = self._keys.index("user", user)
         names = await self._store.rows(index)
-        removed = await self._live([name for name, tag in names.items() if tag])
-        await self._store.delete(list(names))
-        await self._store.delete_rows(self._keys.own(PARTITIONS), list(names))
+        removed = await self._delete([name for name, tag in names.items() if tag])
+        await self._delete([name for name, tag in names.items() if not tag])
+        await self._store.delete_rows(self._keys.own(PARTITIONS + self._keys.model), list(names))
         for name, tag in names.items():
             if tag:
                 await self._store.delete_rows(self._keys.index("message", tag), [name])
@@ -223,3 +229,7 @@ class Invalidator:
                 await self._tags(sorted({item.tag for item in found}), dry_run=False)
 
         await feed.apply(invalidate)
+
+
+def _unexpected(error: Exception) -> BackendError:
+    return BackendError("backend_error", type(error).__name__, str(error))

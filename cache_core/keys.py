@@ -63,6 +63,8 @@ class Keys:
         self._prefix = f"{PREFIX}:{namespace}"
         self._shared = digest(secret, "scope", "shared")
         self._no_context = digest(secret, "context", "")
+        self.model = ""
+        """Digest of the embedding model: vectors of different models are never compared."""
         self.user = lru_cache(_USERS)(self._user)
 
     @property
@@ -156,7 +158,7 @@ class Keys:
 
     def vectors(self, user: str, context: str) -> str:
         """Return the key of a user's private vectors in one context."""
-        return f"{self._prefix}:{{{user}{context}}}:v"
+        return f"{self._prefix}:{{{user}{context}}}:v{self.model}"
 
     def index(self, kind: str, label: str) -> str:
         """Return the key of the index of everything that came from a document, tag or user."""

@@ -25,19 +25,22 @@ MissReason = Literal[
     "guard_veto",  # similar enough, but a guard says that it asks something else
     "has_history",  # a follow-up means nothing without its history: not searched by similarity
     "truncated",  # longer than the embedding model reads
+    "unreadable",  # parts of it are unknown to the embedding model, which cannot tell them apart
     "context_limit",  # more distinct contexts than a namespace may have vector indexes
     "warming",  # the model is still loading
     "corrupt",  # what was stored could not be read, and was deleted
 ]
 BypassReason = Literal["empty", "too_large", "disabled", "no_user"]
-NotStored = Literal["", "queued", "has_history", "truncated", "context_limit", "overloaded"]
+NotStored = Literal[
+    "", "queued", "has_history", "truncated", "unreadable", "context_limit", "overloaded"
+]
 """Why a tier did not store what it was offered; empty when it did."""
 
 Reason: TypeAlias = MissReason | ErrorReason | BypassReason | Literal["", "unconfirmed"]
 
 MISS_REASONS: tuple[MissReason, ...] = (
     "cold", "expired", "invalidated", "other_scope", "below_threshold", "guard_veto",
-    "has_history", "truncated", "context_limit", "warming", "corrupt",
+    "has_history", "truncated", "unreadable", "context_limit", "warming", "corrupt",
 )  # fmt: skip
 ERROR_REASONS: tuple[ErrorReason, ...] = (
     "timeout", "backend_error", "breaker_open", "overloaded", "isolation",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import itertools
 import logging
 import os
@@ -402,6 +403,8 @@ class MultiLevelCache:
         Raises:
             Exception: Whatever *compute* raises; nothing is stored then.
         """
+        # Copies: an agent's compute appends to its conversation while it works.
+        context, history = copy.deepcopy(context), copy.deepcopy(history)
         where = {"context": context, "history": history, "standalone": standalone}
         result = await self.lookup(message, user_id, **where)  # type: ignore[arg-type]
         if result.response is not None:

@@ -63,6 +63,10 @@ class ObservedEmbedder:
         """Whether the model reads the whole *text*."""
         return self._inner.fits(text)
 
+    def knows(self, text: str) -> bool:
+        """Whether the model knows every part of *text*: it cannot tell unknown parts apart."""
+        return self._inner.knows(text)
+
     def close(self) -> None:
         """Leave the inner one alone: the caches of a process share it."""
 

@@ -67,6 +67,7 @@ async def assemble_semantic(
         embedder: Instead of the one that the settings name.
     """
     model = embedder or shared_embedder(settings.embedding_model, settings.torch_threads)
+    keys.model = keys.label("model", model.model)[:12]
     breaker = Breaker(
         "embedder", failures=settings.breaker_failures, probe_seconds=settings.breaker_probe
     )

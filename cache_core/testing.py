@@ -48,6 +48,10 @@ class HashEmbedder:
         """Whether *text* has no more words than the window."""
         return len(_words(text)) <= self._window
 
+    def knows(self, text: str) -> bool:
+        """Words are all that it knows, and it knows all of them."""
+        return True
+
     async def embed(self, text: str) -> Vector:
         """Return the sum of the words' vectors, scaled to length 1, shape (64,)."""
         self.calls.append(text)

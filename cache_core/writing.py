@@ -181,6 +181,9 @@ class Writer:
         except BackendError as error:
             log.limited("put", "%s: not stored (%s), dropped", level, error.reason)
             return _finished(level, "dropped", error.reason)
+        except Exception as error:  # noqa: BLE001 - the agent must not fail because of us
+            log.limited("bug", "%s: unexpected %s: %s", level, type(error).__name__, error)
+            return _finished(level, "dropped", "backend_error")
         if not why_not:
             return _finished(level, "stored", "")
         outcomes = {"queued": "queued", "overloaded": "dropped"}

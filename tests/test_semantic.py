@@ -366,6 +366,9 @@ class SlowEncoder:
                 raise self.failure
         return np.eye(8, dtype=np.float32)[[len(text) % 8 for text in texts]]
 
+    def knows(self, text: str) -> bool:
+        return True
+
     def fits(self, text: str) -> bool:
         return True
 

@@ -403,6 +403,9 @@ def test_event_loops_in_many_threads_load_one_model() -> None:
         def encode(self, texts: Sequence[str]) -> Any:
             return np.ones((len(texts), 1), dtype=np.float32)
 
+        def knows(self, text: str) -> bool:
+            return True
+
         def fits(self, text: str) -> bool:
             return True
 

@@ -6,6 +6,7 @@ Chroma does not lock its directory, and two processes in one lose entries withou
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -131,3 +132,15 @@ def _client(path: Path, *, mend: bool) -> Any:
             found = collection.get(limit=1, include=["embeddings"])
             collection.query(query_embeddings=found["embeddings"], n_results=1, include=[])
     return client
+
+
+def _forget_parent() -> None:
+    """Let a forked child take a directory of its own: the parent still holds the others."""
+    from chromadb.api.shared_system_client import SharedSystemClient
+
+    _held.clear()
+    SharedSystemClient.clear_system_cache()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)

@@ -117,6 +117,8 @@ class SemanticTier:
             return Miss("warming")
         if not self._embedder.fits(query.text):
             return Miss("truncated")
+        if not self._embedder.knows(query.text):
+            return Miss("unreadable")
         own = asyncio.ensure_future(self._own_rows(query))
         try:
             # Nothing shared can be found here, which leaves the user's own.
@@ -277,6 +279,8 @@ class SemanticTier:
             return "queued"
         if not self._embedder.fits(query.text):
             return "truncated"
+        if not self._embedder.knows(query.text):
+            return "unreadable"
         vector = await self._patient.embed(query.text)
         digest = query.scope(scope)
         key = self._keys.entry("l2", query.tag, digest, query.context)
@@ -291,7 +295,7 @@ class SemanticTier:
         owner = {vectors: f"{digest} {query.context}"}
         await self._store.put_rows(
             [
-                RowWrite(self._keys.own(PARTITIONS), owner, KEPT * MAX_TTL),
+                RowWrite(self._keys.own(PARTITIONS + self._keys.model), owner, KEPT * MAX_TTL),
                 RowWrite(vectors, {query.tag: pack(vector)}, KEPT * MAX_TTL, PRIVATE_VECTORS),
             ]
         )
@@ -346,7 +350,7 @@ class SemanticTier:
             return []
         vector = await self._patient.embed(text)
         found = await self._similar_everywhere(text, vector, tuning) if user is None else []
-        partitions = await self._store.rows(self._keys.own(PARTITIONS))
+        partitions = await self._store.rows(self._keys.own(PARTITIONS + self._keys.model))
         wanted = [
             (key, *owner.partition(" ")[::2])
             for key, owner in partitions.items()
@@ -356,7 +360,7 @@ class SemanticTier:
             chunk = wanted[start : start + _CHUNK]
             hashes = await asyncio.gather(*(self._store.rows(key) for key, _, _ in chunk))
             gone = [key for (key, _, _), rows in zip(chunk, hashes, strict=True) if not rows]
-            await self._store.delete_rows(self._keys.own(PARTITIONS), gone)
+            await self._store.delete_rows(self._keys.own(PARTITIONS + self._keys.model), gone)
             for (key, owner, context), rows in zip(chunk, hashes, strict=True):
                 tags = [
                     tag
@@ -385,7 +389,7 @@ class SemanticTier:
             return False
         if not self._embedder.ready:
             raise BackendError("backend_error", "ModelLoading")
-        return self._embedder.fits(text)
+        return self._embedder.fits(text) and self._embedder.knows(text)
 
     async def similar_shared(self, text: str, tuning: Tuning) -> list[Similar]:
         """Return the shared ones of `similar`."""

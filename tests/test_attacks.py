@@ -1,0 +1,118 @@
+"""What an attack once achieved, and must not again."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from cache_core import MultiLevelCache
+from cache_core.embedder import ThreadEmbedder
+from cache_core.testing import HashEmbedder
+from tests.conftest import CacheFactory
+from tests.patient import PATIENT
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked"),
+    [
+        ("我要取消订单", "我要取消订阅"),
+        ("I feel 😀", "I feel 😡"),
+        ("model ① price", "model ② price"),
+        ("note \ud800", "note \udfff"),
+    ],
+)
+async def test_what_the_model_does_not_know_is_not_matched_by_similarity(
+    make_cache: CacheFactory, real_embedder: ThreadEmbedder, stored: str, asked: str
+) -> None:
+    """Unknown characters all look alike to the model: such questions are left to exact matching."""
+    cache: MultiLevelCache = await make_cache(embedding_model=real_embedder, settings=PATIENT)
+    await cache.put(stored, None, "answer", shared=True)
+    result = await cache.lookup(asked, "bob")
+    assert result.response is None
+    assert "unreadable" in result.reasons
+    assert (await cache.lookup(stored, "bob")).tier == "l1"
+
+
+async def test_a_conversation_that_grows_while_its_answer_is_made(cache: MultiLevelCache) -> None:
+    """An agent's compute may append to the history that it gave: the answer belongs to the old."""
+    history: list[dict[str, str]] = [{"role": "user", "content": "Delete A?"}]
+    before = [dict(turn) for turn in history]
+
+    def compute() -> str:
+        history.append({"role": "user", "content": "yes"})
+        return "A deleted. Also delete B?"
+
+    await cache.get_or_compute("yes", "u", compute, history=history)
+    assert (await cache.lookup("yes", "u", history=history)).response is None
+    kept = await cache.lookup("yes", "u", history=before)
+    assert kept.response == "A deleted. Also delete B?"
+
+
+async def test_a_user_with_large_documents_is_forgotten(make_cache: CacheFactory) -> None:
+    """Erasing does not read what it erases."""
+    cache: MultiLevelCache = await make_cache(settings={**PATIENT, "tiers": "l1,l4"})
+    for number in range(60):
+        documents = [{"id": f"d{number}", "text": "x" * 200_000}]
+        await cache.put(f"topic {number}", "heavy", "answer", rag_results=documents)
+    done = await cache.forget_user("heavy")
+    assert done.complete
+    assert done.removed == 120
+    assert (await cache.lookup("topic 7", "heavy")).outcome == "miss"
+
+
+class Renamed(HashEmbedder):
+    """Another model, to which two different questions look alike."""
+
+    async def embed(self, text: str) -> Any:
+        return await super().embed({"please delete account": "kindly cancel order"}.get(text, text))
+
+
+async def test_vectors_of_two_models_never_meet(make_cache: CacheFactory) -> None:
+    """Replicas with different models share exact answers, and no similar ones."""
+    one: MultiLevelCache = await make_cache(embedding_model=HashEmbedder("A"), settings=PATIENT)
+    other: MultiLevelCache = await make_cache(embedding_model=Renamed("B"), settings=PATIENT)
+    await one.put("kindly cancel order", "u", "cancelled", shared=True)
+    await one.put("kindly cancel order", "w", "cancelled, private")
+    await other.ready()
+    for user in ("v", "w"):
+        assert (await other.lookup("please delete account", user)).response is None
+    assert (await other.lookup("kindly cancel order", "v")).tier == "l1"
+
+
+async def test_a_malformed_feed_record_is_passed_over(make_cache: CacheFactory) -> None:
+    """One bad record does not keep the others from being applied."""
+    one: MultiLevelCache = await make_cache(settings=PATIENT)
+    feed = one.parts.semantic.feed if one.parts.semantic is not None else None
+    assert feed is not None
+    bad = [
+        {"kind": "put", "by": "x", "tags": ["a"], "vector": 5},
+        {"kind": "invalidate", "by": "x", "tags": ["a"], "text": 5, "threshold": "x"},
+    ]
+    await one.parts.store.append(feed._log, [*map(json.dumps, bad), "[[[[", "5"], keep=100)
+    good = {"kind": "invalidate", "by": "x", "tags": ["a"], "text": "", "threshold": 0.9}
+    await one.parts.store.append(feed._log, [json.dumps(good)], keep=100)
+    applied: list[str] = []
+
+    async def invalidate(record: Any) -> None:
+        applied.extend(record.tags)
+
+    await feed.apply(invalidate)
+    assert applied == ["a"]
+
+
+async def test_an_absurd_number_in_an_envelope_is_corrupt(cache: MultiLevelCache) -> None:
+    """A number that no float holds is read as garbage, and the entry is deleted."""
+    await cache.put("alpha", "ann", "answer")
+    keys = cache.parts.keys
+    query = keys.query("alpha", "ann")
+    name = keys.entry("l1", query.tag, query.scope("user"), query.context)
+    text = (await cache.parts.store.read([name]))[0] or ""
+    from cache_core.stores.base import Write
+
+    values = json.loads(text)
+    values["t"] = 10**400
+    await cache.parts.store.write([Write(name, json.dumps(values), 60)])
+    assert "corrupt" in (await cache.lookup("alpha", "ann")).reasons
+    assert (await cache.parts.store.read([name])) == [None]
