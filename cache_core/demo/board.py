@@ -46,6 +46,7 @@ _WHY = {
     "other_scope": "another user's answer: private",
     "has_history": "follow-up: exact history only",
     "truncated": "longer than the model reads",
+    "unreadable": "characters that the model does not know",
     "context_limit": "too many contexts for the index",
     "warming": "the model is still loading",
     "corrupt": "what was stored was unreadable",
