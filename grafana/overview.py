@@ -243,6 +243,7 @@ CHANGES = (
         [Query(f"count by (version) ({ours('cache_build_info')})", "{{version}}")],
         "none",
         "glasscache-stores",
+        says="value_and_name",
     ),
     Panel(
         "bargauge",

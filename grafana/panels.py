@@ -75,6 +75,7 @@ class Panel:
         ends: Least and greatest value of the axis, where they are known.
         decimals: Digits after the point.
         logarithmic: Whether the axis is.
+        says: What a number shows of its series; auto is the value alone, if there is one series.
     """
 
     kind: Literal["stat", "timeseries", "bargauge"]
@@ -91,6 +92,7 @@ class Panel:
     ends: tuple[float | None, float | None] = (None, None)
     decimals: int | None = None
     logarithmic: bool = False
+    says: Literal["auto", "name", "value_and_name"] = "auto"
 
     def build(self, number: int, place: model.GridPos) -> Any:
         """Return the SDK's builder of it.
@@ -167,6 +169,7 @@ def _stat(panel: Panel) -> stat.Panel:
     graph = shared.BigValueGraphMode.AREA if moving else shared.BigValueGraphMode.NONE
     return (
         stat.Panel()
+        .text_mode(shared.BigValueTextMode(panel.says))
         .reduce_options(_last())
         .color_mode(shared.BigValueColorMode.VALUE)
         .graph_mode(graph)

@@ -105,6 +105,7 @@ REDIS_NOW = (
         ],
         "none",
         "glasscache-overview",
+        says="value_and_name",
     ),
     Panel(
         "stat",

@@ -1,10 +1,15 @@
-"""The whole chain of alerts on real servers: Redis dies, the right webhook is called, and only that."""
+"""The whole chain of alerts on real servers: agent, Redis, redis_exporter, Prometheus, Alertmanager.
+
+Redis dies, questions never repeat, memory runs out: the webhook is told the right thing, and only
+that; it is told when it is over; and meanwhile no lookup failed.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -15,33 +20,41 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
+import redis
 import yaml
 
 from tests import servers
+from tests.patient import PATIENT
+from tests.test_alerts import RULES, metrics, queries
 
 ROOT = Path(__file__).parent.parent
 ALERTS = ROOT / "alerts"
-RUNBOOK = "https://github.com/glasscache/glasscache/blob/main/docs/runbooks/CacheRedisDown.md"
+RUNBOOKS = "https://github.com/glasscache/glasscache/blob/main/docs/runbooks/"
 
 AGENT = """
 import asyncio, sys
+from pathlib import Path
 from cache_core import MultiLevelCache
 from telemetry import serve_metrics
 
-async def main():
+async def main(port, flood, characters):
+    answer = "a" * int(characters)
     async with MultiLevelCache(namespace="shop") as cache:
-        serve_metrics(int(sys.argv[1]))
+        serve_metrics(int(port))
         for number in range(1_000_000):
-            message, user = f"question {number % 10}", "ann"
+            unique = Path(flood).exists()
+            message, user = f"question {number if unique else number % 10}", "ann"
             if (await cache.lookup(message, user)).response is None:
-                await cache.put(message, user, "answer", "shipping", [{"id": "doc-1"}])
-            await asyncio.sleep(0.02)
+                await cache.put(message, user, answer, "shipping", [{"id": "doc-1"}])
+            await asyncio.sleep(0.01)
 
-asyncio.run(main())
+asyncio.run(main(*sys.argv[1:]))
 """
-"""An agent that asks all the time, and ends if a lookup or a put raises."""
+"""An agent that asks all the time, what nobody asked before while a file exists. It ends if a lookup
+or a put raises."""
 
 
 @dataclass
@@ -54,12 +67,15 @@ class Webhook:
     def names(self, status: str) -> set[str]:
         return {alert["labels"]["alertname"] for of, alert in self.received if of == status}
 
-    def jobs(self, status: str, name: str) -> set[str]:
-        return {
-            alert["labels"]["job"]
+    def alerts(self, status: str, name: str) -> list[dict[str, Any]]:
+        return [
+            alert
             for of, alert in self.received
             if of == status and alert["labels"]["alertname"] == name
-        }
+        ]
+
+    def jobs(self, status: str, name: str) -> set[str]:
+        return {alert["labels"]["job"] for alert in self.alerts(status, name)}
 
 
 @pytest.fixture
@@ -89,12 +105,15 @@ def webhook() -> Iterator[Webhook]:
 def fast_rules(directory: Path) -> None:
     """Copy the shipped rules, with every `for:` a sixtieth of what it is: minutes become seconds.
 
-    Not where there is no data: Prometheus takes more than seconds to look for its targets.
+    Not where there is no data: Prometheus takes more than seconds to look for its targets. And a
+    new process is judged at once, not after an hour.
     """
     seconds = {"s": 1, "m": 60, "h": 3_600}
     for name in ("recording.yml", "rules.yml"):
         document = yaml.safe_load((ALERTS / name).read_text(encoding="utf-8"))
         for rule in (rule for group in document["groups"] for rule in group["rules"]):
+            if rule.get("labels", {}).get("limit") == "warm_up_seconds":
+                rule["expr"] = "vector(1)"
             if rule.get("alert") != "CacheNoData":
                 for key in {"for", "keep_firing_for"} & rule.keys():
                     number, unit = int(rule[key][:-1]), rule[key][-1]
@@ -158,62 +177,96 @@ def fetch(url: str) -> Any:
         return json.load(response)
 
 
-def agent(directory: Path, port: int, redis_url: str) -> tuple[list[str], dict[str, str]]:
-    """Return the command and the environment of the agent."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "REDIS_URL": redis_url,
-        "CACHE_TIERS": "l1,l3,l4",
-        "CACHE_DIR": str(directory),
-    }
-    return [sys.executable, "-c", AGENT, str(port)], environment
+@dataclass
+class Chain:
+    """All servers of the chain.
+
+    Attributes:
+        redis_url: Of the Redis.
+        flood: While this file exists, no question repeats.
+        alertmanager, prometheus: Their addresses.
+        asking: The agent.
+        stop_redis, start_redis: Of the Redis alone.
+    """
+
+    redis_url: str
+    flood: Path
+    alertmanager: str
+    prometheus: str
+    asking: subprocess.Popen[bytes]
+    stop_redis: Callable[[], None]
+    start_redis: Callable[[], None]
+
+    def ask(self, query: str) -> list[Any]:
+        """Return what Prometheus says to *query*."""
+        found = fetch(f"{self.prometheus}/api/v1/query?{urlencode({'query': query})}")
+        return list(found["data"]["result"])
+
+    def suppressed(self) -> set[str]:
+        """Return the alerts that are inhibited."""
+        return {
+            alert["labels"]["alertname"]
+            for alert in fetch(f"{self.alertmanager}/api/v2/alerts")
+            if alert["status"]["state"] == "suppressed"
+        }
 
 
-@pytest.mark.timeout(120)
-def test_redis_down_reaches_the_webhook_alone_and_resolves(
-    webhook: Webhook, tmp_path: Path
-) -> None:
-    """Redis dies: its alert arrives, what follows from it does not; Redis is back: it resolves."""
+@contextlib.contextmanager
+def chain(
+    directory: Path, webhook: Webhook, *redis_options: str, characters: int = 10
+) -> Iterator[Chain]:
+    """Run all servers, with the rules seeing a hit rate and a Redis that is up.
+
+    Args:
+        directory: For what they write.
+        webhook: Told by Alertmanager.
+        redis_options: For redis-server.
+        characters: Length of the agent's answers.
+    """
     programs = {
         name: servers.require(name)
         for name in ("prometheus", "prometheus-alertmanager", "prometheus-redis-exporter")
     }
-    redis, exporter, cache, manager, prometheus = (servers.free_port() for _ in range(5))
-    fast_rules(tmp_path)
-    am_config = fast_alertmanager(tmp_path, webhook.url)
-    prom_config = prometheus_config(tmp_path, {"agent": cache, "redis": exporter}, manager)
-
-    def suppressed() -> set[str]:
-        alerts = fetch(f"http://127.0.0.1:{manager}/api/v2/alerts")
-        return {
-            alert["labels"]["alertname"]
-            for alert in alerts
-            if alert["status"]["state"] == "suppressed"
-        }
-
-    def healthy() -> bool:
-        query = "job_cache:cache_hit_rate:ratio_rate5m%20and%20on()%20redis_up==1"
-        found = fetch(f"http://127.0.0.1:{prometheus}/api/v1/query?query={query}")
-        return bool(found["data"]["result"])
+    redis_port, exporter, cache, manager, prometheus = (servers.free_port() for _ in range(5))
+    fast_rules(directory)
+    am_config = fast_alertmanager(directory, webhook.url)
+    prom_config = prometheus_config(directory, {"agent": cache, "redis": exporter}, manager)
+    flood = directory / "flood"
+    environment = {
+        **os.environ,
+        **{f"CACHE_{name.upper()}": str(seconds) for name, seconds in PATIENT.items()},
+        "PYTHONPATH": str(ROOT),
+        "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
+        "CACHE_TIERS": "l1,l3,l4",
+        "CACHE_DIR": str(directory / "cache"),
+        "CACHE_KEY": "of this chain",
+    }
 
     with contextlib.ExitStack() as stack:
         start = stack.enter_context
-        first = contextlib.ExitStack()
-        stack.callback(first.close)
-        url = first.enter_context(servers.redis_server(tmp_path, port=redis))
+        redis_life = start(contextlib.ExitStack())
+
+        def start_redis() -> None:
+            redis_life.enter_context(
+                servers.redis_server(directory, *redis_options, port=redis_port)
+            )
+
+        start_redis()
         start(
             servers.running(
                 [
                     programs["prometheus-redis-exporter"],
-                    *("-redis.addr", f"redis://127.0.0.1:{redis}"),
+                    *("-redis.addr", f"redis://127.0.0.1:{redis_port}"),
                     *("-web.listen-address", f"127.0.0.1:{exporter}"),
+                    "-include-system-metrics",
                 ],
                 exporter,
             )
         )
-        command, environment = agent(tmp_path / "cache", cache, url)
-        asking = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL)
+        asking = subprocess.Popen(
+            [sys.executable, "-c", AGENT, str(cache), str(flood), str(characters)],
+            env=environment, cwd=directory, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
         stack.callback(asking.wait, timeout=10)
         stack.callback(asking.kill)
         servers.wait_for_port(cache, asking)
@@ -222,7 +275,7 @@ def test_redis_down_reaches_the_webhook_alone_and_resolves(
                 [
                     programs["prometheus-alertmanager"],
                     f"--config.file={am_config}",
-                    f"--storage.path={tmp_path / 'alertmanager'}",
+                    f"--storage.path={directory / 'alertmanager'}",
                     f"--web.listen-address=127.0.0.1:{manager}",
                     "--cluster.listen-address=",
                 ],
@@ -234,37 +287,124 @@ def test_redis_down_reaches_the_webhook_alone_and_resolves(
                 [
                     programs["prometheus"],
                     f"--config.file={prom_config}",
-                    f"--storage.tsdb.path={tmp_path / 'prometheus'}",
+                    f"--storage.tsdb.path={directory / 'prometheus'}",
                     f"--web.listen-address=127.0.0.1:{prometheus}",
                 ],
                 prometheus,
             )
         )
-        wait_until(healthy, "the rules see a hit rate and a Redis that is up")
-        assert "CacheRedisDown" not in webhook.names("firing")
+        made = Chain(
+            environment["REDIS_URL"],
+            flood,
+            f"http://127.0.0.1:{manager}",
+            f"http://127.0.0.1:{prometheus}",
+            asking,
+            redis_life.close,
+            start_redis,
+        )
+        healthy = "job_cache:cache_hit_rate:ratio_rate5m > 0 and on () redis_up == 1"
+        wait_until(lambda: made.ask(healthy), "the rules see hits and a Redis that is up")
+        yield made
+        assert asking.poll() is None, "a lookup or a put raised"
 
-        first.close()
+
+@pytest.mark.timeout(240)
+def test_redis_down_reaches_the_webhook_alone_and_resolves(
+    webhook: Webhook, tmp_path: Path
+) -> None:
+    """Redis dies: its alert arrives, what follows from it does not; Redis is back: it resolves."""
+    with chain(tmp_path, webhook) as servers_:
+        assert "CacheRedisDown" not in webhook.names("firing")
+        servers_.stop_redis()
         both = {"agent", "redis"}
         took = wait_until(
             lambda: webhook.jobs("firing", "CacheRedisDown") == both, "Redis down at the webhook"
         )
         assert took < 20
         follows = {"CacheTierErrors", "CacheBreakerOpen", "CacheAvailability"}
-        wait_until(lambda: follows <= suppressed(), f"{follows} suppressed")
+        wait_until(lambda: follows <= servers_.suppressed(), f"{follows} suppressed")
 
-        start(servers.redis_server(tmp_path, port=redis))
+        servers_.start_redis()
         wait_until(
             lambda: webhook.jobs("resolved", "CacheRedisDown") == both,
             "the webhook told it is over",
         )
         time.sleep(2)  # what was inhibited would arrive now: its windows still hold the outage
-        assert "CacheTierErrors" in suppressed()
-        assert asking.poll() is None, "a lookup failed meanwhile"
+        assert "CacheTierErrors" in servers_.suppressed()
 
     told = webhook.names("firing") | webhook.names("resolved")
     assert told <= {"CacheRedisDown", "CacheRedisMemoryUnlimited"}
-    alerts = [alert for _, alert in webhook.received]
-    down = next(item for item in alerts if item["labels"]["alertname"] == "CacheRedisDown")
-    assert down["annotations"]["runbook_url"] == RUNBOOK
+    down = webhook.alerts("firing", "CacheRedisDown")[0]
+    assert down["annotations"]["runbook_url"] == f"{RUNBOOKS}CacheRedisDown.md"
     assert down["labels"]["severity"] == "critical"
     assert down["annotations"]["dashboard_url"].startswith("https://grafana.example.com/d/")
+
+
+FAILED = 'sum(cache_lookups_total{outcome="error"}) > 0'
+
+
+@pytest.mark.timeout(240)
+def test_questions_that_never_repeat_reach_the_webhook_with_their_reason(
+    webhook: Webhook, tmp_path: Path
+) -> None:
+    """A flood of unique questions: a warning that says what most misses are; it ends with them.
+
+    And every metric that a rule asks for is there.
+    """
+    with chain(tmp_path, webhook, "--maxmemory", "256mb") as servers_:
+        servers_.flood.touch()
+        wait_until(
+            lambda: webhook.alerts("firing", "CacheHitRateLow"), "the hit rate at the webhook", 60
+        )
+        servers_.flood.unlink()
+        recorded = re.compile(r"\b[a-z_]+(:[a-z0-9_]+)+\b")
+        asked = {
+            name
+            for rule in RULES
+            for query in queries(rule)
+            for name in metrics(recorded.sub("", query))
+        }
+        assert len(asked) > 20
+        assert {name for name in asked if not servers_.ask(f"count({name})")} == set()
+        wait_until(
+            lambda: webhook.alerts("resolved", "CacheHitRateLow"), "told that it is over", 90
+        )
+        assert not servers_.ask(FAILED)
+
+    assert webhook.names("firing") == {"CacheHitRateLow"}
+    low = webhook.alerts("firing", "CacheHitRateLow")[0]
+    assert low["labels"].items() >= {"job": "agent", "cache": "shop", "severity": "warning"}.items()
+    said = low["annotations"]["description"]
+    assert re.search(r"the objective is 60%\. The largest reason for a miss is cold \(\d", said), (
+        said
+    )
+    assert low["annotations"]["runbook_url"] == f"{RUNBOOKS}CacheHitRateLow.md"
+    assert "/d/glasscache-overview?" in low["annotations"]["dashboard_url"]
+
+
+@pytest.mark.timeout(240)
+def test_a_redis_that_fills_up_reaches_the_webhook_and_fails_no_lookup(
+    webhook: Webhook, tmp_path: Path
+) -> None:
+    """Without evictions a full Redis refuses writes: critical, until there is room again."""
+    limits = ("--maxmemory", "6mb", "--maxmemory-policy", "noeviction")
+    with chain(tmp_path, webhook, *limits, characters=20_000) as servers_:
+        assert "CacheRedisMemoryFull" not in webhook.names("firing")
+        servers_.flood.touch()
+        wait_until(
+            lambda: webhook.alerts("firing", "CacheRedisMemoryFull"), "memory at the webhook", 60
+        )
+        refused = 'sum(cache_puts_total{outcome="dropped"}) > 0'
+        wait_until(lambda: servers_.ask(refused), "a write that was refused, and counted", 30)
+        servers_.flood.unlink()
+        with contextlib.closing(redis.Redis.from_url(servers_.redis_url)) as client:
+            client.flushall()
+        wait_until(
+            lambda: webhook.alerts("resolved", "CacheRedisMemoryFull"), "told that it is over", 60
+        )
+        assert not servers_.ask(FAILED)
+
+    full = webhook.alerts("firing", "CacheRedisMemoryFull")[0]
+    assert full["labels"]["severity"] == "critical"
+    assert full["annotations"]["runbook_url"] == f"{RUNBOOKS}CacheRedisMemoryFull.md"
+    assert "CacheRedisDown" not in webhook.names("firing")

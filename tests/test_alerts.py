@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import re
 import subprocess
@@ -92,14 +94,15 @@ def test_unit_tests_evaluate_the_groups_in_order(path: Path) -> None:
     assert document["group_eval_order"] == [group["name"] for found in groups for group in found]
 
 
+@functools.cache
+def unit_tests(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load(path.read_text(encoding="utf-8"))["tests"])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_alert_is_tested(name: str) -> None:
-    """A unit test sees it fire with all its annotations, and sees it not firing."""
-    tests = [
-        test
-        for path in UNIT_TESTS
-        for test in yaml.safe_load(path.read_text(encoding="utf-8"))["tests"]
-    ]
+    """A unit test sees it fire with all its annotations."""
+    tests = [test for path in UNIT_TESTS for test in unit_tests(path)]
     fired = [
         alert
         for test in tests
@@ -108,15 +111,40 @@ def test_an_alert_is_tested(name: str) -> None:
         if check["alertname"] == name
     ]
     assert fired
-    counts = {
-        sample["value"]
-        for test in tests
-        for check in test["promql_expr_test"]
-        if f'"{name}"' in check["expr"]
-        for sample in check["exp_samples"]
-    }
-    assert 0 in counts
-    assert counts - {0}
+
+
+def seconds(text: str) -> int:
+    units = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+    return sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+)([smhd])", text))
+
+
+def counted(name: str) -> dict[str, list[bool]]:
+    """Return, for every unit test that counts an alert, whether it fired, in the order of time."""
+    found: dict[str, list[bool]] = {}
+    for path in UNIT_TESTS:
+        for test in unit_tests(path):
+            checks = [
+                (seconds(check["eval_time"]), any(one["value"] for one in check["exp_samples"]))
+                for check in test.get("promql_expr_test", ())
+                if f'alertname="{name}"' in check["expr"]
+            ]
+            if checks:
+                found[f"{path.stem}: {test['name']}"] = [fires for _, fires in sorted(checks)]
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_alert_fires_resolves_does_not_fire_and_was_tried_at_low_traffic(name: str) -> None:
+    """Four cases for each: the unit tests that count it have them all."""
+    found = counted(name)
+    assert any(any(fires) for fires in found.values()), "fires"
+    assert any(not any(fires) for fires in found.values()), "does not fire"
+    assert any(
+        before and not after
+        for fires in found.values()
+        for before, after in itertools.pairwise(fires)
+    ), "resolves"
+    assert any("low traffic" in test for test in found), "low traffic"
 
 
 @pytest.mark.parametrize("rule", RULES_THAT_ALERT, ids=lambda rule: rule["alert"])

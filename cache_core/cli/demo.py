@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import tempfile
 import time
@@ -17,13 +18,16 @@ from random import Random
 from typing import Annotated, Any
 
 import typer
+from opentelemetry import trace
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from rich.text import Text
 
 from cache_core import MultiLevelCache, Settings
 from cache_core.cli.console import err, fail, out, print_json, run
+from cache_core.cli.stack import Stack, free_port, stack
 from cache_core.defaults import default_instruments, telemetry
 from cache_core.demo import SHOP, Knowledge, load_knowledge
 from cache_core.demo.agent import STEPS, Agent, Score, SimulatedLLM, quantile
@@ -33,6 +37,8 @@ from cache_core.exceptions import ConfigurationError
 from cache_core.settings import load_settings, without_secrets
 
 _NAMESPACE = "demo"
+_PORT = 9464
+_AGENT_SPAN = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "customer-service"}
 _HEADLESS_REQUESTS = 500
 _HEADLESS_SPEED = 50.0
 _FRAME_SECONDS = 0.25
@@ -49,11 +55,14 @@ class Options:
         requests: How many to send; `None` until interrupted.
         as_json: Only a JSON document on stdout.
         live: Whether to show the board while it runs.
-        rate: Requests per second, of the live board.
-        concurrency: Requests at once, headless.
+        steady: Whether to send at *rate*, rather than as fast as is answered.
+        rate: Requests per second, if steady.
+        concurrency: Requests at once, if not.
         speed: How many times faster than stated the simulated LLM answers.
         seed: Of the traffic.
-        port: For `/metrics`.
+        port: For `/metrics`; `None` for the usual one, or a free one beside a stack.
+        address: On which `/metrics` is served.
+        stack: Whether to start the servers around it.
         redis_url, chroma_url: Servers to use instead of the embedded parts.
         threshold: Least similarity of a semantic hit.
         share: Whether the public intents are shared.
@@ -64,11 +73,14 @@ class Options:
     requests: int | None
     as_json: bool
     live: bool
+    steady: bool
     rate: float
     concurrency: int
     speed: float
     seed: int
-    port: int
+    port: int | None
+    address: str
+    stack: bool
     redis_url: str | None
     chroma_url: str | None
     threshold: float | None
@@ -89,8 +101,18 @@ def demo(
         bool, typer.Option("--json", help="No board: run fast, print one JSON document, exit.")
     ] = False,
     rate: Annotated[
-        float, typer.Option(min=0.1, max=200, help="Requests per second of the live board.")
+        float,
+        typer.Option(
+            min=0.1, max=200, help="Requests per second of the live board, and of --steady."
+        ),
     ] = 5.0,
+    steady: Annotated[
+        bool,
+        typer.Option(
+            "--steady",
+            help="No board: an agent in the background, at --rate, until it is stopped.",
+        ),
+    ] = False,
     concurrency: Annotated[
         int, typer.Option(min=1, max=256, help="Requests at the same time, headless.")
     ] = 4,
@@ -105,9 +127,24 @@ def demo(
     seed: Annotated[
         int, typer.Option(help="Decides who asks what; the same seed is the same traffic.")
     ] = 1,
+    with_stack: Annotated[
+        bool,
+        typer.Option(
+            "--stack",
+            help="Start what is installed of redis-server, redis_exporter, Prometheus and "
+            "Alertmanager around it, on free ports, with the rules in alerts/; all end with it.",
+        ),
+    ] = False,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of /metrics on 127.0.0.1; 0 for a free one.")
-    ] = 9464,
+        int | None,
+        typer.Option(
+            min=0, max=65535,
+            help="Port of /metrics; 0 for a free one. Default: 9464, and a free one with --stack.",
+        ),
+    ] = None,
+    address: Annotated[
+        str, typer.Option(help="Address of /metrics; 0.0.0.0 where others must reach it.")
+    ] = "127.0.0.1",
     redis_url: Annotated[
         str | None,
         typer.Option(
@@ -160,24 +197,32 @@ def demo(
     [bold]glasscache demo --no-share[/bold]
         What private-by-default looks like, and the advice that goes with it.
 
+    [bold]glasscache demo --stack[/bold]
+        With a Redis, a Prometheus that watches it, and alerts on the board.
+
     [bold]glasscache demo --requests 500 --json | jq .hit_rate[/bold]
         Headless, for scripts.
 
     [bold]curl -s http://127.0.0.1:9464/metrics | grep cache_lookups_total[/bold]
         While it runs.
     """
-    live = out.is_terminal and not as_json
+    live = out.is_terminal and not as_json and not steady
+    if with_stack and redis_url:
+        fail("--stack brings a Redis of its own: leave --redis-url out")
     run(
         _demo(
             Options(
-                requests=requests if requests or live else _HEADLESS_REQUESTS,
+                requests=requests if requests or live or steady else _HEADLESS_REQUESTS,
                 as_json=as_json,
                 live=live,
+                steady=steady,
                 rate=rate,
                 concurrency=concurrency,
-                speed=speed or (1.0 if live else _HEADLESS_SPEED),
+                speed=speed or (1.0 if live or steady else _HEADLESS_SPEED),
                 seed=seed,
                 port=port,
+                address=address,
+                stack=with_stack,
                 redis_url=redis_url,
                 chroma_url=chroma_url,
                 threshold=threshold,
@@ -193,32 +238,46 @@ async def _demo(options: Options) -> None:
     knowledge = load_knowledge()
     traffic = Traffic(knowledge, options.seed)
     watch, score = Watch(), Score(traffic.owners)
-    with _directory(options.directory) as directory, _interruptible() as stop:
+    with (
+        _directory(options.directory) as directory,
+        _interruptible() as stop,
+        _around(options, directory) as around,
+    ):
         settings = load_settings(
-            dir=directory, redis_url=options.redis_url, chroma_url=options.chroma_url
+            dir=directory, redis_url=around.redis_url, chroma_url=options.chroma_url
         )
         cache = _cache(options, settings, knowledge, watch)
-        async with cache, _metrics(options.port) as url:
+        async with _spans(), cache, _metrics(around.metrics_port, options.address) as url:
             note = await _until(stop, _ready(cache, options))
             if stop.is_set():
                 return
-            places = _places(settings, url)
+            places = _places(settings, url, around)
             board = Board(cache, watch, score, knowledge, places, _describe(options))
+            _tell(options, around, board)
             llm = SimulatedLLM(knowledge, options.seed, options.speed)
             agent = Agent(cache, llm, share_documents=options.share)
             started = time.monotonic()
 
+            tracer = trace.get_tracer("glasscache.demo")
+
             async def serve(request: Request) -> None:
-                served = await agent.answer(request)
+                with tracer.start_as_current_span("invoke_agent", attributes=_AGENT_SPAN):
+                    served = await agent.answer(request)
                 score.add(served)
                 board.add(served)
 
             if options.live:
                 await _run_live(traffic, serve, board, options, stop)
+            elif options.steady:
+                await _run_steady(traffic, serve, options, stop)
             else:
                 await _run_headless(traffic, serve, options, stop)
             seconds = time.monotonic() - started
-            _finish(options, cache, score, board, places, seconds, note)
+            notes = [text for text in (note, *around.missing) if text]
+            report = _report(options, cache, score, places, seconds, notes)
+            if options.stack:
+                report["alerts"] = [{"status": how, "alert": name} for how, name in around.told]
+            _finish(options, score, board, report)
 
 
 def _cache(
@@ -246,6 +305,38 @@ def _directory(wanted: Path | None) -> Iterator[Path]:
         prefix="glasscache-demo-", ignore_cleanup_errors=True
     ) as directory:
         yield Path(directory)
+
+
+@contextmanager
+def _around(options: Options, directory: Path) -> Iterator[Stack]:
+    """Run the servers that were asked for; without any, only say where the others are."""
+    if not options.stack:
+        port = _PORT if options.port is None else options.port
+        yield Stack(metrics_port=port, redis_url=options.redis_url)
+        return
+    with stack(directory / "stack", options.port or free_port()) as made:
+        console = err if options.as_json else out
+        table = Table("server", "where", box=None, header_style="bold", pad_edge=False)
+        for place in made.places:
+            table.add_row(place.name, place.where)
+        console.print(table, highlight=False)
+        for line in made.missing:
+            console.print(line, style="yellow", highlight=False)
+        yield made
+
+
+def _tell(options: Options, around: Stack, board: Board) -> None:
+    """Show the alerts that arrive: on the board, or as lines."""
+    loop = asyncio.get_running_loop()
+
+    def tell(status: str, name: str, summary: str) -> None:
+        text = f"{status}: {name}: {summary}"
+        if options.live:
+            loop.call_soon_threadsafe(board.note, text)
+        else:
+            err.print(text, highlight=False)
+
+    around.tell = tell
 
 
 @contextmanager
@@ -313,27 +404,40 @@ async def _reached(cache: MultiLevelCache) -> None:
 
 
 @asynccontextmanager
-async def _metrics(port: int) -> AsyncIterator[str]:
-    """Serve `/metrics`, on another port if that one is taken; yields the address."""
-    serve: Callable[[int], tuple[int, Callable[[], None]]] = telemetry().serve_metrics
+async def _spans() -> AsyncIterator[None]:
+    """Send spans, if the environment says where to."""
+    if not any(os.environ.get(f"OTEL_EXPORTER_OTLP_{of}ENDPOINT") for of in ("", "TRACES_")):
+        yield
+        return
+    export = telemetry().configure("glasscache-demo")
     try:
-        port, stop = serve(port)
+        yield
+    finally:
+        await asyncio.to_thread(export.shutdown)
+
+
+@asynccontextmanager
+async def _metrics(port: int, address: str = "127.0.0.1") -> AsyncIterator[str]:
+    """Serve `/metrics`, on another port if that one is taken; yields the URL."""
+    serve: Callable[[int, str], tuple[int, Callable[[], None]]] = telemetry().serve_metrics
+    try:
+        port, stop = serve(port, address)
     except OSError as error:
-        taken, (port, stop) = port, serve(0)
+        taken, (port, stop) = port, serve(0, address)
         err.print(
             f"port {taken} cannot be used ({error.strerror}): /metrics is on port {port}",
             highlight=False,
         )
     try:
-        yield f"http://127.0.0.1:{port}/metrics"
+        yield f"http://{address}:{port}/metrics"
     finally:
         await asyncio.to_thread(stop)
 
 
-def _places(settings: Settings, metrics: str) -> list[Place]:
+def _places(settings: Settings, metrics: str, around: Stack) -> list[Place]:
     redis, chroma = settings.redis_url, settings.chroma_url
-    places = [Place("metrics", metrics)]
-    if redis:
+    places = [Place("metrics", metrics), *around.places]
+    if redis and not around.places:
         places.append(Place("redis", without_secrets(redis)))
     if chroma:
         places.append(Place("chroma", without_secrets(chroma)))
@@ -344,7 +448,11 @@ def _places(settings: Settings, metrics: str) -> list[Place]:
 
 
 def _describe(options: Options) -> str:
-    pace = f"{options.rate:g}/s" if options.live else f"{options.concurrency} at once"
+    pace = (
+        f"{options.rate:g}/s"
+        if options.live or options.steady
+        else f"{options.concurrency} at once"
+    )
     return f"{USERS} customers of {SHOP}, {pace}, seed {options.seed}"
 
 
@@ -355,8 +463,7 @@ async def _run_live(
     traffic: Traffic, serve: Callable[[Request], Any], board: Board, options: Options,
     stop: asyncio.Event,
 ) -> None:  # fmt: skip
-    """Send requests at random moments, however long their answers take, and show the board."""
-    gaps = Random(options.seed)
+    """Send requests, and show the board."""
 
     async def draw(screen: Live) -> None:
         while True:
@@ -370,22 +477,30 @@ async def _run_live(
     ):
         drawing = asyncio.create_task(draw(screen))
         try:
-            free = asyncio.Semaphore(_IN_FLIGHT)
-
-            async def one(request: Request) -> None:
-                async with free:
-                    await serve(request)
-
-            async with asyncio.TaskGroup() as group:
-                for request in islice(traffic, options.requests):
-                    group.create_task(one(request))
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(stop.wait(), gaps.expovariate(options.rate))
-                    if stop.is_set():
-                        break
+            await _run_steady(traffic, serve, options, stop)
         finally:
             drawing.cancel()
             await asyncio.gather(drawing, return_exceptions=True)
+
+
+async def _run_steady(
+    traffic: Traffic, serve: Callable[[Request], Any], options: Options, stop: asyncio.Event
+) -> None:
+    """Send requests at random moments, however long their answers take."""
+    gaps = Random(options.seed)
+    free = asyncio.Semaphore(_IN_FLIGHT)
+
+    async def one(request: Request) -> None:
+        async with free:
+            await serve(request)
+
+    async with asyncio.TaskGroup() as group:
+        for request in islice(traffic, options.requests):
+            group.create_task(one(request))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), gaps.expovariate(options.rate))
+            if stop.is_set():
+                break
 
 
 @contextmanager
@@ -431,26 +546,24 @@ async def _run_headless(
 # ---------------------------------------------------------------------------------- the end
 
 
-def _finish(
-    options: Options, cache: MultiLevelCache, score: Score, board: Board, places: list[Place],
-    seconds: float, note: str,
-) -> None:  # fmt: skip
+def _finish(options: Options, score: Score, board: Board, report: dict[str, Any]) -> None:
     if options.picture is not None:
         snapshot(board, options.picture)
     if options.as_json:
-        print_json(_report(options, cache, score, places, seconds, note))
+        print_json(report)
         return
     width = min(_WIDEST, out.width) if out.is_terminal else _WIDEST
     Console(width=width, markup=False, emoji=False).print(board.render(width, _PRINTED_HEIGHT))
     kept = f"data kept in {options.directory}" if options.directory else "temporary data removed"
+    seconds = report["seconds"]
     out.print(f"{score.requests:,} requests in {seconds:.0f} s; {kept}.", highlight=False)
-    if note:
+    for note in report["notes"]:
         out.print(note, style="yellow", highlight=False)
 
 
 def _report(
     options: Options, cache: MultiLevelCache, score: Score, places: list[Place], seconds: float,
-    note: str,
+    notes: list[str],
 ) -> dict[str, Any]:  # fmt: skip
     metrics = cache.get_metrics()
     hits, answerable = cache.metrics.outcomes["hit"], max(1, cache.metrics.lookups)
@@ -492,5 +605,5 @@ def _report(
             "prices_usd": {step.name: step.usd for step in STEPS},
         },
         "listening": {place.name.replace(" ", "_").lower(): place.where for place in places},
-        "notes": [note] if note else [],
+        "notes": notes,
     }

@@ -1,0 +1,24 @@
+#!/bin/sh
+# Makes the secrets that compose.yaml mounts, where they are missing: `sh compose/secrets.sh`.
+# Two are random; the three of Alertmanager hold nothing useful until you put yours there.
+set -eu
+cd "$(dirname "$0")"
+umask 077
+mkdir -p secrets
+chmod 711 secrets
+
+make() {
+    [ -e "secrets/$1" ] || printf '%s' "$2" >"secrets/$1"
+    chmod 644 "secrets/$1" # containers read them as other users; the folder is yours
+}
+
+random() {
+    od -An -N18 -tx1 /dev/urandom | tr -d ' \n'
+}
+
+make dashboard_token "$(random)"
+make grafana_password "$(random)"
+make smtp_password change-me
+make slack_url https://hooks.example.com/change-me
+make webhook_token change-me
+echo "compose/secrets: dashboard_token opens the tuner, grafana_password is that of admin"
