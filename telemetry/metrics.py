@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Iterable, Sequence
-from typing import Any, get_args
-from weakref import WeakKeyDictionary
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, get_args
+from weakref import WeakKeyDictionary, WeakSet
 
 from opentelemetry import trace
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.metrics_core import Metric as Family
 
 from cache_core import __version__
@@ -34,7 +37,11 @@ _STATES = {"closed": 0, "half_open": 1, "open": 2}
 _GUARDS: tuple[GuardName, ...] = get_args(GuardName)
 _PUT_OUTCOMES = ("stored", "queued", "dropped", "bypass")
 
+_MOST_WAITING = 256
+_COUNTING = "counting"
+
 Collectors = dict[str, Any]
+Exemplar: TypeAlias = dict[str, str] | None
 
 _made: WeakKeyDictionary[CollectorRegistry, Collectors] = WeakKeyDictionary()
 _guests: list[_Guest] = []
@@ -54,7 +61,9 @@ class _Guest:
     def __init__(self, ours: CollectorRegistry, found: Collectors) -> None:
         self.ours = ours
         self._published = [found[metric.name] for metric in names.PUBLISHED]
-        self._others = [item for item in found.values() if item not in self._published]
+        self._others = [
+            found[metric.name] for metric in names.METRICS if metric not in names.PUBLISHED
+        ]
         self._shown = False
         self._probing = threading.Lock()
 
@@ -155,7 +164,9 @@ def _guest() -> _Guest:
 
 
 def _register(registry: CollectorRegistry) -> Collectors:
-    found: Collectors = {}
+    # The first to be registered is the first to be collected.
+    found: Collectors = {_COUNTING: _Counting()}
+    registry.register(found[_COUNTING])
     try:
         for metric in names.METRICS:
             labels = (names.CACHE_LABEL, *metric.labels)
@@ -167,7 +178,7 @@ def _register(registry: CollectorRegistry) -> Collectors:
                     metric.help,
                     labels,
                     registry=registry,
-                    multiprocess_mode="livesum" if metric is names.COST_SAVED else "livemostrecent",
+                    multiprocess_mode=metric.workers,
                 )
             else:
                 found[metric.name] = Histogram(
@@ -184,8 +195,28 @@ def _register(registry: CollectorRegistry) -> Collectors:
     return found
 
 
+class _Counting:
+    """Lets the instruments of a registry count what they took note of, before others collect."""
+
+    def __init__(self) -> None:
+        self.instruments: WeakSet[PrometheusInstrument] = WeakSet()
+
+    def describe(self) -> Iterable[Family]:
+        """Claim no name."""
+        return ()
+
+    def collect(self) -> Iterable[Family]:
+        """Count, and show nothing: the metrics themselves are collected after this."""
+        for instrument in tuple(self.instruments):
+            instrument.count()
+        return ()
+
+
 class PrometheusInstrument:
     """Counts into Prometheus metrics; every valid child exists from the start.
+
+    What happened is queued and counted when somebody looks, every second, or when much waits: in
+    one go that takes a lookup half the time.
 
     Args:
         namespace: Of the cache; the label `cache`.
@@ -245,28 +276,46 @@ class PrometheusInstrument:
         self._ttl = each(names.TTL_SECONDS, LEVELS)
         self._objective = of(names.HIT_RATE_OBJECTIVE).labels(namespace)
         self._version = of(names.TUNING_VERSION).labels(namespace)
-        self._up = of(names.BACKEND_UP)
-        self._breaker = of(names.BREAKER_STATE)
-        self._entries = of(names.ENTRIES)
+        self._changes = of(names.TUNING_CHANGES).labels(namespace)
+        self._rejected = of(names.TUNING_REJECTED).labels(namespace)
+        self._up = _Children(of(names.BACKEND_UP), namespace, gone=0)
+        self._breaker = _Children(of(names.BREAKER_STATE), namespace, gone=0)
+        self._entries = _Children(of(names.ENTRIES), namespace)
+        self._started = _Children(of(names.START_TIME), namespace)
+        self._open_since: float | None = None
         of(names.BUILD_INFO).labels(namespace, __version__).set(1)
         self._told_dropped: dict[str, int] = {}
+        self._waiting: deque[tuple[CacheCall, Exemplar]] = deque()
+        self._one_by_one = threading.Lock()
+        found[_COUNTING].instruments.add(self)
 
     def record(self, call: CacheCall) -> None:
-        """Count a finished operation."""
+        """Take note of a finished operation; it is counted with the next `count`."""
+        self._waiting.append((call, _exemplar()))
+        if len(self._waiting) >= _MOST_WAITING:
+            self.count()
+
+    def count(self) -> None:
+        """Count what waits. May be called in any thread."""
+        with self._one_by_one:
+            while self._waiting:
+                self._count(*self._waiting.popleft())
+
+    def _count(self, call: CacheCall, exemplar: Exemplar) -> None:
         if call.spent_usd:
             kind = "verification" if call.operation == "verdict" else "embedding"
             self._spent[kind].inc(call.spent_usd)
             self._cost_saved.dec(call.spent_usd)
         match call.operation:
             case "lookup":
-                self._lookup(call)
+                self._lookup(call, exemplar)
             case "put":
                 for part in call.calls:
                     if part.level is not None:
                         self._puts[part.level, part.outcome].inc()
             case "embed":
                 if call.outcome == "ok":
-                    self._embedding.observe(call.seconds, _exemplar())
+                    self._embedding.observe(call.seconds, exemplar)
             case "invalidate":
                 self._invalidations[call.reason].inc()
             case "verdict":
@@ -275,12 +324,13 @@ class PrometheusInstrument:
             case "compute":
                 if call.outcome == "joined":
                     self._joins.inc()
+            case "tune":
+                (self._changes if call.outcome == "applied" else self._rejected).inc()
 
-    def _lookup(self, call: CacheCall) -> None:
+    def _lookup(self, call: CacheCall, exemplar: Exemplar) -> None:
         if call.outcome == "cancelled":
             self._cancelled["l1" if call.level is None else call.level].inc()
             return
-        exemplar = _exemplar()
         self._lookups[call.outcome].inc()
         self._lookup_seconds[call.outcome].observe(call.seconds, exemplar)
         for part in call.calls:
@@ -290,7 +340,10 @@ class PrometheusInstrument:
             self._latency[level].observe(part.seconds, exemplar)
             if part.outcome == "hit":
                 self._hits[level].inc()
-                self._age[level].observe(part.age_seconds or 0.0)
+                age = part.age_seconds or 0.0
+                self._age[level].observe(age)
+                if part.ttl_seconds is not None and age > part.ttl_seconds:
+                    self._stale.inc()
                 if part.saved_usd:
                     self._saved[level].inc(part.saved_usd)
                     self._cost_saved.inc(part.saved_usd)
@@ -309,13 +362,16 @@ class PrometheusInstrument:
                 self._vetoes[part.guard].inc()
 
     def report(self, state: CacheState) -> None:
-        """Set the gauges."""
-        for name, works in state.backends.items():
-            self._up.labels(self._cache, name).set(works)
-        for name, breaker in state.breakers.items():
-            self._breaker.labels(self._cache, name).set(_STATES[breaker])
-        for level, count in state.entries.items():
-            self._entries.labels(self._cache, level).set(count)
+        """Set the gauges, and count what waits."""
+        self.count()
+        if not state.backends:
+            self._open_since = None
+        elif self._open_since is None:
+            self._open_since = time.time()
+        self._started.show({} if self._open_since is None else {(): self._open_since})
+        self._up.show({(name,): works for name, works in state.backends.items()})
+        self._breaker.show({(name,): _STATES[found] for name, found in state.breakers.items()})
+        self._entries.show({(level,): count for level, count in state.entries.items()})
         for level in LEVELS:
             self._ttl[level].set(state.tuning.ttl(level))
         self._threshold.set(state.tuning.semantic_threshold)
@@ -327,7 +383,37 @@ class PrometheusInstrument:
             self._told_dropped[queue] = count
 
 
-def _exemplar() -> dict[str, str] | None:
+class _Children:
+    """The children of a gauge that come and go with what they are about.
+
+    Args:
+        gauge: Of any cache.
+        namespace: Of the cache whose children these are.
+        gone: In multiprocess mode, where no value can be taken back, what stands for none; default:
+            the last one stays.
+    """
+
+    def __init__(self, gauge: Any, namespace: str, gone: float | None = None) -> None:
+        self._gauge = gauge
+        self._gone = gone
+        self._namespace = namespace
+        self._shown: set[tuple[str, ...]] = set()
+
+    def show(self, found: Mapping[tuple[str, ...], float]) -> None:
+        """Show these values by their labels, and no others that were shown before."""
+        for labels, value in found.items():
+            self._gauge.labels(self._namespace, *labels).set(value)
+        for labels in self._shown - found.keys():
+            if getattr(values.ValueClass, "_multiprocess", False):
+                if self._gone is not None:
+                    self._gauge.labels(self._namespace, *labels).set(self._gone)
+            else:
+                with contextlib.suppress(KeyError):  # another cache of the namespace was closed
+                    self._gauge.remove(self._namespace, *labels)
+        self._shown = set(found)
+
+
+def _exemplar() -> Exemplar:
     """Return the ids of the current span, if it is sampled: it can then be found by them."""
     context = trace.get_current_span().get_span_context()
     if not (context.is_valid and context.trace_flags.sampled):

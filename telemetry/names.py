@@ -5,15 +5,26 @@ from __future__ import annotations
 from typing import Final, Literal, NamedTuple
 
 Kind = Literal["counter", "gauge", "histogram"]
+Workers = Literal["sum", "livesum", "livemin", "livemax", "livemostrecent"]
 
 
 class Metric(NamedTuple):
-    """A metric: its name as Prometheus sees it, what kind, its labels besides `cache`, its help."""
+    """A metric.
+
+    Attributes:
+        name: As Prometheus sees it.
+        kind: What it is.
+        labels: Besides `cache`.
+        help: What it says, with its unit.
+        workers: For a gauge, how the values of several worker processes become one in Prometheus
+            multiprocess mode; `live...` leaves out workers that have ended. The others are summed.
+    """
 
     name: str
     kind: Kind
     labels: tuple[str, ...]
     help: str
+    workers: Workers = "livemax"
 
 
 CACHE_LABEL: Final = "cache"
@@ -29,7 +40,11 @@ LATENCY: Final = Metric(
     "cache_latency_seconds", "histogram", ("level",), "Duration of asking a tier, in seconds."
 )
 COST_SAVED: Final = Metric(
-    "cache_cost_saved_usd", "gauge", (), "Net savings since the process started, in USD."
+    "cache_cost_saved_usd",
+    "gauge",
+    (),
+    "Net savings since the process started, in USD.",
+    "sum",  # like the counters that it is the difference of, it keeps what ended workers saved
 )
 LOOKUPS: Final = Metric(
     "cache_lookups_total", "counter", ("outcome",), "Completed lookups by their one outcome."
@@ -62,10 +77,18 @@ INVALIDATIONS: Final = Metric(
     "cache_invalidations_total", "counter", ("kind",), "Invalidations by what was named."
 )
 INVALIDATIONS_PENDING: Final = Metric(
-    "cache_invalidations_pending", "gauge", (), "Invalidations a backend has not confirmed."
+    "cache_invalidations_pending",
+    "gauge",
+    (),
+    "Invalidations a backend has not confirmed.",
+    "livesum",
 )
 BACKEND_UP: Final = Metric(
-    "cache_backend_up", "gauge", ("backend",), "1 if the backend answers, else 0."
+    "cache_backend_up",
+    "gauge",
+    ("backend",),
+    "1 if the backend answers, else 0; nothing once the cache is closed.",
+    "livemin",  # down as soon as one worker cannot reach it
 )
 BREAKER_STATE: Final = Metric(
     "cache_breaker_state", "gauge", ("backend",), "0 closed, 1 half open, 2 open."
@@ -101,14 +124,41 @@ ENTRIES: Final = Metric(
     "cache_entries", "gauge", ("level",), "Stored entries, where the store can tell."
 )
 SEMANTIC_THRESHOLD: Final = Metric(
-    "cache_semantic_threshold", "gauge", (), "Least similarity of a semantic hit, 0..1."
+    "cache_semantic_threshold",
+    "gauge",
+    (),
+    "Least similarity of a semantic hit, 0..1.",
+    "livemostrecent",
 )
-TTL_SECONDS: Final = Metric("cache_ttl_seconds", "gauge", ("level",), "TTL in force, in seconds.")
+TTL_SECONDS: Final = Metric(
+    "cache_ttl_seconds", "gauge", ("level",), "TTL in force, in seconds.", "livemostrecent"
+)
 HIT_RATE_OBJECTIVE: Final = Metric(
-    "cache_hit_rate_objective", "gauge", (), "Overall hit rate that is aimed at, 0..1."
+    "cache_hit_rate_objective",
+    "gauge",
+    (),
+    "Overall hit rate that is aimed at, 0..1.",
+    "livemostrecent",
 )
 TUNING_VERSION: Final = Metric(
-    "cache_tuning_version", "gauge", (), "Version of the tuning in force."
+    "cache_tuning_version",
+    "gauge",
+    (),
+    "Version of the tuning in force.",
+    "livemin",  # that of the worker that lags, which disagrees with the other replicas
+)
+TUNING_CHANGES: Final = Metric(
+    "cache_tuning_changes_total", "counter", (), "Changes of the live tuning that were applied."
+)
+TUNING_REJECTED: Final = Metric(
+    "cache_tuning_rejected_total", "counter", (), "Changes of the live tuning that were refused."
+)
+START_TIME: Final = Metric(
+    "cache_start_time_seconds",
+    "gauge",
+    (),
+    "When the cache was opened, in seconds since the epoch.",
+    "livemin",  # workers are replaced all the time: the fleet started with the oldest
 )
 BUILD_INFO: Final = Metric(
     "cache_build_info", "gauge", ("version",), "1, labelled with the version."
@@ -125,6 +175,13 @@ PUBLISHED: Final = (HITS, MISSES, LATENCY, COST_SAVED)
 QUEUES: Final = ("decisions", "semantic_puts", "vectors", "verification")
 
 TRACER: Final = "glasscache"
+"""Instrumentation scope of all spans; its version is this distribution's."""
+
+SERVICE: Final = "glasscache"
+"""The `service.name` of an application that says none."""
+
+RESOURCE_SERVICE: Final = "service.name"
+RESOURCE_VERSION: Final = "glasscache.version"
 
 SPAN_PREFIX: Final = "cache."
 """A span is named after its operation: cache.lookup, cache.get, cache.embed, cache.search,
@@ -144,3 +201,10 @@ ATTRIBUTE_TUNING_VERSION: Final = "cache.tuning_version"
 ATTRIBUTE_LOOKUP_ID: Final = "cache.lookup_id"
 ATTRIBUTE_ERROR: Final = "error.type"
 EVENT_FAILED: Final = "cache.backend_failed"
+
+CAPTURED_MESSAGE: Final = "gen_ai.input.messages"
+"""On `cache.lookup`, only while content is captured: the message, as OpenTelemetry's convention for
+generative AI writes it: JSON, `[{"role": "user", "parts": [{"type": "text", "content": ...}]}]`."""
+
+CAPTURED_RESPONSE: Final = "gen_ai.output.messages"
+"""Likewise the response that was served, with `"role": "assistant"` and a `finish_reason`."""

@@ -6,6 +6,7 @@ and where spans go are the application's.
 
 from __future__ import annotations
 
+import json
 from contextvars import Token
 
 from opentelemetry import context as otel_context
@@ -106,7 +107,19 @@ def _attributes(call: CacheCall, namespace: str) -> dict[str, str | float | int 
         # What a tier would have saved is not saved until the whole lookup has used it.
         found[names.ATTRIBUTE_SAVED] = call.saved_usd or None
         found[names.ATTRIBUTE_TUNING_VERSION] = call.tuning_version
+        if call.message_text:
+            found[names.CAPTURED_MESSAGE] = _as_message("user", call.message_text)
+            if call.outcome == "hit":
+                found[names.CAPTURED_RESPONSE] = _as_message(
+                    "assistant", call.response_text, finish_reason="stop"
+                )
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _as_message(role: str, text: str, **more: str) -> str:
+    """Return a text in the form of OpenTelemetry's convention for generative AI."""
+    message = {"role": role, "parts": [{"type": "text", "content": text}], **more}
+    return json.dumps([message], ensure_ascii=False)
 
 
 def _error_type(call: CacheCall) -> str:

@@ -35,6 +35,7 @@ DOCUMENTED = """
     cache_embedding_seconds cache_guard_vetoes_total{guard} cache_isolation_violations_total
     cache_flight_joins_total cache_entries{level} cache_semantic_threshold cache_ttl_seconds{level}
     cache_hit_rate_objective cache_tuning_version cache_build_info{version}
+    cache_tuning_changes_total cache_tuning_rejected_total cache_start_time_seconds
 """.split()
 """Every metric with its labels, besides `cache`."""
 
@@ -140,7 +141,7 @@ def test_no_two_metrics_share_a_series() -> None:
         for suffix in suffixes[metric.kind]
     ]
     assert len(series) == len(set(series))
-    assert ("cache_cost_saved_usd", "gauge", (), names.COST_SAVED.help) == names.COST_SAVED
+    assert names.COST_SAVED[:3] == ("cache_cost_saved_usd", "gauge", ())
 
     registry = CollectorRegistry()
     PrometheusInstrument("names", registry)
@@ -165,6 +166,20 @@ def test_the_published_names_are_the_documented_ones() -> None:
 
 
 def test_attributes_are_namespaced() -> None:
-    """Our attributes are ours, besides OpenTelemetry's own `error.type`; none claims `gen_ai`."""
+    """Our attributes are ours, besides OpenTelemetry's own `error.type`; `gen_ai` is for texts."""
     for name in ATTRIBUTES:
         assert re.fullmatch(r"cache\.[a-z_]+", name) or name == "error.type"
+    captured = {value for name, value in vars(names).items() if name.startswith("CAPTURED_")}
+    assert captured == {"gen_ai.input.messages", "gen_ai.output.messages"}
+
+
+def test_the_reference_lists_every_metric_as_it_is() -> None:
+    """The table in the documentation has each metric's kind, labels, help and mode, and no other."""
+    text = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
+    table = text.partition("<!-- metrics -->\n")[2].partition("<!-- /metrics -->")[0]
+    rows = [
+        f"| `{metric.name}` | {metric.kind} | {', '.join(f'`{label}`' for label in metric.labels)} "
+        f"| {metric.help} | {metric.workers if metric.kind == 'gauge' else 'sum'} |"
+        for metric in names.METRICS
+    ]
+    assert table.splitlines()[2:] == rows

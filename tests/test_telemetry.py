@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import socket
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -318,10 +319,11 @@ async def test_a_store_that_was_never_reached(watch: Watch, tmp_path: Path) -> N
         with watch.agent.start_as_current_span("agent"):
             result = await cache.lookup("is it raining", "ann")
         await cache.put("is it raining", "ann", "yes")
+        assert watch.value(names.BACKEND_UP, "redis") == 0
     assert (result.outcome, result.reasons) == ("error", ("backend_error",))
     assert watch.value(names.ERRORS, "l1", "backend_error") == 1
     assert watch.value(names.LOOKUPS, "error") == 1
-    assert watch.value(names.BACKEND_UP, "redis") == 0
+    assert watch.value(names.BACKEND_UP, "redis") is None, "a closed cache knows nothing of it"
     (span,) = watch.named("cache.lookup")
     assert span.status.status_code is StatusCode.UNSET
     assert [event.name for event in span.events] == [names.EVENT_FAILED]
@@ -589,6 +591,57 @@ async def test_gauges_say_how_it_is(
     assert watch.value(names.BUILD_INFO, __version__) == 1
 
 
+async def test_a_closed_cache_has_no_backends(
+    make_watched: MakeWatched, watch: Watch, store_kind: str
+) -> None:
+    """After `close` nothing says that a backend is up, and what was counted stays; `open` returns."""
+    cache: MultiLevelCache = await make_watched(watch)
+    before = time.time()
+    await cache.lookup("is it raining", "ann")
+    await cache.close()
+    gone = (names.BACKEND_UP, names.BREAKER_STATE, names.ENTRIES, names.START_TIME)
+    shown = {name for name, _ in watch.samples("gauge")}
+    assert not shown & {metric.name for metric in gone}
+    assert watch.value(names.LOOKUPS, "miss") == 1
+
+    await cache.initialize()
+    assert watch.value(names.BACKEND_UP, store_kind) == 1
+    started = watch.value(names.START_TIME)
+    assert started is not None
+    assert before <= started <= time.time()
+
+
+async def test_changes_of_the_tuning_are_counted(watch: Watch) -> None:
+    """Applied and refused ones, each on its own."""
+    metrics = watch.instruments[0]
+    for outcome in ("applied", "applied", "rejected"):
+        metrics.record(CacheCall("tune", outcome=outcome))
+    assert watch.value(names.TUNING_CHANGES) == 2
+    assert watch.value(names.TUNING_REJECTED) == 1
+
+
+async def test_an_answer_past_its_ttl_is_counted(watch: Watch) -> None:
+    """A hit is stale when it is older than its TTL: the tuning's, or its entry's own."""
+    metrics = watch.instruments[0]
+    for age, ttl in ((3_599.0, 3_600.0), (3_601.0, 3_600.0)):
+        part = CacheCall("get", "l1", "hit", age_seconds=age, ttl_seconds=ttl)
+        metrics.record(CacheCall("lookup", "l1", "hit", calls=[part]))
+    assert watch.value(names.STALE_HITS) == 1
+
+
+async def test_an_entrys_own_ttl_is_the_one_in_its_span(
+    make_watched: MakeWatched, watch: Watch
+) -> None:
+    """An entry put with `ttl=` is told with it, and is not stale before it."""
+    cache: MultiLevelCache = await make_watched(watch)
+    await cache.put("is it raining", "ann", "yes", ttl=50_000)
+    watch.exporter.clear()
+    await cache.lookup("is it raining", "ann")
+    (tier,) = watch.named("cache.get")
+    assert tier.attributes["cache.ttl_seconds"] == 50_000
+    assert watch.value(names.STALE_HITS) == 0
+
+
 async def test_two_caches_count_into_one_registry(make_cache: CacheFactory) -> None:
     """Namespaces are kept apart by the label; instruments of a registry share its metrics."""
     registry = CollectorRegistry()
@@ -820,9 +873,13 @@ def test_an_application_may_have_modules_of_our_names(tmp_path: Path) -> None:
 
 
 def test_telemetry_imports_no_sdk() -> None:
-    """No module of ours imports the OpenTelemetry SDK: it is the application's to set up."""
+    """No module of ours imports the OpenTelemetry SDK by itself: that is up to the application."""
     root = Path(__file__).parent.parent
-    pattern = re.compile(r"^\s*(from|import)\s+opentelemetry\.sdk", re.MULTILINE)
+    pattern = re.compile(r"^\s*(from|import)\s+opentelemetry\.(sdk|exporter)", re.MULTILINE)
     modules = [*root.glob("cache_core/**/*.py"), *root.glob("telemetry/**/*.py")]
-    assert modules
-    assert [path for path in modules if pattern.search(path.read_text())] == []
+    found = [path.relative_to(root) for path in modules if pattern.search(path.read_text())]
+    assert found == [Path("telemetry/exporters.py")]
+    # There it is inside of what the application calls, and for type checkers.
+    source = (root / found[0]).read_text()
+    at_top = re.compile(r"^(from|import)\s+opentelemetry\.(sdk|exporter)", re.MULTILINE)
+    assert not at_top.search(source)
