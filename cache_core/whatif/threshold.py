@@ -1,0 +1,253 @@
+"""What another similarity threshold would have done, and which one to choose."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cache_core.decisions import Decision
+from cache_core.tuning import Tuning
+from cache_core.verdicts import Verdict
+from cache_core.whatif.evidence import LEAST_EVIDENCE, Evidence, Z
+from cache_core.whatif.simulation import Replayed, Simulation
+
+GRID = tuple(round(0.5 + number / 100, 2) for number in range(51))
+"""The thresholds that are tried: 0.50 to 1.00 in steps of 0.01."""
+
+
+@dataclass(frozen=True)
+class ThresholdEstimate:
+    """What one threshold would have done to the recorded traffic.
+
+    Attributes:
+        threshold: The similarity that a semantic hit needs, 0..1.
+        hits, lookups: Lookups with a response, and those that could have had one.
+        hit_rate: Of them, 0..1.
+        wrong_share: Wrong hits of the hits, 0..1; `None` without evidence.
+        wrong_low, wrong_high: Its 95 % interval.
+        evidence: Effective verdicts behind it.
+        enough: Whether the evidence suffices to rely on it.
+        saved_usd: What the hits, and intents and documents without a hit, would have saved.
+        latency_ms: Mean time of a lookup: today's times of exact hits, semantic hits and the
+            others, in their new shares. What the agent takes after a miss is not in it.
+    """
+
+    threshold: float
+    hits: int
+    lookups: int
+    hit_rate: float
+    wrong_share: float | None
+    wrong_low: float | None
+    wrong_high: float | None
+    evidence: int
+    enough: bool
+    saved_usd: float
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The threshold with the most hits whose wrong share keeps within the owner's limit.
+
+    Attributes:
+        threshold: To set; `None` when the evidence allows none.
+        estimate: What it would have done.
+        current: What today's threshold would have done.
+        reasons: Why, in sentences for the owner.
+    """
+
+    threshold: float | None
+    estimate: ThresholdEstimate | None
+    current: ThresholdEstimate
+    reasons: list[str]
+
+
+def thresholds(
+    decisions: Sequence[Decision],
+    verdicts: Iterable[Verdict],
+    *,
+    tuning: Tuning,
+    grid: Sequence[float] = GRID,
+) -> list[ThresholdEstimate]:
+    """Return what each threshold would have done to the recorded lookups, ascending.
+
+    Args:
+        decisions: Of the log, oldest first.
+        verdicts: On lookups, of this log or an older one.
+        tuning: In force; its threshold is added to the grid.
+        grid: Thresholds to try, 0..1.
+
+    `cache_core.whatif.simulation` says what a replay cannot know.
+    """
+    values = sorted({*grid, tuning.semantic_threshold})
+    found = Simulation(values, tuning).run(decisions)
+    evidence = Evidence(verdicts)
+    known = sum(item.outcome == "hit" and _is_exact(item) for item in decisions)
+    times = _Times(decisions)
+    return [
+        _estimate(number, value, found, evidence, known, times)
+        for number, value in enumerate(values)
+    ]
+
+
+def recommend(
+    decisions: Sequence[Decision],
+    verdicts: Iterable[Verdict],
+    *,
+    tuning: Tuning,
+    max_wrong_share: float = 0.01,
+    grid: Sequence[float] = GRID,
+) -> Recommendation:
+    """Return the threshold with the most hits that keeps the wrong share within *max_wrong_share*.
+
+    The upper bound of the 95 % interval must keep within it, not the estimate alone; of equal hit
+    rates the higher threshold wins.
+
+    Args:
+        decisions, verdicts, tuning, grid: As for `thresholds`.
+        max_wrong_share: Wrong hits of the hits that the owner accepts, 0..1.
+
+    Raises:
+        ValueError: If *max_wrong_share* is not within 0..1.
+    """
+    if not 0 <= max_wrong_share <= 1:
+        msg = f"max_wrong_share={max_wrong_share!r} is refused: a share from 0 to 1"
+        raise ValueError(msg)
+    estimates = thresholds(decisions, verdicts, tuning=tuning, grid=grid)
+    current = next(item for item in estimates if item.threshold == tuning.semantic_threshold)
+    if not current.lookups:
+        return Recommendation(None, None, current, ["No lookups are recorded yet."])
+    judged = [item for item in estimates if item.enough and item.wrong_high is not None]
+    kept = [item for item in judged if (item.wrong_high or 0.0) <= max_wrong_share]
+    if not any(item.evidence for item in kept):
+        return Recommendation(None, None, current, _refusal(current, judged, max_wrong_share))
+    best = max(kept, key=lambda item: (item.hit_rate, item.threshold))
+    return Recommendation(
+        best.threshold, best, current, _reasons(best, current, estimates, max_wrong_share)
+    )
+
+
+def _is_exact(item: Decision) -> bool:
+    return item.level == "l1" or item.matched == item.message
+
+
+class _Times:
+    """Mean seconds of exact hits, semantic hits and other lookups."""
+
+    def __init__(self, decisions: Iterable[Decision]) -> None:
+        count: Counter[str] = Counter()
+        seconds: Counter[str] = Counter()
+        for item in decisions:
+            if item.outcome != "bypass":
+                kind = item.level if item.outcome == "hit" else ""
+                count[kind] += 1
+                seconds[kind] += item.seconds  # type: ignore[assignment]
+        mean = {kind: seconds[kind] / number for kind, number in count.items()}
+        self.other = mean.get("", mean.get("l2", mean.get("l1", 0.0)))
+        self.semantic = mean.get("l2", self.other)
+        self.exact = mean.get("l1", self.other)
+
+
+def _estimate(
+    number: int, value: float, found: Replayed, evidence: Evidence, known: int, times: _Times
+) -> ThresholdEstimate:
+    bit = 1 << number
+    exact = sum(count for mask, count in found.exact.items() if mask & bit)
+    same = sum(count for mask, count in found.same.items() if mask & bit)
+    similar = {
+        place: total
+        for place, masks in found.similar.items()
+        if (total := sum(count for mask, count in masks.items() if mask & bit))
+    }
+    semantic = same + sum(similar.values())
+    hits = exact + semantic
+    wrong = evidence.share(exact + same, similar, known)
+    seconds = exact * times.exact + semantic * times.semantic + (found.lookups - hits) * times.other
+    saved = sum(usd for mask, usd in found.saved_usd.items() if mask & bit) + found.fixed_usd
+    return ThresholdEstimate(
+        threshold=value,
+        hits=hits,
+        lookups=found.lookups,
+        hit_rate=hits / found.lookups if found.lookups else 0.0,
+        wrong_share=wrong.share,
+        wrong_low=wrong.low,
+        wrong_high=wrong.high,
+        evidence=wrong.evidence,
+        enough=wrong.enough,
+        saved_usd=saved,
+        latency_ms=1000 * seconds / found.lookups if found.lookups else 0.0,
+    )
+
+
+def _reasons(
+    best: ThresholdEstimate,
+    current: ThresholdEstimate,
+    estimates: Sequence[ThresholdEstimate],
+    limit: float,
+) -> list[str]:
+    found = [
+        (
+            f"At {best.threshold:g}, {best.hit_rate:.1%} of {best.lookups:,} recorded lookups "
+            f"would have hit; today's {current.threshold:g} gives {current.hit_rate:.1%}."
+        ),
+        (
+            f"Of those hits {_percent(best.wrong_share)} would have been wrong, with 95 % "
+            f"confidence at most {_percent(best.wrong_high)}; your limit is {_percent(limit)}."
+        ),
+        (
+            f"That rests on {best.evidence:,} effective verdicts, weighted by the traffic at each "
+            "similarity."
+        ),
+    ]
+    more = [item for item in estimates if item.hit_rate > best.hit_rate]
+    if more:
+        # The nearest one that would have hit more says what stands in the way.
+        nearest = min(more, key=lambda item: abs(item.threshold - best.threshold))
+        found.append(
+            f"{nearest.threshold:g} would have hit {nearest.hit_rate:.1%}, but "
+            + (
+                f"up to {_percent(nearest.wrong_high)} of its hits may be wrong."
+                if nearest.enough
+                else "too few verdicts say whether its hits are right: not enough evidence."
+            )
+        )
+    return found
+
+
+def _refusal(
+    current: ThresholdEstimate, judged: Sequence[ThresholdEstimate], limit: float
+) -> list[str]:
+    if any(item.evidence for item in judged):
+        best = min(
+            (item for item in judged if item.evidence), key=lambda item: item.wrong_high or 0
+        )
+        return [
+            (
+                f"No threshold keeps within {_percent(limit)} wrong with 95 % confidence: the "
+                f"best, {best.threshold:g}, may have up to {_percent(best.wrong_high)}."
+            ),
+            "More verdicts narrow that interval; a higher limit, or one more guard, moves it.",
+        ]
+    return [
+        (
+            f"Not enough evidence: {current.evidence:,} effective verdicts at today's "
+            f"{current.threshold:g}, at least {needed(limit):,} are needed, at every similarity "
+            "where there is traffic."
+        ),
+        "Review semantic hits and pairs near the threshold, or let verify check a random share.",
+    ]
+
+
+def needed(limit: float) -> int:
+    """Return how many verdicts, all of them right, show that less than *limit* is wrong.
+
+    A lower bound: of hits that are all semantic, judged as they come. The more similarities they
+    are spread over, and the more of them are wrong, the more verdicts it takes.
+    """
+    return LEAST_EVIDENCE if limit <= 0 else max(LEAST_EVIDENCE, math.ceil(Z * Z * (1 / limit - 1)))
+
+
+def _percent(share: float | None) -> str:
+    return "an unknown share" if share is None else f"{share:.2%}"

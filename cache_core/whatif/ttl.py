@@ -1,0 +1,214 @@
+"""What another TTL would have done.
+
+What a replay cannot know, and what is assumed instead:
+
+- Entries are kept for twice their TTL: an answer that had expired longer ago than that left no
+  trace, so for a TTL of more than twice today's the hits won are a lower bound.
+- A lookup that would have missed was answered by the agent, put, and started a new life of its
+  entry. For L2 that entry is the asker's own question, and it is assumed to serve those who matched
+  the old one: the hits lost to a shorter TTL are a lower bound.
+- An entry with a TTL of its own follows the candidate like the others: the log does not tell them
+  apart.
+- Whether an older answer would still have been true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cache_core.decisions import Decision
+from cache_core.models import LEVELS, Level
+from cache_core.tuning import MAX_TTL, Tuning
+
+_FACTORS = (1 / 24, 1 / 12, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0, 1.25, 1.5, 2.0)
+_AGE_BINS = 24
+
+
+@dataclass(frozen=True)
+class AgeBin:
+    """Hits whose entries were of a like age: *low* <= age < *high*, in seconds."""
+
+    low: float
+    high: float
+    hits: int
+
+
+@dataclass(frozen=True)
+class TtlEstimate:
+    """What one TTL would have done to the recorded traffic.
+
+    Attributes:
+        ttl_seconds: The TTL.
+        hits: Lookups that the tier would have answered.
+        hits_lost: Its recorded hits whose entry would have been too old.
+        hits_won: Recorded misses, `expired`, whose entry would not have been too old.
+        tier_hit_rate: *hits* of the lookups that asked the tier, 0..1.
+        hit_rate: Of all lookups that could have a response, 0..1. A hit that L1 loses is still one
+            where L2 has the answer.
+    """
+
+    ttl_seconds: float
+    hits: int
+    hits_lost: int
+    hits_won: int
+    tier_hit_rate: float
+    hit_rate: float
+
+
+@dataclass(frozen=True)
+class TtlReport:
+    """Hits of a tier by the age of what it served, and what other TTLs would have done.
+
+    Attributes:
+        level: The tier.
+        ttl_seconds: Its TTL in force.
+        hits, expired: Recorded hits, and misses whose entry had expired.
+        ages: Of the hits; the last one also has all that were older.
+        estimates: By TTL, ascending, the one in force among them.
+    """
+
+    level: Level
+    ttl_seconds: float
+    hits: int
+    expired: int
+    ages: list[AgeBin]
+    estimates: list[TtlEstimate]
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """One lookup that found an entry of the tier, live or expired."""
+
+    at: float
+    age: float
+    entry: tuple[str, ...]
+    hit: bool
+    answered: bool
+    kept_by_l2: bool
+
+
+def ttls(
+    decisions: Sequence[Decision],
+    *,
+    tuning: Tuning,
+    level: Level,
+    candidates: Sequence[float] | None = None,
+) -> TtlReport:
+    """Return what other TTLs of a tier would have done to the recorded lookups.
+
+    Args:
+        decisions: Of the log, oldest first.
+        tuning: In force; its TTL is always among the estimates.
+        level: The tier.
+        candidates: TTLs in seconds; default: from 1/24 to twice today's.
+
+    Raises:
+        ValueError: For an unknown tier, or a TTL that is not above 0.
+    """
+    if level not in LEVELS:
+        msg = f"level={level!r} is refused: one of {', '.join(LEVELS)}"
+        raise ValueError(msg)
+    ttl = tuning.ttl(level)
+    if candidates is None:
+        candidates = [min(MAX_TTL, ttl * factor) for factor in _FACTORS]
+    if any(not value > 0 for value in candidates):
+        msg = "a TTL must be more than 0 seconds"
+        raise ValueError(msg)
+    lookups = [item for item in decisions if item.outcome != "bypass"]
+    events = [event for item in lookups if (event := _event(item, level, tuning)) is not None]
+    hits = sum(event.hit for event in events)
+    responses = sum(item.outcome == "hit" for item in lookups)
+    asked = sum(_asks(item, level) for item in lookups)
+    return TtlReport(
+        level=level,
+        ttl_seconds=ttl,
+        hits=hits,
+        expired=len(events) - hits,
+        ages=_ages([event.age for event in events if event.hit], ttl),
+        estimates=[
+            _estimate(value, ttl, level, events, hits, responses, asked, len(lookups))
+            for value in sorted({*candidates, ttl})
+        ],
+    )
+
+
+def _event(item: Decision, level: Level, tuning: Tuning) -> _Event | None:
+    answers = level in {"l1", "l2"}
+    answered = item.outcome == "hit"
+    hit_age = item.age_seconds if answers and item.level == level else item.ages.get(level)
+    age = item.expired.get(level) if hit_age is None else hit_age
+    if age is None:
+        return None
+    owner = "" if item.scope == "shared" else item.user
+    message = item.matched if level == "l2" and hit_age is not None else item.message
+    return _Event(
+        at=item.at,
+        age=age,
+        entry=(message, item.context, item.history, owner if answers else ""),
+        hit=hit_age is not None,
+        answered=answered,
+        kept_by_l2=level == "l1" and not item.history and age <= tuning.l2_ttl,
+    )
+
+
+def _asks(item: Decision, level: Level) -> bool:
+    if level == "l1":
+        return True
+    if level == "l2":
+        return item.level != "l1"
+    return item.outcome != "hit"
+
+
+def _estimate(
+    value: float,
+    ttl: float,
+    level: Level,
+    events: Sequence[_Event],
+    hits: int,
+    responses: int,
+    asked: int,
+    lookups: int,
+) -> TtlEstimate:
+    created: dict[tuple[str, ...], float] = {}
+    lost = won = 0
+    answers = level in {"l1", "l2"}
+    for event in events:
+        made = event.at - event.age
+        # Under a longer TTL some of the recorded puts did not happen, under a shorter one more did.
+        if event.entry in created:
+            other = created[event.entry]
+            made = max(made, other) if value < ttl else other
+        if value == ttl:
+            live = event.hit
+        else:
+            live = event.at - made <= value and (event.hit or value > ttl)
+        if live and not event.hit:
+            won += 1
+            responses += answers and not event.answered
+            created[event.entry] = made
+        elif event.hit and not live:
+            lost += 1
+            if event.kept_by_l2:
+                continue
+            responses -= answers
+            created[event.entry] = event.at
+    found = hits - lost + won
+    return TtlEstimate(
+        ttl_seconds=value,
+        hits=found,
+        hits_lost=lost,
+        hits_won=won,
+        tier_hit_rate=found / asked if asked else 0.0,
+        hit_rate=responses / lookups if lookups else 0.0,
+    )
+
+
+def _ages(ages: Sequence[float], ttl: float) -> list[AgeBin]:
+    width = ttl / _AGE_BINS
+    counts = [0] * _AGE_BINS
+    for age in ages:
+        counts[min(_AGE_BINS - 1, int(age / width))] += 1
+    return [
+        AgeBin(number * width, (number + 1) * width, count) for number, count in enumerate(counts)
+    ]
