@@ -1,0 +1,143 @@
+"""`glasscache dashboard`: the Streamlit app, on loopback."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cache_core.cli.console import err, fail
+from cache_core.cli.operate import ChromaUrl, Directory, Namespace, RedisUrl
+from cache_core.exceptions import ConfigurationError
+from cache_core.settings import load_settings
+
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+def dashboard(
+    namespace: Namespace = "default",
+    redis_url: RedisUrl = None,
+    chroma_url: ChromaUrl = None,
+    directory: Directory = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen on. Any but a loopback one needs a token, or a login that "
+            "Streamlit's secrets configure.",
+            rich_help_panel="Server",
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port to listen on.", rich_help_panel="Server")
+    ] = 8501,
+    write: Annotated[
+        bool,
+        typer.Option(
+            "--write",
+            help="Let whoever has the token make changes. Default: CACHE_DASHBOARD_WRITE, else "
+            "read-only.",
+            rich_help_panel="Server",
+        ),
+    ] = False,
+) -> None:
+    """See how the cache does, try a change on recorded traffic, apply it to all replicas.
+
+    Opens on the store that the agent uses; the agent's process is never asked. Making changes
+    needs [bold]--write[/bold] and a token: CACHE_DASHBOARD_TOKEN, or one that is made and printed.
+
+    [bold]glasscache dashboard --write[/bold]
+        On http://127.0.0.1:8501, for the cache that REDIS_URL or CACHE_DIR names.
+
+    [bold]glasscache dashboard --namespace demo --dir demo[/bold]
+        Of a running [bold]glasscache demo --dir demo[/bold].
+    """
+    if importlib.util.find_spec("streamlit") is None:
+        fail("the dashboard's extra is missing: pip install 'glasscache[dashboard]'")
+    environment = _environment(namespace, redis_url, chroma_url, directory, write=write)
+    may_write = environment.get("CACHE_DASHBOARD_WRITE", "").lower() in {"1", "true", "yes", "on"}
+    token = environment.get("CACHE_DASHBOARD_TOKEN")
+    if not token and not _has_login():
+        if host not in _LOOPBACK:
+            fail(
+                f"--host {host} can be reached from other machines: set CACHE_DASHBOARD_TOKEN, or "
+                "configure a login in .streamlit/secrets.toml"
+            )
+        if may_write:
+            token = environment["CACHE_DASHBOARD_TOKEN"] = secrets.token_urlsafe(18)
+            err.print(f"Token for this run: {token}", highlight=False, soft_wrap=True)
+    shown = f"[{host}]" if ":" in host else host
+    err.print(
+        f"Dashboard: http://{shown}:{port} ({'can write' if may_write else 'read-only'}). "
+        "Ctrl-C ends it.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    # By its place, and first on the path: an application may have a package of that name itself.
+    place = Path(__file__).parents[2]
+    path = [str(place), *filter(None, [environment.get("PYTHONPATH")])]
+    environment["PYTHONPATH"] = os.pathsep.join(path)
+    command = _command(place / "dashboard", host, port)
+    os.execve(sys.executable, command, environment)  # noqa: S606 - no shell wanted
+
+
+def _environment(
+    namespace: str,
+    redis_url: str | None,
+    chroma_url: str | None,
+    directory: Path | None,
+    *,
+    write: bool,
+) -> dict[str, str]:
+    """Return this process's environment with what the options say; refuse what cannot work."""
+    given = {
+        "CACHE_DASHBOARD_NAMESPACE": namespace,
+        "REDIS_URL": redis_url,
+        "CHROMA_URL": chroma_url,
+        "CACHE_DIR": str(directory.absolute()) if directory is not None else None,
+        "CACHE_DASHBOARD_WRITE": "1" if write else None,
+    }
+    environment = {**os.environ, **{name: value for name, value in given.items() if value}}
+    try:
+        load_settings(redis_url=redis_url, chroma_url=chroma_url, dir=directory)
+    except ConfigurationError as error:
+        fail(str(error))
+    return environment
+
+
+def _has_login() -> bool:
+    """Whether Streamlit's secrets configure a login by OIDC."""
+    import tomllib
+
+    for folder in (Path.cwd(), Path.home()):
+        try:
+            found = tomllib.loads((folder / ".streamlit" / "secrets.toml").read_text("utf-8"))
+        except (OSError, ValueError):
+            continue
+        if "auth" in found:
+            return True
+    return False
+
+
+def _command(place: Path, host: str, port: int) -> list[str]:
+    """Return what starts the app that is at *place*."""
+    spec = importlib.util.spec_from_file_location("_glasscache_theme", place / "theme.py")
+    if spec is None or spec.loader is None:
+        fail(f"the dashboard is not at {place}: install glasscache again")
+    theme = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = theme
+    spec.loader.exec_module(theme)
+    options = {**theme.options(), "server.address": host, "server.port": str(port)}
+    if host in _LOOPBACK:
+        # A name of somebody else's that leads here is not followed (DNS rebinding).
+        options["server.allowedHosts"] = tuple(sorted(_LOOPBACK))
+    flags = [
+        f"--{name}={value}"
+        for name, values in options.items()
+        for value in (values if isinstance(values, tuple) else (values,))
+    ]
+    return [sys.executable, "-P", "-m", "streamlit", "run", str(place / "app.py"), *flags]

@@ -1,0 +1,4 @@
+"""The Streamlit app: see how the cache does, try a change on recorded traffic, apply it.
+
+Start it with `glasscache dashboard`.
+"""

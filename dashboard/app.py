@@ -1,0 +1,46 @@
+"""The app's entry: who may come in, and which pages there are. Run by `glasscache dashboard`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard.shell import admit
+
+_HERE = Path(__file__).parent
+
+# A local icon: one by name would be fetched from the internet.
+st.set_page_config(
+    page_title="glasscache",
+    page_icon=str(_HERE / "icon.png"),
+    layout="wide",
+    menu_items={"about": "The cache for LLM agents that you can see through."},
+)
+if st.context.theme.type == "dark":
+    # White, which Streamlit takes, cannot be read on a colour that is bright enough for the dark.
+    st.html(
+        '<style>[data-testid^="stBaseButton-primary"]:enabled * {color: #06201e !important}</style>'
+    )
+st.logo(str(_HERE / "logo.svg"), size="large")
+
+_PAGES = [
+    ("overview", "Overview", ":material/monitoring:"),
+    ("tuning", "Tuning", ":material/tune:"),
+    ("review", "Review", ":material/rule:"),
+    ("entries", "Entries", ":material/search:"),
+    ("alerts", "Alerts", ":material/notifications:"),
+    ("audit", "Audit", ":material/history:"),
+]
+
+_page = st.navigation(
+    [
+        st.Page(
+            _HERE / "views" / f"{name}.py", title=title, icon=icon, url_path=name, default=not n
+        )
+        for n, (name, title, icon) in enumerate(_PAGES)
+    ],
+    position="top",
+)
+admit()
+_page.run()

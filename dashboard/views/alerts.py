@@ -1,0 +1,101 @@
+"""What fires now, from Prometheus and Alertmanager; and what the store alone can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import streamlit as st
+
+from cache_core.settings import without_secrets
+from dashboard import figures
+from dashboard.shell import Page, empty, open_page, quiet, telling
+from dashboard.sources import (
+    Alert,
+    SourceAwayError,
+    ago,
+    alerts_of_alertmanager,
+    alerts_of_prometheus,
+)
+
+_COLOURS = {"critical": "red", "page": "red", "warning": "orange"}
+
+
+def alerts(page: Page) -> None:
+    """Draw the page."""
+
+    @st.fragment(run_every=max(page.config.refresh, 5.0))
+    def live() -> None:
+        _from_servers(page)
+        st.subheader("What the store alone tells", anchor=False)
+        with telling():
+            _from_store(page)
+
+    live()
+
+
+def _from_servers(page: Page) -> None:
+    config = page.config
+    if config.alertmanager_url:
+        _server("Alertmanager", config.alertmanager_url, alerts_of_alertmanager)
+    if config.prometheus_url:
+        _server("Prometheus", config.prometheus_url, alerts_of_prometheus)
+    if not config.alertmanager_url and not config.prometheus_url:
+        empty(
+            "No Prometheus and no Alertmanager is named.",
+            "Alerts are made by Prometheus from the agent's metrics. To see them here: let "
+            "Prometheus load `alerts/rules.yml`, and start this app with `PROMETHEUS_URL` and "
+            "`ALERTMANAGER_URL`, for example `http://127.0.0.1:9090` and `http://127.0.0.1:9093`.",
+        )
+
+
+def _server(name: str, url: str, ask: Callable[[str], list[Alert]]) -> None:
+    st.subheader(name, anchor=False)
+    try:
+        found = ask(url)
+    except SourceAwayError as error:
+        st.error(str(error), icon=":material/cloud_off:")
+        return
+    if not found:
+        st.success(f"Nothing fires, says {without_secrets(url)}.", icon=":material/check_circle:")
+    for alert in found:
+        _alert(alert)
+
+
+def _alert(alert: Alert) -> None:
+    with st.container(border=True):
+        colour = _COLOURS.get(alert.severity, "gray")
+        since = f" · since {ago(alert.since)}" if alert.since is not None else ""
+        st.markdown(f":{colour}-badge[{alert.severity}] **{alert.name}** {alert.state}{since}")
+        for text in (alert.summary, alert.description):
+            if text:
+                st.text(text)
+        labels = ", ".join(f"{key}={value}" for key, value in sorted(alert.labels.items()))
+        if labels:
+            quiet(labels.replace("_", r"\_"))
+        if urlsplit(alert.runbook).scheme in {"http", "https"}:
+            st.link_button("Runbook", alert.runbook, icon=":material/menu_book:")
+
+
+def _from_store(page: Page) -> None:
+    replicas = page.source.replicas()
+    if not replicas:
+        st.warning("No replica is running on this store.", icon=":material/warning:")
+        return
+    problems = [
+        f"**{name}** is down on {of - up} of {of} replicas."
+        for name, (up, of) in figures.backends(replicas).items()
+        if up < of
+    ]
+    if len({item.tuning_version for item in replicas}) > 1:
+        problems.append("Replicas have different versions of the tuning.")
+    for text in problems:
+        st.error(text, icon=":material/error:")
+    if not problems:
+        st.success(
+            f"{len(replicas)} replicas report; every backend works; all have the same tuning.",
+            icon=":material/check_circle:",
+        )
+
+
+alerts(open_page("Alerts", "What needs somebody now."))

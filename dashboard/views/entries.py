@@ -1,0 +1,145 @@
+"""What each tier would say to a message, and taking answers out of service."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import streamlit as st
+
+from cache_core.models import TierExplanation
+from dashboard.charts import duration
+from dashboard.figures import TIER_NAMES
+from dashboard.shell import Page, empty, open_page, quiet, telling
+from dashboard.sources import What
+
+_COLOURS = {"hit": "green", "miss": "gray", "error": "red", "off": "gray"}
+_KINDS: dict[What, tuple[str, str]] = {
+    "message": ("Message", "Its answers of all users and contexts, and those that L2 would serve."),
+    "document": ("Document id", "Every answer that was made from this document."),
+    "tag": ("Tag", "Every answer that was put with this tag."),
+    "user": ("User id", "Erases everything private to this user, for good."),
+}
+
+
+def entries(page: Page) -> None:
+    """Draw the page."""
+    with telling():
+        _find(page)
+    st.subheader("Take answers out of service", anchor=False)
+    with telling():
+        _invalidate(page)
+
+
+def _find(page: Page) -> None:
+    with st.form("find"):
+        message = st.text_input("Message", placeholder="What the user says", max_chars=2_000)
+        left, right = st.columns(2)
+        user = left.text_input("User id", help="Empty: only what everybody may get.")
+        context = right.text_input("Context", help="As the agent gives it: text, or JSON.")
+        sent = st.form_submit_button("Explain", type="primary")
+    if sent:
+        st.session_state["asked"] = (message, user, context)
+    asked = st.session_state.get("asked")
+    if not asked or not asked[0].strip():
+        empty(
+            "What would the cache say?",
+            "Enter a message to see what each tier would answer, and why. Nothing is counted. The "
+            "first time takes a few seconds: the embedding model is loaded.",
+        )
+        return
+    message, user, context = asked
+    try:
+        given = _context(context)
+    except ValueError as error:
+        st.error(f"The context looks like JSON but is not: {error}", icon=":material/error:")
+        return
+    with st.spinner("asking every tier"):
+        found = page.source.explain(message, user or None, given)
+        stored = page.source.invalidate(
+            "message", message, user=None, author="", note="", dry_run=True
+        )
+    for row in (found[:2], found[2:]):
+        for item, column in zip(row, st.columns(2), strict=True):
+            with column:
+                _tier(item)
+    where = "no entry" if not stored.removed else f"**{stored.removed:,} entries**"
+    st.markdown(
+        f"Stored for this message, or for one that means the same: {where}, of all users and tiers."
+    )
+    if not stored.complete:
+        st.warning("Not all of it could be counted: a backend is away.", icon=":material/warning:")
+
+
+def _tier(item: TierExplanation) -> None:
+    with st.container(border=True, height="stretch"):
+        words = item.outcome if not item.reason else f"{item.outcome}: {item.reason}"
+        st.markdown(f"**{TIER_NAMES[item.level]}** :{_COLOURS[item.outcome]}-badge[{words}]")
+        st.text(item.detail[:1].upper() + item.detail[1:] + ".")
+        facts = []
+        if item.similarity is not None:
+            facts.append(f"similarity {item.similarity:.3f}, threshold {item.threshold:g}")
+        if item.age_seconds is not None and item.ttl_seconds is not None:
+            facts.append(f"age {duration(item.age_seconds)} of {duration(item.ttl_seconds)}")
+        if item.scope is not None:
+            facts.append("shared by all users" if item.scope == "shared" else "private")
+        if facts:
+            quiet(" · ".join(facts))
+
+
+def _context(text: str) -> Any:
+    if not text.strip():
+        return None
+    return json.loads(text) if text.lstrip().startswith("{") else text
+
+
+def _invalidate(page: Page) -> None:
+    done = st.session_state.pop("invalidated", None)
+    if done:
+        st.success(done, icon=":material/check_circle:")
+    kind: What = st.segmented_control(
+        "By", list(_KINDS), default="message", required=True,
+        format_func=lambda name: _KINDS[name][0], key="kind",
+    ) or "message"  # fmt: skip
+    label, about = _KINDS[kind]
+    with st.form("count"):
+        value = st.text_input(label, key=f"value_{kind}", max_chars=2_000)
+        user = None
+        if kind == "message":
+            user = st.text_input("Only of this user id", help="Empty: of all users.") or None
+        quiet(about)
+        counted = st.form_submit_button("How many?")
+    if counted and value.strip():
+        with st.spinner("counting"):
+            found = page.source.invalidate(kind, value, user=user, author="", note="", dry_run=True)
+        st.session_state["counted"] = (kind, value, user, found.removed, found.complete)
+    known = st.session_state.get("counted")
+    if known is None or known[:3] != (kind, value, user):
+        return
+    removed, complete = known[3:]
+    with st.container(border=True):
+        st.markdown(f"Would take **{removed:,} entries** out of service.")
+        if not complete:
+            st.warning("A backend is away: there may be more.", icon=":material/warning:")
+        note = st.text_input("Why", key="invalidate_note", max_chars=200)
+        pressed = st.button(
+            f"Invalidate {removed:,} entries" if kind != "user" else f"Erase {removed:,} entries",
+            type="primary",
+            disabled=not page.visitor.may_write,
+            help=page.visitor.why_not or None,
+        )
+        if page.visitor.why_not:
+            quiet(page.visitor.why_not)
+    if pressed and page.visitor.may_write:
+        result = page.source.invalidate(
+            kind, value, user=user, author=page.visitor.name, note=note, dry_run=False
+        )
+        st.session_state.pop("counted", None)
+        text = f"{result.removed:,} entries are out of service on every replica."
+        if not result.complete:
+            text += " Not complete: a backend is away; it is tried again while this app runs."
+        st.session_state["invalidated"] = text
+        st.rerun()
+
+
+entries(open_page("Entries", "What is stored for a message, and why it is served or not."))

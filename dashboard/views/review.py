@@ -1,0 +1,122 @@
+"""Pairs of questions: the same or not? One key press each becomes a verdict."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from cache_core.decisions import Decision
+from dashboard import charts, queue
+from dashboard.shell import Page, empty, open_page, quiet, show, telling
+from dashboard.sources import SourceAwayError, ago
+
+_CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true"
+
+
+def review(page: Page) -> None:
+    """Draw the page; a key press redraws only its fragment: the next pair comes at once."""
+    chosen = st.segmented_control(
+        "Pairs", queue.ORDERS, default=queue.ORDERS[0], required=True,
+        format_func=lambda name: name.capitalize(), key="order",
+    )  # fmt: skip
+    order = chosen or queue.ORDERS[0]
+
+    @st.fragment
+    def live() -> None:
+        with telling():
+            _next(page, order)
+
+    live()
+
+
+def _next(page: Page, order: queue.Order) -> None:
+    decisions = page.source.recorded().decisions
+    verdicts = page.source.verdicts()
+    threshold = page.source.tuning().semantic_threshold
+    skipped: set[str] = st.session_state.setdefault("skipped", set())
+    pairs = queue.unjudged(decisions, verdicts, threshold=threshold, order=order, skipped=skipped)
+    readable = queue.readable(pairs)
+    if problem := st.session_state.pop("review_problem", None):
+        st.error(problem, icon=":material/cloud_off:")
+    if readable:
+        _pair(page, readable[0], len(readable))
+    elif pairs:
+        empty(
+            f"{len(pairs):,} pairs could be judged, but their texts were not recorded.",
+            "Texts are private unless you say otherwise. Start your agent with "
+            f"`{_CAPTURE}`, and pairs from then on can be read and judged here.",
+        )
+    else:
+        empty(
+            "There is nothing to judge.",
+            "Pairs appear when L2 serves an answer to another question, or nearly does. "
+            f"To read them here, your agent needs `{_CAPTURE}`.",
+        )
+    judged = [item for item in verdicts if item.similarity is not None]
+    st.subheader("How the evidence grows", anchor=False)
+    if judged:
+        mine = st.session_state.get("reviewed", 0)
+        quiet(
+            f"{len(verdicts):,} verdicts, {sum(i.source == 'review' for i in verdicts):,} of them "
+            f"reviews; {mine:,} by you since you came. The page *Tuning* goes by them."
+        )
+        show(charts.evidence(queue.by_similarity(judged), threshold, page.look), "evidence")
+    else:
+        empty("No verdict yet.", "Judge the first pair above.")
+
+
+def _pair(page: Page, item: Decision, left: int) -> None:
+    served = item.outcome == "hit"
+    similarity = item.unvetoed or 0.0
+    with st.container(border=True, key="pair"):
+        state = ":blue-badge[was served]" if served else ":gray-badge[was not served]"
+        st.markdown(
+            f"Similarity **{similarity:.3f}**, threshold {item.threshold:g} {state} "
+            f"· {ago(item.at)}" + (f" · intent {item.intent}" if item.intent else "")
+        )
+        one, other = st.columns(2, gap="medium")
+        with one:
+            quiet("Asked")
+            st.text(item.message_text)
+        with other:
+            quiet("The answer is to")
+            st.text(item.matched_text)
+        if item.response_text:
+            with st.expander("The answer"):
+                st.text(item.response_text)
+        st.markdown("**Would this answer be right for what was asked?**")
+        disabled = not page.visitor.may_write
+        why = page.visitor.why_not or None
+        with st.container(horizontal=True):
+            # A key of its own for each pair: a press never judges the pair that comes next.
+            for label, key, verdict in (
+                ("Same question", "S", True),
+                ("Different", "D", False),
+                ("Undecided", "U", None),
+            ):
+                st.button(
+                    label,
+                    key=f"{key}{item.lookup_id}",
+                    shortcut=key,
+                    disabled=disabled and verdict is not None,
+                    help=why,
+                    type="primary" if verdict else "secondary",
+                    on_click=_judge,
+                    args=(page, item.lookup_id, verdict),
+                )
+        quiet(f"{left:,} pairs left. Keys: S, D, U.")
+
+
+def _judge(page: Page, lookup_id: str, correct: bool | None) -> None:
+    st.session_state.setdefault("skipped", set()).add(lookup_id)
+    if correct is None or not page.visitor.may_write:
+        return
+    try:
+        if page.source.judge(lookup_id, correct=correct, author=page.visitor.name):
+            st.session_state["reviewed"] = st.session_state.get("reviewed", 0) + 1
+        else:
+            st.session_state["review_problem"] = "The decision log no longer has that lookup."
+    except SourceAwayError as error:
+        st.session_state["review_problem"] = str(error)
+
+
+review(open_page("Review", "The same question or not? Your verdicts show which threshold is safe."))

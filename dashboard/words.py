@@ -1,0 +1,46 @@
+"""Values and changes of the tuning as people read them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cache_core.live_tuning import TuningChange
+from cache_core.tuning import INTENT_PREFIX, Tuning
+
+
+def title(field: str) -> str:
+    """Return the name of a field, or of an override of one."""
+    if field.startswith(INTENT_PREFIX):
+        label, _, name = field.removeprefix(INTENT_PREFIX).rpartition(".")
+        own = Tuning.bounds().get(name)
+        return f"{own.title if own else name} ({label})"
+    bounds = Tuning.bounds().get(field)
+    return bounds.title if bounds else field
+
+
+def value(field: str, found: Any) -> str:
+    """Return a value of a field with its unit."""
+    if found is None:
+        return "not tuned"
+    if isinstance(found, bool):
+        return "yes" if found else "no"
+    if isinstance(found, (list, tuple, set, frozenset)):
+        return ", ".join(sorted(map(str, found))) or "none"
+    bounds = Tuning.bounds().get(field.rpartition(".")[2] if "." in field else field)
+    unit = f" {bounds.unit}" if bounds and bounds.unit else ""
+    if isinstance(found, (int, float)):
+        return f"{found:,.10g}{unit}"
+    return str(found)
+
+
+def described(change: TuningChange) -> str:
+    """Return what a change did: each field, old → new."""
+    names = sorted({*change.before, *change.after})
+    parts = [
+        f"{title(name)}: {value(name, change.before.get(name))} → "
+        f"{value(name, change.after.get(name))}"
+        for name in names
+        if change.before.get(name) != change.after.get(name)
+    ]
+    text = "; ".join(parts) or "nothing"
+    return text if change.reverts is None else f"back to version {change.reverts}: {text}"

@@ -1,0 +1,257 @@
+"""The Streamlit app in a real browser, on the store of an agent in another process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from cache_core import MultiLevelCache, Settings
+from cache_core.live_tuning import TuningChange
+from dashboard.background import Background
+from tests import servers
+
+TOKEN = "open-sesame-0123456789"
+PAGES = ("Overview", "Tuning", "Review", "Entries", "Alerts", "Audit")
+
+AGENT = """
+import asyncio, json, sys, time
+from cache_core import MultiLevelCache
+from cache_core.testing import HashEmbedder
+
+async def main():
+    async with MultiLevelCache(embedding_model=HashEmbedder(), instruments=()) as cache:
+        await cache.put("alpha beta gamma delta", "ann", "the answer", "billing", tags=["old"])
+        last = None
+        while True:
+            exact = await cache.lookup("alpha beta gamma delta", "ann")
+            near = await cache.lookup("alpha beta gamma", "ann")
+            now = {"exact": exact.outcome, "near": near.outcome, "version": cache.tuning.version}
+            if now != last:
+                print(json.dumps({"at": time.time(), **now}), flush=True)
+                last = now
+            await asyncio.sleep(0.02)
+
+asyncio.run(main())
+"""
+"""An agent that says when its cache answers differently. The two questions are 0.82 similar."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, by Playwright; it asks nothing of the internet."""
+    program = servers.require("chromium")
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(
+            executable_path=program,
+            args=["--no-sandbox", "--headless=new", "--disable-background-networking"],
+        )
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def environment(store_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """What agent and app are started with."""
+    found = {
+        **os.environ,
+        "CACHE_DIR": str(tmp_path / "cache"),
+        "CACHE_DASHBOARD_TOKEN": TOKEN,
+        "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "true",
+    }
+    if store_kind == "redis":
+        found["REDIS_URL"] = request.getfixturevalue("empty_redis")
+    return found
+
+
+class Agent:
+    """An agent in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[bytes], said: Path) -> None:
+        self._process = process
+        self._said = said
+
+    def until(self, **expected: Any) -> dict[str, Any]:
+        """Return what the agent said when it last began to behave as *expected*."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            lines = self._said.read_text().splitlines()
+            if lines:
+                last: dict[str, Any] = json.loads(lines[-1])
+                if all(last[name] == value for name, value in expected.items()):
+                    return last
+            assert self._process.poll() is None, "the agent ended"
+            time.sleep(0.02)
+        raise AssertionError(f"the agent never came to {expected}: {self._said.read_text()}")
+
+
+@pytest.fixture
+def agent(environment: dict[str, str], tmp_path: Path) -> Iterator[Agent]:
+    said = tmp_path / "agent.jsonl"
+    with said.open("wb") as out:
+        process = subprocess.Popen([sys.executable, "-c", AGENT], env=environment, stdout=out)
+    try:
+        found = Agent(process, said)
+        found.until(exact="hit", near="miss")
+        yield found
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+@pytest.fixture
+def address(environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
+    """The app, as the command starts it."""
+    port = servers.free_port()
+    program = str(Path(sys.executable).with_name("glasscache"))
+    command = [program, "dashboard", "--port", str(port), "--write"]
+    log = (tmp_path / "dashboard.log").open("wb")
+    process = subprocess.Popen(
+        command, env=environment, stdout=log, stderr=subprocess.STDOUT, cwd=tmp_path
+    )
+    try:
+        servers.wait_for_port(port, process, 60)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait(10)
+        log.close()
+
+
+@contextlib.contextmanager
+def opened(browser: Browser, address: str, **context: Any) -> Iterator[Page]:
+    """A page that is logged in; afterwards, nothing was asked of any other machine."""
+    made = browser.new_context(**{"viewport": {"width": 1280, "height": 1000}, **context})
+    page = made.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("websocket", lambda socket: asked.append(socket.url.replace("ws://", "http://")))
+    page.goto(address)
+    page.get_by_role("textbox", name="Your name").fill("ada")
+    page.get_by_role("textbox", name="Token").fill(TOKEN)
+    page.get_by_role("button", name="Log in").click()
+    expect(heading(page, "Overview")).to_be_visible(timeout=30_000)
+    try:
+        yield page
+    finally:
+        made.close()
+    foreign = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
+    assert not foreign, "a request left the machine"
+    assert len(asked) > 10
+
+
+def heading(page: Page, title: str) -> Any:
+    return page.get_by_role("heading", name=title, level=1, exact=True)
+
+
+def go(page: Page, title: str) -> None:
+    narrow = page.get_by_test_id("stExpandSidebarButton")
+    if narrow.is_visible():
+        narrow.click()
+    page.get_by_role("link", name=title, exact=True).first.click()
+    expect(heading(page, title)).to_be_visible(timeout=30_000)
+    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0, timeout=30_000)
+
+
+def history(environment: dict[str, str]) -> list[TuningChange]:
+    async def work() -> list[TuningChange]:
+        settings = Settings(
+            dir=Path(environment["CACHE_DIR"]), redis_url=environment.get("REDIS_URL"),
+            tiers=frozenset({"l1"}),
+        )  # fmt: skip
+        async with MultiLevelCache(settings=settings, instruments=()) as cache:
+            return await cache.tuning_history(10)
+
+    # Playwright has an event loop in this thread.
+    background = Background()
+    try:
+        return background.run(work(), 20)
+    finally:
+        background.close()
+
+
+@pytest.mark.timeout(240)
+def test_the_agent_follows_the_page_within_a_second(
+    browser: Browser, address: str, agent: Agent, environment: dict[str, str]
+) -> None:
+    """Threshold moved, agent in another process answers differently; reverted, it does not."""
+    with opened(browser, address) as page:
+        go(page, "Tuning")
+        slider = page.get_by_role("slider", name="Similarity threshold")
+        slider.focus()
+        for _ in range(30):
+            page.keyboard.press("ArrowLeft")
+        expect(page.get_by_text("0.95 → 0.8", exact=False)).to_be_visible(timeout=20_000)
+        page.get_by_role("textbox", name="Why").fill("more hits")
+        page.get_by_role("button", name="Apply to all replicas").click()
+        expect(page.get_by_text("Version 1 is in force on every")).to_be_visible(timeout=20_000)
+        followed = agent.until(near="hit", version=1)
+        (change,) = history(environment)
+        print(f"followed after {followed['at'] - change.at:.3f} s")
+        assert (change.author, change.note) == ("ada", "more hits")
+        assert followed["at"] - change.at < 1.0
+
+        go(page, "Audit")
+        page.get_by_role("button", name="Revert").click()
+        expect(page.get_by_text("As of version 0 again")).to_be_visible(timeout=20_000)
+        followed = agent.until(version=2)
+        assert followed["near"] == "miss"
+        assert followed["at"] - history(environment)[0].at < 1.0
+
+
+@pytest.mark.timeout(240)
+def test_review_by_keyboard_and_invalidate(browser: Browser, address: str, agent: Agent) -> None:
+    """One key press is one verdict; an invalidation in the page reaches the agent at once."""
+    with opened(browser, address) as page:
+        go(page, "Review")
+        expect(page.get_by_text("alpha beta gamma delta")).to_be_visible(timeout=20_000)
+        page.keyboard.press("d")
+        expect(page.get_by_text("1 verdicts, 1 of them reviews")).to_be_visible(timeout=20_000)
+        expect(page.get_by_text("There is nothing to judge.")).to_be_visible()
+
+        go(page, "Entries")
+        page.get_by_role("radio", name="Tag").click()
+        page.get_by_role("textbox", name="Tag").fill("old")
+        page.get_by_role("button", name="How many?").click()
+        expect(page.get_by_text("Would take 3 entries")).to_be_visible(timeout=90_000)
+        agent.until(exact="hit")
+        page.get_by_role("button", name="Invalidate 3 entries").click()
+        expect(page.get_by_text("entries are out of service")).to_be_visible(timeout=30_000)
+        agent.until(exact="miss")
+        go(page, "Audit")
+        expect(page.get_by_text("Invalidations and reviews")).to_be_visible()
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("store_kind", ["embedded"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_every_page_is_accessible(
+    width: int, theme: Any, browser: Browser, address: str, agent: Agent
+) -> None:
+    """No serious finding of axe, in both themes, wide and narrow; and nothing is cut off."""
+    axe = Axe()
+    found: list[str] = []
+    view = {"viewport": {"width": width, "height": 1000}, "color_scheme": theme}
+    with opened(browser, address, **view) as page:
+        for title in PAGES:
+            if title != "Overview":
+                go(page, title)
+            page.wait_for_timeout(1_500)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            for finding in axe.run(page).response["violations"]:
+                if finding["impact"] in {"serious", "critical"}:
+                    where = [str(node["target"]) for node in finding["nodes"]]
+                    nodes = [node["html"][:160] for node in finding["nodes"][:3]]
+                    found.append(f"{title}: {finding['id']}: {where[:3]} {nodes}")
+    assert not found, "\n".join(found)
