@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
+from collections.abc import Mapping
 from random import Random
 from typing import NamedTuple
 
 from cache_core.stores.base import KeyValueStore
 
-VERSION = 1
+VERSION = 2
 """Of a decision's stored form: a JSON list of the version and the fields in order."""
 
-_PER_FLUSH = 500
+_READABLE = (1, 2)
+"""Version 1 ends before `scope`: what it lacks has its default."""
+
+NOTHING: Mapping[str, float] = {}
+
+_PER_FLUSH = 250
 _CHUNK = 50
 """Written at once: the loop serves lookups between two chunks."""
 _SLACK = 1_000
@@ -34,9 +40,20 @@ class Decision(NamedTuple):
         age_seconds: Of the answer served.
         seconds: The lookup's latency.
         saved_usd: What it saved.
-        message, matched, user: Digests; *user* is empty without one.
+        message, user: Digests; *user* is empty without one.
+        matched: Digest of the question that was answered; of the nearest one that no guard vetoed
+            where nothing was.
         intent: Of the answer served, or of the one that another user has.
         tuning_version: In force.
+        scope: Whose *matched* is: `user` or `shared`; empty without one, or where not known.
+        context, history: Digests; *history* is empty without one.
+        ages: By tier that was asked after L1 and answered: the age of its entry, in seconds.
+        expired: By tier that would have answered, had its entry not expired: that entry's age.
+        message_text: The message, or its standalone form; like the two texts below empty unless
+            `capture_message_content` is on, and never longer than `capture.LIMIT`.
+        matched_text: The question that L2 matched; without a hit the one that a guard vetoed, else
+            the nearest. Empty for an exact answer.
+        response_text: The response that was served; without a hit the one to *matched_text*.
     """
 
     at: float
@@ -56,6 +73,14 @@ class Decision(NamedTuple):
     user: str
     intent: str
     tuning_version: int
+    scope: str = ""
+    context: str = ""
+    history: str = ""
+    ages: Mapping[str, float] = NOTHING
+    expired: Mapping[str, float] = NOTHING
+    message_text: str = ""
+    matched_text: str = ""
+    response_text: str = ""
 
 
 class DecisionLog:
@@ -151,7 +176,7 @@ def parse(text: str) -> Decision | None:
     """Return the decision in *text*; `None` for what is not one of this version."""
     try:
         version, *values = json.loads(text)
-        found = Decision(*values) if version == VERSION else None
+        found = Decision(*values) if version in _READABLE else None
         return None if found is None else found._replace(reasons=tuple(found.reasons))
     except (TypeError, ValueError):
         return None

@@ -8,25 +8,29 @@ import contextvars
 import logging
 import secrets
 import weakref
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+from cache_core.breaker import Breaker
 from cache_core.clock import Clock
 from cache_core.contexts import ContextWatch
 from cache_core.defaults import default_instruments
 from cache_core.embedder import Embedder
 from cache_core.exceptions import BackendError, ConfigurationError
 from cache_core.flight import SingleFlight
-from cache_core.housekeeping import Housekeeper
-from cache_core.instrumentation import CacheState, Instrument, Instruments
-from cache_core.invalidation import Invalidator
+from cache_core.housekeeping import Housekeeper, agreed, replicas
+from cache_core.instrumentation import CacheCall, CacheState, Instrument, Instruments
+from cache_core.invalidation import MOST_PENDING, Invalidator
+from cache_core.keys import PREFIX
+from cache_core.live_tuning import LiveTuning
 from cache_core.parts import Parts, assemble, make_store
 from cache_core.reading import Reader
 from cache_core.settings import Settings, TuningEnvironment
 from cache_core.stats import CacheStats
 from cache_core.stores.base import KeyValueStore
-from cache_core.tuning import Tuning, make_tuning
+from cache_core.tuning import Layer, Tuning
+from cache_core.tuning_trail import TUNING
 from cache_core.verdicts import Verdicts, Verifier, Verify
 from cache_core.writing import Writer
 
@@ -81,8 +85,10 @@ class Engine:
         self.flight: SingleFlight[str] = SingleFlight()
         self.instruments = Instruments([self.stats])
         self.running: Running | None = None
-        self.when_running: list[Callable[[Running], Awaitable[Any]]] = []
+        self.when_running: dict[Hashable, Callable[[Running], Awaitable[Any]]] = {}
         """Invalidations that were asked for while the store had not been reached yet."""
+        self.invalidations = 0
+        """How often this cache was told to invalidate something."""
         self.counters: Callable[[], Mapping[str, Any]] = self.stats.snapshot
         """What the heartbeat tells of this replica."""
         self._arguments = arguments
@@ -96,19 +102,43 @@ class Engine:
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         self._opening = asyncio.Lock()
         self._retry: asyncio.Task[None] | None = None
-        self.tuning, self._origin = self._make_tuning()
+        self.live = LiveTuning(self._started_with, self._tuned, self._reported)
+        """The tuning, followed and changed while the cache is open."""
 
-    def _make_tuning(self) -> tuple[Tuning, dict[str, str]]:
-        layers: list[tuple[str, Mapping[str, Any]]] = [
+    def _started_with(self) -> list[Layer]:
+        return [
             ("the environment", TuningEnvironment().given()),
             ("a module constant", self._constants()),
             ("the constructor", self._arguments),
         ]
-        given = {name for _, layer in layers for name in layer}
-        if "shared_intents" in given and "sharing" not in given:
-            # Naming intents to share is asking for them to be shared.
-            layers.append(("the intents named", {"sharing": "intents"}))
-        return make_tuning(*layers)
+
+    @property
+    def tuning(self) -> Tuning:
+        """The tuning in force; swapped whole."""
+        return self.live.current
+
+    def _tuned(self, what: Literal["applied", "rejected"]) -> None:
+        """Count a change of the tuning, and let the gauges follow at once."""
+        call = CacheCall("tune", outcome=what, tuning_version=self.live.current.version)
+        self.instruments.record(call)
+        if self.running is not None:
+            self.instruments.report(self.running.housekeeper.state())
+
+    async def _reported(self) -> Mapping[str, Any]:
+        """Return the tuning values in force where lookups are served, as far as replicas agree."""
+        if self.running is None:
+            return {}
+        # It only fills in what the audit trail shows: no reason for a change to fail.
+        with contextlib.suppress(BackendError):
+            return agreed(await replicas(self.running.parts), self.replica)
+        return {}
+
+    def postpone(self, name: Hashable, work: Callable[[Running], Awaitable[Any]]) -> None:
+        """Do *work* as soon as the store is reached; the last one of a *name* is enough."""
+        self.when_running[name] = work
+        if len(self.when_running) > MOST_PENDING:
+            del self.when_running[next(iter(self.when_running))]
+            log.error("too many invalidations wait for the store: some are lost; clear the cache")
 
     async def started(self) -> Running | None:
         """Return the open parts, opening them first; `None` while the store is away."""
@@ -139,6 +169,7 @@ class Engine:
                 self.replica = secrets.token_hex(4)
             if self.running is not None:
                 self.running.parts.abandon()
+            self.live.abandon()
             self._loop, self._opening = weakref.ref(loop), asyncio.Lock()
             self.running = self._retry = None
             self.flight = SingleFlight()
@@ -152,14 +183,13 @@ class Engine:
                 await self._open()
 
     async def _open(self) -> None:
-        self.tuning, self._origin = self._make_tuning()
+        self.live.rebase()
         watching = self._given_instruments
         if watching is None:
             watching = default_instruments(self.namespace)
         self.instruments = Instruments([self.stats, *watching])
         store = await asyncio.to_thread(make_store, self.settings, self._redis_pool, self._clock)
         await store.open()
-        self._announce()
         try:
             await self._run_on(store)
         except BackendError as error:
@@ -169,25 +199,28 @@ class Engine:
                 store.breaker.backend,
                 store.breaker.last_error or error,
             )
-            self._report_away(store)
+            self.instruments.report(self._away(store.breaker))
             # In no context: an outage must not go on in the trace of whoever met it first.
             self._retry = asyncio.get_running_loop().create_task(
                 self._keep_trying(store), context=contextvars.Context()
             )
 
-    def _report_away(self, store: KeyValueStore) -> None:
-        breaker = store.breaker
-        state = CacheState(
-            backends={breaker.backend: False},
-            breakers={breaker.backend: breaker.state},
+    def _away(self, breaker: Breaker | None) -> CacheState:
+        return CacheState(
+            backends={breaker.backend: False} if breaker is not None else {},
+            breakers={breaker.backend: breaker.state} if breaker is not None else {},
             entries={},
             tuning=self.tuning,
             pending_invalidations=0,
             dropped={},
         )
-        self.instruments.report(state)
+
+    def _report_closed(self, last: CacheState) -> None:
+        """Say that there are no backends any more: whatever was known of them is not any longer."""
+        self.instruments.report(replace(last, backends={}, breakers={}, entries={}))
 
     async def _run_on(self, store: KeyValueStore) -> None:
+        await self.live.load(store, f"{PREFIX}:{self.namespace}:{{{TUNING}}}")
         parts = await assemble(
             self.settings,
             self.namespace,
@@ -207,7 +240,7 @@ class Engine:
             invalidator,
             self.instruments,
             self.replica,
-            lambda: self.tuning,
+            self.live,
             lambda: self.counters(),  # noqa: PLW0108 - set after this
             self.contexts,
             lambda: verifier.dropped if verifier is not None else 0,
@@ -223,8 +256,10 @@ class Engine:
         )
         self.instruments.report(housekeeper.state())
         housekeeper.start()
-        waiting, self.when_running = self.when_running, []
-        for work in waiting:
+        self.live.follow()
+        self._announce()
+        waiting, self.when_running = self.when_running, {}
+        for work in waiting.values():
             await work(self.running)
 
     async def _keep_trying(self, store: KeyValueStore) -> None:
@@ -244,7 +279,7 @@ class Engine:
             raise
 
     def _announce(self) -> None:
-        for field, origin in self._origin.items():
+        for field, origin in self.live.origins.items():
             log.info("%s=%s from %s", field, getattr(self.tuning, field), origin)
         if self.tuning.sharing == "private":
             log.info(
@@ -273,24 +308,35 @@ class Engine:
             await semantic.embedder.wait_ready()
             with contextlib.suppress(BackendError):
                 await semantic.tier.tend()
+                await running.invalidator.retry()
                 await running.invalidator.apply(self.tuning)
 
     async def close(self) -> None:
         """Write out what waits and close; idempotent. `open` opens again."""
         if not self._is_home():
             if self.running is not None:
+                self.live.abandon()
                 self.running.parts.abandon()
             self.running = None
             return
-        async with self._opening:
+        # Whoever closes the cache may be cancelled; what is half closed must not be lost.
+        await asyncio.shield(asyncio.get_running_loop().create_task(self._close()))
+
+    async def _close(self) -> None:
+        async with self._opening, contextlib.AsyncExitStack() as last_first:
             retry, self._retry = self._retry, None
             running, self.running = self.running, None
+            # Even where one is cancelled, as by the end of the loop, the others have their turn.
+            if running is not None:
+                last_first.callback(lambda: self._report_closed(running.housekeeper.state()))
+                last_first.push_async_callback(running.parts.close)
+                last_first.push_async_callback(running.invalidator.close)
+                last_first.push_async_callback(running.housekeeper.close)
+                if running.verifier is not None:
+                    last_first.push_async_callback(running.verifier.close)
+            elif retry is not None:
+                last_first.callback(lambda: self._report_closed(self._away(None)))
+            last_first.push_async_callback(self.live.close)
             if retry is not None and not retry.done():
                 retry.cancel()
                 await asyncio.gather(retry, return_exceptions=True)
-            if running is not None:
-                if running.verifier is not None:
-                    await running.verifier.close()
-                await running.housekeeper.close()
-                await running.invalidator.close()
-                await running.parts.close()

@@ -7,6 +7,8 @@ import math
 from collections.abc import Collection
 from typing import Any
 
+from pydantic_core import from_json
+
 from cache_core.models import Entry, MissReason
 
 VERSION = 1
@@ -63,7 +65,7 @@ def decode(text: str, key: str, readable: Collection[str]) -> Entry:
         ForeignError: If it is an envelope of another scope.
     """
     try:
-        envelope: Any = json.loads(text)
+        envelope = _parse(text)
         if envelope["v"] != VERSION:
             raise CorruptError
         if envelope["s"] not in readable:
@@ -71,7 +73,6 @@ def decode(text: str, key: str, readable: Collection[str]) -> Entry:
         if envelope["k"] != key:
             raise CorruptError
         body = envelope["b"]
-        ttl = envelope["x"]
         entry = Entry(
             response=_typed(body.get("response"), str),
             intent=_typed(body.get("intent"), str),
@@ -79,7 +80,7 @@ def decode(text: str, key: str, readable: Collection[str]) -> Entry:
             message=_typed(body.get("message"), str),
             cost_usd=_number(body.get("cost_usd")),
             created=_number(envelope["t"]) or 0.0,
-            ttl=_number(ttl),
+            ttl=_number(envelope["x"]),
             generation=envelope["g"],
             scope=envelope["s"],
             writer=envelope["w"],
@@ -112,6 +113,19 @@ def judge(entry: Entry, generation: str | None, now: float, ttl: float) -> MissR
     if entry.created - now > FUTURE_SECONDS:
         return "expired"
     return None
+
+
+def _parse(text: str) -> Any:
+    """Return the JSON value in *text*.
+
+    Raises:
+        ValueError, RecursionError: If it is none.
+    """
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError:
+        # The slower parser also reads lone surrogates, and what is nested more than 200 deep.
+        return json.loads(text)
 
 
 def _typed(value: Any, kind: type) -> Any:

@@ -2,6 +2,7 @@
 
     GlasscacheError
     ├── ConfigurationError (also a ValueError)   a setting, an extra or a model that cannot work
+    ├── TuningConflict                           somebody else changed the tuning meanwhile
     └── BackendError                             a store, the vector index or the embedder failed
 
 `lookup` and `put` let neither out: a failing backend becomes an outcome, and is counted.
@@ -23,6 +24,23 @@ class GlasscacheError(Exception):
 
 class ConfigurationError(GlasscacheError, ValueError):
     """A setting, a missing extra or an unknown model: says what, why and what to do."""
+
+
+class TuningConflict(GlasscacheError):  # noqa: N818 - named after what it tells
+    """Somebody else changed the tuning meanwhile; nothing was changed.
+
+    Attributes:
+        expected: The version that the change was made for.
+        found: The version in force.
+    """
+
+    def __init__(self, expected: int, found: int) -> None:
+        super().__init__(
+            f"the tuning is at version {found}, not {expected}: somebody changed it meanwhile. "
+            "Look at what they changed, then try again"
+        )
+        self.expected = expected
+        self.found = found
 
 
 class BackendError(GlasscacheError):

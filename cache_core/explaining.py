@@ -60,6 +60,9 @@ async def _explain(
         return TierExplanation(
             level, "error", error.reason, detail=f"the backend failed: {error.error_type}"
         )
+    nearest = answer.entry if isinstance(answer, Hit) else answer.nearest
+    if level == "l2" and nearest is not None:
+        threshold = tuning.threshold(nearest.intent)
     if isinstance(answer, Hit):
         return _hit(level, answer, tuning, threshold)
     return _miss(level, answer, threshold)
@@ -67,7 +70,7 @@ async def _explain(
 
 def _hit(level: Level, answer: Hit, tuning: Tuning, threshold: float | None) -> TierExplanation:
     entry = answer.entry
-    ttl = tuning.ttl(level) if entry.ttl is None else entry.ttl
+    ttl = tuning.ttl(level, entry.intent) if entry.ttl is None else entry.ttl
     what = {"l1": "the response", "l2": "a response", "l3": "the intent", "l4": "the documents"}
     whose = "of this user" if answer.scope == "user" else "shared by all users"
     detail = f"serves {what[level]} {whose}, {answer.age:.0f} s old of {ttl:.0f} s"

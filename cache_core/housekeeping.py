@@ -1,4 +1,7 @@
-"""What a cache does beside answering: flush, sweep, probe, retry, tell how it is."""
+"""What a cache does beside answering: flush, sweep, probe, retry, tell how it is.
+
+Each duty goes round by itself, so that a backend that is slow delays nobody but those that need it.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,18 @@ import contextvars
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from cache_core.contexts import ContextWatch
 from cache_core.exceptions import BackendError
 from cache_core.instrumentation import CacheState, Instruments
 from cache_core.invalidation import Invalidator
+from cache_core.live_tuning import LiveTuning
 from cache_core.logs import RateLimited
 from cache_core.models import Level
 from cache_core.parts import Parts
 from cache_core.stores.base import RowWrite, Write
-from cache_core.tuning import Tuning
 
 log = RateLimited(logging.getLogger("glasscache"))
 
@@ -29,19 +31,19 @@ TICK = 0.25
 
 HEARTBEAT_TTL = 10.0
 REPLICAS = "replicas"
-_TICKS_PER_SECOND = 4
-_TICKS_PER_COUNT = 20
+_SECOND = 1.0
+_COUNT_SECONDS = 5.0
 
 
 class Housekeeper:
-    """The one background task of a cache.
+    """The background duties of a cache.
 
     Args:
         parts: Of the cache.
         invalidator: Has invalidations to retry and to apply.
         instruments: Told the state every second.
         replica: Name of this process.
-        tuning: Returns the tuning in force.
+        live: Has the tuning in force.
         counters: Returns what was counted so far, as JSON values.
         contexts: Knows which context key churns.
         lost_checks: Returns how many verifications were not made.
@@ -53,7 +55,7 @@ class Housekeeper:
         invalidator: Invalidator,
         instruments: Instruments,
         replica: str,
-        tuning: Callable[[], Tuning],
+        live: LiveTuning,
         counters: Callable[[], Mapping[str, Any]],
         contexts: ContextWatch,
         lost_checks: Callable[[], int],
@@ -62,49 +64,55 @@ class Housekeeper:
         self._invalidator = invalidator
         self._instruments = instruments
         self._replica = replica
-        self._tuning = tuning
+        self._live = live
         self._counters = counters
         self._contexts = contexts
         self._lost_checks = lost_checks
         self._entries: dict[Level, int] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._next_count = 0.0
+        self._tasks: list[asyncio.Task[None]] = []
         self._warned_contexts = False
 
     def start(self) -> None:
-        """Begin; the task carries none of the starter's context, so that no span lasts for ever."""
-        self._task = asyncio.get_running_loop().create_task(
-            self._run(), name="glasscache-housekeeping", context=contextvars.Context()
-        )
+        """Begin; no task carries the starter's context, so that no span lasts for ever."""
+        store = self._parts.store
+        duties: list[tuple[str, Callable[[], Awaitable[Any]], Callable[[], float]]] = [
+            ("decisions", self._parts.decisions.flush, lambda: TICK),
+            ("store", store.tend, lambda: TICK if store.breaker.state != "closed" else _SECOND),
+            ("heartbeat", self._beat, lambda: _SECOND),
+            ("retry", self._invalidator.retry, lambda: TICK),
+            ("secret", self._keep_secret, lambda: _COUNT_SECONDS),
+            ("report", self._report, lambda: _SECOND),
+        ]
+        if self._parts.semantic is not None:
+            duties += [
+                ("semantic", self._tend_semantic, lambda: _SECOND),
+                ("feed", self._apply_feed, lambda: _SECOND),
+            ]
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(
+                self._go_round(work, pause),
+                name=f"glasscache-{name}",
+                context=contextvars.Context(),
+            )
+            for name, work, pause in duties
+        ]
 
     async def close(self) -> None:
         """Stop, and say goodbye."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(BackendError):
             await self._parts.store.delete([self._heartbeat_name()])
 
-    async def _run(self) -> None:
-        tick = 0
+    async def _go_round(
+        self, work: Callable[[], Awaitable[Any]], pause: Callable[[], float]
+    ) -> None:
         while True:
-            due = [self._quietly(self._parts.decisions.flush)]
-            store_down = self._parts.store.breaker.state != "closed"
-            if store_down or tick % _TICKS_PER_SECOND == 0:
-                due.append(self._quietly(self._parts.store.tend))
-            if tick % _TICKS_PER_SECOND == 0:
-                due += [
-                    self._quietly(partial(self._tend_semantic, tick)),
-                    self._quietly(self._beat),
-                ]
-                due.append(self._quietly(lambda: self._invalidator.tend(self._tuning())))
-            if tick % _TICKS_PER_COUNT == 0:
-                due.append(self._quietly(self._keep_secret))
-            # With return_exceptions a cancelled gather waits until all have ended.
-            await asyncio.gather(*due, return_exceptions=True)
-            if tick % _TICKS_PER_SECOND == 0:
-                self._instruments.report(self.state())
-            tick += 1
-            await asyncio.sleep(TICK)
+            await self._quietly(work)
+            await asyncio.sleep(pause())
 
     async def _quietly(self, work: Callable[[], Awaitable[Any]]) -> None:
         try:
@@ -119,13 +127,21 @@ class Housekeeper:
                 "housekeeping", "housekeeping: unexpected %s: %s", type(error).__name__, error
             )
 
-    async def _tend_semantic(self, tick: int) -> None:
+    async def _report(self) -> None:
+        self._instruments.report(self.state())
+
+    async def _apply_feed(self) -> None:
+        await self._invalidator.apply(self._live.current)
+
+    async def _tend_semantic(self) -> None:
         semantic = self._parts.semantic
         if semantic is None:
             return
         await semantic.index.tend(self._parts.store.now())
         await semantic.tier.tend()
-        if tick % _TICKS_PER_COUNT == 0:
+        now = asyncio.get_running_loop().time()
+        if now >= self._next_count:
+            self._next_count = now + _COUNT_SECONDS
             self._entries["l2"] = await semantic.index.count()
         if semantic.tier.refused_contexts and not self._warned_contexts:
             self._warned_contexts = True
@@ -152,6 +168,8 @@ class Housekeeper:
             "pid": os.getpid(),
             "at": now,
             "tuning_version": state.tuning.version,
+            "tuning": state.tuning.flat(),
+            "tuning_origins": dict(self._live.origins),
             "backends": dict(state.backends),
             "breakers": dict(state.breakers),
             "counters": dict(self._counters()),
@@ -173,12 +191,13 @@ class Housekeeper:
         semantic = self._parts.semantic
         if semantic is not None:
             backends["embedder"] = backends["embedder"] and semantic.embedder.ready
+            backends["chroma"] = backends["chroma"] and semantic.chroma.connected
         backends.update(dict.fromkeys(self._parts.missing, False))
         return CacheState(
             backends=backends,
             breakers={name: breaker.state for name, breaker in breakers.items()},
             entries=dict(self._entries),
-            tuning=self._tuning(),
+            tuning=self._live.current,
             pending_invalidations=self._invalidator.pending,
             dropped={
                 "decisions": self._parts.decisions.dropped,
@@ -205,3 +224,34 @@ async def replicas(parts: Parts) -> list[dict[str, Any]]:
             if isinstance(beat, dict):
                 found.append(beat)
     return found
+
+
+def agreed(beats: Sequence[Mapping[str, Any]], besides: str) -> dict[str, Any]:
+    """Return the tuning values, flat, that the replicas which serve lookups have in common.
+
+    A command or the tuner is started with other values than the agent is, and serves no lookups.
+
+    Args:
+        beats: Heartbeats.
+        besides: The replica that asks.
+    """
+    others = serving([beat for beat in beats if beat.get("replica") != besides])
+    values = [beat["tuning"] for beat in others if isinstance(beat.get("tuning"), dict)]
+    if not values:
+        return {}
+    first, *rest = values
+    return {
+        name: value
+        for name, value in first.items()
+        if all(name in other and other[name] == value for other in rest)
+    }
+
+
+def serving(beats: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the replicas that have served lookups; all of them if none has."""
+    return [beat for beat in beats if _lookups(beat)] or list(beats)
+
+
+def _lookups(beat: Mapping[str, Any]) -> bool:
+    counters = beat.get("counters")
+    return isinstance(counters, Mapping) and bool(counters.get("operations"))

@@ -2,7 +2,7 @@
 
 An operation opens a *scope*, so that spans nest around the work; when it ends, whatever happened,
 it is *recorded* once, finished, with the calls to the tiers that it needed. Nothing here or in a
-record carries a message, a user id or a key.
+record carries a user id or a key; nor a text, unless `capture_message_content` is on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from cache_core.tuning import Tuning
 
 log = RateLimited(logging.getLogger("glasscache"))
 
-Operation = Literal["lookup", "get", "embed", "search", "compute", "put", "invalidate", "verdict"]
+Operation = Literal[
+    "lookup", "get", "embed", "search", "compute", "put", "invalidate", "verdict", "tune"
+]
 
 
 @dataclass(slots=True)
@@ -40,7 +42,7 @@ class CacheCall:
         threshold: That L2 asked for.
         guard: That vetoed.
         age_seconds: Of the entry served.
-        ttl_seconds: In force for the tier.
+        ttl_seconds: In force for the tier; of a hit whose entry has its own, that one.
         saved_usd: What this hit saved.
         spent_usd: What an embedding cost.
         error_type: Name of the exception's type, after an error.
@@ -51,6 +53,8 @@ class CacheCall:
         start: `time.time_ns()` when it began.
         seconds: How long it took.
         calls: The calls to tiers that were needed.
+        message_text, response_text: Of a lookup, only while `capture_message_content` is on: the
+            message, and the response that was served; without a hit the one that was nearest.
     """
 
     operation: Operation
@@ -72,6 +76,8 @@ class CacheCall:
     start: int = 0
     seconds: float = 0.0
     calls: Sequence[CacheCall] = field(default=())
+    message_text: str = ""
+    response_text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,7 @@ class CacheState:
 
     Attributes:
         backends: Name of each backend in use, and whether it works; False for one whose extra is
-            missing.
+            missing; none once the cache is closed.
         breakers: State of each backend's breaker.
         entries: Stored entries per tier, where the store can tell.
         tuning: In force.

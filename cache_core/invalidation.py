@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from cache_core.decisions import DecisionLog
 from cache_core.exceptions import BackendError
 from cache_core.keys import PARTITIONS, Keys
 from cache_core.logs import RateLimited
-from cache_core.models import Invalidation, Query
+from cache_core.models import Invalidation, Query, Scope
 from cache_core.parts import Parts
 from cache_core.stores.base import KeyValueStore, Write
 from cache_core.tuning import Tuning
@@ -26,15 +29,67 @@ log = RateLimited(logging.getLogger("glasscache"))
 _BATCH = 500
 _VALUES = 10
 
-Job = Callable[[], Awaitable[int]]
+MOST_PENDING = 10_000
+"""Steps that may wait for a backend; beyond it the oldest are given up, and said to be lost."""
+
+Kind = Literal[
+    "tokens", "own tokens", "user token", "entries", "own entries", "rows", "similar shared",
+    "similar private", "similar own", "label", "label rows", "announce", "erase",
+]  # fmt: skip
+Name: TypeAlias = tuple[Kind, tuple[str, ...], str]
+"""What a step does, to which messages, and whose or which value; the same name is the same step."""
+
+_TOKENS: frozenset[Kind] = frozenset({"tokens", "own tokens", "user token"})
+_SEARCHED: Mapping[Kind, Scope] = {
+    "similar shared": "shared",
+    "similar private": "user",
+    "similar own": "user",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One part of an invalidation that succeeds or fails, and is repeated, by itself.
+
+    Attributes:
+        name: By which a later one replaces it: that covers what this one would have.
+        work: Does it; returns how many entries it removed, and what else has to be done now.
+        job: The invalidation that asked for it.
+    """
+
+    name: Name
+    work: Callable[[], Awaitable[tuple[int, Sequence[Step]]]]
+    job: int
+
+    @property
+    def needs(self) -> Literal["store", "index", "search"]:
+        """What it fails with: a search also needs the embedder."""
+        if self.name[0] in _SEARCHED:
+            return "search"
+        return "index" if self.name[0] == "rows" else "store"
 
 
 class Invalidator:
     """Invalidates by message, document, tag and user.
 
-    A message is invalidated by replacing its generation token: one write, whatever the number of
-    users, contexts and replicas. Processes that keep an index of their own learn of it from a log
-    in the store, within a second.
+    What is served depends on random tokens that the lookup reads with the entries. Each kind of
+    invalidation replaces one of them, in one write, whatever the number of contexts and replicas:
+
+    - of a message: its token, for everybody;
+    - of one user's answers to a message: a token beside the message's own, in the same slot of a
+      Cluster;
+    - of a user: a token of theirs. It is read with the others, in the same MGET, and on a Cluster
+      in the same pipeline, from another slot. The alternatives cost the lookup nothing, but a
+      replica would learn of it from the feed only, up to a second late, and until then let its
+      callers join computations from before.
+
+    What was stored, or is still being computed anywhere, under another token is never served.
+    Deleting the entries after that only gives the space back, and erases what was private.
+    Processes that keep an index of their own learn what to delete from a log in the store, within
+    a second.
+
+    An invalidation is made of steps. What fails is repeated with the same tokens until it succeeds,
+    and this process serves nothing of what it was told to invalidate meanwhile (`Vetoes`).
 
     Args:
         parts: Of the cache.
@@ -47,12 +102,17 @@ class Invalidator:
         self._semantic: SemanticTier | None = semantic.tier if semantic is not None else None
         self._feed: IndexFeed | None = semantic.feed if semantic is not None else None
         self._decisions: DecisionLog = parts.decisions
-        self._pending: deque[Job] = deque()
+        self._vetoes = parts.vetoes
+        self._jobs = itertools.count(1)
+        self._active: set[int] = set()
+        self._steps: dict[Name, Step] = {}
 
     @property
     def pending(self) -> int:
         """Invalidations that are still to be confirmed."""
-        return len(self._pending)
+        return len({step.job for step in self._steps.values()} - self._active)
+
+    # ------------------------------------------------------------------------- what is asked for
 
     async def message(
         self, query: Query, tuning: Tuning, user: str | None, *, dry_run: bool
@@ -65,130 +125,283 @@ class Invalidator:
             user: Only this user's own entries; `None` for everybody's.
             dry_run: Only count.
         """
-        if user is None:
-            return await self._do(lambda: self._message(query, tuning, dry_run), dry_run=dry_run)
+        if dry_run:
+            return await self._count(lambda: self._count_message(query, tuning, user))
+        job = next(self._jobs)
+        if user is not None:
+            if self._semantic is not None:
+                self._semantic.forget_waiting_messages({query.tag}, user)
+            return await self._do(
+                job,
+                [*self._own(job, [query.tag], user), *self._own_similar(job, query, tuning, user)],
+            )
         return await self._do(
-            lambda: self._own_message(query, tuning, user, dry_run), dry_run=dry_run
+            job,
+            [
+                # The message itself first: finding the similar ones needs more backends.
+                *self._messages(job, [query.tag], query.text, tuning.semantic_threshold),
+                *self._similar(job, query, tuning),
+            ],
         )
 
     async def label(self, kind: str, value: str, *, dry_run: bool) -> Invalidation:
         """Invalidate every message with an answer that came from a document, or has a tag."""
-        name = self._keys.index(kind, self._keys.label(kind, value))
+        index = self._keys.index(kind, self._keys.label(kind, value))
+        if dry_run:
+            return await self._count(lambda: self._count_label(index))
+        job = next(self._jobs)
 
-        async def job() -> int:
-            tags = list(await self._store.rows(name))
-            removed = await self._tags(tags, dry_run=dry_run)
-            if not dry_run:
-                await self._announce(tags, "", 0.0)
-                await self._store.delete([name])
-            return removed
+        async def find() -> tuple[int, Sequence[Step]]:
+            tags = list(await self._store.rows(index))
+            steps = [
+                step
+                for start in range(0, len(tags), _BATCH)
+                for step in self._messages(job, tags[start : start + _BATCH])
+            ]
 
-        return await self._do(job, dry_run=dry_run)
+            async def drop() -> tuple[int, Sequence[Step]]:
+                # Until then it is all that tells which messages they are.
+                if any(step.job == job and step.name[0] in _TOKENS for step in self._in_order()):
+                    raise BackendError("backend_error", "TokensPending")
+                await self._store.delete_rows(index, tags)
+                return 0, ()
+
+            return 0, [*steps, Step(("label rows", tuple(tags), index), drop, job)]
+
+        return await self._do(job, [Step(("label", (), index), find, job)])
 
     async def user(self, user: str) -> Invalidation:
         """Erase everything that is private to a user, the decisions about them included."""
-        return await self._do(lambda: self._forget(user), dry_run=False)
+        job = next(self._jobs)
+        writes = [Write(self._keys.user_generation(user), token("i"), LIFE)]
+        return await self._do(
+            job,
+            [
+                Step(("user token", (), user), self._writing(writes), job),
+                Step(("erase", (), user), lambda: self._erase(user), job),
+            ],
+        )
+
+    # ------------------------------------------------------------------------- trying and retrying
 
     async def close(self) -> None:
         """Try once more what is pending; say what is lost."""
-        await self._retry()
-        if self._pending:
+        await self.retry()
+        if self._steps:
             log.limited(
                 "lost",
                 "%d invalidations could not be made before closing; make them again",
-                len(self._pending),
+                self.pending,
             )
 
-    async def tend(self, tuning: Tuning) -> None:
-        """Retry what is pending; apply what other processes invalidated."""
-        await self._retry()
-        await self.apply(tuning)
+    async def retry(self) -> None:
+        """Try again what is pending."""
+        waiting = [step for step in self._in_order() if step.job not in self._active]
+        if waiting:
+            await self._run(waiting)
 
-    async def _retry(self) -> None:
-        for _ in range(len(self._pending)):
-            job = self._pending.popleft()
-            try:
-                await job()
-            except Exception:  # noqa: BLE001 - the others have their turn all the same
-                self._pending.append(job)
+    def _in_order(self) -> list[Step]:
+        """Return what is to be done, tokens first: what depends on them only cleans up."""
+        return sorted(self._steps.values(), key=lambda step: step.name[0] not in _TOKENS)
 
-    async def _do(self, job: Job, *, dry_run: bool) -> Invalidation:
+    async def _do(self, job: int, steps: Sequence[Step]) -> Invalidation:
+        self._active.add(job)
         try:
-            return Invalidation(await job(), complete=True)
-        except Exception as failure:  # noqa: BLE001 - an invalidation is never lost to a surprise
-            error = failure if isinstance(failure, BackendError) else _unexpected(failure)
-            if not dry_run:
-                self._pending.append(job)
+            # Vetoed before anything is awaited; whoever is cancelled leaves the rest to `retry`.
+            self._plan(steps)
+            removed, failed = await self._run(steps)
+        finally:
+            self._active.discard(job)
+        return Invalidation(removed, complete=not failed, pending=tuple(failed))
+
+    def _plan(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            self._steps[step.name] = step
+        while len(self._steps) > MOST_PENDING:
+            del self._steps[next(iter(self._steps))]
             log.limited(
-                "invalidation",
-                "an invalidation is pending: %s (%s); it is tried again every second",
-                error.reason,
-                error.error_type,
+                "lost", "too many invalidations are pending: some are lost; clear the cache"
             )
-            return Invalidation(0, complete=False, pending=(error.error_type,))
+        self._veto()
 
-    async def _message(self, query: Query, tuning: Tuning, dry_run: bool) -> int:
-        # The message itself at once: finding the similar ones needs more backends.
-        removed = await self._tags([query.tag], dry_run=dry_run)
-        similar: list[Similar] = []
-        if self._semantic is not None:
-            similar = await self._semantic.similar(query.text, tuning)
-        others = sorted({item.tag for item in similar} - {query.tag})
-        removed += await self._tags(others, dry_run=dry_run)
-        if not dry_run:
-            if self._semantic is not None:
-                await self._semantic.forget(similar)
-            await self._announce([query.tag, *others], query.text, tuning.semantic_threshold)
-        return removed
+    async def _run(self, steps: Sequence[Step]) -> tuple[int, list[str]]:
+        """Try *steps* and what follows from them; return what was removed, and who failed."""
+        removed = 0
+        failed: dict[str, None] = {}
+        away: set[str] = set()
+        todo = deque(steps)
+        while todo:
+            step = todo.popleft()
+            # A backend that is away is not waited for again and again.
+            if step.needs in away or self._steps.get(step.name) is not step:
+                continue
+            try:
+                count, more = await step.work()
+            except Exception as failure:  # noqa: BLE001 - an invalidation is never lost to a surprise
+                error = failure if isinstance(failure, BackendError) else _unexpected(failure)
+                failed[self._backend(step, error)] = None
+                if error.reason in {"timeout", "breaker_open"}:
+                    away.add(step.needs)
+                if self._steps.get(step.name) is step:
+                    # The next time others have their turn before it.
+                    self._steps[step.name] = self._steps.pop(step.name)
+                log.limited(
+                    "invalidation",
+                    "an invalidation is pending: %s (%s); it is tried again",
+                    error.reason,
+                    error.error_type,
+                )
+                continue
+            removed += count
+            if self._steps.get(step.name) is step:
+                del self._steps[step.name]
+            self._plan(more)
+            todo.extend(more)
+        return removed, list(failed)
 
-    async def _own_message(self, query: Query, tuning: Tuning, user: str, dry_run: bool) -> int:
-        similar: list[Similar] = []
-        if self._semantic is not None:
-            similar = await self._semantic.similar(query.text, tuning, user=user)
+    def _backend(self, step: Step, error: BackendError) -> str:
+        if error.error_type == "ModelLoading":
+            return "embedder"
+        of_the_index = step.name[0] in {"rows", "similar shared"}
+        return "chroma" if of_the_index else self._store.breaker.backend
+
+    def _veto(self) -> None:
+        """Serve nothing of what is pending."""
+        names = list(self._steps)
+        self._vetoes.messages = frozenset(
+            tag for kind, tags, _ in names if kind == "tokens" for tag in tags
+        )
+        self._vetoes.rows = frozenset(
+            tag for kind, tags, _ in names if kind == "rows" for tag in tags
+        )
+        self._vetoes.own = frozenset(
+            (tag, user) for kind, tags, user in names if kind == "own tokens" for tag in tags
+        )
+        self._vetoes.users = frozenset(user for kind, _, user in names if kind == "user token")
+        self._vetoes.unsure = frozenset(
+            _SEARCHED[kind] for kind, _, _ in names if kind in _SEARCHED
+        )
+        self._vetoes.unlisted = any(kind == "label" for kind, _, _ in names)
+
+    # ------------------------------------------------------------------------- steps
+
+    def _messages(
+        self, job: int, tags: Sequence[str], text: str = "", threshold: float = 0.0
+    ) -> list[Step]:
+        """Return the steps that invalidate messages by their tags."""
+        names = tuple(tags)
+        writes = [Write(self._keys.generation(tag), token("i"), LIFE) for tag in tags]
+
+        async def entries() -> tuple[int, Sequence[Step]]:
+            return await self._delete_entries(tags), ()
+
+        steps = [
+            Step(("tokens", names, ""), self._writing(writes), job),
+            Step(("entries", names, ""), entries, job),
+        ]
+        semantic, feed = self._semantic, self._feed
+        if semantic is None or feed is None:
+            return steps
+        semantic.forget_waiting_messages(set(tags))
+
+        async def rows() -> tuple[int, Sequence[Step]]:
+            return await semantic.forget_messages(tags), ()
+
+        async def announce() -> tuple[int, Sequence[Step]]:
+            await feed.invalidated(tags, text, threshold)
+            return 0, ()
+
+        return [
+            *steps,
+            Step(("rows", names, ""), rows, job),
+            Step(("announce", names, text), announce, job),
+        ]
+
+    def _similar(self, job: int, query: Query, tuning: Tuning) -> list[Step]:
+        """Return the steps that find similar questions, and invalidate them."""
+        semantic = self._semantic
+        if semantic is None:
+            return []
+
+        def others(found: Sequence[Similar]) -> list[Step]:
+            tags = sorted({item.tag for item in found} - {query.tag})
+            return self._messages(job, tags) if tags else []
+
+        async def shared() -> tuple[int, Sequence[Step]]:
+            return 0, others(await semantic.similar_shared(query.text, tuning))
+
+        async def private() -> tuple[int, Sequence[Step]]:
+            found = await semantic.similar_private(query.text, tuning)
+            await semantic.forget(found)
+            return 0, others(found)
+
+        return [
+            Step(("similar shared", (query.tag,), query.text), shared, job),
+            Step(("similar private", (query.tag,), query.text), private, job),
+        ]
+
+    def _own(self, job: int, tags: Sequence[str], user: str) -> list[Step]:
+        """Return the steps that invalidate one user's answers to messages."""
+        writes = [Write(self._keys.own_generation(tag, user), token("i"), LIFE) for tag in tags]
+
+        async def entries() -> tuple[int, Sequence[Step]]:
+            names = await self._own_names(tags, user)
+            removed = await self._delete(names)
+            await self._delete_markers(names, user)
+            return removed, ()
+
+        return [
+            Step(("own tokens", tuple(tags), user), self._writing(writes), job),
+            Step(("own entries", tuple(tags), user), entries, job),
+        ]
+
+    def _own_similar(self, job: int, query: Query, tuning: Tuning, user: str) -> list[Step]:
+        semantic = self._semantic
+        if semantic is None:
+            return []
+
+        async def private() -> tuple[int, Sequence[Step]]:
+            found = await semantic.similar_private(query.text, tuning, user=user)
+            await semantic.forget(found)
+            tags = sorted({item.tag for item in found} - {query.tag})
+            return 0, self._own(job, tags, user) if tags else ()
+
+        return [Step(("similar own", (query.tag,), user), private, job)]
+
+    def _writing(
+        self, writes: Sequence[Write]
+    ) -> Callable[[], Awaitable[tuple[int, Sequence[Step]]]]:
+        async def work() -> tuple[int, Sequence[Step]]:
+            await self._store.write(writes)
+            return 0, ()
+
+        return work
+
+    # ------------------------------------------------------------------------- entries
+
+    async def _entries_of(self, tags: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return the keys of messages' entries, and those that are counted in the index."""
+        here: list[str] = []
+        shared: list[str] = []
+        for tag in tags:
+            known = await self._store.rows(self._keys.index("message", tag))
+            for name, scope in known.items():
+                of_the_index = scope != "user" and self._keys.is_entry(name, "l2")
+                (shared if of_the_index else here).append(name)
+        return here, shared
+
+    async def _own_names(self, tags: Sequence[str], user: str) -> list[str]:
         names: list[str] = []
-        for tag in sorted({query.tag, *(item.tag for item in similar)}):
+        for tag in tags:
             known = await self._store.rows(self._keys.index("message", tag))
             names += [name for name, scope in known.items() if scope == "user" and user in name]
-        if dry_run:
-            return await self._live(names)
-        removed = await self._delete(names)
-        if self._semantic is not None:
-            await self._semantic.forget(similar)
-        return removed
+        return names
 
-    async def _tags(self, tags: Sequence[str], *, dry_run: bool) -> int:
-        """Invalidate messages by their tags; return how many entries they had."""
-        removed = 0
-        for start in range(0, len(tags), _BATCH):
-            batch = tags[start : start + _BATCH]
-            if not dry_run:
-                await self._store.write(
-                    [Write(self._keys.generation(tag), token("i"), LIFE) for tag in batch]
-                )
-            for tag in batch:
-                known = await self._store.rows(self._keys.index("message", tag))
-                # Shared answers of L2 count where they are searched: below.
-                counted = [
-                    name
-                    for name, scope in known.items()
-                    if scope == "user" or not self._keys.is_entry(name, "l2")
-                ]
-                if dry_run:
-                    removed += await self._live(counted)
-                    continue
-                removed += await self._delete(counted)
-                await self._delete([name for name in known if name not in set(counted)])
-            if self._semantic is not None:
-                count = self._semantic.count_messages if dry_run else self._semantic.forget_messages
-                removed += await count(batch)
+    async def _delete_entries(self, tags: Sequence[str]) -> int:
+        here, shared = await self._entries_of(tags)
+        removed = await self._delete(here)
+        await self._delete(shared)
         return removed
-
-    async def _live(self, names: Sequence[str]) -> int:
-        found = 0
-        for start in range(0, len(names), _VALUES):
-            values = await self._store.read(names[start : start + _VALUES])
-            found += sum(value is not None for value in values)
-        return found
 
     async def _delete(self, names: Sequence[str]) -> int:
         removed = 0
@@ -196,7 +409,18 @@ class Invalidator:
             removed += await self._store.delete(names[start : start + _BATCH])
         return removed
 
-    async def _forget(self, user: str) -> int:
+    async def _delete_markers(self, entries: Sequence[str], user: str) -> None:
+        """Delete what tells others of this user's answers."""
+        names = sorted({self._keys.marker_beside(name) for name in entries})
+        for start in range(0, len(names), _BATCH):
+            batch = names[start : start + _BATCH]
+            values = await self._store.read(batch)
+            theirs = [
+                name for name, value in zip(batch, values, strict=True) if _marks(value, user)
+            ]
+            await self._store.delete(theirs)
+
+    async def _erase(self, user: str) -> tuple[int, Sequence[Step]]:
         if self._semantic is not None:
             self._semantic.forget_waiting(user)
         index = self._keys.index("user", user)
@@ -209,11 +433,44 @@ class Invalidator:
                 await self._store.delete_rows(self._keys.index("message", tag), [name])
         await self._store.delete([index])
         await self._decisions.forget_user(user)
-        return removed
+        return removed, ()
 
-    async def _announce(self, tags: Sequence[str], text: str, threshold: float) -> None:
-        if self._feed is not None:
-            await self._feed.invalidated(tags, text, threshold)
+    # ------------------------------------------------------------------------- only counting
+
+    async def _count(self, count: Callable[[], Awaitable[int]]) -> Invalidation:
+        try:
+            return Invalidation(await count(), complete=True)
+        except BackendError as error:
+            return Invalidation(0, complete=False, pending=(error.error_type,))
+
+    async def _count_message(self, query: Query, tuning: Tuning, user: str | None) -> int:
+        similar: list[Similar] = []
+        if self._semantic is not None:
+            similar = await self._semantic.similar(query.text, tuning, user=user)
+        tags = sorted({query.tag, *(item.tag for item in similar)})
+        if user is not None:
+            return await self._live(await self._own_names(tags, user))
+        return await self._count_messages(tags)
+
+    async def _count_label(self, index: str) -> int:
+        return await self._count_messages(list(await self._store.rows(index)))
+
+    async def _count_messages(self, tags: Sequence[str]) -> int:
+        here, _ = await self._entries_of(tags)
+        found = await self._live(here)
+        if self._semantic is not None:
+            for start in range(0, len(tags), _BATCH):
+                found += await self._semantic.count_messages(tags[start : start + _BATCH])
+        return found
+
+    async def _live(self, names: Sequence[str]) -> int:
+        found = 0
+        for start in range(0, len(names), _VALUES):
+            values = await self._store.read(names[start : start + _VALUES])
+            found += sum(value is not None for value in values)
+        return found
+
+    # ------------------------------------------------------------------------- other processes
 
     async def apply(self, tuning: Tuning) -> None:
         """Do to this process's own index what others did to theirs."""
@@ -226,9 +483,21 @@ class Invalidator:
             if record.text:
                 at = tuning.model_copy(update={"semantic_threshold": record.threshold})
                 found = await semantic.similar_shared(record.text, at)
-                await self._tags(sorted({item.tag for item in found}), dry_run=False)
+                tags = sorted({item.tag for item in found})
+                for step in self._messages(0, tags) if tags else ():
+                    # Whoever announced it told everybody else, too.
+                    if step.name[0] != "announce":
+                        await step.work()
 
         await feed.apply(invalidate)
+
+
+def _marks(value: str | None, user: str) -> bool:
+    try:
+        found = json.loads(value or "")
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, list) and found[:1] == [user]
 
 
 def _unexpected(error: Exception) -> BackendError:

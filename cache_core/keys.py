@@ -143,6 +143,22 @@ class Keys:
         """Return the key of a message's generation token."""
         return f"{self._prefix}:{{{tag}}}:g"
 
+    def own_generation(self, tag: str, user: str) -> str:
+        """Return the key of the generation token of one user's answers to a message."""
+        return f"{self._prefix}:{{{tag}}}:g:{user}"
+
+    def user_generation(self, user: str) -> str:
+        """Return the key of the generation token of everything that is a user's."""
+        return f"{self._prefix}:{{{user}}}:g"
+
+    def generations(self, query: Query) -> list[str]:
+        """Return the keys of the tokens that make up a `Generation`, in its order."""
+        message = self.generation(query.tag)
+        if query.user is None:
+            return [message]
+        own = self.own_generation(query.tag, query.user)
+        return [message, own, self.user_generation(query.user)]
+
     def entry(self, level: Level, tag: str, scope: str, context: str, history: str = "") -> str:
         """Return the key of one tier's entry for a message in one scope."""
         return f"{self._prefix}:{{{tag}}}:{level}:{scope}:{context}:{history}"
@@ -155,6 +171,13 @@ class Keys:
     def marker(self, query: Query) -> str:
         """Return the key that says who last got a private answer to this message."""
         return f"{self._prefix}:{{{query.tag}}}:m:{query.context}:{query.history}"
+
+    @staticmethod
+    def marker_beside(entry: str) -> str:
+        """Return the key of the marker of the message, context and history of an entry's key."""
+        head, _, rest = entry.partition("}:")
+        _, _, context, history = rest.split(":", 3)
+        return f"{head}}}:m:{context}:{history}"
 
     def vectors(self, user: str, context: str) -> str:
         """Return the key of a user's private vectors in one context."""

@@ -7,13 +7,12 @@ import copy
 import itertools
 import logging
 import os
-from collections import OrderedDict
+import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, get_args
 from weakref import WeakKeyDictionary
 
-from cache_core import seen
 from cache_core.advice import sharing_advice
 from cache_core.arguments import (
     check_documents,
@@ -29,28 +28,30 @@ from cache_core.embedder import Embedder
 from cache_core.engine import Engine, Running
 from cache_core.exceptions import BackendError, ConfigurationError
 from cache_core.explaining import explain
-from cache_core.instrumentation import CacheCall, Instrument
-from cache_core.keys import NAMESPACE_PATTERN
+from cache_core.instrumentation import CacheCall, CacheState, Instrument
+from cache_core.keys import NAMESPACE_PATTERN, Keys
 from cache_core.models import (
     BypassReason,
     Context,
     Documents,
     Entry,
-    Hit,
+    Generation,
     Invalidation,
     LookupResult,
-    Miss,
     Query,
+    Sighting,
     TierExplanation,
     Turn,
 )
 from cache_core.parts import Parts
 from cache_core.reading import Found, fold
-from cache_core.recording import decide, finish
+from cache_core.recording import capture, decide, finish
+from cache_core.seen import Sightings, forget
 from cache_core.settings import Settings, load_settings
 from cache_core.stats import CacheStats
 from cache_core.tuning import Sharing, Tuning
-from cache_core.verdicts import Verify
+from cache_core.tuning_trail import TuningChange
+from cache_core.verdicts import Source, Verdict, Verify
 from cache_core.writing import NewAnswer, choose_scopes, document_ids
 
 log = logging.getLogger("glasscache")
@@ -72,7 +73,7 @@ _CONSTANTS = {
 _ORIGINAL = {field: globals()[name] for field, name in _CONSTANTS.items()}
 
 _WARM_TOGETHER = 16
-_LOOKUPS_KEPT = 10_000
+_READ_TOGETHER = 500
 
 
 def _changed_constants() -> Mapping[str, Any]:
@@ -97,6 +98,14 @@ class _How(NamedTuple):
     ttl: float | None
     tags: tuple[str, ...]
     cost_usd: float | None
+
+
+def _sighting(query: Query, found: Found) -> Sighting:
+    """Return what a lookup saw of its message's generation, from the first tier that read it."""
+    for item in found.asked:
+        if item.answer is not None and item.answer.generation is not None:
+            return Sighting(query.tag, query.user, item.answer.generation)
+    return Sighting(query.tag, query.user, None)
 
 
 def _put_outcome(calls: Sequence[CacheCall]) -> str:
@@ -186,7 +195,9 @@ class MultiLevelCache:
         )
         self._engine.counters = self.get_metrics
         self._numbers = itertools.count(1)
-        self._lookups: OrderedDict[str, tuple[str, str | None]] = OrderedDict()
+        self._sightings = Sightings()
+        # For what is asked while the store, which keeps the secret, was not reached yet.
+        self._keys = Keys(namespace, secrets.token_bytes(32))
 
     # ------------------------------------------------------------------------------ life
 
@@ -238,13 +249,29 @@ class MultiLevelCache:
 
     @property
     def tuning(self) -> Tuning:
-        """The values in force."""
+        """The values in force; another object after every change."""
         return self._engine.tuning
+
+    @property
+    def tuning_origins(self) -> dict[str, str]:
+        """Where each value of the tuning comes from.
+
+        `tuned` beats `the constructor`, that `a module constant` that was changed, that
+        `the environment`, and that `default`.
+        """
+        origins = self._engine.live.origins
+        return {field: origins.get(field, "default") for field in Tuning.bounds()}
 
     @property
     def is_open(self) -> bool:
         """Whether the store was reached; until then every lookup ends as an error."""
         return self._engine.running is not None
+
+    @property
+    def state(self) -> CacheState | None:
+        """How the cache is now: its backends and what waits; `None` while it is not open."""
+        running = self._engine.running
+        return running.housekeeper.state() if running is not None else None
 
     @property
     def parts(self) -> Parts:
@@ -344,9 +371,12 @@ class MultiLevelCache:
                 return LookupResult(None, None, None, "error", None, None, None, False, number,
                                     ("backend_error",))  # fmt: skip
             found = await running.reader.find(query, tuning, call)
-            result = fold(found, number)
+            sighting = _sighting(query, found)
+            result = fold(found, number, sighting)
             finish(call, result, found, handed_out=handed_out)
-        self._remember(query, found, number)
+            if self.settings.capture_message_content:
+                capture(call, query, found)
+        self._sightings.note(sighting, answered=result.response is not None)
         if context and "context_limit" in result.reasons:
             self._engine.contexts.note(context)
         decision = decide(query, result, found, call, tuning, running.parts.store.now())
@@ -357,20 +387,6 @@ class MultiLevelCache:
 
     def _check(self, message: object, user_id: object, standalone: object) -> BypassReason | None:
         return check_message(message, user_id, standalone, self.settings)
-
-    def _remember(self, query: Query, found: Found, lookup_id: str) -> None:
-        keyed = [item for item in found.asked if item.call.level != "l2"]
-        if not keyed:
-            return
-        # Without an answer nobody knows: it counts as none seen, which no invalidation forgives.
-        answer = next((item.answer for item in keyed if item.answer is not None), None)
-        token = answer.entry.generation if isinstance(answer, Hit) else None
-        if isinstance(answer, Miss):
-            token = answer.generation
-        seen.remember(self.replica, query.tag, token)
-        self._lookups[lookup_id] = (query.tag, token)
-        if len(self._lookups) > _LOOKUPS_KEPT:
-            self._lookups.popitem(last=False)
 
     async def get_or_compute(
         self,
@@ -439,16 +455,20 @@ class MultiLevelCache:
                 ttl=ttl if answer.ttl is None else answer.ttl,
                 tags=(*tags, *answer.tags),
                 cost_usd=cost_usd if answer.cost_usd is None else answer.cost_usd,
+                lookup=result,
                 **where,  # type: ignore[arg-type]
             )
             return answer.response
 
-        if running is None or query is None:
+        if result.outcome == "bypass":
             return await work()
+        if query is None:
+            query = self._keys.query(message, user_id, context, history, standalone)
         # Without a user there is nobody to share a computation with: it could be anybody's.
         whose = query.user or result.lookup_id
         # Nobody joins a computation from before an invalidation that they came after.
-        since = seen.invalidation(self.replica, query.tag)
+        seen = result.sighting.generation if result.sighting is not None else None
+        since = seen.invalidated if seen is not None else f"unknown {self._engine.invalidations}"
         key = f"{query.tag} {whose} {query.context} {query.history} {since}"
         response, joined = await self._engine.flight.run(key, work)
         if joined:
@@ -478,8 +498,9 @@ class MultiLevelCache:
         """Store what answers *message*; readable when this returns.
 
         What cannot be stored within a second is dropped and counted. An answer that was computed
-        before its message was invalidated is not stored: the lookup before it, in the same task or
-        given as *lookup*, says when that was.
+        before its message was invalidated is not stored: the lookup before it says when that was.
+        It is the one given as *lookup*; else that of this task; else the oldest of this message and
+        user that no put has followed yet.
 
         Args:
             message, user_id, context, history, standalone: As for the lookup that it answers.
@@ -492,7 +513,8 @@ class MultiLevelCache:
             ttl: Seconds that this answer lives, instead of each tier's TTL; up to 30 days.
             tags: What `invalidate_tag` finds the answer by.
             cost_usd: What the answer cost, and a hit saves, in USD; default: the tuning's prices.
-            lookup: What `lookup` returned, if it ran in another task: `wait_for`, `gather`.
+            lookup: What `lookup` returned: needed only where lookups of the same message by the
+                same user overlap in different tasks.
 
         Raises:
             TypeError: For an argument of another type, or documents that are not JSON.
@@ -513,8 +535,9 @@ class MultiLevelCache:
         where: _Where,
         how: _How,
         lookup: LookupResult | None,
+        seen: Sighting | None = None,
     ) -> str:
-        """Do what `put` says; return the outcome."""
+        """Do what `put` says; return the outcome. *seen* is known where no lookup was made."""
         bypass = self._check(message, user_id, where.standalone)
         documents = check_documents(rag_results)
         entry = Entry(
@@ -540,11 +563,14 @@ class MultiLevelCache:
                 call.outcome = "bypass"
                 call.reason = "too_large" if scopes else "empty" if nothing else "no_user"
                 return call.outcome
-            before = seen.take(self.replica, query.tag)
             if lookup is not None:
-                tag, token = self._lookups.get(lookup.lookup_id, ("", None))
-                before = seen.Seen(token) if tag == query.tag else before
-            calls = await running.writer.put(query, answer, tuning, before)
+                seen = lookup.sighting
+                if seen is None or seen.tag != query.tag:
+                    seen = Sighting(query.tag, query.user, None)
+                self._sightings.settle(seen)
+            elif seen is None:
+                seen = self._sightings.take(query)
+            calls = await running.writer.put(query, answer, tuning, seen)
             call.calls = calls
             call.outcome = _put_outcome(calls)
             return call.outcome
@@ -576,25 +602,50 @@ class MultiLevelCache:
         items = [warm_item(number, item) for number, item in enumerate(queries)]
         check_put(None, intent, ttl, tags, None)
         # What an operator provides is no result of an earlier lookup.
-        seen.forget()
+        forget()
         try:
             await self.ready()
         except ConfigurationError as error:
             log.warning("warming without L2: %s", error)
         where = _Where(context, None, None)
         how = _How(shared=True, share_documents=None, ttl=ttl, tags=tuple(tags), cost_usd=None)
+        # What is invalidated while this goes on is not stored.
+        known = await self._generations_of([query for query, _, _ in items], context)
         stored = 0
         for start in range(0, len(items), _WARM_TOGETHER):
             chunk = items[start : start + _WARM_TOGETHER]
             outcomes = await asyncio.gather(
                 *(
-                    self._put(query, user_id, response, intent, None, where, how, None)
-                    for query, user_id, response in chunk
+                    self._put(query, user_id, response, intent, None, where, how, None, seen)
+                    for (query, user_id, response), seen in zip(
+                        chunk, known[start : start + _WARM_TOGETHER], strict=True
+                    )
                 )
             )
             stored += sum(outcome in {"stored", "queued"} for outcome in outcomes)
             progress(len(chunk))
         return stored
+
+    async def _generations_of(
+        self, messages: Sequence[str], context: Context
+    ) -> list[Sighting | None]:
+        """Return the generations in force of *messages*, for everybody.
+
+        Raises:
+            BackendError: If the store is away.
+        """
+        running = await self._engine.started()
+        if running is None:
+            return [None] * len(messages)
+        keys, store = running.parts.keys, running.parts.store
+        tags = [keys.query(message, None, context).tag for message in messages]
+        found: list[Sighting | None] = []
+        for start in range(0, len(tags), _READ_TOGETHER):
+            chunk = tags[start : start + _READ_TOGETHER]
+            tokens = await store.read([keys.generation(tag) for tag in chunk])
+            for tag, token in zip(chunk, tokens, strict=True):
+                found.append(Sighting(tag, None, Generation(token)))
+        return found
 
     # ------------------------------------------------------------------------------ invalidate
 
@@ -615,7 +666,7 @@ class MultiLevelCache:
         if user_id is not None:
             check_label("user_id", user_id)
         return await self._invalidate(
-            "message",
+            ("message", query, user_id),
             lambda running: running.invalidator.message(
                 running.parts.keys.query(query, user_id),
                 self.tuning,
@@ -636,7 +687,7 @@ class MultiLevelCache:
     async def _invalidate_label(self, kind: str, value: str, dry_run: bool) -> Invalidation:
         label = check_label(kind, value)
         return await self._invalidate(
-            kind,
+            (kind, label),
             lambda running: running.invalidator.label(kind, label, dry_run=dry_run),
             dry_run=dry_run,
         )
@@ -645,51 +696,146 @@ class MultiLevelCache:
         """Erase everything private to a user: entries, vectors, and decisions about them."""
         user = check_label("user_id", user_id)
         return await self._invalidate(
-            "user", lambda running: running.invalidator.user(running.parts.keys.user(user))
+            ("user", user),
+            lambda running: running.invalidator.user(running.parts.keys.user(user)),
         )
 
     async def _invalidate(
         self,
-        kind: str,
+        name: tuple[str, *tuple[str | None, ...]],
         work: Callable[[Running], Awaitable[Invalidation]],
         *,
         dry_run: bool = False,
     ) -> Invalidation:
         running = await self._engine.started()
         with self._engine.instruments.operation("invalidate") as call:
-            call.reason = kind
+            call.reason = name[0]
+            if not dry_run:
+                self._engine.invalidations += 1
             # What this task puts from now on, it puts knowing of the invalidation.
-            seen.forget()
+            forget()
             if running is None:
                 call.outcome = "error"
                 if not dry_run:
-                    self._engine.when_running.append(work)
+                    self._engine.postpone(name, work)
                 return Invalidation(0, complete=False, pending=("store",))
             removed = await work(running)
             call.count = removed.removed
             call.outcome = "ok" if removed.complete else "error"
             return removed
 
+    # ------------------------------------------------------------------------------ tune
+
+    async def tune(
+        self,
+        changes: Mapping[str, Any],
+        *,
+        author: str,
+        note: str = "",
+        expected_version: int | None = None,
+        dry_run: bool = False,
+    ) -> TuningChange:
+        """Change the tuning of every replica of this namespace, within a second.
+
+        Args:
+            changes: Field to value; `None` returns a field to what each replica was started with.
+                `intent.LABEL.FIELD` is one override of an intent, `intent.LABEL` all of them,
+                `intents` those of all intents.
+            author: Who changes it, for the audit trail; 1 to 200 characters.
+            note: Why; up to 2,000 characters.
+            expected_version: Refuse if somebody changed it since this version.
+            dry_run: Only check, and say what would change.
+
+        Returns:
+            What changed; with an empty `after` nothing did, and no version was made.
+
+        Raises:
+            ConfigurationError: For a field that is none, or a value that is out of bounds.
+            TuningConflict: If the version in force is not *expected_version*.
+            BackendError: If the store is away. Whether a change that timed out was made, the
+                history says.
+        """
+        await self._engine.started()
+        return await self._engine.live.tune(
+            changes,
+            author=author,
+            note=note,
+            expected_version=expected_version,
+            dry_run=dry_run,
+        )
+
+    async def revert_tuning(self, version: int, *, author: str, note: str = "") -> TuningChange:
+        """Tune again exactly what was tuned as of *version*, as a new version; 0: nothing.
+
+        Raises:
+            ConfigurationError: If the audit trail does not have that version.
+            BackendError: If the store is away.
+        """
+        await self._engine.started()
+        return await self._engine.live.revert(version, author=author, note=note)
+
+    async def tuning_history(self, limit: int = 100) -> list[TuningChange]:
+        """Return the newest changes of the tuning, newest first; the last 1,000 are kept.
+
+        Raises:
+            BackendError: If the store is away.
+        """
+        await self._engine.started()
+        return await self._engine.live.history(limit)
+
     # ------------------------------------------------------------------------------ see
 
-    async def feedback(self, lookup_id: str, *, correct: bool) -> bool:
+    async def feedback(self, lookup_id: str, *, correct: bool, source: Source = "feedback") -> bool:
         """Record what a user said of a hit: a verdict, counted and kept for tuning.
 
         Args:
             lookup_id: Of the `LookupResult`.
             correct: Whether the answer was right.
+            source: `review` for somebody who was shown the pair: then a lookup without an answer
+                can be judged, too, and *correct* says whether the nearest question's answer would
+                have been right.
 
         Returns:
             Whether it was recorded: the lookup was a hit, and the log still has it.
+
+        Raises:
+            ValueError: For another source.
         """
+        if source not in get_args(Source):
+            msg = f"source={source!r} is refused: one of {', '.join(get_args(Source))}"
+            raise ValueError(msg)
         running = await self._engine.started()
         if running is None:
             return False
         try:
-            return await running.verdicts.judge(lookup_id, correct=correct, source="feedback")
+            return await running.verdicts.judge(lookup_id, correct=correct, source=source)
         except BackendError as error:
             log.warning("feedback was lost: %s", error.reason)
             return False
+
+    async def decisions(self, count: int = 10_000) -> list[Decision]:
+        """Return the last *count* lookups of all replicas, oldest first.
+
+        What was looked up within the last half second may be missing.
+
+        Raises:
+            BackendError: If the store is away.
+        """
+        running = await self._engine.started()
+        if running is None:
+            raise BackendError("backend_error")
+        return await running.parts.decisions.last(count)
+
+    async def verdicts(self, count: int = 10_000) -> list[Verdict]:
+        """Return the last *count* verdicts of all replicas, oldest first.
+
+        Raises:
+            BackendError: If the store is away.
+        """
+        running = await self._engine.started()
+        if running is None:
+            raise BackendError("backend_error")
+        return await running.verdicts.last(count)
 
     async def explain(
         self,
@@ -706,7 +852,10 @@ class MultiLevelCache:
         if running is None:
             return []
         query = running.parts.keys.query(message, user_id, context, history, standalone)
-        return await explain(running.parts.tiers, query, self.tuning, self.settings.lookup_budget)
+        tiers, semantic = running.parts.tiers, running.parts.semantic
+        if semantic is not None:
+            tiers = {**tiers, "l2": semantic.quiet}
+        return await explain(tiers, query, self.tuning, self.settings.lookup_budget)
 
     def get_metrics(self) -> dict[str, Any]:
         """Return what this cache counted, as JSON values.
@@ -743,6 +892,11 @@ async def get_cache() -> MultiLevelCache:
         cache = _caches[loop] = MultiLevelCache()
     await cache.initialize()
     return cache
+
+
+def shared_cache() -> MultiLevelCache | None:
+    """Return what `get_cache` made in this event loop; `None` before."""
+    return _caches.get(asyncio.get_running_loop())
 
 
 async def close_cache() -> None:

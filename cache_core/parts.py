@@ -8,8 +8,8 @@ import importlib.util
 import logging
 import secrets
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from cache_core.stores.base import KeyValueStore, Write
 from cache_core.stores.embedded import EmbeddedStore
 from cache_core.tiers.base import Tier
 from cache_core.tiers.keyed import KeyedTier
+from cache_core.vetoes import Vetoes
 
 if TYPE_CHECKING:  # it needs the `semantic` extra
     from cache_core.semantic_parts import SemanticParts
@@ -66,6 +67,7 @@ class Parts:
         decisions: The decision log.
         semantic: The parts of L2, when it is on.
         missing: Backends that are wanted but cannot be had: an extra is not installed.
+        vetoes: What must not be served while its invalidation is pending.
     """
 
     store: KeyValueStore
@@ -75,6 +77,7 @@ class Parts:
     decisions: DecisionLog
     semantic: SemanticParts | None = None
     missing: tuple[str, ...] = ()
+    vetoes: Vetoes = field(default_factory=Vetoes)
 
     @property
     def breakers(self) -> dict[str, Breaker]:
@@ -90,13 +93,18 @@ class Parts:
 
     async def close(self) -> None:
         """Write out what waits and close everything."""
-        if self.semantic is not None:
-            with contextlib.suppress(BackendError):
-                await self.semantic.tier.tend()
-            await self.semantic.index.close()
-        with contextlib.suppress(BackendError):
-            await self.decisions.flush()
-        await self.store.close()
+        # Even where one is cancelled, as by the end of the loop, the others have their turn.
+        async with contextlib.AsyncExitStack() as last_first:
+            last_first.push_async_callback(self.store.close)
+            last_first.push_async_callback(_suppressed, self.decisions.flush)
+            if self.semantic is not None:
+                last_first.push_async_callback(self.semantic.index.close)
+                last_first.push_async_callback(_suppressed, self.semantic.tier.tend)
+
+
+async def _suppressed(work: Callable[[], Awaitable[None]]) -> None:
+    with contextlib.suppress(BackendError):
+        await work()
 
 
 def make_store(settings: Settings, redis_pool: Any, clock: Clock | None) -> KeyValueStore:
@@ -186,15 +194,16 @@ async def assemble(
     """
     secret = await find_secret(settings, store, namespace)
     keys = Keys(namespace, secret.key)
+    vetoes = Vetoes()
     tiers: dict[Level, Tier] = {}
     if "l1" in settings.tiers:
-        tiers["l1"] = KeyedTier("l1", "response", ("intent", "cost_usd"), True, store, keys)
+        tiers["l1"] = KeyedTier("l1", "response", ("intent", "cost_usd"), True, store, keys, vetoes)
     if "l3" in settings.tiers:
-        tiers["l3"] = KeyedTier("l3", "intent", (), False, store, keys)
+        tiers["l3"] = KeyedTier("l3", "intent", (), False, store, keys, vetoes)
     if "l4" in settings.tiers:
-        tiers["l4"] = KeyedTier("l4", "rag_results", (), False, store, keys)
+        tiers["l4"] = KeyedTier("l4", "rag_results", ("intent",), False, store, keys, vetoes)
     decisions = DecisionLog(store, keys.own("decisions"), settings.decisions)
-    parts = Parts(store, secret, keys, tiers, decisions)
+    parts = Parts(store, secret, keys, tiers, decisions, vetoes=vetoes)
     if "l2" not in settings.tiers:
         return parts
     lacking = _lacking(embedder)
@@ -214,7 +223,7 @@ async def assemble(
         return parts
     directory = None if settings.chroma_url else _index_directory(settings, store)
     parts.semantic = await assemble_semantic(
-        settings, keys, store, directory, instruments, replica, embedding_price, embedder
+        settings, keys, store, directory, instruments, replica, embedding_price, embedder, vetoes
     )
     parts.tiers = {**tiers, "l2": parts.semantic.tier}
     return parts

@@ -14,7 +14,7 @@ from cache_core.exceptions import BackendError
 from cache_core.hedging import Hedging
 from cache_core.instrumentation import CacheCall, Instruments
 from cache_core.logs import RateLimited
-from cache_core.models import Hit, Level, LookupResult, Miss, Outcome, Query
+from cache_core.models import Hit, Level, LookupResult, Miss, Outcome, Query, Sighting
 from cache_core.parts import Parts
 from cache_core.settings import Settings
 from cache_core.tiers.base import Tier
@@ -41,19 +41,21 @@ class Asked:
 class Found:
     """What the tiers that were needed said, in tier order."""
 
-    __slots__ = ("_by_level", "asked")
+    __slots__ = ("asked",)
 
     def __init__(self, asked: Sequence[Asked] = ()) -> None:
         self.asked = asked
-        self._by_level = {item.call.level: item for item in asked}
 
     def of(self, level: Level) -> Asked | None:
         """Return what a tier said, if it was needed."""
-        return self._by_level.get(level)
+        for item in self.asked:
+            if item.call.level == level:
+                return item
+        return None
 
     def hit(self, level: Level) -> Hit | None:
         """Return a tier's hit."""
-        item = self._by_level.get(level)
+        item = self.of(level)
         return item.hit if item is not None else None
 
 
@@ -174,12 +176,17 @@ async def _reap(tasks: list[asyncio.Task[list[Asked]]] | list[asyncio.Task[Asked
 
 
 def _fill(call: CacheCall, answer: Hit | Miss, tuning: Tuning) -> None:
+    nearest = answer.entry if isinstance(answer, Hit) else answer.nearest
+    if call.level == "l2" and nearest is not None:
+        call.threshold = tuning.threshold(nearest.intent)
     if isinstance(answer, Hit):
         call.outcome = "hit"
         call.age_seconds = answer.age
         call.similarity = answer.similarity
         call.reason = "" if answer.confirmed else "unconfirmed"
         if call.level is not None:
+            own = answer.entry.ttl
+            call.ttl_seconds = tuning.ttl(call.level, answer.entry.intent) if own is None else own
             call.saved_usd = tuning.saves(call.level, answer.entry.cost_usd)
         return
     call.outcome = "miss"
@@ -209,22 +216,23 @@ def _fill_error(call: CacheCall, error: BackendError) -> None:
         )
 
 
-def fold(found: Found, lookup_id: str) -> LookupResult:
+def fold(found: Found, lookup_id: str, sighting: Sighting | None = None) -> LookupResult:
     """Return what the tiers said as one result."""
-    answer = found.hit("l1") or found.hit("l2")
-    reasons = tuple(dict.fromkeys(item.call.reason for item in found.asked if item.call.reason))
+    exact = found.hit("l1")
+    answer = exact or found.hit("l2")
+    reasons = tuple(dict.fromkeys([item.call.reason for item in found.asked if item.call.reason]))
     if answer is not None:
-        exact = found.hit("l1") is not None
         return LookupResult(
             response=answer.entry.response,
             intent=answer.entry.intent,
             rag_results=None,
             outcome="hit",
-            tier="l1" if exact else "l2",
-            similarity=1.0 if exact else answer.similarity,
+            tier="l2" if exact is None else "l1",
+            similarity=answer.similarity if exact is None else 1.0,
             age_seconds=answer.age,
             lookup_id=lookup_id,
             reasons=reasons,
+            sighting=sighting,
         )
     label, documents = found.hit("l3"), found.hit("l4")
     outcome: Outcome = "miss"
@@ -239,4 +247,5 @@ def fold(found: Found, lookup_id: str) -> LookupResult:
         outcome=outcome,
         lookup_id=lookup_id,
         reasons=reasons,
+        sighting=sighting,
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from cache_core.decisions import Decision
+from cache_core.capture import captured
+from cache_core.decisions import NOTHING, Decision
 from cache_core.instrumentation import CacheCall
-from cache_core.models import LookupResult, Query
+from cache_core.models import Entry, Hit, LookupResult, Miss, Query
 from cache_core.reading import Found
 from cache_core.tuning import Tuning
 
@@ -53,7 +54,10 @@ def decide(
     """Return the decision that a finished lookup was."""
     semantic = found.of("l2")
     answer = semantic.answer if semantic is not None else None
+    threshold = semantic.call.threshold if semantic is not None else None
     hit = found.hit("l1") or found.hit("l2")
+    nearest = hit if hit is not None else answer
+    beyond = len(found.asked) > 1
     exact = found.of("l1")
     other_intent = exact.call.other_intent if exact is not None else ""
     similarity = getattr(answer, "similarity", None)
@@ -66,13 +70,57 @@ def decide(
         reasons=result.reasons,
         similarity=similarity,
         unvetoed=getattr(answer, "unvetoed", similarity),
-        threshold=tuning.semantic_threshold,
+        threshold=tuning.semantic_threshold if threshold is None else threshold,
         age_seconds=result.age_seconds,
         seconds=call.seconds,
         saved_usd=call.saved_usd,
         message=query.tag,
-        matched=hit.matched if hit is not None else "",
+        matched=nearest.matched if nearest is not None else "",
         user=query.user or "",
         intent=result.intent or other_intent,
         tuning_version=tuning.version,
+        scope=nearest.scope if nearest is not None else "",
+        context=query.context,
+        history=query.history,
+        ages=_ages(found) if beyond else NOTHING,
+        expired=_expired(found) if beyond else NOTHING,
+        message_text=call.message_text,
+        matched_text=_matched_text(nearest) if call.message_text else "",
+        response_text=call.response_text,
     )
+
+
+def capture(call: CacheCall, query: Query, found: Found) -> None:
+    """Write the message, and the response or the nearest one, into a lookup's record."""
+    semantic = found.of("l2")
+    answer = found.hit("l1") or (semantic.answer if semantic is not None else None)
+    entry = _entry(answer)
+    call.message_text = captured(query.text)
+    call.response_text = captured(entry.response) if entry is not None else ""
+
+
+def _matched_text(answer: Hit | Miss | None) -> str:
+    entry = _entry(answer)
+    return captured(entry.message) if entry is not None else ""
+
+
+def _entry(answer: Hit | Miss | None) -> Entry | None:
+    return answer.nearest if isinstance(answer, Miss) else answer and answer.entry
+
+
+def _ages(found: Found) -> dict[str, float]:
+    return {
+        item.call.level: item.answer.age
+        for item in found.asked
+        if item.call.level is not None and isinstance(item.answer, Hit)
+    }
+
+
+def _expired(found: Found) -> dict[str, float]:
+    return {
+        item.call.level: item.answer.expired_age
+        for item in found.asked
+        if item.call.level is not None
+        and isinstance(item.answer, Miss)
+        and item.answer.expired_age is not None
+    }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cache_core.clock import ManualClock
+from cache_core.decisions import Decision
 from cache_core.embedder import ThreadEmbedder
 from cache_core.exceptions import ConfigurationError
 from cache_core.models import LookupResult
@@ -23,6 +24,8 @@ ClockRule = Literal["rows", "none"]
 
 _START = 1_700_000_000.0
 _PATIENCE = 60.0
+_FLUSH_EVERY = 100
+"""Rows after which the decision log is written, before it leaves any out."""
 _EMBEDDINGS_TIMED = 20
 
 
@@ -129,6 +132,7 @@ class Report:
     private_leaks: int = 0
     seconds: float = 0.0
     metrics: dict[str, Any] = field(default_factory=dict)
+    decisions: list[Decision] = field(default_factory=list)
 
     @property
     def hit_rate(self) -> float:
@@ -170,6 +174,8 @@ async def replay(
     clock: ClockRule,
     embedder: ThreadEmbedder,
     threshold: float | None = None,
+    decisions: int = 0,
+    watch: Callable[[Row, LookupResult], None] = lambda _, __: None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Report:
     """Ask for each row in order, and store its answer when the cache has none.
@@ -183,6 +189,8 @@ async def replay(
         clock: `rows` lets TTLs pass by the rows' `t`; `none` lets nothing expire.
         embedder: Ready; best with the rows' messages embedded ahead.
         threshold: Instead of the one in force.
+        decisions: Lookups that the report's decision log keeps, the newest; 0 for none.
+        watch: Called with each row and what it was answered.
         progress: Called with the number of rows done since the last call.
     """
     report = Report(scope, clock)
@@ -192,7 +200,7 @@ async def replay(
         async with MultiLevelCache(
             semantic_threshold=threshold,
             embedding_model=embedder,
-            settings=_settings(Path(directory)),
+            settings=_settings(Path(directory), decisions),
             instruments=(),
             clock=time_of_row,
         ) as cache:
@@ -200,19 +208,24 @@ async def replay(
             for row in rows:
                 if clock == "rows" and row.t is not None:
                     time_of_row.now = max(time_of_row.now, _START + row.t)
-                await _ask(cache, row, report)
+                watch(row, await _ask(cache, row, report))
                 progress(1)
+                if report.requests % _FLUSH_EVERY == 0:
+                    await cache.parts.decisions.flush()
             report.metrics = cache.get_metrics()
+            if decisions:
+                await cache.parts.decisions.flush()
+                report.decisions = await cache.decisions(decisions)
     report.seconds = time.perf_counter() - started
     return report
 
 
-async def _ask(cache: MultiLevelCache, row: Row, report: Report) -> None:
+async def _ask(cache: MultiLevelCache, row: Row, report: Report) -> LookupResult:
     where: dict[str, Any] = {"history": list(row.history), "standalone": row.standalone}
     result = await cache.lookup(row.message, row.user_id, **where)
     report.count(row, result)
     if result.response is not None or result.outcome == "bypass":
-        return
+        return result
     shared = not row.private if report.scope == "private-flag" and row.private is not None else None
     owner = {"answer_id": row.answer_id, "user_id": row.user_id, "private": row.private is True}
     documents = None if row.rag_results is None else [{**owner, "documents": row.rag_results}]
@@ -225,16 +238,17 @@ async def _ask(cache: MultiLevelCache, row: Row, report: Report) -> None:
         shared=shared,
         **where,
     )
+    return result
 
 
-def _settings(directory: Path) -> Settings:
-    """Return settings that depend on nothing around: no server, no hurry, no log."""
+def _settings(directory: Path, decisions: int) -> Settings:
+    """Return settings that depend on nothing around: no server, no hurry."""
     return Settings().model_copy(
         update={
             "redis_url": None,
             "chroma_url": None,
             "dir": directory,
-            "decisions": 0,
+            "decisions": decisions,
             "exact_budget": _PATIENCE,
             "embedding_budget": _PATIENCE,
             "search_budget": _PATIENCE,

@@ -1,56 +1,127 @@
-"""Which generation of a message this task's lookups saw.
+"""Which generation of a message the lookups saw, until the puts that follow them.
 
-A value computed before an invalidation is stamped with the generation from before it, and so is
-never served. Lookup leaves the token in a context variable, put takes it: nobody has to carry it.
+A value computed before an invalidation must never be stored as if it were of after it. So a put
+is held against what the lookup before it saw. That is, in this order:
+
+1. what `put(lookup=...)` was given: a `LookupResult` carries it;
+2. the lookup of this message in the same task, by a context variable: nobody has to carry it;
+3. the oldest lookup of this message and user, in any task of this cache, that found no response
+   and was not followed by a put yet.
+
+Without any of them the put is no result of a lookup, and belongs to the generation in force. Where
+a lookup may have been forgotten here, none was seen: an invalidated message is not stored then.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 
-_KEPT = 16
+from cache_core.models import Generation, Query, Sighting
 
-_Name = tuple[str, str]
-_UNSEEN = "unseen"
-_NOTHING: Mapping[_Name, str | None] = {}
-_seen: ContextVar[Mapping[_Name, str | None]] = ContextVar("glasscache_seen", default=_NOTHING)
+_IN_A_TASK = 16
+KEPT = 10_000
+"""Messages, with their user, of which lookups without a put are remembered."""
 
+_GENERATIONS = 16
+_LOST_SECONDS = 3_600.0
+"""How long after its lookup, at most, a put is expected when more than `KEPT` wait for theirs."""
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The generation that a lookup saw; `None` when the message had none."""
-
-    generation: str | None
-
-
-def remember(replica: str, tag: str, generation: str | None) -> None:
-    """Leave the generation of a message to the put that may follow in this task."""
-    seen = _seen.get()
-    if seen.get((replica, tag), _UNSEEN) == generation:
-        return
-    kept = itertools.islice(seen.items(), max(0, len(seen) - _KEPT + 1), None)
-    _seen.set({**dict(kept), (replica, tag): generation})
+_Name = tuple[int, str, str | None]
+_NOTHING: Mapping[_Name, Sighting] = {}
+_seen: ContextVar[Mapping[_Name, Sighting]] = ContextVar("glasscache_seen", default=_NOTHING)
+_since: ContextVar[int] = ContextVar("glasscache_since", default=0)
+_ordinals = itertools.count(1)
+_ids = itertools.count(1)
 
 
-def take(replica: str, tag: str) -> Seen | None:
-    """Return what the last lookup of a message in this task saw, once."""
-    name = (replica, tag)
-    seen = _seen.get()
-    if name not in seen:
+class Sightings:
+    """What the lookups of one cache saw.
+
+    Args:
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._id = next(_ids)
+        self._clock = clock
+        # Of each generation that was seen: how many lookups wait for their put, and the last one.
+        self._open: OrderedDict[
+            tuple[str, str | None], dict[Generation | None, tuple[int, int]]
+        ] = OrderedDict()
+        self._lost = 0
+        self._lost_at = 0.0
+
+    def note(self, sighting: Sighting, *, answered: bool) -> None:
+        """Leave what a lookup saw to the put that may follow.
+
+        Args:
+            sighting: What it saw.
+            answered: Whether it found a response: then only a put in the same task may follow.
+        """
+        tag, user, generation = sighting
+        seen = _seen.get()
+        name = (self._id, tag, user)
+        if seen.get(name) != sighting:
+            kept = seen.items()
+            if len(seen) >= _IN_A_TASK:
+                kept = list(kept)[1 - _IN_A_TASK :]  # type: ignore[assignment]
+            _seen.set({**dict(kept), name: sighting})
+        if answered:
+            return
+        waiting = self._open.setdefault((tag, user), {})
+        count, _ = waiting.get(generation, (0, 0))
+        ordinal = next(_ordinals)
+        waiting[generation] = (count + 1, ordinal)
+        if len(waiting) > _GENERATIONS or len(self._open) > KEPT:
+            if len(waiting) > _GENERATIONS:
+                del waiting[next(iter(waiting))]
+            else:
+                self._open.popitem(last=False)
+            self._lost, self._lost_at = ordinal, self._clock()
+
+    def take(self, query: Query) -> Sighting | None:
+        """Return what the lookup saw that a put follows, once; `None` if it follows none."""
+        seen = _seen.get()
+        name = (self._id, query.tag, query.user)
+        sighting = seen.get(name)
+        if sighting is None:
+            # A put may be for another user than the lookup: for everybody, or for who logged in.
+            name = next((other for other in seen if other[:2] == name[:2]), name)
+            sighting = seen.get(name)
+        if sighting is not None:
+            _seen.set({other: kept for other, kept in seen.items() if other != name})
+            self.settle(sighting)
+            return sighting
+        since = _since.get()
+        for generation, (_, last) in self._open.get((query.tag, query.user), {}).items():
+            if last > since:
+                found = Sighting(query.tag, query.user, generation)
+                self.settle(found)
+                return found
+        if self._lost > since and self._clock() - self._lost_at < _LOST_SECONDS:
+            return Sighting(query.tag, query.user, None)
         return None
-    _seen.set({key: value for key, value in seen.items() if key != name})
-    return Seen(seen[name])
 
-
-def invalidation(replica: str, tag: str) -> str:
-    """Return the token that an invalidation gave a message, if the last lookup here saw one."""
-    generation = _seen.get().get((replica, tag)) or ""
-    return generation if generation.startswith("i") else ""
+    def settle(self, sighting: Sighting) -> None:
+        """Take note that the put has come."""
+        name = (sighting.tag, sighting.user)
+        waiting = self._open.get(name)
+        if waiting is None or sighting.generation not in waiting:
+            return
+        count, last = waiting[sighting.generation]
+        if count > 1:
+            waiting[sighting.generation] = (count - 1, last)
+            return
+        del waiting[sighting.generation]
+        if not waiting:
+            del self._open[name]
 
 
 def forget() -> None:
     """Forget everything: what this task puts from now on is no result of an earlier lookup."""
     _seen.set(_NOTHING)
+    _since.set(next(_ordinals))

@@ -18,6 +18,7 @@ from cache_core.observed import ObservedEmbedder, ObservedIndex
 from cache_core.settings import Settings
 from cache_core.stores.base import KeyValueStore
 from cache_core.tiers.semantic import SemanticTier
+from cache_core.vetoes import Vetoes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class SemanticParts:
 
     Attributes:
         tier: L2.
+        quiet: The same for `explain`: what it does is not observed.
         index: Shared answers, observed.
         chroma: The same, bare.
         embedder: The model.
@@ -33,6 +35,7 @@ class SemanticParts:
     """
 
     tier: SemanticTier
+    quiet: SemanticTier
     index: ObservedIndex
     chroma: Any
     embedder: ObservedEmbedder
@@ -53,6 +56,7 @@ async def assemble_semantic(
     replica: str,
     embedding_price: Callable[[], float],
     embedder: Embedder | None,
+    vetoes: Vetoes,
 ) -> SemanticParts:
     """Return the open parts of L2; the model goes on loading.
 
@@ -65,6 +69,7 @@ async def assemble_semantic(
         replica: Name of this process.
         embedding_price: Returns what one embedding costs, in USD.
         embedder: Instead of the one that the settings name.
+        vetoes: What must not be served while its invalidation is pending.
     """
     model = embedder or shared_embedder(settings.embedding_model, settings.torch_threads)
     keys.model = keys.label("model", model.model)[:12]
@@ -92,5 +97,10 @@ async def assemble_semantic(
     index = ObservedIndex(chroma, instruments)
     await index.open()
     feed = IndexFeed(store, keys, index, chroma.place, replica)
-    tier = SemanticTier(store, keys, index, observed, patient, feed)
-    return SemanticParts(tier, index, chroma, observed, feed)
+    alone = "l1" not in settings.tiers
+    tier = SemanticTier(store, keys, index, observed, patient, feed, vetoes, alone=alone)
+    unwatched = ObservedEmbedder(
+        model, Instruments(), breaker, settings.embedding_budget, embedding_price
+    )
+    quiet = tier.unobserved(chroma, unwatched)
+    return SemanticParts(tier, quiet, index, chroma, observed, feed)

@@ -15,6 +15,7 @@ import platformdirs
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from cache_core.capture import wanted
 from cache_core.exceptions import ConfigurationError
 from cache_core.models import LEVELS, Level
 
@@ -116,6 +117,17 @@ class Settings(BaseSettings):
         default=64, gt=0, le=64, description="Contexts that may have a vector index."
     )
     decisions: int = Field(default=10_000, ge=0, description="Lookups the decision log keeps.")
+    capture_message_content: bool = Field(
+        default=False,
+        validation_alias=AliasChoices(
+            "capture_message_content",
+            "CACHE_CAPTURE_MESSAGE_CONTENT",
+            "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",
+        ),
+        description="Whether spans and the decision log carry messages and responses: true, false, "
+        "or as OpenTelemetry says it: no_content, span_only, event_only (here: no), "
+        "span_and_event.",
+    )
     breaker_failures: int = Field(default=5, gt=0, description="Failures that open a breaker.")
     breaker_probe: Seconds = Field(default=0.25, description="Seconds between probes when open.")
 
@@ -125,6 +137,11 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return frozenset(part.strip().lower() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("capture_message_content", mode="before")
+    @classmethod
+    def _as_convention(cls, value: Any) -> Any:
+        return wanted(value)
 
     @field_validator("redis_url")
     @classmethod

@@ -49,6 +49,7 @@ class CacheStats:
         self.puts: Counter[tuple[Level, str]] = Counter()
         self.other_scope_intents: Counter[str] = Counter()
         self.verdicts: Counter[tuple[str, str]] = Counter()
+        self.tunings: Counter[str] = Counter(applied=0, rejected=0)
         self.saved_usd: dict[Level, float] = dict.fromkeys(LEVELS, 0.0)
         self.spent_usd = 0.0
         self.seconds = 0.0
@@ -62,6 +63,9 @@ class CacheStats:
         self.spent_usd += call.spent_usd
         if call.operation == "verdict" and call.outcome != "checked":
             self.verdicts[call.reason, call.outcome] += 1
+            return
+        if call.operation == "tune":
+            self.tunings[call.outcome] += 1
             return
         if call.operation == "put":
             for part in call.calls:
@@ -185,6 +189,7 @@ class CacheStats:
             "bypass_reasons": dict(self.bypass_reasons),
             "puts": _nested(self.puts),
             "verdicts": _nested(self.verdicts),
+            "tuning": dict(self.tunings),
             "spent_usd": round(self.spent_usd, 6),
         }
 

@@ -1,15 +1,25 @@
 """What may change while the cache runs: one frozen, bounded model, swapped whole.
 
-The bounds declared here make the validation, the error message and the dashboard's sliders.
+A field is declared once, with its title, unit and bounds: validation, error messages, the command
+line's help and the sliders of the tuner all come from here (`Tuning.bounds`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+)
 
 from cache_core.exceptions import ConfigurationError
 from cache_core.models import Level
@@ -20,63 +30,249 @@ INTENT_PATTERN = re.compile(r"[\w:.-]{1,64}", re.ASCII)
 MAX_TTL = 30 * 86_400.0
 """The longest TTL, in seconds: generation tokens are made to outlive twice this."""
 
+MAX_INTENTS = 200
+"""Intents that may have overrides of their own."""
+
+MAX_SHARED_INTENTS = 1_000
+
+INTENT_PREFIX = "intent."
+"""An override is named `intent.LABEL.FIELD` wherever a single field is named."""
+
+
+def _number(value: Any) -> Any:
+    # JSON's true is no threshold of 1.
+    if isinstance(value, bool):
+        msg = "a number is expected, not true or false"
+        raise ValueError(msg)  # noqa: TRY004 - pydantic takes no other
+    return value
+
+
+def _labels(found: Mapping[str, IntentTuning]) -> Mapping[str, IntentTuning]:
+    for label in found:
+        if INTENT_PATTERN.fullmatch(label) is None:
+            msg = f"an intent is 1 to 64 letters, digits, '_', '.', ':', '-', not {label!r}"
+            raise ValueError(msg)
+    return Overrides(found)
+
+
+def _plain(found: Mapping[str, IntentTuning]) -> dict[str, Any]:
+    return {
+        label: override.model_dump(mode="json", exclude_none=True)
+        for label, override in sorted(found.items())
+    }
+
+
 GuardName = Literal["numbers", "negation"]
 Sharing = Literal["private", "intents", "all"]
-Ttl = Annotated[float, Field(gt=0, le=MAX_TTL, allow_inf_nan=False)]
-Price = Annotated[float, Field(ge=0, le=1_000, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+IntentField = Literal["semantic_threshold", "l1_ttl", "l2_ttl", "l4_ttl", "shared"]
+Ttl = Annotated[float, BeforeValidator(_number), Field(gt=0, le=MAX_TTL, allow_inf_nan=False)]
+Price = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1_000, allow_inf_nan=False)]
+Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1, allow_inf_nan=False)]
+SharedIntent = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class IntentTuning(BaseModel):
+    """What is different for the answers of one intent; `None` is as for all others.
+
+    Attributes:
+        semantic_threshold: Least similarity at which L2 serves such an answer, 0..1.
+        l1_ttl, l2_ttl, l4_ttl: Seconds until such an answer, or its documents, expire.
+        shared: Whether every user may get such an answer, whatever *sharing* says.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    semantic_threshold: Share | None = None
+    l1_ttl: Ttl | None = None
+    l2_ttl: Ttl | None = None
+    l4_ttl: Ttl | None = None
+    shared: bool | None = None
+
+
+class Overrides(Mapping[str, IntentTuning]):
+    """Overrides by intent, as part of a frozen model: can be copied and pickled, not changed."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self, found: Mapping[str, IntentTuning] | None = None) -> None:
+        self._found = dict(found or {})
+
+    def __getitem__(self, label: str) -> IntentTuning:
+        return self._found[label]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def __repr__(self) -> str:
+        return repr(self._found)
+
+
+Intents = Annotated[
+    Mapping[str, IntentTuning],
+    Field(max_length=MAX_INTENTS),
+    AfterValidator(_labels),
+    PlainSerializer(_plain),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a field of the tuning may be, for whoever draws or explains it.
+
+    Attributes:
+        field: Its name.
+        title, description, unit: In words; the unit may be empty.
+        kind: `number`; `choice`: one of *choices*; `choices`: any of them; `labels`: a set of
+            intents; `intents`: overrides per intent.
+        default: As a JSON value.
+        minimum, maximum: Of a number, inclusive unless *above*.
+        above: Whether a number must be more than its minimum.
+        step: By which a control should move a number.
+        choices: What there is to choose from.
+    """
+
+    field: str
+    title: str
+    description: str
+    unit: str
+    kind: Literal["number", "choice", "choices", "labels", "intents"]
+    default: Any
+    minimum: float | None = None
+    maximum: float | None = None
+    above: bool = False
+    step: float | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def expected(self) -> str:
+        """What is expected, in a few words."""
+        match self.kind:
+            case "number":
+                first = f"more than {self.minimum:g}, to" if self.above else f"{self.minimum:g} to"
+                return f"{first} {self.maximum:,.10g} {self.unit}".rstrip()
+            case "choice":
+                return "one of " + ", ".join(self.choices)
+            case "choices":
+                return "any of " + ", ".join(self.choices) + ", or none"
+            case "labels":
+                return f"intents, {MAX_SHARED_INTENTS:,} at most"
+            case "intents":
+                return f"overrides per intent, {MAX_INTENTS} at most: {', '.join(_INTENT_FIELDS)}"
+
+
+def _field(default: Any, title: str, description: str, unit: str = "", step: float = 0.0) -> Any:
+    extra: dict[str, Any] = {"unit": unit, "step": step}
+    return Field(default=default, title=title, description=description, json_schema_extra=extra)
 
 
 class Tuning(BaseModel):
-    """The live values. A lookup reads them once, at its start.
+    """The live values. A lookup reads them once, at its start, and uses them to its end.
 
-    Attributes:
-        version: Of the last change; 0 when nobody changed anything.
-        semantic_threshold: Least cosine similarity of a semantic hit, 0..1.
-        l1_ttl, l2_ttl, l3_ttl, l4_ttl: Seconds until an entry of a tier expires.
-        guards: Vetoes on a semantic match.
-        sharing: Whose answers everybody may get: nobody's, those of *shared_intents*, or all.
-        shared_intents: Intents whose answers are the same for every user.
-        response_usd, intent_usd, retrieval_usd: What a cached response, label or retrieval saves.
-        embedding_usd: What one embedding costs.
-        verify_share: Share of semantic hits that `verify` checks after they were served, 0..1.
-        verification_usd: What one such check costs.
-        hit_rate_objective: The overall hit rate that the alert holds the cache to, 0..1.
+    `version` is that of the last change, 0 when nobody changed anything. What the other fields
+    are, and what they may be, is said by each field and by `bounds()`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: int = Field(default=0, ge=0)
-    semantic_threshold: Share = 0.95
-    l1_ttl: Ttl = 3_600.0
-    l2_ttl: Ttl = 86_400.0
-    l3_ttl: Ttl = 21_600.0
-    l4_ttl: Ttl = 43_200.0
-    guards: tuple[GuardName, ...] = ("numbers", "negation")
-    sharing: Sharing = "private"
-    shared_intents: frozenset[str] = frozenset()
-    response_usd: Price = 0.03
-    intent_usd: Price = 0.001
-    retrieval_usd: Price = 0.005
-    embedding_usd: Price = 0.0
-    verify_share: Share = 0.02
-    verification_usd: Price = 0.0
-    hit_rate_objective: Share = 0.6
+    semantic_threshold: Share = _field(
+        0.95,
+        "Similarity threshold",
+        "Least cosine similarity at which L2 serves the answer to another question. Lower: more "
+        "hits, more of them wrong.",
+        step=0.005,
+    )
+    l1_ttl: Ttl = _field(
+        3_600.0, "TTL of L1, exact answers", "Until an exact answer expires.", "s", 60
+    )
+    l2_ttl: Ttl = _field(
+        86_400.0, "TTL of L2, similar answers", "Until a similar answer expires.", "s", 300
+    )
+    l3_ttl: Ttl = _field(21_600.0, "TTL of L3, intents", "Until an intent label expires.", "s", 300)
+    l4_ttl: Ttl = _field(
+        43_200.0, "TTL of L4, documents", "Until retrieved documents expire.", "s", 300
+    )
+    guards: tuple[GuardName, ...] = _field(
+        ("numbers", "negation"),
+        "Guards",
+        "Vetoes on a similar question: one with other numbers, one that is negated.",
+    )
+    sharing: Sharing = _field(
+        "private",
+        "Sharing",
+        "Whose new answers every user may get: nobody's, those of the shared intents, or all.",
+    )
+    shared_intents: Annotated[
+        frozenset[SharedIntent], Field(max_length=MAX_SHARED_INTENTS), PlainSerializer(sorted)
+    ] = _field(
+        frozenset(), "Shared intents", "Intents whose new answers are the same for every user."
+    )
+    response_usd: Price = _field(
+        0.03, "Price of a response", "What a cached response saves.", "USD", 0.001
+    )
+    intent_usd: Price = _field(
+        0.001, "Price of an intent", "What a cached intent label saves.", "USD", 0.0001
+    )
+    retrieval_usd: Price = _field(
+        0.005, "Price of a retrieval", "What cached documents save.", "USD", 0.0001
+    )
+    embedding_usd: Price = _field(
+        0.0, "Price of an embedding", "What embedding one message costs.", "USD", 0.00001
+    )
+    verify_share: Share = _field(
+        0.02,
+        "Share that is verified",
+        "Share of semantic hits compared with a fresh answer after they were served, where the "
+        "agent gave a verify function.",
+        step=0.005,
+    )
+    verification_usd: Price = _field(
+        0.0, "Price of a verification", "What one such comparison costs.", "USD", 0.001
+    )
+    hit_rate_objective: Share = _field(
+        0.6, "Hit rate objective", "Overall hit rate that the alert holds the cache to.", step=0.01
+    )
+    intents: Intents = _field(
+        Overrides(),
+        "Overrides per intent",
+        "Another threshold, TTL or sharing for the answers of single intents. L2 goes by the "
+        "intent of the stored answer.",
+    )
 
-    def ttl(self, level: Level) -> float:
-        """Return the TTL of a tier in seconds."""
+    def ttl(self, level: Level, intent: str | None = None) -> float:
+        """Return the TTL in seconds of a tier's entries, or of those with *intent*."""
+        own = self.intents.get(intent) if intent is not None and self.intents else None
         match level:
             case "l1":
-                return self.l1_ttl
+                return self.l1_ttl if own is None or own.l1_ttl is None else own.l1_ttl
             case "l2":
-                return self.l2_ttl
+                return self.l2_ttl if own is None or own.l2_ttl is None else own.l2_ttl
             case "l3":
                 return self.l3_ttl
             case "l4":
-                return self.l4_ttl
+                return self.l4_ttl if own is None or own.l4_ttl is None else own.l4_ttl
+
+    def threshold(self, intent: str | None = None) -> float:
+        """Return the least similarity at which L2 serves an answer with *intent*, 0..1."""
+        own = self.intents.get(intent) if intent is not None and self.intents else None
+        if own is None or own.semantic_threshold is None:
+            return self.semantic_threshold
+        return own.semantic_threshold
+
+    @property
+    def lowest_threshold(self) -> float:
+        """The least similarity at which L2 serves anything, 0..1."""
+        own = (item.semantic_threshold for item in self.intents.values())
+        return min(self.semantic_threshold, *(value for value in own if value is not None), 1.0)
 
     def shares(self, intent: str | None) -> bool:
         """Whether an answer with *intent* may be read by every user."""
+        own = self.intents.get(intent) if intent is not None and self.intents else None
+        if own is not None and own.shared is not None:
+            return own.shared
         if self.sharing == "all":
             return True
         return self.sharing == "intents" and intent in self.shared_intents
@@ -91,12 +287,105 @@ class Tuning(BaseModel):
             return cost_usd
         return self.response_usd + self.intent_usd + self.retrieval_usd
 
+    def flat(self) -> dict[str, Any]:
+        """Return every field but the version as JSON values, overrides as `intent.LABEL.FIELD`."""
+        return flatten(self.model_dump(mode="json", exclude={"version"}))
 
-def make_tuning(*layers: tuple[str, Mapping[str, Any]]) -> tuple[Tuning, dict[str, str]]:
+    @classmethod
+    def bounds(cls) -> dict[str, Bounds]:
+        """Return what each field may be, in the order in which they are declared."""
+        return dict(_BOUNDS)
+
+
+_INTENT_FIELDS: tuple[str, ...] = get_args(IntentField)
+_KINDS: Mapping[str, Literal["choice", "choices", "labels", "intents"]] = {
+    "sharing": "choice",
+    "guards": "choices",
+    "shared_intents": "labels",
+    "intents": "intents",
+}
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "sharing": get_args(Sharing),
+    "guards": get_args(GuardName),
+}
+
+
+def _bounds() -> Iterator[Bounds]:
+    defaults = Tuning().model_dump(mode="json")
+    for name, field in Tuning.model_fields.items():
+        if name == "version":
+            continue
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        limits = {
+            key: getattr(item, key)
+            for item in field.metadata
+            for key in ("ge", "gt", "le")
+            if getattr(item, key, None) is not None
+        }
+        yield Bounds(
+            name,
+            field.title or name,
+            field.description or "",
+            str(extra["unit"]),
+            _KINDS.get(name, "number"),
+            defaults[name],
+            limits.get("ge", limits.get("gt")),
+            limits.get("le"),
+            "gt" in limits,
+            extra["step"] or None,  # type: ignore[arg-type]
+            _CHOICES.get(name, ()),
+        )
+
+
+_BOUNDS: Mapping[str, Bounds] = {bounds.field: bounds for bounds in _bounds()}
+
+
+def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *values* with each override of `intents` under a name of its own.
+
+    Raises:
+        ConfigurationError: If `intents` is no mapping of mappings.
+    """
+    flat = {name: value for name, value in values.items() if name != "intents"}
+    intents = values.get("intents") or {}
+    if not isinstance(intents, Mapping):
+        raise ConfigurationError(f"intents={intents!r} is refused: a mapping is expected")
+    for label, override in intents.items():
+        if isinstance(override, IntentTuning):
+            override = override.model_dump(exclude_none=True)  # noqa: PLW2901
+        if not isinstance(override, Mapping):
+            raise ConfigurationError(f"intents[{label!r}] is refused: a mapping is expected")
+        for name, value in override.items():
+            flat[f"{INTENT_PREFIX}{label}.{name}"] = value
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `flatten` was given."""
+    values: dict[str, Any] = {}
+    intents: dict[str, dict[str, Any]] = {}
+    for name, value in flat.items():
+        if name.startswith(INTENT_PREFIX):
+            label, _, field = name.removeprefix(INTENT_PREFIX).rpartition(".")
+            intents.setdefault(label, {})[field] = value
+        else:
+            values[name] = value
+    return {**values, "intents": intents} if intents else values
+
+
+CHANGE = "the change"
+"""The origin of values that somebody is about to tune."""
+
+Layer = tuple[str, Mapping[str, Any]]
+"""A name for where values come from (`"the environment"`, ...), and the values."""
+
+
+def make_tuning(*layers: Layer, version: int = 0) -> tuple[Tuning, dict[str, str]]:
     """Return the tuning of *layers*, strongest last, and where each given value came from.
 
     Args:
-        *layers: A name for the origin (`"environment"`, ...) and its values.
+        *layers: Where values come from.
+        version: Of the last change.
 
     Raises:
         ConfigurationError: Naming the field, its origin, the value, the bounds and the default.
@@ -106,16 +395,30 @@ def make_tuning(*layers: tuple[str, Mapping[str, Any]]) -> tuple[Tuning, dict[st
     for name, layer in layers:
         values.update(layer)
         origin.update(dict.fromkeys(layer, name))
+    if "shared_intents" in values and "sharing" not in values:
+        # Naming intents to share is asking for them to be shared.
+        values["sharing"] = "intents"
+        origin["sharing"] = "the intents named"
     try:
-        return Tuning(**values), origin
+        return Tuning(**{**values, "version": version}), origin
     except ValidationError as error:
-        first = error.errors()[0]
-        field = str(first["loc"][0]) if first["loc"] else "tuning"
-        msg = (
-            f"{field}={first['input']!r} (from {origin.get(field, 'unknown')}) is refused: "
-            f"{first['msg']}"
-        )
-        if field in Tuning.model_fields:
-            default = Tuning.model_fields[field].default
-            msg += f". Correct it there, or leave it out for the default, {default!r}"
-        raise ConfigurationError(msg) from None
+        raise ConfigurationError(_refusal(error, origin)) from None
+
+
+def _refusal(error: ValidationError, origin: Mapping[str, str]) -> str:
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]] or ["tuning"]
+    field = place[0]
+    name = INTENT_PREFIX + ".".join(place[1:]) if field == "intents" and place[1:] else field
+    msg = (
+        f"{name}={first['input']!r} (from {origin.get(field, 'unknown')}) is refused: "
+        f"{first['msg']}"
+    )
+    bounds = _BOUNDS.get(place[-1] if field == "intents" else field)
+    if bounds is None:
+        return msg
+    msg += f". {bounds.title}: {bounds.expected}"
+    if field == "intents" or origin.get(field) == CHANGE:
+        return msg
+    default = Tuning.model_fields[field].default
+    return msg + f". Correct it there, or leave it out for the default, {default!r}"

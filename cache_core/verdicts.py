@@ -7,7 +7,8 @@ import json
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from typing import Literal, TypeAlias
+from dataclasses import asdict, dataclass
+from typing import Literal, TypeAlias, get_args
 
 from cache_core.decisions import Decision, DecisionLog
 from cache_core.exceptions import BackendError
@@ -24,6 +25,51 @@ who looked at hits near the threshold."""
 
 Verify: TypeAlias = Callable[[str, str], Awaitable[bool]]
 """Called with a message and the response that was served; returns whether a fresh answer agrees."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether one lookup's answer was right, or the nearest question's answer would have been.
+
+    Attributes:
+        at: The store's time when it was given, seconds since the epoch.
+        lookup_id: Of the lookup that was judged.
+        verdict: `correct` or `wrong`.
+        source: Who judged.
+        level: The tier that answered, `l1` or `l2`; empty for a lookup that nothing answered.
+        similarity: Of *matched* to *message*, 0..1; `None` for an exact answer.
+        message, matched, user, intent: As in the decision.
+        threshold, tuning_version: In force at the lookup; 0 in verdicts of older versions.
+    """
+
+    at: float
+    lookup_id: str
+    verdict: Literal["correct", "wrong"]
+    source: Source
+    level: str
+    similarity: float | None
+    message: str
+    matched: str
+    user: str
+    intent: str
+    threshold: float = 0.0
+    tuning_version: int = 0
+
+    @property
+    def correct(self) -> bool:
+        """Whether the answer was right."""
+        return self.verdict == "correct"
+
+
+def parse(text: str) -> Verdict | None:
+    """Return the verdict in *text*; `None` for what is none."""
+    try:
+        found = Verdict(**json.loads(text))
+    except (TypeError, ValueError):
+        return None
+    known = found.source in get_args(Source) and found.verdict in {"correct", "wrong"}
+    return found if known else None
+
 
 KEPT = 10_000
 _AT_ONCE = 1
@@ -49,34 +95,46 @@ class Verdicts:
         self._instruments = instruments
 
     async def judge(self, lookup_id: str, *, correct: bool, source: Source) -> bool:
-        """Record a verdict on a hit; return whether that lookup is known and was a hit.
+        """Record a verdict on a lookup; return whether it is known and can be judged.
+
+        A hit can be judged by everybody. A review may also judge a lookup that was not answered:
+        whether the nearest question's answer would have been right.
 
         Raises:
             BackendError: If the store is away; nothing is counted then.
         """
         decision = await self._decisions.find(lookup_id)
-        if decision is None or decision.outcome != "hit":
+        if decision is None:
+            return False
+        near = source == "review" and decision.matched and decision.unvetoed is not None
+        if decision.outcome != "hit" and not near:
             return False
         await self.record(decision, correct=correct, source=source)
         return True
 
     async def record(self, decision: Decision, *, correct: bool, source: Source) -> None:
         """Record a verdict on a decision."""
-        verdict = "correct" if correct else "wrong"
-        value = {
-            "at": self._store.now(),
-            "lookup_id": decision.lookup_id,
-            "verdict": verdict,
-            "source": source,
-            "level": decision.level,
-            "similarity": decision.similarity,
-            "message": decision.message,
-            "matched": decision.matched,
-            "user": decision.user,
-            "intent": decision.intent,
-        }
-        await self._store.append(self._name, [json.dumps(value)], keep=KEPT)
-        self._instruments.record(CacheCall("verdict", outcome=verdict, reason=source))
+        verdict = Verdict(
+            at=self._store.now(),
+            lookup_id=decision.lookup_id,
+            verdict="correct" if correct else "wrong",
+            source=source,
+            level=decision.level,
+            similarity=decision.unvetoed,
+            message=decision.message,
+            matched=decision.matched,
+            user=decision.user,
+            intent=decision.intent,
+            threshold=decision.threshold,
+            tuning_version=decision.tuning_version,
+        )
+        await self._store.append(self._name, [json.dumps(asdict(verdict))], keep=KEPT)
+        self._instruments.record(CacheCall("verdict", outcome=verdict.verdict, reason=source))
+
+    async def last(self, count: int) -> list[Verdict]:
+        """Return the newest verdicts of all replicas, oldest first; raises `BackendError`."""
+        found = await self._store.last(self._name, count)
+        return [item for _, text in found if (item := parse(text)) is not None]
 
 
 class Verifier:

@@ -7,16 +7,15 @@ import json
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from cache_core.deadline import Deadline
 from cache_core.exceptions import BackendError
 from cache_core.instrumentation import CacheCall
 from cache_core.keys import Keys
 from cache_core.logs import RateLimited
-from cache_core.models import Documents, Entry, Level, Query, Scope
+from cache_core.models import Documents, Entry, Generation, Level, Query, Scope, Sighting
 from cache_core.parts import Parts
-from cache_core.seen import Seen
 from cache_core.settings import Settings
 from cache_core.stores.base import RowWrite, Write
 from cache_core.tiers.keyed import KEPT
@@ -110,7 +109,7 @@ class Writer:
         self._settings = settings
 
     async def put(
-        self, query: Query, answer: NewAnswer, tuning: Tuning, seen: Seen | None
+        self, query: Query, answer: NewAnswer, tuning: Tuning, seen: Sighting | None
     ) -> list[CacheCall]:
         """Store *answer* in every tier; return one finished call per tier.
 
@@ -118,7 +117,8 @@ class Writer:
             query: The message it answers.
             answer: What to store.
             tuning: For the TTLs.
-            seen: The generation it was computed under; `None` for the one in force now.
+            seen: What the lookup before it saw; `None` if it is no result of a lookup, and so of
+                the generation in force now.
         """
         levels = [level for level in answer.scopes if level in self._parts.tiers]
         try:
@@ -126,28 +126,49 @@ class Writer:
                 generation = await self._generation(query, seen)
                 if generation is None:
                     return [_finished(level, "bypass", "invalidated") for level in levels]
-                entry = _stamped(answer.entry, generation, self._parts.store.now(), query)
+                entry = _stamped(answer.entry, self._parts.store.now(), query)
                 await self._parts.store.put_rows(self._index_records(query, answer, levels))
                 stored = await asyncio.gather(
-                    *(self._put(level, query, entry, answer.scopes[level], tuning)
+                    *(self._put(level, query, entry, generation, answer.scopes[level], tuning)
                       for level in levels)
                 )  # fmt: skip
+                await self._leave_nothing_forgotten(query, answer, levels, generation)
                 return list(stored)
         except (TimeoutError, BackendError) as error:
             reason = error.reason if isinstance(error, BackendError) else "timeout"
             log.limited("put", "an answer could not be stored (%s) and was dropped", reason)
             return [_finished(level, "dropped", reason) for level in levels]
 
-    async def _generation(self, query: Query, seen: Seen | None) -> str | None:
-        """Return the token to stamp, or `None` if the message was invalidated since *seen*."""
-        write = Write(self._parts.keys.generation(query.tag), token("p"), LIFE)
-        current = await self._parts.store.write_new(write)
-        if seen is None or seen.generation == current:
-            return current
-        # Another put may have begun the generation meanwhile; an invalidation may not.
-        if seen.generation is None and current.startswith("p"):
-            return current
-        return None
+    async def _generation(self, query: Query, seen: Sighting | None) -> Generation | None:
+        """Return the generation in force, or `None` if *seen* was invalidated since."""
+        store = self._parts.store
+        message, *others = self._parts.keys.generations(query)
+        tokens: list[str | None] = [await store.write_new(Write(message, token("p"), LIFE))]
+        if others:
+            tokens += await store.read(others)
+            # A token must outlive the entries that carry it.
+            for place, name in enumerate(others, 1):
+                if (held := tokens[place]) is not None:
+                    tokens[place] = await store.write_new(Write(name, held, LIFE))
+        current = Generation(*tokens)
+        return current if seen is None or _goes_on(seen, current, query.user) else None
+
+    async def _leave_nothing_forgotten(
+        self, query: Query, answer: NewAnswer, levels: Sequence[Level], generation: Generation
+    ) -> None:
+        """Erase what was stored while its user was being forgotten.
+
+        It would not be served. But whoever forgot them has read already what there is to erase.
+        """
+        if query.user is None or "user" not in answer.scopes.values():
+            return
+        store, keys = self._parts.store, self._parts.keys
+        if (await store.read([keys.user_generation(query.user)]))[0] == generation.user:
+            return
+        scopes = entry_names(keys, query, answer.scopes, levels)
+        names = [name for name, scope in scopes.items() if scope == "user"]
+        await store.delete([*names, keys.marker(query)])
+        await store.delete_rows(keys.vectors(query.user, query.context), [query.tag])
 
     def _index_records(
         self, query: Query, answer: NewAnswer, levels: Sequence[Level]
@@ -174,8 +195,15 @@ class Writer:
         return records
 
     async def _put(
-        self, level: Level, query: Query, entry: Entry, scope: Scope, tuning: Tuning
+        self,
+        level: Level,
+        query: Query,
+        entry: Entry,
+        generation: Generation,
+        scope: Scope,
+        tuning: Tuning,
     ) -> CacheCall:
+        entry = entry._replace(generation=generation.stamp(scope) or "")
         try:
             why_not = await self._parts.tiers[level].put(query, entry, scope, tuning)
         except BackendError as error:
@@ -214,8 +242,20 @@ def entry_names(
     }
 
 
-def _stamped(entry: Entry, generation: str, now: float, query: Query) -> Entry:
-    return replace(entry, generation=generation, created=now, writer=query.user or "")
+def _goes_on(seen: Sighting, current: Generation, user: str | None) -> bool:
+    """Whether what was computed under *seen* may be stored under *current*, for *user*."""
+    before = seen.generation or Generation(None)
+    # What somebody else's lookup saw says nothing of this user's tokens.
+    if seen.user == user and (before.own, before.user) != (current.own, current.user):
+        return False
+    if before.message == current.message:
+        return True
+    # Another put may have begun the generation meanwhile; an invalidation may not.
+    return before.message is None and (current.message or "").startswith("p")
+
+
+def _stamped(entry: Entry, now: float, query: Query) -> Entry:
+    return entry._replace(created=now, writer=query.user or "")
 
 
 def _finished(level: Level, outcome: str, reason: str) -> CacheCall:

@@ -77,7 +77,7 @@ async def main(directory: str, redis_url: str, port: str) -> None:
         instruments=instruments,
         verify=agrees,
     ) as cache:
-        cache._engine.tuning = cache.tuning.model_copy(update={"verify_share": 1.0})
+        await cache.tune({"verify_share": 1.0}, author="test")
         for number in itertools.count(10):
             with tracer.start_as_current_span("invoke_agent"):
                 await customers(cache, number)

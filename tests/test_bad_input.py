@@ -428,6 +428,7 @@ def test_a_missing_extra(tmp_path: Path, missing: str) -> None:
 
 async def test_an_unknown_embedding_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ready() says what is wrong with the model and what to do; lookups go on without L2."""
+    pytest.importorskip("sentence_transformers")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     model = str(tmp_path / "no-such-model")
     settings = Settings(dir=tmp_path / "cache", embedding_model=model)
@@ -444,6 +445,7 @@ async def test_an_unknown_embedding_model(tmp_path: Path, monkeypatch: pytest.Mo
 
 async def test_an_unknown_model_without_a_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a network the loader does not retry for minutes: the hub is asked once."""
+    pytest.importorskip("sentence_transformers")
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{servers.free_port()}")

@@ -372,12 +372,12 @@ async def test_the_decision_log_has_no_texts(cache: MultiLevelCache) -> None:
 async def test_the_decision_log_keeps_the_last(make_cache: CacheFactory) -> None:
     """The log holds about as many lookups as it was told to, the newest."""
     cache = await make_cache(settings={**PATIENT, "decisions": 50, "tiers": "l1"})
-    for number in range(300):
+    for number in range(200):
         await cache.lookup(f"question {number}", "ann")
     await cache.parts.decisions.flush()
     found = await cache.parts.decisions.last(1_000)
-    assert 50 <= len(found) <= 200
-    assert found[-1].message == cache.parts.keys.tag("question 299")
+    assert 50 <= len(found) < 200
+    assert found[-1].message == cache.parts.keys.tag("question 199")
 
 
 @pytest.mark.parametrize("text", ["", "garbage", "[]", "{}", "5", '{"at": 1}'])

@@ -19,7 +19,7 @@ import redis as blocking_redis
 import redis.asyncio as redis
 
 from cache_core import MultiLevelCache
-from cache_core.exceptions import BackendError
+from cache_core.exceptions import BackendError, TuningConflict
 from cache_core.settings import Settings
 from cache_core.stores.base import KeyValueStore, RowWrite, Write
 from cache_core.stores.coalescing import Coalescer
@@ -614,6 +614,33 @@ async def test_what_nobody_waits_for_is_not_sent() -> None:
     assert sent == [1]
 
 
+async def test_who_asks_alone_holds_nobody_up() -> None:
+    """Who asks when nothing is in flight goes alone; if it is cancelled the others still go."""
+    batches: list[list[int]] = []
+    released = asyncio.Event()
+
+    async def run(requests: Any) -> list[int | Exception]:
+        batches.append(list(requests))
+        await released.wait()
+        return [BackendError("timeout", "Late") if request < 0 else request for request in requests]
+
+    coalescer: Coalescer[int, Any] = Coalescer(run)
+    alone = asyncio.ensure_future(coalescer.ask(1))
+    await asyncio.sleep(0)
+    others = [asyncio.ensure_future(coalescer.ask(number)) for number in (2, -3)]
+    await asyncio.sleep(0)
+    assert batches == [[1]]
+    alone.cancel()
+    released.set()
+    found = await asyncio.wait_for(asyncio.gather(*others, return_exceptions=True), 1)
+    assert batches == [[1], [2, -3]]
+    assert found[0] == 2
+    assert isinstance(found[1], BackendError)
+    with pytest.raises(BackendError):
+        await coalescer.ask(-4)
+    assert await coalescer.ask(5) == 5
+
+
 async def test_closing_fails_who_still_waits() -> None:
     """Nobody waits for ever for a coalescer that was closed, not even before its first batch."""
 
@@ -716,3 +743,28 @@ async def test_a_cache_works_on_a_cluster(cluster_url: str, tmp_path: Path) -> N
         assert (await cache.lookup("question 4", "ann")).response == "answer 4"
         assert (await cache.forget_user("ann")).complete
         assert (await cache.lookup("question 4", "ann")).response is None
+
+
+async def test_a_change_of_the_tuning_crosses_a_cluster(cluster_url: str, tmp_path: Path) -> None:
+    """On a Cluster a version is claimed once, and told to replicas whatever node they listen to."""
+    settings = Settings(dir=tmp_path, redis_url=cluster_url, tiers=frozenset({"l1"}), **PATIENT)  # type: ignore[arg-type]
+    async with (
+        MultiLevelCache(settings=settings, instruments=()) as one,
+        MultiLevelCache(settings=settings, instruments=()) as other,
+    ):
+        listening = other.parts.store.listen("news")
+        await anext(listening)
+        await one.parts.store.publish("news")
+        await asyncio.wait_for(anext(listening), 5)
+        await listening.aclose()  # type: ignore[attr-defined]
+        results = await asyncio.gather(
+            *(cache.tune({"l1_ttl": 60}, author="a", expected_version=0) for cache in (one, other)),
+            return_exceptions=True,
+        )
+        assert sum(isinstance(result, TuningConflict) for result in results) == 1
+        for _ in range(500):
+            if one.tuning.l1_ttl == other.tuning.l1_ttl == 60:
+                break
+            await asyncio.sleep(0.01)
+        assert one.tuning == other.tuning
+        assert one.tuning.version == 1

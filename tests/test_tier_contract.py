@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -229,7 +228,7 @@ async def test_a_hit_never_extends_a_life(bench: Bench, passes: Pass) -> None:
 async def test_an_entry_from_the_future_is_not_served(bench: Bench) -> None:
     """An entry that a clock stamped far in the future does not live for ever: it is expired."""
     await bench.put(bench.query(), "now")
-    entry = replace(bench.entry("tomorrow"), created=bench.store.now() + 86_400)
+    entry = bench.entry("tomorrow")._replace(created=bench.store.now() + 86_400)
     await bench.tier.put(bench.query(), entry, "user", LASTING)
     assert await bench.reason(bench.query()) == "expired"
 

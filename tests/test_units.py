@@ -441,6 +441,7 @@ def test_event_loops_in_many_threads_load_one_model() -> None:
 @pytest.mark.parametrize(("threads", "after"), [(1, 1), (2, 2), (0, 3)])
 def test_torch_threads_are_a_setting(threads: int, after: int) -> None:
     """CACHE_TORCH_THREADS is what torch gets; 0 leaves the application's own number."""
+    pytest.importorskip("sentence_transformers")
     import torch
 
     before = torch.get_num_threads()

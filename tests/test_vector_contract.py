@@ -490,7 +490,7 @@ async def test_a_server_that_is_away_is_a_backend_error(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_never_answers(tmp_path: Path) -> None:
-    """A server that accepts and says nothing costs a second at the start; tend tries again."""
+    """A server that accepts and says nothing is opened in the background; tend tries again."""
     busy = asyncio.Event()
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -505,7 +505,7 @@ async def test_a_server_that_never_answers(tmp_path: Path) -> None:
     )  # fmt: skip
     started = time.monotonic()
     await index.open()
-    assert 0.5 < time.monotonic() - started < 2.0
+    assert time.monotonic() - started < 0.9
     assert await index.add("none", row("a", unit(1)))
     with pytest.raises(BackendError):
         await index.tend(10.0)

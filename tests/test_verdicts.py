@@ -43,9 +43,7 @@ async def test_semantic_hits_are_checked_after_they_were_served(make_cache: Cach
         return response == "answer"
 
     cache: MultiLevelCache = await make_cache(verify=verify, instruments=[watching])
-    cache._engine.tuning = cache.tuning.model_copy(
-        update={"verify_share": 1.0, "verification_usd": 0.01}
-    )
+    await cache.tune({"verify_share": 1.0, "verification_usd": 0.01}, author="test")
     await cache.put("alpha beta", "ann", "answer")
     await cache.put("delta epsilon", "ann", "wrong")
     await cache.put("gamma zeta", "ann", "answer")
@@ -70,7 +68,7 @@ async def test_checks_are_bounded(make_cache: CacheFactory) -> None:
         return True
 
     cache: MultiLevelCache = await make_cache(verify=verify)
-    cache._engine.tuning = cache.tuning.model_copy(update={"verify_share": 1.0})
+    await cache.tune({"verify_share": 1.0}, author="test")
     await cache.put("alpha beta", "ann", "answer")
     for number in range(30):
         result = await cache.lookup("beta alpha" + "!" * (number % 2), "ann")

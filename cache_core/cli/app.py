@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from cache_core.cli import demo, operate, replay
+from cache_core.cli import dashboard, demo, operate, replay, tune
 from cache_core.cli.console import flowing
 
 app = typer.Typer(
@@ -27,12 +27,14 @@ app = typer.Typer(
 _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
     "replay": replay.replay,
+    "dashboard": dashboard.dashboard,
     "warm": operate.warm,
     "invalidate": operate.invalidate,
     "explain": operate.explain,
     "stats": operate.stats,
     "settings": operate.settings,
 }
+app.add_typer(tune.app, name="tune")
 for name, command in _COMMANDS.items():
     app.command(name, help=flowing(command))(command)
 

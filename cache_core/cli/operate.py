@@ -56,7 +56,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, f
 
 
 @asynccontextmanager
-async def _opened(
+async def opened(
     namespace: str,
     redis_url: str | None,
     chroma_url: str | None,
@@ -111,7 +111,7 @@ def warm(
     items = _warm_items(file)
 
     async def work() -> None:
-        async with _opened(namespace, redis_url, chroma_url, directory) as cache:
+        async with opened(namespace, redis_url, chroma_url, directory) as cache:
             ticks = iter(track(items, "warming", console=err, transient=True))
             count = await cache.warm_cache(items, progress=_advance(ticks))
             puts = cache.metrics.snapshot()["puts"]
@@ -218,7 +218,7 @@ def invalidate(
         fail("--dry-run does not go with --user alone")
 
     async def work() -> Invalidation:
-        async with _opened(
+        async with opened(
             namespace,
             redis_url,
             chroma_url,
@@ -265,7 +265,7 @@ def explain(
     """
 
     async def work() -> list[dict[str, Any]]:
-        async with _opened(namespace, redis_url, chroma_url, directory) as cache:
+        async with opened(namespace, redis_url, chroma_url, directory) as cache:
             found = await cache.explain(message, user, context=_context(context))
             return [asdict(item) for item in found]
 
@@ -314,7 +314,7 @@ def stats(
     """
 
     async def work() -> dict[str, Any]:
-        async with _opened(namespace, redis_url, None, directory, semantic=False) as cache:
+        async with opened(namespace, redis_url, None, directory, semantic=False) as cache:
             return await _stats(cache)
 
     found = run(work())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -103,6 +103,33 @@ class KeyValueStore(Protocol):
 
     async def delete_rows(self, key: str, names: Sequence[str]) -> int:
         """Remove rows of a hash; return how many there were."""
+        ...
+
+    async def claim_row(self, key: str, name: str, value: str) -> bool:
+        """Add a row to a hash that is kept, unless it is there; return whether it was added.
+
+        Of several who claim the same row one succeeds: with a row per version this is a
+        compare-and-set.
+        """
+        ...
+
+    async def row_names(self, key: str) -> Sequence[str]:
+        """Return the names of the rows of a hash, in no order."""
+        ...
+
+    async def some_rows(self, key: str, names: Sequence[str]) -> Sequence[str | None]:
+        """Return the rows of these *names*, in order."""
+        ...
+
+    async def publish(self, channel: str) -> None:
+        """Wake everybody who listens to *channel*, in any process."""
+        ...
+
+    def listen(self, channel: str) -> AsyncIterator[None]:
+        """Yield once when listening has begun, and whenever something may have been published.
+
+        What was published before is not told. Ends with `BackendError` when the store is lost.
+        """
         ...
 
     async def append(self, log: str, values: Sequence[str], *, keep: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from chromadb.errors import NotFoundError
 from cache_core.breaker import Breaker
 from cache_core.embedder import Vector
 from cache_core.exceptions import BackendError
-from cache_core.stores.chroma_client import ChromaClient
+from cache_core.stores.chroma_client import SERVER_SECONDS, ChromaClient
 from cache_core.stores.vectors import Neighbour, Row
 
 log = logging.getLogger("glasscache")
@@ -32,6 +33,9 @@ FLUSH_ROWS = 20
 FLUSH_SECONDS = 0.2
 BUFFER_ROWS = 2_000
 """Rows that may wait while Chroma is away; more are dropped and counted."""
+
+OPEN_SECONDS = 0.2
+"""How long `open` waits for a server: one that never answers must not hold up the agent's start."""
 
 _SWEEP_BATCH = 500
 _REBUILD_FROM = 1_000
@@ -86,6 +90,7 @@ class ChromaIndex:
         self._buffer: dict[str, dict[str, Row]] = {}
         self._buffered = 0
         self._writing = asyncio.Lock()
+        self._opener: asyncio.Task[None] | None = None
         self._flusher: asyncio.Task[None] | None = None
         self._rebuilder: asyncio.Task[None] | None = None
         self._next_sweep = 0.0
@@ -104,34 +109,54 @@ class ChromaIndex:
         return self._chroma.place
 
     @property
+    def connected(self) -> bool:
+        """Whether Chroma was reached."""
+        return self._chroma.connected
+
+    @property
     def collection(self) -> Any:
         """The collection of the default context; `None` while Chroma cannot be reached."""
         return self._chroma.collections.get(self._default_context)
 
     async def open(self) -> None:
-        """Connect, and find the collections that exist."""
+        """Connect, and find the collections that exist; with a slow server, in the background."""
+        if self._opener is None or self._opener.done():
+            # In no context: whoever opens does not wait for all of it.
+            self._opener = asyncio.get_running_loop().create_task(
+                self._open(), context=contextvars.Context()
+            )
+        await asyncio.wait({self._opener}, timeout=None if self._chroma.embedded else OPEN_SECONDS)
+
+    async def _opened(self, timeout: float) -> None:
+        """Wait for an opening that is under way: it is not down before it was reached."""
+        if self._opener is not None and not self._opener.done():
+            await asyncio.wait({self._opener}, timeout=timeout)
+
+    async def _open(self) -> None:
         with contextlib.suppress(BackendError):
             await self._chroma.connect()
 
     async def close(self) -> None:
         """Write out the buffer and close; a rebuild is given up."""
-        flusher, self._flusher = self._flusher, None
-        if flusher is not None and not flusher.done():
-            flusher.cancel()
-            await asyncio.gather(flusher, return_exceptions=True)
+        tasks = [task for task in (self._opener, self._flusher) if task is not None]
+        self._opener = self._flusher = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(BackendError):
             await self._flush()
         await self._chroma.close()
 
     def abandon(self) -> None:
         """Give the directory back without the event loop; what is in the buffer is lost."""
-        self._flusher = None
+        self._opener = self._flusher = None
         self._buffer.clear()
         self._buffered = 0
         self._chroma.abandon()
 
     async def tend(self, now: float) -> None:
         """Reconnect, write out, and now and then sweep."""
+        await self._opened(SERVER_SECONDS)
         if not self._chroma.connected:
             await self._chroma.connect()
         await self._flush()
@@ -186,6 +211,7 @@ class ChromaIndex:
 
     async def search(self, context: str, vector: Vector, count: int) -> list[Neighbour]:
         """Return the nearest rows of *context*, those still in the buffer included."""
+        await self._opened(self._search_timeout)
         buffered = self._search_buffer(context, vector)
         found = await self._search_collection(context, vector, count)
         unique = {neighbour.id: neighbour for neighbour in found}
@@ -273,6 +299,7 @@ class ChromaIndex:
                 del self._buffer[context]
 
     async def _write(self, context: str, rows: Sequence[Row]) -> None:
+        await self._opened(self._write_timeout)
         await self._chroma.ask(
             context,
             "upsert",
@@ -303,6 +330,7 @@ class ChromaIndex:
     async def _stored(self, context: str, ids: Sequence[str]) -> list[str]:
         if not ids:
             return []
+        await self._opened(self._write_timeout)
         found = await self._chroma.ask(
             context, "get", ids=list(ids), include=[], timeout=self._write_timeout
         )
@@ -310,6 +338,7 @@ class ChromaIndex:
 
     async def contexts(self) -> Sequence[str]:
         """Return the contexts with a collection, or with rows that wait for one."""
+        await self._opened(self._write_timeout)
         await self._chroma.discover()
         return sorted(self._known)
 

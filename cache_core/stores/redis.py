@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -32,6 +32,9 @@ from cache_core.stores.coalescing import Coalescer
 log = logging.getLogger("glasscache")
 
 _KEPT_SECONDS = 10 * 365 * 86_400.0
+_LISTENING = 5.0
+"""Seconds after which a silent subscription is looked after."""
+
 _TRIM_SLACK = 1.25
 """A hash is trimmed when it is this much over its limit: trimming reads it whole."""
 
@@ -43,12 +46,14 @@ def connect(url: str, *, timeout: float, connections: int = 64) -> redis.Redis:
     """Return a client that fails fast.
 
     redis-py's defaults retry a stopped server for a minute. RESP2, because redis-py 8.1 hands out
-    connections that the server closed under RESP3 (redis-py #4252).
+    connections that the server closed under RESP3 (redis-py #4252). Commands have no time limit
+    of redis-py's: it takes a task and two timers each, a third of a GET, and the store's own
+    deadline covers the whole batch.
     """
     return redis.Redis.from_url(
         url,
         protocol=2,
-        socket_timeout=timeout,
+        socket_timeout=None,
         socket_connect_timeout=timeout,
         retry=Retry(NoBackoff(), 1),
         max_connections=connections,
@@ -161,7 +166,7 @@ class RedisStore:
 
     async def read(self, keys: Sequence[str]) -> Sequence[str | None]:
         """Return the values of *keys*; concurrent calls share a round trip."""
-        found: Sequence[str | None] = await self._reads.submit(_Read(keys))
+        found: Sequence[str | None] = await self._reads.ask(_Read(keys))
         return found
 
     async def write(self, writes: Sequence[Write]) -> None:
@@ -186,7 +191,7 @@ class RedisStore:
     ) -> Mapping[str, str]:
         """Return the rows of a hash, newest last."""
         if hurry:
-            raw = await self._reads.submit(_Read((key,), rows=True))
+            raw = await self._reads.ask(_Read((key,), rows=True))
         else:
             raw = (await self._patient.submit([("HGETALL", key)]))[0]
         pairs = raw.items() if isinstance(raw, Mapping) else zip(raw[::2], raw[1::2], strict=True)
@@ -215,6 +220,52 @@ class RedisStore:
     async def delete_rows(self, key: str, names: Sequence[str]) -> int:
         """Delete fields of a hash."""
         return int((await self._writes.submit([("HDEL", key, *names)]))[0]) if names else 0
+
+    async def claim_row(self, key: str, name: str, value: str) -> bool:
+        """Set a field of a hash unless it exists; HSETNX decides, on a Cluster too."""
+        stamp = f"{self.now():017.6f} "
+        return bool((await self._patient.submit([("HSETNX", key, name, stamp + value)]))[0])
+
+    async def row_names(self, key: str) -> Sequence[str]:
+        """Return the fields of a hash."""
+        return [_text(name) or "" for name in (await self._patient.submit([("HKEYS", key)]))[0]]
+
+    async def some_rows(self, key: str, names: Sequence[str]) -> Sequence[str | None]:
+        """Return fields of a hash."""
+        if not names:
+            return []
+        found = (await self._patient.submit([("HMGET", key, *names)]))[0]
+        texts = [_text(value) for value in found]
+        return [None if text is None else text.partition(" ")[2] for text in texts]
+
+    async def publish(self, channel: str) -> None:
+        """Publish; a Cluster passes it on to all its nodes."""
+        client: Any = self.client
+        node = _node(client)
+        with self._breaker:
+            async with Deadline(self._write_timeout):
+                await client.execute_command(
+                    "PUBLISH", channel, "", **({"target_nodes": node} if node else {})
+                )
+
+    async def listen(self, channel: str) -> AsyncIterator[None]:
+        """Subscribe, on a connection of its own: an application's pool loses none to it."""
+        try:
+            async with Deadline(self._write_timeout):
+                subscriber = _subscriber(self.client)
+                await subscriber.subscribe(channel)
+        except Exception as error:
+            raise BackendError("backend_error", type(error).__name__, str(error)) from error
+        try:
+            while True:
+                message = await subscriber.get_message(timeout=_LISTENING)
+                if message is not None:
+                    yield
+        except Exception as error:
+            raise BackendError("backend_error", type(error).__name__, str(error)) from error
+        finally:
+            with contextlib.suppress(Exception):
+                await subscriber.connection_pool.disconnect()
 
     async def append(self, log: str, values: Sequence[str], *, keep: int) -> None:
         """Add to a stream."""
@@ -308,6 +359,27 @@ class _Read:
 
 _Commands: TypeAlias = list[tuple[Any, ...]]
 """What one caller wants done, in order."""
+
+
+def _node(client: Any) -> Any:
+    """Return the node of a Cluster to send what concerns all of them; `None` without a Cluster."""
+    return client.get_default_node() if isinstance(client, RedisCluster) else None
+
+
+def _subscriber(client: Any) -> Any:
+    """Return a subscriber to the server of *client*, or to a node of its Cluster."""
+    origin = _node(client) or client.connection_pool
+    # Without a retry a lost connection is told, so that whoever listens asks what they missed.
+    own = {
+        "decode_responses": False,
+        "retry": Retry(NoBackoff(), 0),
+        "health_check_interval": 10,
+    }
+    options = {**origin.connection_kwargs, **own}
+    pool: Any = redis.ConnectionPool(
+        connection_class=origin.connection_class, max_connections=1, **options
+    )
+    return redis.Redis(connection_pool=pool).pubsub()
 
 
 def _set(write: Write) -> tuple[Any, ...]:

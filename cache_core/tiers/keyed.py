@@ -5,15 +5,26 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from cache_core import envelope
 from cache_core.exceptions import BackendError
 from cache_core.keys import Keys
-from cache_core.models import Entry, Hit, Level, Miss, MissReason, NotStored, Query, Scope
+from cache_core.models import (
+    Entry,
+    Generation,
+    Hit,
+    Level,
+    Miss,
+    MissReason,
+    NotStored,
+    Query,
+    Scope,
+)
 from cache_core.stores.base import KeyValueStore, Write
 from cache_core.tuning import INTENT_PATTERN, Tuning
+from cache_core.vetoes import Vetoes
 
 log = logging.getLogger("glasscache")
 
@@ -38,6 +49,7 @@ class KeyedTier:
         marks: Whether a put leaves word for other users that an answer exists.
         store: Where entries live.
         keys: Names of the entries.
+        vetoes: What must not be served, whatever its generation.
     """
 
     level: Level
@@ -46,23 +58,25 @@ class KeyedTier:
     marks: bool
     store: KeyValueStore
     keys: Keys
+    vetoes: Vetoes = field(default_factory=Vetoes)
 
     async def get(self, query: Query, tuning: Tuning) -> Hit | Miss:
         """Read the generation and this tier's entries of every readable scope in one round trip."""
+        generations = self.keys.generations(query)
         scopes = query.readable
         names = [
             self.keys.entry(self.level, query.tag, scope, query.context, query.history)
             for scope in scopes
         ]
-        asked = [self.keys.generation(query.tag), *names]
+        asked = [*generations, *names]
         if self.marks:
             asked.append(self.keys.marker(query))
         values = await self.store.read(asked)
-        generation = values[0]
+        generation = Generation(*values[: len(generations)])
         now = self.store.now()
-        ttl = tuning.ttl(self.level)
         reasons: list[MissReason] = []
-        for scope, name, value in zip(scopes, names, values[1:], strict=False):
+        expired_age: float | None = None
+        for scope, name, value in zip(scopes, names, values[len(generations) :], strict=False):
             if value is None:
                 continue
             try:
@@ -77,25 +91,33 @@ class KeyedTier:
             if getattr(entry, self.part) is None:
                 reasons.append("corrupt")
                 continue
-            reason = envelope.judge(entry, generation, now, ttl)
+            whose: Scope = "user" if scope == query.user else "shared"
+            vetoed = self.vetoes.forbid(query.tag, whose, query.user)
+            ttl = tuning.ttl(self.level, entry.intent)
+            reason = envelope.judge(entry, None if vetoed else generation.stamp(whose), now, ttl)
             if reason is None:
-                whose: Scope = "user" if scope == query.user else "shared"
-                return Hit(entry, whose, envelope.age(entry, now), matched=query.tag)
+                age = envelope.age(entry, now)
+                return Hit(entry, whose, age, matched=query.tag, generation=generation)
             reasons.append(reason)
-        intent = self._marked(query, values[-1], generation, now, ttl) if self.marks else None
+            if reason == "expired":
+                expired_age = envelope.age(entry, now)
+        intent = None
+        if self.marks:
+            intent = self._marked(query, values[-1], generation.message, now, tuning)
         if intent is not None:
             reasons.append("other_scope")
         cold: MissReason = "cold"
         telling = next((reason for reason in _TELLING if reason in reasons), cold)
         if telling != "other_scope":
             intent = None
-        return Miss(telling, other_intent=intent or "", generation=generation)
+        return Miss(
+            telling, other_intent=intent or "", generation=generation, expired_age=expired_age
+        )
 
     async def put(self, query: Query, entry: Entry, scope: Scope, tuning: Tuning) -> NotStored:
         """Store this tier's part of *entry*."""
         kept = (self.part, *self.also)
-        part = replace(
-            entry,
+        part = entry._replace(
             scope=query.scope(scope),
             response=entry.response if "response" in kept else None,
             intent=entry.intent if "intent" in kept else None,
@@ -103,17 +125,24 @@ class KeyedTier:
             cost_usd=entry.cost_usd if "cost_usd" in kept else None,
         )
         name = self.keys.entry(self.level, query.tag, part.scope, query.context, query.history)
-        ttl = KEPT * (tuning.ttl(self.level) if entry.ttl is None else entry.ttl)
+        ttl = KEPT * (tuning.ttl(self.level, entry.intent) if entry.ttl is None else entry.ttl)
         writes = [Write(name, envelope.encode(part, name), ttl)]
         if self.marks and scope == "user":
             intent = entry.intent if entry.intent and INTENT_PATTERN.fullmatch(entry.intent) else ""
-            mark = [query.user, entry.generation, entry.created, entry.ttl, intent]
+            # Others don't know the tokens of its user: invalidating those deletes the mark.
+            message = entry.generation.partition("/")[0]
+            mark = [query.user, message, entry.created, entry.ttl, intent]
             writes.append(Write(self.keys.marker(query), json.dumps(mark), ttl))
         await self.store.write(writes)
         return ""
 
     def _marked(
-        self, query: Query, value: str | None, generation: str | None, now: float, ttl: float
+        self,
+        query: Query,
+        value: str | None,
+        generation: str | None,
+        now: float,
+        tuning: Tuning,
     ) -> str | None:
         """Return the intent of the answer that another user has, or `None` without one."""
         if value is None:
@@ -121,6 +150,7 @@ class KeyedTier:
         try:
             user, token, created, own_ttl, intent = json.loads(value)
             entry = Entry(created=float(created), ttl=own_ttl, generation=token)
+            ttl = tuning.ttl(self.level, intent)
             live = envelope.judge(entry, generation, now, ttl) is None
         except (TypeError, ValueError, RecursionError):
             return None

@@ -10,10 +10,11 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import copy
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from cache_core import envelope
 from cache_core.embedder import Embedder, Vector
@@ -21,11 +22,22 @@ from cache_core.exceptions import BackendError
 from cache_core.feed import IndexFeed
 from cache_core.guards import veto
 from cache_core.keys import PARTITIONS, Keys
-from cache_core.models import Entry, Hit, Level, Miss, MissReason, NotStored, Query, Scope
+from cache_core.models import (
+    Entry,
+    Generation,
+    Hit,
+    Level,
+    Miss,
+    MissReason,
+    NotStored,
+    Query,
+    Scope,
+)
 from cache_core.stores.base import KeyValueStore, RowWrite, Write
 from cache_core.stores.vectors import Row, VectorIndex
 from cache_core.tiers.keyed import KEPT
 from cache_core.tuning import MAX_TTL, Tuning
+from cache_core.vetoes import Vetoes
 
 log = logging.getLogger("glasscache")
 
@@ -81,6 +93,8 @@ class SemanticTier:
         embedder: Makes vectors for lookups, in a hurry.
         patient: The same for puts and invalidations, which may wait longer.
         feed: Tells other processes of shared answers.
+        vetoes: What must not be served, whatever its generation.
+        alone: Whether no keyed tier reads the message's generation before this one.
     """
 
     level: Level = "l2"
@@ -93,7 +107,12 @@ class SemanticTier:
         embedder: Embedder,
         patient: Embedder,
         feed: IndexFeed,
+        vetoes: Vetoes | None = None,
+        *,
+        alone: bool = False,
     ) -> None:
+        self._vetoes = vetoes or Vetoes()
+        self._alone = alone
         self._store = store
         self._keys = keys
         self._index = index
@@ -107,8 +126,31 @@ class SemanticTier:
         self.refused_contexts = 0
         """Puts not made because the namespace has too many contexts."""
 
+    def unobserved(self, index: VectorIndex, embedder: Embedder) -> SemanticTier:
+        """Return the same tier with other ways to its backends: what it is asked, nobody counts."""
+        tier = copy.copy(self)
+        tier._index, tier._embedder, tier._patient = index, embedder, embedder  # noqa: SLF001
+        return tier
+
     async def get(self, query: Query, tuning: Tuning) -> Hit | Miss:
         """Return the answer to the most similar live question that no guard vetoes."""
+        if not self._alone:
+            return await self._get(query, tuning)
+        reading = asyncio.ensure_future(self._generation(query))
+        try:
+            answer = await self._get(query, tuning)
+            return answer._replace(generation=await reading)
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _generation(self, query: Query) -> Generation | None:
+        try:
+            return Generation(*await self._store.read(self._keys.generations(query)))
+        except BackendError:
+            return None
+
+    async def _get(self, query: Query, tuning: Tuning) -> Hit | Miss:
         if query.history:
             return Miss("has_history")
         if not self._embedder.ready:
@@ -162,7 +204,7 @@ class SemanticTier:
             private = self._private(query, vector, rows)[:count]
             candidates = sorted([*shared, *private], key=_rank)
             await self._judge(query, tuning, candidates)
-            floor = min(_WORTH_JUDGING, tuning.semantic_threshold)
+            floor = min(_WORTH_JUDGING, tuning.lowest_threshold)
             if count >= _MOST_NEIGHBOURS:
                 break
             if not (_hides(shared, count, floor) or _hides(private, count, floor)):
@@ -173,9 +215,9 @@ class SemanticTier:
             return hit
         if failure is not None:
             raise failure
-        miss = _miss(candidates, tuning)
+        miss = _miss(candidates, tuning, self._store.now())
         if miss.reason == "cold" and not self._index.accepts(query.context):
-            return replace(miss, reason="context_limit")
+            return miss._replace(reason="context_limit")
         return miss
 
     async def _shared(self, query: Query, vector: Vector, count: int) -> list[_Candidate]:
@@ -204,21 +246,28 @@ class SemanticTier:
 
     async def _judge(self, query: Query, tuning: Tuning, candidates: list[_Candidate]) -> None:
         """Fill in each candidate's entry and why it must not be served, in one round trip."""
-        worth = [near for near in candidates if near.similarity >= _WORTH_JUDGING]
+        floor = min(_WORTH_JUDGING, tuning.lowest_threshold)
+        worth = [near for near in candidates if near.similarity >= floor]
         if not worth:
             return
-        asked = [self._keys.generation(near.tag) for near in worth]
-        asked += [near.key for near in worth if near.scope == "user"]
+        asked = {near.tag: self._keys.generation(near.tag) for near in worth}
+        own: dict[str, str] = {}
+        if query.user is not None:
+            private = [near for near in worth if near.scope == "user"]
+            own = {near.tag: self._keys.own_generation(near.tag, query.user) for near in private}
+            own.update({near.key: near.key for near in private})
+            if private:
+                own[query.user] = self._keys.user_generation(query.user)
+        names = [*asked.values(), *own.values()]
         try:
-            values = list(await self._store.read(asked))
+            values = dict(zip(names, await self._store.read(names), strict=True))
         except BackendError:
-            values = []
+            values = {}
         now = self._store.now()
-        private = iter(values[len(worth) :])
-        for number, near in enumerate(worth):
+        for near in worth:
             near.confirmed = bool(values)
             if near.scope == "user":
-                near.text = next(private, None)
+                near.text = values.get(near.key)
                 if near.text is None:
                     near.dead, near.gone = "expired", True
                     continue
@@ -232,9 +281,21 @@ class SemanticTier:
                 raise BackendError("isolation") from None
             else:
                 entry = near.entry
-                generation = values[number] if values else entry.generation
-                near.dead = envelope.judge(entry, generation, now, tuning.l2_ttl)
-                ttl = tuning.l2_ttl if entry.ttl is None else entry.ttl
+                stamp: str | None = entry.generation
+                if values:
+                    stamp = Generation(
+                        values[asked[near.tag]],
+                        values.get(own.get(near.tag, "")),
+                        values.get(own.get(query.user or "", "")),
+                    ).stamp(near.scope)
+                vetoed = self._vetoes.forbid(near.tag, near.scope, query.user)
+                unsure = near.scope in self._vetoes.unsure
+                if not values:
+                    unsure = unsure or self._vetoes.unlisted or near.tag in self._vetoes.rows
+                if vetoed or unsure:
+                    stamp = None
+                ttl = tuning.ttl("l2", entry.intent) if entry.ttl is None else entry.ttl
+                near.dead = envelope.judge(entry, stamp, now, ttl)
                 near.gone = envelope.age(entry, now) > KEPT * ttl
                 near.guard = veto(query.text, entry.message or "", tuning.guards) or ""
                 if entry.response is None:
@@ -254,9 +315,9 @@ class SemanticTier:
     def _best(self, candidates: Sequence[_Candidate], tuning: Tuning) -> Hit | None:
         now = self._store.now()
         for near in candidates:
-            if near.similarity < tuning.semantic_threshold:
-                continue
             if near.entry is None or near.dead or near.guard:
+                continue
+            if near.similarity < tuning.threshold(near.entry.intent):
                 continue
             return Hit(
                 near.entry,
@@ -281,12 +342,15 @@ class SemanticTier:
             return "truncated"
         if not self._embedder.knows(query.text):
             return "unreadable"
+        if scope == "shared" and not self._index.accepts(query.context):
+            self.refused_contexts += 1
+            return "context_limit"
         vector = await self._patient.embed(query.text)
         digest = query.scope(scope)
         key = self._keys.entry("l2", query.tag, digest, query.context)
-        part = replace(entry, scope=digest, message=query.text, rag_results=None)
+        part = entry._replace(scope=digest, message=query.text, rag_results=None)
         text = envelope.encode(part, key)
-        kept = KEPT * (tuning.l2_ttl if entry.ttl is None else entry.ttl)
+        kept = KEPT * (tuning.ttl("l2", entry.intent) if entry.ttl is None else entry.ttl)
         if scope == "shared":
             row = Row(query.tag, vector, text, entry.created + kept)
             return await self._put_shared(query.context, row, Write(key, text, kept))
@@ -316,6 +380,17 @@ class SemanticTier:
         self._waiting.clear()
         self._waiting.extend(kept)
 
+    def forget_waiting_messages(self, tags: Collection[str], user: str | None = None) -> None:
+        """Drop the puts of messages that wait for the model; with *user*, their private ones."""
+        kept = [
+            item
+            for item in self._waiting
+            if item[0].tag not in tags
+            or (user is not None and (item[0].user != user or item[2] == "shared"))
+        ]
+        self._waiting.clear()
+        self._waiting.extend(kept)
+
     async def tend(self) -> None:
         """Make the puts that waited for the model; remove rows that were found dead."""
         while self._waiting and self._embedder.ready:
@@ -323,7 +398,8 @@ class SemanticTier:
             await self.put(*first)
             if self._waiting and self._waiting[0] is first:
                 self._waiting.popleft()
-        dead, self._dead = self._dead, {}
+        dead = dict(self._dead)
+        self._dead.clear()
         for context, tags in dead.items():
             await self._index.remove(context, sorted(tags))
 
@@ -346,10 +422,22 @@ class SemanticTier:
         Raises:
             BackendError: If the store, the index or the embedder failed.
         """
+        found = await self.similar_shared(text, tuning) if user is None else []
+        return found + await self.similar_private(text, tuning, user=user, progress=progress)
+
+    async def similar_private(
+        self,
+        text: str,
+        tuning: Tuning,
+        *,
+        user: str | None = None,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> list[Similar]:
+        """Return the private ones of `similar`."""
         if not self._serves(text):
             return []
         vector = await self._patient.embed(text)
-        found = await self._similar_everywhere(text, vector, tuning) if user is None else []
+        found: list[Similar] = []
         partitions = await self._store.rows(self._keys.own(PARTITIONS + self._keys.model))
         wanted = [
             (key, *owner.partition(" ")[::2])
@@ -362,26 +450,36 @@ class SemanticTier:
             gone = [key for (key, _, _), rows in zip(chunk, hashes, strict=True) if not rows]
             await self._store.delete_rows(self._keys.own(PARTITIONS + self._keys.model), gone)
             for (key, owner, context), rows in zip(chunk, hashes, strict=True):
-                tags = [
-                    tag
+                near = [
+                    (tag, similarity)
                     for tag, similarity in nearest(rows, vector)
-                    if similarity >= tuning.semantic_threshold
+                    if similarity >= tuning.lowest_threshold
                 ]
-                names = [self._keys.entry("l2", tag, owner, context) for tag in tags]
+                names = [self._keys.entry("l2", tag, owner, context) for tag, _ in near]
                 stored = await self._store.read(names) if names else []
-                for tag, name, value in zip(tags, names, stored, strict=True):
-                    if not self._vetoed(text, value, name, owner, tuning):
+                for (tag, similarity), name, value in zip(near, names, stored, strict=True):
+                    if self._answers(text, similarity, value, name, owner, tuning):
                         found.append(Similar(tag, context, key))
             progress(len(chunk))
         return found
 
-    def _vetoed(self, text: str, value: str | None, key: str, scope: str, tuning: Tuning) -> bool:
-        """Whether a guard keeps the stored envelope *value* from answering *text*."""
+    def _answers(
+        self,
+        text: str,
+        similarity: float,
+        value: str | None,
+        key: str,
+        scope: str,
+        tuning: Tuning,
+    ) -> bool:
+        """Whether the stored envelope *value* is similar enough to *text*, and no guard vetoes."""
         try:
-            stored = envelope.decode(value or "", key, (scope,)).message
+            stored = envelope.decode(value or "", key, (scope,))
         except (envelope.CorruptError, envelope.ForeignError):
+            return similarity >= tuning.semantic_threshold
+        if similarity < tuning.threshold(stored.intent):
             return False
-        return veto(text, stored or "", tuning.guards) is not None
+        return veto(text, stored.message or "", tuning.guards) is None
 
     def _serves(self, text: str) -> bool:
         """Whether L2 serves *text* at all; raises `BackendError` while that cannot be known."""
@@ -409,16 +507,20 @@ class SemanticTier:
         count = 4 * NEIGHBOURS
         while True:
             near = await self._index.search(context, vector, count)
-            if len(near) < count or near[-1].similarity < tuning.semantic_threshold:
+            if len(near) < count or near[-1].similarity < tuning.lowest_threshold:
                 break
             count *= 4
         shared = self._keys.shared
         return [
             Similar(row.id, context, None)
             for row in near
-            if row.similarity >= tuning.semantic_threshold
-            and not self._vetoed(
-                text, row.text, self._keys.entry("l2", row.id, shared, context), shared, tuning
+            if self._answers(
+                text,
+                row.similarity,
+                row.text,
+                self._keys.entry("l2", row.id, shared, context),
+                shared,
+                tuning,
             )
         ]
 
@@ -453,6 +555,11 @@ def _rank(near: _Candidate) -> float:
     return -near.similarity - (_QUANTISED if near.scope == "user" else 0.0)
 
 
+def _needed(near: _Candidate, tuning: Tuning) -> float:
+    """Return the similarity from which a candidate's answer is served."""
+    return tuning.threshold(near.entry.intent if near.entry is not None else None)
+
+
 def _hides(found: Sequence[_Candidate], count: int, floor: float) -> bool:
     """Whether live rows may be behind these: dead ones only, as many as asked for, all similar."""
     return (
@@ -460,15 +567,16 @@ def _hides(found: Sequence[_Candidate], count: int, floor: float) -> bool:
     )
 
 
-def _miss(candidates: Sequence[_Candidate], tuning: Tuning) -> Miss:
+def _miss(candidates: Sequence[_Candidate], tuning: Tuning, now: float) -> Miss:
     """Return why none of *candidates*, nearest first, was served."""
     # What may be swept at any time counts as swept, so that a miss has one reason.
     candidates = [near for near in candidates if not near.gone]
     live = [near for near in candidates if not near.dead]
     similarity = max((near.similarity for near in live), default=None)
-    unvetoed = next((near.similarity for near in live if not near.guard), None)
-    above = [near for near in candidates if near.similarity >= tuning.semantic_threshold]
-    vetoed = next((near.guard for near in above if near.guard and not near.dead), "")
+    best = next((near for near in live if not near.guard), None)
+    above = [near for near in candidates if near.similarity >= _needed(near, tuning)]
+    refused = next((near for near in above if near.guard and not near.dead), None)
+    vetoed = "" if refused is None else refused.guard
     dead = next((near.dead for near in above if near.dead), None)
     reason: MissReason
     if vetoed:
@@ -477,7 +585,20 @@ def _miss(candidates: Sequence[_Candidate], tuning: Tuning) -> Miss:
         reason = dead
     else:
         reason = "below_threshold" if live else "cold"
-    return Miss(reason, similarity, unvetoed, vetoed)
+    expired = next(
+        (near.entry for near in above if near.dead == "expired" and near.entry and not near.guard),
+        None,
+    )
+    return Miss(
+        reason,
+        similarity,
+        None if best is None else best.similarity,
+        vetoed,
+        matched="" if best is None else best.tag,
+        scope="" if best is None else best.scope,
+        expired_age=None if expired is None else envelope.age(expired, now),
+        nearest=getattr(refused or best or next(iter(live), None), "entry", None),
+    )
 
 
 def pack(vector: Vector) -> str:

@@ -1,0 +1,825 @@
+"""Live tuning: compare-and-set, who follows how soon, what is refused, and what can be undone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis as blocking_redis
+import redis.asyncio as redis
+
+from cache_core import MultiLevelCache
+from cache_core.exceptions import BackendError, ConfigurationError, TuningConflict
+from cache_core.housekeeping import replicas
+from cache_core.live_tuning import TuningChange
+from cache_core.settings import Settings
+from cache_core.stores.base import KeyValueStore
+from cache_core.stores.embedded import EmbeddedStore
+from cache_core.stores.redis import RedisStore, connect
+from cache_core.testing import ManualClock, RecordingInstrument
+from cache_core.tuning import MAX_INTENTS, Tuning, make_tuning
+from cache_core.tuning_trail import KEPT, Record
+from tests import servers
+from tests.conftest import CacheFactory
+from tests.patient import PATIENT
+
+TRAIL = "gc1:default:{tuning}"
+SOON = 5.0
+"""Seconds that a busy machine may take for what is promised within one; see benchmarks/tuning.py."""
+
+Scribble = Callable[[str, str], None]
+
+
+async def until(condition: Callable[[], bool], seconds: float = SOON) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def scribble(store_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scribble]:
+    """Writes a row of the trail as some other program would."""
+    if store_kind == "embedded":
+
+        def write(name: str, text: str) -> None:
+            path = tmp_path / "cache" / "glasscache.db"
+            with contextlib.closing(sqlite3.connect(path, timeout=5)) as file:
+                file.execute("INSERT INTO rows VALUES (?, ?, ?, NULL, 0)", (TRAIL, name, text))
+                file.commit()
+
+        yield write
+        return
+    url = request.getfixturevalue("redis_url")
+    with contextlib.closing(blocking_redis.Redis.from_url(url)) as client:
+        yield lambda name, text: client.hset(TRAIL, name, f"0 {text}")  # type: ignore[misc]
+
+
+def record(version: int, /, **tuned: Any) -> str:
+    """A row as a newer or a hostile program might write it, without any check."""
+    change = TuningChange(version, 1.0, "somebody", "", {}, dict(tuned), None)
+    return Record(change, tuned).text
+
+
+# ------------------------------------------------------------------------------------ the store
+
+
+@pytest.fixture(params=["embedded", "redis", "redis-decoded"])
+async def stores(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[tuple[KeyValueStore, KeyValueStore]]:
+    """The same store, opened twice, as by two processes."""
+    pools: list[Any] = []
+    made: list[KeyValueStore] = []
+    for _ in range(2):
+        if request.param == "embedded":
+            made.append(EmbeddedStore(tmp_path))
+            continue
+        url = request.getfixturevalue("empty_redis")
+        client = connect(url, timeout=5)
+        if request.param == "redis-decoded":
+            # An application's pool without a connection to spare.
+            pools.append(
+                redis.ConnectionPool.from_url(url, decode_responses=True, max_connections=3)
+            )
+            client = redis.Redis(connection_pool=pools[-1])
+        owned = not pools
+        made.append(RedisStore(client, read_timeout=5, write_timeout=5, owned=owned))
+    for store in made:
+        await store.open()
+    yield made[0], made[1]
+    for store in made:
+        await store.close()
+    for pool in pools:
+        await pool.aclose()
+
+
+async def test_one_of_many_claims_a_row(stores: tuple[KeyValueStore, KeyValueStore]) -> None:
+    """Of forty who claim a row, through two stores, one succeeds, and its value is there."""
+    claims = await asyncio.gather(
+        *(stores[number % 2].claim_row("h", "7", f"value {number}") for number in range(40))
+    )
+    assert sum(claims) == 1
+    assert await stores[0].some_rows("h", ["7"]) == [f"value {claims.index(True)}"]
+    assert not await stores[1].claim_row("h", "7", "late")
+    assert await stores[1].rows("h") == {"7": f"value {claims.index(True)}"}
+
+
+async def test_rows_are_asked_for_by_name(stores: tuple[KeyValueStore, KeyValueStore]) -> None:
+    """Names come without values, values come in the order asked, and what is not there is None."""
+    one, other = stores
+    assert list(await one.row_names("h")) == []
+    assert list(await one.some_rows("h", ["1"])) == [None]
+    assert list(await one.some_rows("h", [])) == []
+    for name in ("1", "2", "10"):
+        await one.claim_row("h", name, f"value {name}")
+    assert sorted(await other.row_names("h")) == ["1", "10", "2"]
+    assert list(await other.some_rows("h", ["10", "no", "1"])) == ["value 10", None, "value 1"]
+
+
+async def test_whoever_listens_is_woken(stores: tuple[KeyValueStore, KeyValueStore]) -> None:
+    """A listener is told that it listens, and then of what another process wrote and published."""
+    one, other = stores
+    heard = 0
+
+    async def listen() -> None:
+        nonlocal heard
+        async for _ in one.listen("news"):
+            heard += 1
+
+    task = asyncio.create_task(listen())
+    try:
+        await until(lambda: heard == 1)
+        await other.claim_row("h", "1", "value")
+        await other.publish("news")
+        await until(lambda: heard >= 2)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_cut_subscription_is_an_error(empty_redis: str) -> None:
+    """A subscriber whose connection the server closes learns it, instead of waiting for ever."""
+    store = RedisStore(connect(empty_redis, timeout=5))
+    await store.open()
+    async with contextlib.aclosing(store.listen("news")) as news:  # type: ignore[type-var]
+        await anext(news)
+        with contextlib.closing(blocking_redis.Redis.from_url(empty_redis)) as client:
+            assert client.execute_command("CLIENT", "KILL", "TYPE", "pubsub") == 1
+        with pytest.raises(BackendError):
+            await asyncio.wait_for(anext(news), 5)
+    await store.close()
+
+
+# ------------------------------------------------------------------------------------ one change
+
+
+async def test_a_change_is_in_force_everywhere(make_cache: CacheFactory) -> None:
+    """Another replica has a change soon, with its version, and knows where the value comes from."""
+    one = await make_cache(semantic_threshold=0.93)
+    other = await make_cache(semantic_threshold=0.93)
+    assert (one.tuning.version, one.tuning_origins["semantic_threshold"]) == (0, "the constructor")
+    assert one.tuning_origins["l2_ttl"] == "default"
+    change = await one.tune({"semantic_threshold": 0.9, "l1_ttl": 7200}, author="ana", note="why")
+    assert change.version == one.tuning.version == 1
+    assert change.before == {"semantic_threshold": 0.93, "l1_ttl": 3600.0}
+    assert change.after == {"semantic_threshold": 0.9, "l1_ttl": 7200.0}
+    assert (change.author, change.note, change.reverts) == ("ana", "why", None)
+    await until(lambda: other.tuning.version == 1)
+    assert other.tuning == one.tuning
+    assert other.tuning_origins["semantic_threshold"] == "tuned"
+    assert other.get_metrics()["tuning"] == {"applied": 1, "rejected": 0}
+
+
+async def test_who_starts_later_has_it_from_the_start(
+    make_cache: CacheFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was tuned beats a later constructor, at once; the log says what came from where."""
+    await (await make_cache()).tune({"semantic_threshold": 0.9}, author="ana")
+    with caplog.at_level("INFO", "glasscache"):
+        late = await make_cache(semantic_threshold=0.99, shared_intents=["faq"])
+    assert late.tuning.semantic_threshold == 0.9
+    assert late.tuning.sharing == "intents"
+    assert "semantic_threshold=0.9 from tuned" in caplog.text
+    assert "shared_intents=frozenset({'faq'}) from the constructor" in caplog.text
+    assert late.get_metrics()["tuning"]["applied"] == 0, "it came into force with the cache"
+
+
+async def test_only_what_was_tuned_is_kept(make_cache: CacheFactory) -> None:
+    """Replicas keep their own constructor's values for what nobody tuned; None gives them back."""
+    one, other = (
+        await make_cache(semantic_threshold=0.91),
+        await make_cache(semantic_threshold=0.92),
+    )
+    await one.tune({"l1_ttl": 60, "semantic_threshold": 0.8}, author="ana")
+    await until(lambda: other.tuning.version == 1)
+    change = await other.tune({"semantic_threshold": None}, author="ben")
+    assert change.after == {"semantic_threshold": None}
+    await until(lambda: one.tuning.version == 2)
+    assert (one.tuning.semantic_threshold, other.tuning.semantic_threshold) == (0.91, 0.92)
+    assert one.tuning.l1_ttl == other.tuning.l1_ttl == 60
+
+
+async def test_a_dry_run_changes_nothing(make_cache: CacheFactory) -> None:
+    """A dry run says what would change, refuses what would be refused, and leaves no trace."""
+    cache = await make_cache()
+    change = await cache.tune({"l1_ttl": 60}, author="ana", dry_run=True)
+    assert (change.version, change.after) == (1, {"l1_ttl": 60.0})
+    with pytest.raises(ConfigurationError):
+        await cache.tune({"l1_ttl": -60}, author="ana", dry_run=True)
+    assert cache.tuning == Tuning()
+    assert await cache.tuning_history() == []
+
+
+async def test_no_change_is_no_version(make_cache: CacheFactory) -> None:
+    """Setting what is set already makes no entry in the audit trail, and says so."""
+    cache = await make_cache()
+    await cache.tune({"l1_ttl": 60}, author="ana")
+    again = await cache.tune({"l1_ttl": "60", "l2_ttl": None}, author="ben")
+    assert (again.version, again.after) == (1, {})
+    assert [change.author for change in await cache.tuning_history()] == ["ana"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"semantic_threshold": 1.5}, "Similarity threshold: 0 to 1"),
+        ({"semantic_threshold": "high"}, "semantic_threshold='high'"),
+        ({"semantic_threshold": True}, "a number is expected"),
+        ({"semantic_threshold": float("nan")}, "semantic_threshold=nan"),
+        ({"l1_ttl": 0}, "l1_ttl=0"),
+        ({"l1_ttl": 31 * 86_400}, "2,592,000 s"),
+        ({"response_usd": -1}, "response_usd=-1"),
+        ({"guards": ["numbers", "no such"]}, "any of numbers, negation"),
+        ({"sharing": "everything"}, "one of private, intents, all"),
+        ({"shared_intents": [""]}, "shared_intents"),
+        ({"shared_intents": [str(number) for number in range(1_001)]}, "1,000 at most"),
+        ({"nothing": 1}, "'nothing' cannot be tuned; what can: semantic_threshold"),
+        ({"version": 7}, "'version' cannot be tuned"),
+        ({}, "nothing to change"),
+        ({"intents": {"not a label": {"l1_ttl": 1}}}, "not 'not a label'"),
+        ({"intents": ["faq"]}, "a mapping is expected"),
+        ({"intent.faq.semantic_threshold": 2}, "intent.faq.semantic_threshold=2"),
+        ({"intent.faq.l3_ttl": 2}, "a mapping is expected"),
+        ({"intents": {f"i{n}": {"l1_ttl": 1} for n in range(MAX_INTENTS + 1)}}, "at most"),
+    ],
+)
+async def test_what_cannot_work_is_refused(
+    cache: MultiLevelCache, changes: dict[str, Any], said: str
+) -> None:
+    """A bad value is refused with its name and what it may be; nothing changes."""
+    with pytest.raises(ConfigurationError) as refused:
+        await cache.tune(changes, author="ana")
+    assert said in str(refused.value)
+    assert cache.tuning.version == 0
+    assert await cache.tuning_history() == []
+
+
+@pytest.mark.parametrize("words", [{"author": ""}, {"author": "a" * 201}, {"note": "n" * 2_001}])
+async def test_who_and_why_are_bounded(cache: MultiLevelCache, words: dict[str, str]) -> None:
+    """A change without an author, or with a novel as its note, is refused."""
+    with pytest.raises(ConfigurationError):
+        await cache.tune({"l1_ttl": 60}, **{"author": "ana", **words})
+
+
+async def test_a_lost_race_is_a_conflict(make_cache: CacheFactory) -> None:
+    """Who changes what they have not seen is refused, told both versions, and nothing changes."""
+    one, other = await make_cache(), await make_cache()
+    await one.tune({"l1_ttl": 60}, author="ana", expected_version=0)
+    with pytest.raises(TuningConflict) as conflict:
+        await other.tune({"l1_ttl": 90}, author="ben", expected_version=0)
+    assert (conflict.value.expected, conflict.value.found) == (0, 1)
+    assert "version 1, not 0" in str(conflict.value)
+    assert (await other.tune({"l1_ttl": 90}, author="ben", expected_version=1)).version == 2
+
+
+async def test_of_many_with_the_same_expectation_one_wins(make_cache: CacheFactory) -> None:
+    """Eight replicas expect version 0 at once: one change is made, seven are conflicts."""
+    caches = [await make_cache(settings={"tiers": "l1"}) for _ in range(8)]
+    results = await asyncio.gather(
+        *(
+            cache.tune({"l1_ttl": 60 + number}, author=f"a{number}", expected_version=0)
+            for number, cache in enumerate(caches)
+        ),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(result, TuningChange) for result in results) == 1
+    assert sum(isinstance(result, TuningConflict) for result in results) == 7
+
+
+async def test_changes_made_at_once_are_all_made(make_cache: CacheFactory) -> None:
+    """Without an expectation changes of different fields are merged: none is lost."""
+    caches = [await make_cache(settings={"tiers": "l1"}) for _ in range(6)]
+    await asyncio.gather(
+        *(
+            cache.tune({f"intent.i{number}.l1_ttl": 60 + number}, author="a")
+            for number, cache in enumerate(caches)
+        )
+    )
+    await until(lambda: {cache.tuning.version for cache in caches} == {6})
+    assert {label: own.l1_ttl for label, own in caches[0].tuning.intents.items()} == {
+        f"i{number}": 60.0 + number for number in range(6)
+    }
+    assert [change.version for change in await caches[0].tuning_history()] == [6, 5, 4, 3, 2, 1]
+
+
+async def test_a_revert_is_a_change(make_cache: CacheFactory) -> None:
+    """Reverting restores exactly what was tuned after a version; 0 is nothing; all stays on record."""
+    cache, other = await make_cache(), await make_cache()
+    await cache.tune({"l1_ttl": 60, "intent.faq.shared": True}, author="ana")
+    await cache.tune({"l1_ttl": 90, "l2_ttl": 90, "intent.faq": None}, author="ana")
+    change = await other.revert_tuning(1, author="ben", note="too long")
+    assert (change.version, change.reverts, change.note) == (3, 1, "too long")
+    assert change.before == {"intent.faq.shared": None, "l1_ttl": 90.0, "l2_ttl": 90.0}
+    assert change.after == {"intent.faq.shared": True, "l1_ttl": 60.0, "l2_ttl": None}
+    await until(lambda: cache.tuning.version == 3)
+    assert (cache.tuning.l1_ttl, cache.tuning.l2_ttl) == (60.0, 86_400.0)
+    assert cache.tuning.shares("faq")
+    await cache.revert_tuning(0, author="ben")
+    assert cache.tuning == Tuning(version=4)
+    assert [item.reverts for item in await cache.tuning_history()] == [0, 1, None, None]
+    assert [item.version for item in await cache.tuning_history(limit=2)] == [4, 3]
+    for unknown in (-1, 99):
+        with pytest.raises(ConfigurationError, match="not in the audit trail"):
+            await cache.revert_tuning(unknown, author="ben")
+
+
+async def test_the_trail_is_bounded(make_cache: CacheFactory, scribble: Scribble) -> None:
+    """The trail keeps its newest versions; the oldest go as new ones come."""
+    cache = await make_cache(settings={"tiers": "l1"})
+    for version in range(1, KEPT + 6):
+        scribble(str(version), record(version, l1_ttl=float(version)))
+    assert (await cache.tune({"l1_ttl": 5}, author="ana")).version == KEPT + 6
+    versions = [change.version for change in await cache.tuning_history(limit=2 * KEPT)]
+    assert versions == list(range(KEPT + 6, 6, -1))
+
+
+# ------------------------------------------------------------------------------------ garbage
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "not JSON",
+        "[]",
+        "null",
+        "{}",
+        "[" * 100_000,
+        record(2, l1_ttl=60.0),
+        record(1, semantic_threshold=1.7),
+        record(1, semantic_threshold="NaN"),
+        record(1, l1_ttl=-1),
+        record(1, l1_ttl=None),
+        record(1, l1_ttl=[1]),
+        record(1, nothing=1),
+        record(1, version=9),
+        record(1, **{"intent.faq.l1_ttl": -1}),
+        record(1, **{"intent..": 1}),
+        record(1).replace('"ana"', "5").replace('"somebody"', "5"),
+        record(1).replace('"at": 1.0', '"at": NaN'),
+    ],
+)
+async def test_garbage_changes_nothing_and_is_counted(
+    make_cache: CacheFactory, scribble: Scribble, text: str
+) -> None:
+    """What is no good version is refused once by each replica, and the next good one goes on."""
+    watching = RecordingInstrument()
+    one = await make_cache(settings={"tiers": "l1"}, instruments=[watching])
+    other = await make_cache(settings={"tiers": "l1"})
+    scribble("1", text)
+    await until(lambda: one.get_metrics()["tuning"]["rejected"] == 1)
+    await until(lambda: other.get_metrics()["tuning"]["rejected"] == 1)
+    assert one.tuning == other.tuning == Tuning()
+    assert (await other.tune({"l1_ttl": 60}, author="ana")).version == 2
+    await until(lambda: one.tuning.version == 2)
+    assert one.tuning.l1_ttl == 60
+    assert one.get_metrics()["tuning"] == {"applied": 1, "rejected": 1}
+    assert [call.outcome for call in watching.of("tune")] == ["rejected", "applied"]
+    late = await make_cache(settings={"tiers": "l1"})
+    assert late.tuning == one.tuning
+
+
+async def test_strange_rows_are_no_versions(make_cache: CacheFactory, scribble: Scribble) -> None:
+    """A row whose name is no version is refused once, and never becomes one."""
+    cache = await make_cache(settings={"tiers": "l1"})
+    for name in ("head", "-1", "01", "1e3", "9" * 30):
+        scribble(name, record(1, l1_ttl=60.0))
+    await until(lambda: cache.get_metrics()["tuning"]["rejected"] == 5)
+    assert cache.tuning.version == 0
+    assert (await cache.tune({"l1_ttl": 60}, author="ana")).version == 1
+
+
+async def test_the_last_good_version_stays_in_force(
+    make_cache: CacheFactory, scribble: Scribble
+) -> None:
+    """Garbage above a good version hides it from nobody, however late they come."""
+    cache = await make_cache(settings={"tiers": "l1"})
+    await cache.tune({"l1_ttl": 60}, author="ana")
+    for version in range(2, 30):
+        scribble(str(version), "garbage")
+    late = await make_cache(settings={"tiers": "l1"})
+    assert (late.tuning.version, late.tuning.l1_ttl) == (1, 60.0)
+    await until(lambda: cache.get_metrics()["tuning"]["rejected"] == 28)
+    assert cache.tuning.version == 1
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        await cache.revert_tuning(29, author="ana")
+
+
+# ------------------------------------------------------------------------------------ outages
+
+
+async def test_a_store_that_forgot_is_told_again(make_cache: CacheFactory, tmp_path: Path) -> None:
+    """A store that lost everything gets the tuning back from a replica that has it in force."""
+    cache = await make_cache(settings={"tiers": "l1"})
+    await cache.tune({"l1_ttl": 60}, author="ana")
+    await cache.parts.store.delete([TRAIL])
+    await asyncio.sleep(1.2)
+    assert cache.tuning.l1_ttl == 60
+    assert (await make_cache(settings={"tiers": "l1"})).tuning == cache.tuning
+    assert (await cache.tune({"l1_ttl": 90}, author="ana")).version == 2
+
+
+async def test_without_the_store_the_last_tuning_stays(tmp_path: Path) -> None:
+    """While Redis is away the tuning stays in force, changes raise; afterwards it is followed again."""
+    port = servers.free_port()
+    settings = Settings(
+        redis_url=f"redis://127.0.0.1:{port}", dir=tmp_path, tiers=frozenset({"l1"})
+    )
+    one = MultiLevelCache(settings=settings, instruments=(), semantic_threshold=0.9)
+    other = MultiLevelCache(settings=settings, instruments=())
+    with servers.redis_server(tmp_path, port=port):
+        await one.initialize()
+        await other.initialize()
+        await one.tune({"l1_ttl": 60}, author="ana")
+        await until(lambda: other.tuning.version == 1)
+    with pytest.raises(BackendError):
+        await one.tune({"l1_ttl": 90}, author="ana")
+    with pytest.raises(BackendError):
+        await one.tuning_history()
+    assert one.tuning.l1_ttl == other.tuning.l1_ttl == 60
+    never = MultiLevelCache(settings=settings, instruments=())
+    with pytest.raises(BackendError):
+        await never.tune({"l1_ttl": 90}, author="ana")
+    with servers.redis_server(tmp_path, port=port):
+        await until(lambda: never.is_open)
+        for cache in (one, never):
+            await until(lambda cache=cache: cache.parts.store.breaker.state == "closed")  # type: ignore[misc]
+        # The server kept nothing: the replicas gave it back.
+        await until(lambda: never.tuning.version == 1)
+        assert (await one.tune({"l1_ttl": 90}, author="ana")).version == 2
+        await until(lambda: other.tuning.l1_ttl == never.tuning.l1_ttl == 90)
+        for cache in (one, other, never):
+            await cache.close()
+
+
+async def test_without_the_right_to_subscribe_asking_is_enough(
+    empty_redis: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An ACL that allows no channel costs half a second, one line in the log, and nothing else."""
+    with contextlib.closing(blocking_redis.Redis.from_url(empty_redis)) as client:
+        client.execute_command(
+            *"ACL SETUSER least on >secret ~gc1:* resetchannels +@all -@admin".split()
+        )
+    url = empty_redis.replace("redis://", "redis://least:secret@")
+    settings = Settings(redis_url=url, dir=tmp_path, tiers=frozenset({"l1"}))
+    with caplog.at_level("INFO", "glasscache"):
+        async with (
+            MultiLevelCache(settings=settings, instruments=()) as one,
+            MultiLevelCache(settings=settings, instruments=()) as other,
+        ):
+            for version in (1, 2, 3):
+                await one.tune({"l1_ttl": 60 + version}, author="ana")
+                await until(lambda version=version: other.tuning.version == version)  # type: ignore[misc]
+            await asyncio.sleep(0.5)
+            assert one.parts.store.breaker.state == "closed"
+    assert caplog.text.count("are not announced here") == 2, "once for each"
+
+
+# ------------------------------------------------------------------------------------ processes
+
+_AGENT = """
+import asyncio, json, sys, time
+from cache_core import MultiLevelCache
+from cache_core.settings import Settings
+from cache_core.testing import HashEmbedder
+
+async def main():
+    cache = MultiLevelCache(
+        settings=Settings(**json.loads(sys.argv[1])), embedding_model=HashEmbedder(),
+        semantic_threshold=0.99, instruments=(), shared_intents=["returns"],
+    )
+    await cache.initialize()
+    await cache.put("alpha beta gamma delta", "ann", "the answer")
+    before = await cache.lookup("alpha beta gamma epsilon", "ann")
+    print(json.dumps({"outcome": before.outcome, "similarity": before.similarity}), flush=True)
+    while True:
+        result = await cache.lookup("alpha beta gamma epsilon", "ann")
+        if result.outcome == "hit":
+            break
+        await asyncio.sleep(0.005)
+    print(json.dumps({"at": time.time(), "similarity": result.similarity,
+                      "intents": sorted(cache.tuning.shared_intents)}), flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    await cache.close()
+
+asyncio.run(main())
+"""
+
+
+def _glasscache(*arguments: str) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("glasscache")
+    return subprocess.run(
+        [program, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture
+def where(store_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    """Options of the command line for the store of this run."""
+    if store_kind == "redis":
+        return ["--redis-url", str(request.getfixturevalue("empty_redis"))]
+    return ["--dir", str(tmp_path / "cache")]
+
+
+def test_the_command_changes_an_agent_in_another_process(
+    store_kind: str, where: list[str], tmp_path: Path
+) -> None:
+    """`glasscache tune set` makes a running agent answer what it did not answer before."""
+    url = where[1] if store_kind == "redis" else None
+    fixed = {"redis_url": url, "dir": str(tmp_path / "cache"), **PATIENT}
+    agent = subprocess.Popen(
+        [sys.executable, "-c", _AGENT, json.dumps(fixed)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert agent.stdin is not None
+    assert agent.stdout is not None
+    try:
+        assert json.loads(agent.stdout.readline())["outcome"] == "miss"
+        done = _glasscache(
+            "tune", "set", "semantic_threshold=0.5", "shared_intents=+faq", "--note", "more hits",
+            "--json", *where,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        change = json.loads(done.stdout)
+        hit = json.loads(agent.stdout.readline())
+        assert hit["at"] - change["at"] < SOON
+        assert hit["intents"] == ["faq", "returns"], "what the agent shared is still shared"
+        assert change["before"] == {"semantic_threshold": 0.99, "shared_intents": ["returns"]}
+        shown = json.loads(_glasscache("tune", "show", "--json", *where).stdout)
+        assert shown["version"] == 1
+        assert shown["values"]["shared_intents"] == ["faq", "returns"]
+        assert shown["origins"]["semantic_threshold"] == "tuned"
+        assert [item["tuning_version"] for item in shown["replicas"]] == [1]
+    finally:
+        agent.communicate("\n", timeout=30)
+
+
+def test_the_command_shows_undoes_and_refuses(where: list[str]) -> None:
+    """History and revert work as printed; what is refused changes nothing and exits with 2."""
+    run = _glasscache
+    assert "Nobody tuned" in run("tune", "history", *where).stdout
+    done = run("tune", "set", "l1_ttl=2h", "guards=none", "intent.a.b.shared=yes", *where)
+    assert "Now version 1" in done.stdout
+    assert "l1_ttl 3,600 s -> 7,200 s" in done.stdout
+    dry = run("tune", "set", "l1_ttl=default", "--dry-run", *where)
+    assert "Would be version 2" in dry.stdout
+    assert "no longer tuned" in dry.stdout
+    refused = run("tune", "set", "l1_ttl=99d", *where)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "2,592,000 s" in refused.stderr
+    stale = run("tune", "set", "l1_ttl=90", "--expected-version", "0", *where)
+    assert stale.returncode == 2
+    assert "at version 1, not 0" in stale.stderr
+    assert run("tune", "set", "l1_ttl", *where).returncode == 2
+    assert run("tune", "set", "shared_intents=+a,b", *where).returncode == 2
+    assert run("tune", "revert", "7", *where).returncode == 2
+    assert "Now version 2" in run("tune", "revert", "0", "--author", "ben", *where).stdout
+    history = run("tune", "history", *where).stdout
+    assert "ben" in history
+    assert "back to 0" in history
+    values = json.loads(run("tune", "show", "--json", *where).stdout)["values"]
+    assert (values["l1_ttl"], values["guards"]) == (3_600.0, ["numbers", "negation"])
+
+
+def test_the_command_loads_no_model(tmp_path: Path) -> None:
+    """Tuning needs neither torch nor Chroma: it starts at once."""
+    code = (
+        "import sys\nfrom cache_core.cli.app import app\n"
+        f"try: app(['tune', 'show', '--dir', {str(tmp_path)!r}])\nexcept SystemExit: pass\n"
+        "print([m for m in ('torch', 'chromadb', 'sentence_transformers') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+# ------------------------------------------------------------------------------------ many
+
+
+async def test_ten_replicas_converge_whatever_is_cut_off(
+    make_cache: CacheFactory, store_kind: str, request: pytest.FixtureRequest
+) -> None:
+    """After 200 changes by all of ten, subscribers killed in between, all have the same tuning.
+
+    No replica ever goes back to an older version, and none refuses anything.
+    """
+    caches = [await make_cache(settings={"tiers": "l1", **PATIENT}) for _ in range(10)]
+    url = request.getfixturevalue("redis_url") if store_kind == "redis" else None
+    seen: list[list[int]] = [[] for _ in caches]
+
+    async def watch() -> None:
+        while True:
+            for cache, versions in zip(caches, seen, strict=True):
+                versions.append(cache.tuning.version)
+            await asyncio.sleep(0.002)
+
+    watcher = asyncio.create_task(watch())
+    chance, killed = random.Random(4), 0
+    for number in range(200):
+        threshold = round(chance.uniform(0.5, 1), 4)
+        changed = await chance.choice(caches).tune({"semantic_threshold": threshold}, author="a")
+        assert changed.version == number + 1
+        if url is not None and number % 20 == 10:
+            with contextlib.closing(blocking_redis.Redis.from_url(url)) as client:
+                killed += client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    await until(lambda: {cache.tuning.version for cache in caches} == {200})
+    watcher.cancel()
+    await asyncio.gather(watcher, return_exceptions=True)
+    assert {cache.tuning.semantic_threshold for cache in caches} == {threshold}
+    assert killed >= 10 or store_kind == "embedded", "each subscriber was cut off"
+    for versions in seen:
+        assert versions == sorted(versions)
+    assert all(cache.get_metrics()["tuning"]["rejected"] == 0 for cache in caches)
+
+
+async def test_no_lookup_mixes_two_versions(make_cache: CacheFactory) -> None:
+    """Threshold, TTLs, prices and the version of every record belong to one and the same tuning."""
+    watching = RecordingInstrument()
+    cache = await make_cache(settings=PATIENT, instruments=[watching])
+    changer = await make_cache(settings={"tiers": "l1", **PATIENT})
+    await cache.put("alpha beta gamma delta", "ann", "answer")
+    versions = {0: cache.tuning}
+    stop = False
+
+    async def look() -> None:
+        number = 0
+        while not stop:
+            number += 1
+            for message in ("alpha beta gamma delta", f"alpha beta gamma x{number}"):
+                await cache.lookup(message, "ann")
+
+    looking = [asyncio.create_task(look()) for _ in range(8)]
+    for number in range(1, 41):
+        values = {
+            "semantic_threshold": 0.5 + number / 100,
+            "l1_ttl": 1_000 + number,
+            "l2_ttl": 2_000 + number,
+            "response_usd": number / 100,
+        }
+        await changer.tune(values, author="a")
+        versions[number] = make_tuning(("tuned", values), version=number)[0]
+        await asyncio.sleep(0.01)
+    await until(lambda: cache.tuning.version == 40)
+    stop = True
+    await asyncio.gather(*looking)
+    found = watching.of("lookup")
+    for call in found:
+        tuning = versions[call.tuning_version]
+        for part in call.calls:
+            assert part.ttl_seconds == tuning.ttl(part.level)
+            if part.level == "l2":
+                assert part.threshold == tuning.semantic_threshold
+                if part.outcome == "hit":
+                    assert part.similarity >= tuning.semantic_threshold
+                if part.reason == "below_threshold":
+                    assert part.similarity < tuning.semantic_threshold
+            if part.outcome == "hit":
+                assert part.saved_usd == tuning.saves(part.level, None)
+    for decision in cache.recent(200):
+        assert decision.threshold == versions[decision.tuning_version].semantic_threshold
+    assert len({call.tuning_version for call in found}) > 5, "the lookups saw many versions"
+
+
+async def test_the_heartbeat_and_the_gauge_follow_at_once(make_cache: CacheFactory) -> None:
+    """A replica reports its new version when it has it, and its values in the next heartbeat."""
+    watching = RecordingInstrument()
+    cache = await make_cache(settings={"tiers": "l1"}, instruments=[watching])
+    await cache.tune({"l1_ttl": 60}, author="ana")
+    assert watching.states[-1].tuning.version == 1
+    for _ in range(100):
+        beats = await replicas(cache.parts)
+        if beats and beats[0]["tuning_version"] == 1:
+            break
+        await asyncio.sleep(0.05)
+    assert beats[0]["tuning"]["l1_ttl"] == 60
+    assert beats[0]["tuning_origins"]["l1_ttl"] == "tuned"
+
+
+# ------------------------------------------------------------------------------------ the effects
+
+
+async def test_a_ttl_acts_on_what_is_stored(make_cache: CacheFactory, clock: ManualClock) -> None:
+    """A shorter TTL expires what is there, a longer one revives it, in all tiers."""
+    redis_clock = {} if (await make_cache()).redis_client is not None else {"clock": clock}
+    cache = await make_cache(namespace="ttl", settings=PATIENT, **redis_clock)
+    documents = [{"id": "d1"}]
+    await cache.put("alpha beta", "ann", "answer", intent="faq", rag_results=documents)
+    if redis_clock:
+        clock.advance(5)
+    else:
+        await asyncio.sleep(0.3)
+    short = {f"l{number}_ttl": 2.0 if redis_clock else 0.2 for number in (1, 2, 3, 4)}
+    assert (await cache.lookup("alpha beta", "ann")).tier == "l1"
+    await cache.tune(short, author="ana")
+    missed = await cache.lookup("alpha beta", "ann")
+    assert (missed.outcome, missed.reasons[0]) == ("miss", "expired")
+    await cache.tune({"l2_ttl": 100}, author="ana")
+    assert (await cache.lookup("alpha beta", "ann")).tier == "l2"
+    await cache.tune({"l2_ttl": short["l2_ttl"], "l3_ttl": 100, "l4_ttl": 100}, author="ana")
+    partial = await cache.lookup("alpha beta", "ann")
+    assert (partial.outcome, partial.intent, partial.rag_results) == ("partial", "faq", documents)
+    await cache.revert_tuning(0, author="ana")
+    assert (await cache.lookup("alpha beta", "ann")).tier == "l1"
+
+
+async def test_an_intent_has_a_threshold_of_its_own(make_cache: CacheFactory) -> None:
+    """L2 goes by the intent of the stored answer, both ways, and says which threshold it was."""
+    watching = RecordingInstrument()
+    cache = await make_cache(settings=PATIENT, instruments=[watching], semantic_threshold=0.6)
+    await cache.put("alpha beta gamma delta eta theta", "ann", "strict", intent="refunds")
+    await cache.put("sun moon star sky", "ann", "easy", intent="faq")
+    near = "alpha beta gamma delta eta zeta", "sun moon star sea"
+    assert [(await cache.lookup(text, "ann")).tier for text in near] == ["l2", "l2"]
+    await cache.tune(
+        {"intent.refunds.semantic_threshold": 0.97, "semantic_threshold": 0.99,
+         "intent.faq.semantic_threshold": 0.6}, author="ana",
+    )  # fmt: skip
+    strict, easy = [await cache.lookup(text, "ann") for text in near]
+    assert (strict.outcome, easy.response) == ("miss", "easy")
+    assert "below_threshold" in strict.reasons
+    thresholds = [
+        part.threshold
+        for call in watching.of("lookup")[-2:]
+        for part in call.calls
+        if part.level == "l2"
+    ]
+    assert thresholds == [0.97, 0.6]
+    assert [item.threshold for item in cache.recent(2)] == [0.97, 0.6]
+    told = {item.level: item for item in await cache.explain(near[0], "ann")}
+    assert told["l2"].threshold == 0.97
+    removed = await cache.invalidate(near[1], dry_run=True)
+    assert removed.removed > 0, "what L2 would serve for it"
+    assert (await cache.invalidate(near[0], dry_run=True)).removed == 0
+
+
+async def test_an_intent_has_ttls_and_sharing_of_its_own(make_cache: CacheFactory) -> None:
+    """Its TTLs act on what is stored; its sharing on what is put, whatever the mode is."""
+    cache = await make_cache(settings=PATIENT, sharing="private")
+    await cache.put("alpha beta", "ann", "short", intent="prices", rag_results=[{"id": "d"}])
+    await cache.put("gamma delta", "ann", "long", intent="faq")
+    await asyncio.sleep(0.3)
+    values = {f"intent.prices.{tier}_ttl": 0.2 for tier in ("l1", "l2", "l4")}
+    await cache.tune({**values, "intent.faq.shared": True}, author="ana")
+    expired = await cache.lookup("alpha beta", "ann")
+    assert (expired.response, expired.rag_results, expired.intent) == (None, None, "prices")
+    assert (await cache.lookup("gamma delta", "ann")).response == "long"
+    await cache.put("gamma delta", "ann", "long", intent="faq")
+    await cache.put("alpha beta", "ann", "again", intent="prices")
+    assert (await cache.lookup("gamma delta", "ben")).response == "long"
+    assert (await cache.lookup("alpha beta", "ben")).response is None
+    await cache.tune({"sharing": "all", "intent.prices.shared": False}, author="ana")
+    await cache.put("alpha beta", "ann", "again", intent="prices")
+    assert (await cache.lookup("alpha beta", "ben")).response is None
+
+
+# ------------------------------------------------------------------------------------ the model
+
+
+def test_bounds_come_from_the_fields() -> None:
+    """What a slider needs of a field is what validation holds it to."""
+    bounds = Tuning.bounds()
+    assert set(bounds) == set(Tuning.model_fields) - {"version"}
+    for name, item in bounds.items():
+        assert item.title
+        assert item.description
+        if item.kind != "number":
+            continue
+        assert item.minimum is not None
+        assert item.maximum is not None
+        assert item.step
+        make_tuning(("test", {name: item.maximum}))
+        for outside in (item.maximum + 1, item.minimum - 1):
+            with pytest.raises(ConfigurationError, match="is refused"):
+                make_tuning(("test", {name: outside}))
+        if item.above:
+            with pytest.raises(ConfigurationError):
+                make_tuning(("test", {name: item.minimum}))
+        else:
+            make_tuning(("test", {name: item.minimum}))
+    assert bounds["sharing"].choices == ("private", "intents", "all")
+    assert bounds["l1_ttl"].unit == "s"
+
+
+def test_a_tuning_cannot_be_changed() -> None:
+    """It is one frozen value, overrides included: what a lookup read stays what it read."""
+    tuning, _ = make_tuning(("test", {"intents": {"faq": {"l1_ttl": 5}}}))
+    with pytest.raises(ValueError, match="frozen"):
+        tuning.l1_ttl = 5.0  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        tuning.intents["faq"] = tuning.intents["faq"]  # type: ignore[index]
+    with pytest.raises(ValueError, match="frozen"):
+        tuning.intents["faq"].l1_ttl = 6.0
+    assert Tuning(**tuning.model_dump()) == tuning
+    assert Tuning.model_validate_json(tuning.model_dump_json()) == tuning
