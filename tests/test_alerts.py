@@ -42,11 +42,11 @@ HEADINGS = (
 )
 
 FOREIGN = {
-    "up", "process_start_time_seconds", "ALERTS",
+    "up", "ALERTS",
     "redis_up", "redis_memory_used_bytes", "redis_memory_max_bytes",
     "redis_total_system_memory_bytes", "redis_instance_info", "redis_evicted_keys_total",
 }  # fmt: skip
-"""Metrics of Prometheus, of the Python client and of redis_exporter."""
+"""Metrics of Prometheus and of redis_exporter."""
 
 
 def run(*command: str) -> str:
