@@ -9,11 +9,9 @@ import logging
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, NamedTuple, Self, get_args
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from cache_core.advice import sharing_advice
 from cache_core.arguments import (
     check_documents,
     check_label,
@@ -23,12 +21,11 @@ from cache_core.arguments import (
 )
 from cache_core.clock import Clock
 from cache_core.computing import Compute, computed
-from cache_core.decisions import Decision
 from cache_core.embedder import Embedder
 from cache_core.engine import Engine, Running
-from cache_core.exceptions import BackendError, ConfigurationError
+from cache_core.exceptions import ConfigurationError
 from cache_core.explaining import explain
-from cache_core.instrumentation import CacheCall, CacheState, Instrument
+from cache_core.instrumentation import CacheCall, Instrument
 from cache_core.keys import NAMESPACE_PATTERN, Keys
 from cache_core.models import (
     BypassReason,
@@ -43,15 +40,13 @@ from cache_core.models import (
     TierExplanation,
     Turn,
 )
-from cache_core.parts import Parts
+from cache_core.operating import OperatedCache
 from cache_core.reading import Found, fold
 from cache_core.recording import capture, decide, finish
 from cache_core.seen import Sightings, forget
 from cache_core.settings import Settings, load_settings
-from cache_core.stats import CacheStats
-from cache_core.tuning import Sharing, Tuning
-from cache_core.tuning_trail import TuningChange
-from cache_core.verdicts import Source, Verdict, Verify
+from cache_core.tuning import Sharing
+from cache_core.verdicts import Verify
 from cache_core.writing import NewAnswer, choose_scopes, document_ids
 
 log = logging.getLogger("glasscache")
@@ -117,7 +112,7 @@ def _put_outcome(calls: Sequence[CacheCall]) -> str:
     return "bypass"
 
 
-class MultiLevelCache:
+class MultiLevelCache(OperatedCache):
     """A cache in front of an LLM agent.
 
     Answers are private to their user unless they are put as shared. The first use initialises.
@@ -198,103 +193,6 @@ class MultiLevelCache:
         self._sightings = Sightings()
         # For what is asked while the store, which keeps the secret, was not reached yet.
         self._keys = Keys(namespace, secrets.token_bytes(32))
-
-    # ------------------------------------------------------------------------------ life
-
-    async def initialize(self) -> None:
-        """Open the parts; idempotent. The embedding model goes on loading in the background.
-
-        Never raises for a backend that is away: it is tried again.
-
-        Raises:
-            ConfigurationError: For a changed module constant that is out of bounds.
-            RuntimeError: If the cache is already open in another running event loop.
-        """
-        await self._engine.open()
-
-    async def ready(self) -> None:
-        """Wait until the store is reached, ten seconds at most, and the model is loaded.
-
-        Raises:
-            BackendError: If the store was not reached.
-            ConfigurationError: If the model cannot be loaded, or the extra is missing.
-        """
-        await self._engine.ready()
-
-    async def close(self) -> None:
-        """Write out what waits and close; idempotent. Use opens it again."""
-        await self._engine.close()
-
-    async def __aenter__(self) -> Self:
-        await self.initialize()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    @property
-    def replica(self) -> str:
-        """Name of this cache among those of its namespace."""
-        return self._engine.replica
-
-    @property
-    def metrics(self) -> CacheStats:
-        """What was counted."""
-        return self._engine.stats
-
-    @property
-    def tuning(self) -> Tuning:
-        """The values in force; another object after every change."""
-        return self._engine.tuning
-
-    @property
-    def tuning_origins(self) -> dict[str, str]:
-        """Where each value of the tuning comes from.
-
-        `tuned` beats `the constructor`, that `a module constant` that was changed, that
-        `the environment`, and that `default`.
-        """
-        origins = self._engine.live.origins
-        return {field: origins.get(field, "default") for field in Tuning.bounds()}
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the store was reached; until then every lookup ends as an error."""
-        return self._engine.running is not None
-
-    @property
-    def state(self) -> CacheState | None:
-        """How the cache is now: its backends and what waits; `None` while it is not open."""
-        running = self._engine.running
-        return running.housekeeper.state() if running is not None else None
-
-    @property
-    def parts(self) -> Parts:
-        """The open parts, for tools that operate a cache.
-
-        Raises:
-            RuntimeError: If the cache is not open.
-        """
-        if self._engine.running is None:
-            msg = "the cache is not open: await cache.initialize() first"
-            raise RuntimeError(msg)
-        return self._engine.running.parts
-
-    @property
-    def redis_client(self) -> Any:
-        """The redis-py client; `None` when the embedded store is used."""
-        return getattr(self.parts.store, "client", None) if self.is_open else None
-
-    @property
-    def chroma_collection(self) -> Any:
-        """The Chroma collection of shared answers without a context; `None` when L2 is off."""
-        semantic = self.parts.semantic if self.is_open else None
-        return semantic.chroma.collection if semantic is not None else None
 
     # ------------------------------------------------------------------------------ lookup
 
@@ -724,118 +622,7 @@ class MultiLevelCache:
             call.outcome = "ok" if removed.complete else "error"
             return removed
 
-    # ------------------------------------------------------------------------------ tune
-
-    async def tune(
-        self,
-        changes: Mapping[str, Any],
-        *,
-        author: str,
-        note: str = "",
-        expected_version: int | None = None,
-        dry_run: bool = False,
-    ) -> TuningChange:
-        """Change the tuning of every replica of this namespace, within a second.
-
-        Args:
-            changes: Field to value; `None` returns a field to what each replica was started with.
-                `intent.LABEL.FIELD` is one override of an intent, `intent.LABEL` all of them,
-                `intents` those of all intents.
-            author: Who changes it, for the audit trail; 1 to 200 characters.
-            note: Why; up to 2,000 characters.
-            expected_version: Refuse if somebody changed it since this version.
-            dry_run: Only check, and say what would change.
-
-        Returns:
-            What changed; with an empty `after` nothing did, and no version was made.
-
-        Raises:
-            ConfigurationError: For a field that is none, or a value that is out of bounds.
-            TuningConflict: If the version in force is not *expected_version*.
-            BackendError: If the store is away. Whether a change that timed out was made, the
-                history says.
-        """
-        await self._engine.started()
-        return await self._engine.live.tune(
-            changes,
-            author=author,
-            note=note,
-            expected_version=expected_version,
-            dry_run=dry_run,
-        )
-
-    async def revert_tuning(self, version: int, *, author: str, note: str = "") -> TuningChange:
-        """Tune again exactly what was tuned as of *version*, as a new version; 0: nothing.
-
-        Raises:
-            ConfigurationError: If the audit trail does not have that version.
-            BackendError: If the store is away.
-        """
-        await self._engine.started()
-        return await self._engine.live.revert(version, author=author, note=note)
-
-    async def tuning_history(self, limit: int = 100) -> list[TuningChange]:
-        """Return the newest changes of the tuning, newest first; the last 1,000 are kept.
-
-        Raises:
-            BackendError: If the store is away.
-        """
-        await self._engine.started()
-        return await self._engine.live.history(limit)
-
-    # ------------------------------------------------------------------------------ see
-
-    async def feedback(self, lookup_id: str, *, correct: bool, source: Source = "feedback") -> bool:
-        """Record what a user said of a hit: a verdict, counted and kept for tuning.
-
-        Args:
-            lookup_id: Of the `LookupResult`.
-            correct: Whether the answer was right.
-            source: `review` for somebody who was shown the pair: then a lookup without an answer
-                can be judged, too, and *correct* says whether the nearest question's answer would
-                have been right.
-
-        Returns:
-            Whether it was recorded: the lookup was a hit, and the log still has it.
-
-        Raises:
-            ValueError: For another source.
-        """
-        if source not in get_args(Source):
-            msg = f"source={source!r} is refused: one of {', '.join(get_args(Source))}"
-            raise ValueError(msg)
-        running = await self._engine.started()
-        if running is None:
-            return False
-        try:
-            return await running.verdicts.judge(lookup_id, correct=correct, source=source)
-        except BackendError as error:
-            log.warning("feedback was lost: %s", error.reason)
-            return False
-
-    async def decisions(self, count: int = 10_000) -> list[Decision]:
-        """Return the last *count* lookups of all replicas, oldest first.
-
-        What was looked up within the last half second may be missing.
-
-        Raises:
-            BackendError: If the store is away.
-        """
-        running = await self._engine.started()
-        if running is None:
-            raise BackendError("backend_error")
-        return await running.parts.decisions.last(count)
-
-    async def verdicts(self, count: int = 10_000) -> list[Verdict]:
-        """Return the last *count* verdicts of all replicas, oldest first.
-
-        Raises:
-            BackendError: If the store is away.
-        """
-        running = await self._engine.started()
-        if running is None:
-            raise BackendError("backend_error")
-        return await running.verdicts.last(count)
+    # ------------------------------------------------------------------------------ explain
 
     async def explain(
         self,
@@ -856,29 +643,6 @@ class MultiLevelCache:
         if semantic is not None:
             tiers = {**tiers, "l2": semantic.quiet}
         return await explain(tiers, query, self.tuning, self.settings.lookup_budget)
-
-    def get_metrics(self) -> dict[str, Any]:
-        """Return what this cache counted, as JSON values.
-
-        Keys: `hit_rates` (`overall`, `l1`..`l4`, in percent), `average_latency_ms`, `operations`
-        (lookups), `cost_savings_usd`, `sharing` (what private answers cost, and how to share), and
-        what else `CacheStats.snapshot` has.
-        """
-        return {
-            **self.metrics.snapshot(),
-            "sharing": sharing_advice(self.metrics, self.tuning),
-            "namespace": self.namespace,
-            "replica": self.replica,
-        }
-
-    def reset_metrics(self) -> None:
-        """Count from zero again. Prometheus counters go on: they must never fall."""
-        self.metrics.reset()
-
-    def recent(self, count: int = 20) -> list[Decision]:
-        """Return this replica's last decisions, newest last, up to 200."""
-        running = self._engine.running
-        return list(running.parts.decisions.recent)[-count:] if running is not None else []
 
 
 _caches: WeakKeyDictionary[asyncio.AbstractEventLoop, MultiLevelCache] = WeakKeyDictionary()
