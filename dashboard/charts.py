@@ -183,7 +183,7 @@ def threshold_hits(
             ],
         )
     )  # fmt: skip
-    layers, words = _marked(line, curve, now, proposed, lambda item: item.hit_rate, 1.0, look)
+    layers, words = _marked(line, curve, now, proposed, lambda item: item.hit_rate, 1.0, look, 105)
     return Chart(
         _framed(layers, "Hit rate that each threshold would have had", look, 230),
         f"Recorded lookups at other thresholds. Hit rate: {words}.",
@@ -273,6 +273,7 @@ def _marked(
     value: Callable[[ThresholdEstimate], float | None],
     top: float,
     look: Palette,
+    first: int = 2,
 ) -> tuple[Any, str]:
     """Draw today's and the proposed threshold in; return that and what it says."""
     layers, words = [chart], []
@@ -298,7 +299,7 @@ def _marked(
             base.mark_text(
                 align="right" if left else "left", dx=-5 if left else 5, baseline="top",
                 color=colour, fontSize=12, fontWeight=600,
-            ).encode(_threshold_axis(), y=alt.value(2 + 16 * number), text="label:N"),
+            ).encode(_threshold_axis(), y=alt.value(first + 16 * number), text="label:N"),
         ]  # fmt: skip
         if there is not None:
             layers.append(

@@ -128,7 +128,7 @@ class Source:
         return self._run(self._recorded(), _FIRST_LOOK)
 
     def replicas(self) -> list[Replica]:
-        """Return the replicas that are alive, without this process."""
+        """Return the replicas that are alive; this process is none."""
         return self._run(self._replicas())
 
     def verdicts(self) -> list[Verdict]:
@@ -235,7 +235,9 @@ class Source:
             return self._full
 
     def _made(self, settings: Settings) -> MultiLevelCache:
-        return MultiLevelCache(settings=settings, namespace=self.config.namespace, instruments=())
+        # It serves no lookups: no replica, to whoever counts them.
+        silent = settings.model_copy(update={"heartbeat": False})
+        return MultiLevelCache(settings=silent, namespace=self.config.namespace, instruments=())
 
     async def _tuning(self) -> Tuning:
         cache = await self._cache()
@@ -268,10 +270,7 @@ class Source:
     async def _replicas(self) -> list[Replica]:
         parts = (await self._cache()).parts
         now = parts.store.now()
-        mine = {cache.replica for cache in (self._light, self._full) if cache is not None}
-        return [
-            _replica(beat, now) for beat in await replicas(parts) if beat.get("replica") not in mine
-        ]
+        return [_replica(beat, now) for beat in await replicas(parts)]
 
     async def _verdicts(self) -> list[Verdict]:
         return await (await self._cache()).verdicts()

@@ -22,18 +22,16 @@ Sets of thresholds are bits of an integer: one pass answers for all of them.
 
 from __future__ import annotations
 
+import itertools
 import math
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from cache_core.decisions import Decision
 from cache_core.tuning import Tuning
-
-Key: TypeAlias = tuple[str, str, str]
-"""Message, context, and the user's digest, or an empty one for what everybody may read."""
 
 BINS = 100
 """Similarities are counted in steps of 1/100."""
@@ -55,6 +53,7 @@ class Replayed:
     """What the lookups came to; each count is by the set of thresholds at which it happened.
 
     Attributes:
+        thresholds: How many there are.
         lookups: That could have been answered.
         exact: Hits of L1.
         same: Hits of L2 by the very same message, after L1's entry had expired.
@@ -63,6 +62,7 @@ class Replayed:
         fixed_usd: What lookups saved that no threshold changes.
     """
 
+    thresholds: int
     lookups: int = 0
     exact: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     same: dict[int, int] = field(default_factory=lambda: defaultdict(int))
@@ -71,6 +71,62 @@ class Replayed:
     )
     saved_usd: dict[int, float] = field(default_factory=lambda: defaultdict(float))
     fixed_usd: float = 0.0
+
+    def by_threshold(self, counts: Mapping[int, float]) -> list[float]:
+        """Return the sum of *counts* at each threshold, ascending."""
+        changes = [0.0] * (self.thresholds + 1)
+        for mask, count in counts.items():
+            # Most sets are a few runs of neighbouring thresholds: a sum is told where it changes.
+            left = mask
+            while left:
+                lowest = left & -left
+                above = left + lowest
+                changes[lowest.bit_length() - 1] += count
+                changes[(above & -above).bit_length() - 1] -= count
+                left &= above
+        return list(itertools.accumulate(changes))[:-1]
+
+
+class _Answer:
+    """What became of the answer to one message in one context: everybody's, or one user's.
+
+    Attributes:
+        message: Its digest.
+        stored: At which thresholds it was put, and when; `None` where the log tells of no put.
+        through: At which thresholds it was not, because another answers it: which one, and how
+            similar the two are.
+        told: The thresholds in either of these two, which have none in common.
+        shared: Whether the log shows it as everybody's.
+        private: The users' own, by user.
+    """
+
+    __slots__ = ("message", "private", "shared", "stored", "through", "told")
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+        self.stored: list[tuple[int, float]] | None = None
+        self.through: list[_Reached] = []
+        self.told = 0
+        self.shared = False
+        self.private: dict[str, _Answer] | None = None
+
+    def of(self, user: str) -> _Answer:
+        """Return the user's own; without one, everybody's."""
+        if not user:
+            return self
+        if self.private is None:
+            self.private = {}
+        if user not in self.private:
+            self.private[user] = _Answer(self.message)
+        return self.private[user]
+
+    def known(self, user: str) -> _Answer | None:
+        """Return the user's own, if the log told of it."""
+        return None if self.private is None else self.private.get(user)
+
+
+_Reached: TypeAlias = tuple[int, _Answer, float]
+"""At which thresholds an answer is served, which one, and how similar it is to what was asked."""
 
 
 class Simulation:
@@ -83,23 +139,21 @@ class Simulation:
 
     def __init__(self, grid: Sequence[float], tuning: Tuning) -> None:
         self._grid = list(grid)
-        self._all = (1 << len(grid)) - 1
+        self._upto = [(1 << number) - 1 for number in range(len(grid) + 1)]
+        self._all = self._upto[-1]
         self._l1_ttl = tuning.l1_ttl
         self._l2_ttl = tuning.l2_ttl
         self._price = tuning.saves("l1", None)
         self._bits = {value: 1 << number for number, value in enumerate(grid)}
-        self._shared: set[tuple[str, str]] = set()
-        # Where a message's answer was put, and when; and where it was not, because another entry
-        # answered it, and how similar the two are.
-        self._stored: dict[Key, list[tuple[int, float]]] = {}
-        self._through: dict[Key, list[tuple[int, Key, float]]] = {}
+        # By context, then by message: looking up two strings is cheaper than a pair of them.
+        self._answers: dict[str, dict[str, _Answer]] = defaultdict(dict)
 
     def run(self, decisions: Sequence[Decision]) -> Replayed:
         """Return what *decisions*, oldest first, would have come to."""
-        found = Replayed()
-        self._shared = {
-            (item.matched, item.context) for item in decisions if item.scope == "shared"
-        }
+        found = Replayed(len(self._grid))
+        for item in decisions:
+            if item.scope == "shared":
+                self._answer(item.matched, item.context).shared = True
         for item in decisions:
             if item.outcome == "bypass":
                 continue
@@ -112,27 +166,31 @@ class Simulation:
                 self._ask(item, found)
         return found
 
+    def _answer(self, message: str, context: str) -> _Answer:
+        """Return everybody's answer to a message."""
+        answers = self._answers[context]
+        answer = answers.get(message)
+        if answer is None:
+            answer = answers[message] = _Answer(message)
+        return answer
+
     def _ask(self, item: Decision, found: Replayed) -> None:
         hit = item.outcome == "hit"
-        mine: Key = (item.message, item.context, item.user)
-        common: Key = (item.message, item.context, "")
-        exact, same = self._own(item, mine, common)
+        common = self._answer(item.message, item.context)
+        exact = same = 0
+        if common.stored or common.private:
+            exact, same = self._own(item, common)
         left = self._all & ~(exact | same)
-        reached: list[tuple[int, Key, float]] = []
-        if left:
-            for mask, root, similarity in self._near(item, left):
-                served = mask & left & self._upto(similarity)
-                if not served:
-                    continue
-                left &= ~served
-                if root[0] != item.message:
-                    place = int(similarity * BINS + 1e-9)
-                    found.similar[place][served] += 1
-                    reached.append((served, root, similarity))
-                elif item.level == "l1":
-                    exact |= served
-                else:
-                    same |= served
+        reached: list[_Reached] = []
+        for served, root, similarity in self._near(item, common, left) if left else ():
+            left &= ~served
+            if root.message != item.message:
+                found.similar[int(similarity * BINS + 1e-9)][served] += 1
+                reached.append((served, root, similarity))
+            elif item.level == "l1":
+                exact |= served
+            else:
+                same |= served
         if exact:
             found.exact[exact] += 1
         if same:
@@ -142,22 +200,23 @@ class Simulation:
         if left and not hit and item.saved_usd:
             found.saved_usd[left] += item.saved_usd
         if left or reached:
-            self._put(item, left, reached)
+            # For whom the agent puts the answer: as the log shows this message elsewhere.
+            ours = common.shared or (hit and item.scope != "user")
+            self._put(common if ours else common.of(item.user), item.at, left, reached)
 
-    def _own(self, item: Decision, mine: Key, common: Key) -> tuple[int, int]:
+    def _own(self, item: Decision, common: _Answer) -> tuple[int, int]:
         """Return where L1, and where L2, has the answer to this very message."""
+        mine = common.known(item.user)
         here = self._bits.get(item.threshold, 0)
         now, exact, same = item.at, 0, 0
-        for key in (mine, common):
-            known = self._stored.get(key)
-            if not known:
+        for answer in (mine, common):
+            if answer is None:
                 continue
-            for mask, created in known:
+            for mask, created in answer.stored or ():
                 if now - created <= self._l1_ttl or (mask & here and item.level == "l1"):
                     if mask & here and item.outcome != "hit":
                         # The log shows that it was not there: not put, or invalidated.
-                        del self._stored[key]
-                        self._through.pop(key, None)
+                        answer.stored, answer.through, answer.told = None, [], 0
                         break
                     exact |= mask
                 elif now - created <= self._l2_ttl and not mask & here:
@@ -166,79 +225,60 @@ class Simulation:
             # Normalised alike is not embedded alike: "bye" and "bye?" are 0.92 apart.
             alike = item.matched == item.message and item.level != "l1"
             known_alike = item.unvetoed if alike else None
-            same &= ~exact & self._upto(_SAME if known_alike is None else known_alike)
+            similarity = _SAME if known_alike is None else known_alike
+            same &= ~exact & self._upto[bisect_right(self._grid, similarity)]
         return exact, same
 
-    def _near(self, item: Decision, left: int) -> list[tuple[int, Key, float]]:
-        """Return where the recorded neighbour, or what stands for it, is stored."""
+    def _near(self, item: Decision, common: _Answer, left: int) -> list[_Reached]:
+        """Return where the recorded neighbour, or what stands for it, is served."""
         if item.level == "l1":
-            similarity, message = 1.0, item.message
+            similarity, near = 1.0, common
         elif item.unvetoed is not None:
-            similarity, message = item.unvetoed, item.matched
+            similarity, near = item.unvetoed, self._answer(item.matched, item.context)
         else:
             return []
-        key: Key = (message, item.context, item.user if item.scope == "user" else "")
-        known = self._stored.get(key)
-        reach = self._through.get(key)
-        if not known and not reach:
-            return [(left, key, similarity)]
-        here = self._bits.get(item.threshold, 0)
-        near: list[tuple[int, Key, float]] = []
-        covered = 0
-        for mask, created in known or ():
-            covered |= mask
-            if mask & left and (mask & here or item.at - created <= self._l2_ttl):
-                near.append((mask, key, similarity))
-        for mask, root, nearness in reach or ():
-            covered |= mask
-            if mask & left:
-                live = mask & left & self._live(root, item.at)
-                if live:
-                    near.append((live, root, combine(similarity, nearness)))
-        if left & ~covered:
-            near.append((left & ~covered, key, similarity))
-        return near
+        if item.scope == "user":
+            near = near.of(item.user)
+        direct = left & self._upto[bisect_right(self._grid, similarity)]
+        untold = direct & ~near.told
+        found: list[_Reached] = [(untold, near, similarity)] if untold else []
+        now, ttl = item.at, self._l2_ttl
+        for mask, created in near.stored or ():
+            served = mask & direct
+            if served and (now - created <= ttl or mask & self._bits.get(item.threshold, 0)):
+                found.append((served, near, similarity))
+        for mask, root, nearness in near.through:
+            served = mask & left
+            if served and (served := served & self._live(root, now)):
+                alike = combine(similarity, nearness)
+                if served := served & self._upto[bisect_right(self._grid, alike)]:
+                    found.append((served, root, alike))
+        return found
 
-    def _put(self, item: Decision, left: int, reached: list[tuple[int, Key, float]]) -> None:
-        """Store the answer where the lookup missed; note where another entry stands for it."""
-        key: Key = (item.message, item.context, self._owner(item))
-        if left == self._all:
-            self._stored[key] = [(left, item.at)]
-            self._through.pop(key, None)
-            return
+    def _put(self, answer: _Answer, now: float, left: int, reached: list[_Reached]) -> None:
+        """Store the answer where the lookup missed; note where another stands for it."""
+        put = [(left, now)] if left else []
         moved = left
         for mask, _, _ in reached:
             moved |= mask
-        stored = [
-            (mask & ~moved, made) for mask, made in self._stored.get(key, ()) if mask & ~moved
-        ]
-        if left:
-            stored.append((left, item.at))
-        self._stored[key] = stored
-        if moved != self._all:
-            before = self._through.get(key, ())
-            reached = [(m & ~moved, root, s) for m, root, s in before if m & ~moved] + reached
-        self._through[key] = reached
+        if answer.told & ~moved:
+            kept = answer.told & ~moved
+            put = [(mask & kept, made) for mask, made in answer.stored or () if mask & kept] + put
+            reached = [
+                (mask & kept, root, alike) for mask, root, alike in answer.through if mask & kept
+            ] + reached
+        answer.stored, answer.through = put, reached
+        answer.told |= moved
 
-    def _live(self, key: Key, now: float) -> int:
-        known = self._stored.get(key)
-        if known is None:
+    def _live(self, answer: _Answer, now: float) -> int:
+        """Return the thresholds at which an answer is stored and has not expired."""
+        if answer.stored is None:
             return self._all
         live = 0
-        for mask, created in known:
+        for mask, created in answer.stored:
             if now - created <= self._l2_ttl:
                 live |= mask
         return live
-
-    def _owner(self, item: Decision) -> str:
-        """Return for whom the agent puts the answer: as the log shows this message elsewhere."""
-        if (item.message, item.context) in self._shared:
-            return ""
-        return "" if item.outcome == "hit" and item.scope != "user" else item.user
-
-    def _upto(self, similarity: float) -> int:
-        """Return the thresholds that *similarity* reaches."""
-        return (1 << bisect_right(self._grid, similarity)) - 1
 
 
 def combine(first: float, second: float) -> float:

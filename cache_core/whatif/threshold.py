@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cache_core.decisions import Decision
 from cache_core.tuning import Tuning
 from cache_core.verdicts import Verdict
 from cache_core.whatif.evidence import LEAST_EVIDENCE, Evidence, Z
-from cache_core.whatif.simulation import Replayed, Simulation
+from cache_core.whatif.simulation import Simulation
 
 GRID = tuple(round(0.5 + number / 100, 2) for number in range(51))
 """The thresholds that are tried: 0.50 to 1.00 in steps of 0.01."""
@@ -86,8 +86,21 @@ def thresholds(
     evidence = Evidence(verdicts)
     known = sum(item.outcome == "hit" and _is_exact(item) for item in decisions)
     times = _Times(decisions)
+    exact, same = found.by_threshold(found.exact), found.by_threshold(found.same)
+    similar = {place: found.by_threshold(counts) for place, counts in found.similar.items()}
+    saved = found.by_threshold(found.saved_usd)
     return [
-        _estimate(number, value, found, evidence, known, times)
+        _estimate(
+            value,
+            int(exact[number]),
+            int(same[number]),
+            {place: int(count[number]) for place, count in similar.items() if count[number]},
+            saved[number] + found.fixed_usd,
+            found.lookups,
+            evidence,
+            known,
+            times,
+        )
         for number, value in enumerate(values)
     ]
 
@@ -151,33 +164,32 @@ class _Times:
 
 
 def _estimate(
-    number: int, value: float, found: Replayed, evidence: Evidence, known: int, times: _Times
+    value: float,
+    exact: int,
+    same: int,
+    similar: Mapping[int, int],
+    saved_usd: float,
+    lookups: int,
+    evidence: Evidence,
+    known: int,
+    times: _Times,
 ) -> ThresholdEstimate:
-    bit = 1 << number
-    exact = sum(count for mask, count in found.exact.items() if mask & bit)
-    same = sum(count for mask, count in found.same.items() if mask & bit)
-    similar = {
-        place: total
-        for place, masks in found.similar.items()
-        if (total := sum(count for mask, count in masks.items() if mask & bit))
-    }
     semantic = same + sum(similar.values())
     hits = exact + semantic
     wrong = evidence.share(exact + same, similar, known)
-    seconds = exact * times.exact + semantic * times.semantic + (found.lookups - hits) * times.other
-    saved = sum(usd for mask, usd in found.saved_usd.items() if mask & bit) + found.fixed_usd
+    seconds = exact * times.exact + semantic * times.semantic + (lookups - hits) * times.other
     return ThresholdEstimate(
         threshold=value,
         hits=hits,
-        lookups=found.lookups,
-        hit_rate=hits / found.lookups if found.lookups else 0.0,
+        lookups=lookups,
+        hit_rate=hits / lookups if lookups else 0.0,
         wrong_share=wrong.share,
         wrong_low=wrong.low,
         wrong_high=wrong.high,
         evidence=wrong.evidence,
         enough=wrong.enough,
-        saved_usd=saved,
-        latency_ms=1000 * seconds / found.lookups if found.lookups else 0.0,
+        saved_usd=saved_usd,
+        latency_ms=1000 * seconds / lookups if lookups else 0.0,
     )
 
 

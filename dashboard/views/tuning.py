@@ -45,8 +45,9 @@ def _data(page: Page, estimates: Estimates) -> None:
         span = f", since {first:%Y-%m-%d %H:%M} UTC"
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(
-            f"Version **{now.version}** is in force. What follows replays the newest **{lookups:,}** "
-            f"recorded lookups{span}, judged by **{len(estimates.verdicts):,}** verdicts.",
+            f"Version **{now.version}** is in force. What follows replays the newest "
+            f"**{lookups:,}** recorded lookups{span}, judged by "
+            f"**{len(estimates.verdicts):,}** verdicts.",
             width="stretch",
         )
         if st.button("Use the newest", icon=":material/refresh:", help="Look at the log again."):
