@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from cache_core import envelope
@@ -13,14 +14,28 @@ from cache_core.tuning import MAX_TTL
 _TRIPLE = 3
 _MOST_USD = 1_000_000.0
 
+MAX_USER_CHARS = 1_024
+MAX_CONTEXT_CHARS = 65_536
+"""Of all texts in it, keys included; every other value counts as one."""
+
+MAX_INTENT_CHARS = 256
+_DEEPEST = 500
+
 
 def check_message(
-    message: object, user_id: object, standalone: object, settings: Settings
+    message: object,
+    user_id: object,
+    standalone: object,
+    settings: Settings,
+    context: object = None,
 ) -> BypassReason | None:
     """Return why a message is not cacheable, or `None`.
 
+    Too large are a message over `max_message_bytes`, a user id of more than 1,024 characters, and a
+    context with more than 65,536.
+
     Raises:
-        TypeError: For something that is no message or no user.
+        TypeError: For something that is no message or no user, or a bottomless context.
     """
     for name, value in (("message", message), ("standalone", standalone)):
         if not isinstance(value, str) and (value is not None or name == "message"):
@@ -36,7 +51,34 @@ def check_message(
     limit = settings.max_message_bytes
     if 4 * len(text) > limit and len(text.encode("utf-8", "surrogatepass")) > limit:
         return "too_large"
+    if isinstance(user_id, str) and len(user_id) > MAX_USER_CHARS:
+        return "too_large"
+    if context and _exceeds(context, MAX_CONTEXT_CHARS):
+        return "too_large"
     return None if text and not text.isspace() else "empty"
+
+
+def _exceeds(context: object, limit: int) -> bool:
+    """Whether a context has more than *limit* characters; looks at no more than that."""
+    waiting: list[tuple[object, int]] = [(context, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > _DEEPEST:
+            msg = f"context must be JSON, nested {_DEEPEST} deep at most"
+            raise TypeError(msg)
+        limit -= max(1, len(value)) if isinstance(value, str) else 1
+        inner: Iterable[object] = ()
+        if isinstance(value, Mapping):
+            limit -= sum(
+                len(key) if isinstance(key, str) else 1 for key in islice(value, max(0, limit) + 1)
+            )
+            inner = value.values()
+        elif isinstance(value, (list, tuple)):
+            inner = value
+        waiting += ((item, depth + 1) for item in islice(inner, max(0, limit) + 1))
+        if limit < 0:
+            return True
+    return False
 
 
 def check_put(
@@ -46,12 +88,18 @@ def check_put(
 
     Raises:
         TypeError: For a value of another type.
-        ValueError: For a TTL or cost out of range.
+        ValueError: For a TTL or cost out of range, or an intent of more than 256 characters.
     """
     for name, value in (("response", response), ("intent", intent)):
         if value is not None and not isinstance(value, str):
             msg = f"{name} must be a str or None, not {type(value).__name__}"
             raise TypeError(msg)
+    if isinstance(intent, str) and len(intent) > MAX_INTENT_CHARS:
+        msg = (
+            f"an intent of {len(intent)} characters is refused: expected a label of up to "
+            f"{MAX_INTENT_CHARS}; [A-Za-z0-9_.:-], up to 64, to be shared"
+        )
+        raise ValueError(msg)
     _check_number("ttl", ttl, MAX_TTL)
     _check_number("cost_usd", cost_usd, _MOST_USD)
     if ttl == 0:

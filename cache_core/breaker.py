@@ -44,6 +44,10 @@ class Breaker:
         self._clock = clock
         self._failures = 0
         self._next_probe = 0.0
+        self.answers = 0
+        """How many guarded calls succeeded."""
+        self.faults = 0
+        """How many failures were counted."""
 
     @property
     def state(self) -> State:
@@ -67,6 +71,7 @@ class Breaker:
     ) -> None:
         if error is None:
             self._failures = 0
+            self.answers += 1
             return
         if not isinstance(error, Exception) or isinstance(error, BackendError):
             if isinstance(error, asyncio.CancelledError):
@@ -84,6 +89,41 @@ class Breaker:
     def fail(self, error: Exception) -> None:
         """Count a failure that happened outside a guarded call."""
         self._failures += 1
+        self.faults += 1
         self.last_error = f"{type(error).__name__}: {error}"
         if self._failures >= self._limit:
             self._next_probe = self._clock() + self._probe_seconds
+
+
+class Queueing:
+    """Tells a queue from a backend that does not answer, around one call within its breaker.
+
+    Who gave up while others were answered stood in a queue: `overloaded`, which is no failure of
+    the backend. While nobody is answered the backend may be away; but what fails at the same time
+    fails once: two hundred that were asked together are not two hundred failures in a row.
+
+    Args:
+        breaker: Of the backend.
+    """
+
+    __slots__ = ("_answers", "_breaker", "_faults")
+
+    def __init__(self, breaker: Breaker) -> None:
+        self._breaker = breaker
+
+    def __enter__(self) -> Self:
+        self._answers, self._faults = self._breaker.answers, self._breaker.faults
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not isinstance(error, TimeoutError):
+            return
+        if self._breaker.answers != self._answers:
+            raise BackendError("overloaded", "QueueTimeout") from error
+        if self._breaker.faults != self._faults:
+            raise BackendError("timeout", "TimeoutError") from error

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Protocol
+
+from cache_core.logs import RateLimited
 
 
 class Clock(Protocol):
@@ -14,19 +17,46 @@ class Clock(Protocol):
         ...
 
 
+BACK_SECONDS = 1.0
+"""By so much a clock may be corrected backwards; more is a clock that was set back."""
+
+log = RateLimited(logging.getLogger("glasscache"), 60.0)
+
+
+def _ticks() -> float:
+    """Return seconds that pass while the machine is suspended, too, where it counts them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if _COUNTS_SUSPENSION else time.monotonic()
+
+
+_COUNTS_SUSPENSION = hasattr(time, "CLOCK_BOOTTIME")
+
+
 class WallClock:
     """The machine's clock, immune to jumps between two calls of `set`."""
 
     def __init__(self) -> None:
-        self._offset = time.time() - time.monotonic()
+        self._offset = time.time() - _ticks()
+        self._corrected = False
 
     def time(self) -> float:
         """Return seconds since the epoch."""
-        return time.monotonic() + self._offset
+        return _ticks() + self._offset
 
     def set(self, now: float) -> None:
-        """Correct the clock: *now* is what the store's server says."""
-        self._offset = now - time.monotonic()
+        """Correct the clock: *now* is what the store's server says.
+
+        It is not set back by more than a second once a server has set it: what expired would be
+        served again.
+        """
+        offset = now - _ticks()
+        if self._corrected and offset < self._offset - BACK_SECONDS:
+            log.limited(
+                "clock",
+                "the store's clock was set back by %.0f s: entries go on to age by the time before",
+                self._offset - offset,
+            )
+            return
+        self._offset, self._corrected = offset, True
 
 
 class ManualClock:

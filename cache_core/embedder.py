@@ -1,7 +1,8 @@
 """Text to vectors, off the event loop.
 
 Embedding is CPU work of 5 to 15 ms: one worker thread takes whatever waits as one batch, because a
-batch of eight costs sentence-transformers little more than two single ones.
+batch of eight costs sentence-transformers little more than two single ones. Larger ones take longer
+per text, because all are padded to the longest, and nobody is served before the last.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ PACKAGED_MODEL = "all-MiniLM-L6-v2"
 QUEUE_LIMIT = 256
 """Texts that may wait; a full queue answers `overloaded` at once."""
 
-_BATCH = 32
+_BATCH = 8
+_AHEAD = 32
+"""Texts handed in together by `embed_all`."""
+
 _HUB_SECONDS = 3.0
 _VECTORS_KEPT = 4_096
 
@@ -313,8 +317,8 @@ class ThreadEmbedder:
         # Texts of like length together: padding to the longest is most of a mixed batch's cost.
         unique = sorted(set(texts) - self._vectors.keys(), key=lambda text: (len(text), text))
         self._kept = max(self._kept, len(unique) + len(self._vectors))
-        for start in range(0, len(unique), _BATCH):
-            futures = [self._submit(text) for text in unique[start : start + _BATCH]]
+        for start in range(0, len(unique), _AHEAD):
+            futures = [self._submit(text) for text in unique[start : start + _AHEAD]]
             await asyncio.gather(*map(asyncio.wrap_future, futures))
             if progress is not None:
                 progress(len(futures))

@@ -244,6 +244,7 @@ class Engine:
             lambda: self.counters(),  # noqa: PLW0108 - set after this
             self.contexts,
             lambda: verifier.dropped if verifier is not None else 0,
+            self.settings.heartbeat,
         )
         self.running = Running(
             parts,

@@ -45,6 +45,8 @@ def encode(entry: Entry, key: str) -> str:
         "w": entry.writer,
         "b": body,
     }
+    if entry.by_policy:
+        envelope["p"] = 1
     try:
         return json.dumps(envelope, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -84,6 +86,7 @@ def decode(text: str, key: str, readable: Collection[str]) -> Entry:
             generation=envelope["g"],
             scope=envelope["s"],
             writer=envelope["w"],
+            by_policy=bool(envelope.get("p")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise CorruptError from None

@@ -55,3 +55,7 @@ class BackendError(GlasscacheError):
         super().__init__(message or reason)
         self.reason: ErrorReason = reason
         self.error_type = error_type or reason
+
+
+class CorruptValueError(BackendError):
+    """What the store held cannot be one of its values, and was deleted."""

@@ -47,6 +47,7 @@ class Housekeeper:
         counters: Returns what was counted so far, as JSON values.
         contexts: Knows which context key churns.
         lost_checks: Returns how many verifications were not made.
+        heartbeat: Whether to tell the other processes of this one.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Housekeeper:
         counters: Callable[[], Mapping[str, Any]],
         contexts: ContextWatch,
         lost_checks: Callable[[], int],
+        heartbeat: bool = True,
     ) -> None:
         self._parts = parts
         self._invalidator = invalidator
@@ -68,6 +70,7 @@ class Housekeeper:
         self._counters = counters
         self._contexts = contexts
         self._lost_checks = lost_checks
+        self._heartbeat = heartbeat
         self._entries: dict[Level, int] = {}
         self._next_count = 0.0
         self._tasks: list[asyncio.Task[None]] = []
@@ -79,11 +82,12 @@ class Housekeeper:
         duties: list[tuple[str, Callable[[], Awaitable[Any]], Callable[[], float]]] = [
             ("decisions", self._parts.decisions.flush, lambda: TICK),
             ("store", store.tend, lambda: TICK if store.breaker.state != "closed" else _SECOND),
-            ("heartbeat", self._beat, lambda: _SECOND),
             ("retry", self._invalidator.retry, lambda: TICK),
             ("secret", self._keep_secret, lambda: _COUNT_SECONDS),
             ("report", self._report, lambda: _SECOND),
         ]
+        if self._heartbeat:
+            duties.append(("heartbeat", self._beat, lambda: _SECOND))
         if self._parts.semantic is not None:
             duties += [
                 ("semantic", self._tend_semantic, lambda: _SECOND),
@@ -104,8 +108,9 @@ class Housekeeper:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(BackendError):
-            await self._parts.store.delete([self._heartbeat_name()])
+        if self._heartbeat:
+            with contextlib.suppress(BackendError):
+                await self._parts.store.delete([self._heartbeat_name()])
 
     async def _go_round(
         self, work: Callable[[], Awaitable[Any]], pause: Callable[[], float]

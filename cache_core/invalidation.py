@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from cache_core.decisions import DecisionLog
 from cache_core.exceptions import BackendError
@@ -16,6 +16,7 @@ from cache_core.keys import PARTITIONS, Keys
 from cache_core.logs import RateLimited
 from cache_core.models import Invalidation, Query, Scope
 from cache_core.parts import Parts
+from cache_core.seen import know
 from cache_core.stores.base import KeyValueStore, Write
 from cache_core.tuning import Tuning
 from cache_core.writing import LIFE, token
@@ -47,6 +48,18 @@ _SEARCHED: Mapping[Kind, Scope] = {
 }
 
 
+class Job(NamedTuple):
+    """One invalidation that somebody asked for.
+
+    Attributes:
+        number: Its own in this process.
+        token: What it gives to everything that it invalidates.
+    """
+
+    number: int
+    token: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
     """One part of an invalidation that succeeds or fails, and is repeated, by itself.
@@ -59,7 +72,7 @@ class Step:
 
     name: Name
     work: Callable[[], Awaitable[tuple[int, Sequence[Step]]]]
-    job: int
+    job: Job
 
     @property
     def needs(self) -> Literal["store", "index", "search"]:
@@ -88,8 +101,8 @@ class Invalidator:
     Processes that keep an index of their own learn what to delete from a log in the store, within
     a second.
 
-    An invalidation is made of steps. What fails is repeated with the same tokens until it succeeds,
-    and this process serves nothing of what it was told to invalidate meanwhile (`Vetoes`).
+    An invalidation is made of steps. What fails is repeated until it succeeds, and this process
+    serves nothing of what it was told to invalidate meanwhile (`Vetoes`).
 
     Args:
         parts: Of the cache.
@@ -104,13 +117,19 @@ class Invalidator:
         self._decisions: DecisionLog = parts.decisions
         self._vetoes = parts.vetoes
         self._jobs = itertools.count(1)
-        self._active: set[int] = set()
+        self._active: set[Job] = set()
         self._steps: dict[Name, Step] = {}
 
     @property
     def pending(self) -> int:
         """Invalidations that are still to be confirmed."""
         return len({step.job for step in self._steps.values()} - self._active)
+
+    def _begin(self) -> Job:
+        """Return a new job; what its task puts from now on, it puts knowing of it."""
+        job = Job(next(self._jobs), token("i"))
+        know(job.token)
+        return job
 
     # ------------------------------------------------------------------------- what is asked for
 
@@ -127,7 +146,7 @@ class Invalidator:
         """
         if dry_run:
             return await self._count(lambda: self._count_message(query, tuning, user))
-        job = next(self._jobs)
+        job = self._begin()
         if user is not None:
             if self._semantic is not None:
                 self._semantic.forget_waiting_messages({query.tag}, user)
@@ -149,7 +168,7 @@ class Invalidator:
         index = self._keys.index(kind, self._keys.label(kind, value))
         if dry_run:
             return await self._count(lambda: self._count_label(index))
-        job = next(self._jobs)
+        job = self._begin()
 
         async def find() -> tuple[int, Sequence[Step]]:
             tags = list(await self._store.rows(index))
@@ -172,12 +191,12 @@ class Invalidator:
 
     async def user(self, user: str) -> Invalidation:
         """Erase everything that is private to a user, the decisions about them included."""
-        job = next(self._jobs)
-        writes = [Write(self._keys.user_generation(user), token("i"), LIFE)]
+        job = self._begin()
+        names = [self._keys.user_generation(user)]
         return await self._do(
             job,
             [
-                Step(("user token", (), user), self._writing(writes), job),
+                Step(("user token", (), user), self._replacing(names, job), job),
                 Step(("erase", (), user), lambda: self._erase(user), job),
             ],
         )
@@ -204,7 +223,7 @@ class Invalidator:
         """Return what is to be done, tokens first: what depends on them only cleans up."""
         return sorted(self._steps.values(), key=lambda step: step.name[0] not in _TOKENS)
 
-    async def _do(self, job: int, steps: Sequence[Step]) -> Invalidation:
+    async def _do(self, job: Job, steps: Sequence[Step]) -> Invalidation:
         self._active.add(job)
         try:
             # Vetoed before anything is awaited; whoever is cancelled leaves the rest to `retry`.
@@ -233,7 +252,11 @@ class Invalidator:
         while todo:
             step = todo.popleft()
             # A backend that is away is not waited for again and again.
-            if step.needs in away or self._steps.get(step.name) is not step:
+            if step.needs in away:
+                continue
+            held = self._steps.get(step.name)
+            # What another invalidation still has to do is not done yet for whoever asked for this.
+            if held is not step and (held is None or held.job == step.job):
                 continue
             try:
                 count, more = await step.work()
@@ -286,17 +309,17 @@ class Invalidator:
     # ------------------------------------------------------------------------- steps
 
     def _messages(
-        self, job: int, tags: Sequence[str], text: str = "", threshold: float = 0.0
+        self, job: Job, tags: Sequence[str], text: str = "", threshold: float = 0.0
     ) -> list[Step]:
         """Return the steps that invalidate messages by their tags."""
         names = tuple(tags)
-        writes = [Write(self._keys.generation(tag), token("i"), LIFE) for tag in tags]
+        tokens = [self._keys.generation(tag) for tag in tags]
 
         async def entries() -> tuple[int, Sequence[Step]]:
             return await self._delete_entries(tags), ()
 
         steps = [
-            Step(("tokens", names, ""), self._writing(writes), job),
+            Step(("tokens", names, ""), self._replacing(tokens, job), job),
             Step(("entries", names, ""), entries, job),
         ]
         semantic, feed = self._semantic, self._feed
@@ -317,7 +340,7 @@ class Invalidator:
             Step(("announce", names, text), announce, job),
         ]
 
-    def _similar(self, job: int, query: Query, tuning: Tuning) -> list[Step]:
+    def _similar(self, job: Job, query: Query, tuning: Tuning) -> list[Step]:
         """Return the steps that find similar questions, and invalidate them."""
         semantic = self._semantic
         if semantic is None:
@@ -340,9 +363,9 @@ class Invalidator:
             Step(("similar private", (query.tag,), query.text), private, job),
         ]
 
-    def _own(self, job: int, tags: Sequence[str], user: str) -> list[Step]:
+    def _own(self, job: Job, tags: Sequence[str], user: str) -> list[Step]:
         """Return the steps that invalidate one user's answers to messages."""
-        writes = [Write(self._keys.own_generation(tag, user), token("i"), LIFE) for tag in tags]
+        tokens = [self._keys.own_generation(tag, user) for tag in tags]
 
         async def entries() -> tuple[int, Sequence[Step]]:
             names = await self._own_names(tags, user)
@@ -351,11 +374,11 @@ class Invalidator:
             return removed, ()
 
         return [
-            Step(("own tokens", tuple(tags), user), self._writing(writes), job),
+            Step(("own tokens", tuple(tags), user), self._replacing(tokens, job), job),
             Step(("own entries", tuple(tags), user), entries, job),
         ]
 
-    def _own_similar(self, job: int, query: Query, tuning: Tuning, user: str) -> list[Step]:
+    def _own_similar(self, job: Job, query: Query, tuning: Tuning, user: str) -> list[Step]:
         semantic = self._semantic
         if semantic is None:
             return []
@@ -368,11 +391,22 @@ class Invalidator:
 
         return [Step(("similar own", (query.tag,), user), private, job)]
 
-    def _writing(
-        self, writes: Sequence[Write]
+    def _replacing(
+        self, names: Sequence[str], job: Job
     ) -> Callable[[], Awaitable[tuple[int, Sequence[Step]]]]:
+        """Return what replaces the tokens *names*, and what has not arrived when repeated."""
+        given: list[str] = []
+
         async def work() -> tuple[int, Sequence[Step]]:
-            await self._store.write(writes)
+            value, todo = job.token, names
+            if given:
+                # It may have arrived all the same, and others may have replaced it since: the same
+                # token again would bring back what they invalidated.
+                held = await self._store.read(names)
+                todo = [name for name, at in zip(names, held, strict=True) if at not in given]
+                value = token("i")
+            given.append(value)
+            await self._store.write([Write(name, value, LIFE) for name in todo])
             return 0, ()
 
         return work
@@ -484,7 +518,7 @@ class Invalidator:
                 at = tuning.model_copy(update={"semantic_threshold": record.threshold})
                 found = await semantic.similar_shared(record.text, at)
                 tags = sorted({item.tag for item in found})
-                for step in self._messages(0, tags) if tags else ():
+                for step in self._messages(Job(0, token("i")), tags) if tags else ():
                     # Whoever announced it told everybody else, too.
                     if step.name[0] != "announce":
                         await step.work()

@@ -196,10 +196,27 @@ def canonical(value: Any, name: str) -> str:
     """Return *value* as JSON with sorted keys.
 
     Raises:
-        TypeError: If it is not JSON, naming the argument.
+        TypeError: If it is not JSON, naming the argument. Neither is a key that is no str, or NaN:
+            1 and "1" would become the same.
     """
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        _check_keys(value)
+        return text
     except (TypeError, ValueError, RecursionError) as error:
         msg = f"{name} must be JSON: {error}"
         raise TypeError(msg) from None
+
+
+def _check_keys(value: Any) -> None:
+    """Raise `TypeError` for a key that is no str, anywhere in a value that is otherwise JSON."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            for key in item:
+                if not isinstance(key, str):
+                    raise TypeError(f"keys must be str, not {type(key).__name__} ({key!r})")
+            waiting += item.values()
+        elif isinstance(item, (list, tuple)):
+            waiting += item

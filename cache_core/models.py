@@ -110,6 +110,8 @@ class Entry(NamedTuple):
         generation: The message's generation token that it was computed under.
         scope: Digest of the scope that may read it.
         writer: Digest of the user who wrote it; empty when nobody in particular did.
+        by_policy: Whether it is shared only because the tuning said so when it was put: others get
+            it only while the tuning still does.
     """
 
     response: str | None = None
@@ -122,6 +124,11 @@ class Entry(NamedTuple):
     generation: str = ""
     scope: str = ""
     writer: str = ""
+    by_policy: bool = False
+
+    def withheld(self, user: str | None, *, shares: bool) -> bool:
+        """Whether *user* must not get it, as the policy that shared it is no longer in force."""
+        return self.by_policy and not shares and (user is None or user != self.writer)
 
 
 class Generation(NamedTuple):
@@ -209,11 +216,14 @@ class Sighting(NamedTuple):
     Attributes:
         tag, user: Of the query.
         generation: `None` when it could not be read: no invalidation forgives that.
+        known: Tokens of the invalidations that the task of the put made itself, after the lookup
+            or before it.
     """
 
     tag: str
     user: str | None
     generation: Generation | None
+    known: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

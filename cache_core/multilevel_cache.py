@@ -43,11 +43,11 @@ from cache_core.models import (
 from cache_core.operating import OperatedCache
 from cache_core.reading import Found, fold
 from cache_core.recording import capture, decide, finish
-from cache_core.seen import Sightings, forget
+from cache_core.seen import Sightings
 from cache_core.settings import Settings, load_settings
 from cache_core.tuning import Sharing
 from cache_core.verdicts import Verify
-from cache_core.writing import NewAnswer, choose_scopes, document_ids
+from cache_core.writing import NewAnswer, choose_scopes, document_ids, shared_by_policy
 
 log = logging.getLogger("glasscache")
 
@@ -225,8 +225,10 @@ class MultiLevelCache(OperatedCache):
         Args:
             message: What the user said.
             user_id: Whose private answers may be read besides the shared ones; `None`: only those.
+                More than 1,024 characters bypass, as a message that is too large does.
             context: What else shaped the answer and rarely changes, as text or a JSON mapping:
-                system prompt, model, tools, locale. Answers never cross contexts.
+                system prompt, model, tools, locale. Answers never cross contexts. More than 65,536
+                characters bypass.
             history: The earlier turns, each a str or `{"role", "content"}`. A message with a
                 history is matched only exactly, and only after the same turns.
             standalone: The message rewritten to need no history; replaces both.
@@ -246,11 +248,11 @@ class MultiLevelCache(OperatedCache):
         *,
         handed_out: bool,
     ) -> LookupResult:
-        bypass = self._check(message, user_id, standalone)
+        bypass = self._check(message, user_id, standalone, context)
         running = await self._engine.started()
         query = (
             running.parts.keys.query(message, user_id, context, history, standalone)
-            if running is not None
+            if running is not None and bypass != "too_large"
             else None
         )
         tuning = self.tuning
@@ -283,8 +285,10 @@ class MultiLevelCache(OperatedCache):
             running.verifier.offer(query.text, result.response, decision, tuning)
         return result
 
-    def _check(self, message: object, user_id: object, standalone: object) -> BypassReason | None:
-        return check_message(message, user_id, standalone, self.settings)
+    def _check(
+        self, message: object, user_id: object, standalone: object, context: object = None
+    ) -> BypassReason | None:
+        return check_message(message, user_id, standalone, self.settings, context)
 
     async def get_or_compute(
         self,
@@ -416,7 +420,7 @@ class MultiLevelCache(OperatedCache):
 
         Raises:
             TypeError: For an argument of another type, or documents that are not JSON.
-            ValueError: For a TTL or cost out of range.
+            ValueError: For a TTL or cost out of range, or an intent of more than 256 characters.
         """
         check_put(response, intent, ttl, tags, cost_usd)
         where = _Where(context, history, standalone)
@@ -436,7 +440,7 @@ class MultiLevelCache(OperatedCache):
         seen: Sighting | None = None,
     ) -> str:
         """Do what `put` says; return the outcome. *seen* is known where no lookup was made."""
-        bypass = self._check(message, user_id, where.standalone)
+        bypass = self._check(message, user_id, where.standalone, where.context)
         documents = check_documents(rag_results)
         entry = Entry(
             response=response or None,
@@ -455,7 +459,8 @@ class MultiLevelCache(OperatedCache):
                 return call.outcome
             query = running.parts.keys.query(message, user_id, *where)
             scopes = choose_scopes(query, entry, tuning, how.shared, how.share_documents)
-            answer = NewAnswer(entry, scopes, document_ids(documents), how.tags)
+            policy = shared_by_policy(entry, scopes, how.shared, how.share_documents)
+            answer = NewAnswer(entry, scopes, document_ids(documents), how.tags, policy)
             if not scopes or running.writer.too_large(answer):
                 nothing = entry.response is entry.intent is entry.rag_results is None
                 call.outcome = "bypass"
@@ -499,8 +504,6 @@ class MultiLevelCache(OperatedCache):
         """
         items = [warm_item(number, item) for number, item in enumerate(queries)]
         check_put(None, intent, ttl, tags, None)
-        # What an operator provides is no result of an earlier lookup.
-        forget()
         try:
             await self.ready()
         except ConfigurationError as error:
@@ -610,8 +613,6 @@ class MultiLevelCache(OperatedCache):
             call.reason = name[0]
             if not dry_run:
                 self._engine.invalidations += 1
-            # What this task puts from now on, it puts knowing of the invalidation.
-            forget()
             if running is None:
                 call.outcome = "error"
                 if not dry_run:

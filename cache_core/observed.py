@@ -2,17 +2,60 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
-from cache_core.breaker import Breaker
+from cache_core.breaker import Breaker, Queueing
 from cache_core.deadline import Deadline
 from cache_core.embedder import Embedder, Vector
 from cache_core.instrumentation import Instruments
+from cache_core.logs import RateLimited
 from cache_core.stores.vectors import Neighbour, Row, VectorIndex
+
+_UNIT_WITHIN = 1e-3
+"""By what the length of a vector may differ from 1 before it is scaled."""
+
+
+class InvalidVectorError(Exception):
+    """What an embedder returned is no vector to search with."""
+
+
+class VectorCheck:
+    """Checks what an embedder returns; one for all who use the same embedder.
+
+    A vector must have one axis, real and finite values, a length that is not 0, and as many values
+    as the first one had. It is made a float32 unit vector if it is not: cosines rely on it.
+    """
+
+    def __init__(self) -> None:
+        self._dimension: int | None = None
+
+    def __call__(self, given: object) -> Vector:
+        """Return *given* as a unit vector; raises `InvalidVectorError`."""
+        import numpy as np  # of the `semantic` extra
+
+        if not isinstance(given, np.ndarray):
+            given = np.asarray(given)
+        if given.dtype.kind not in "fiu":
+            raise InvalidVectorError(f"values of type {given.dtype}, not float32")
+        if given.ndim != 1 or given.size == 0:
+            raise InvalidVectorError(f"an array of shape {given.shape}, not (dimension,)")
+        if self._dimension is not None and given.size != self._dimension:
+            msg = f"{given.size} values, where the first vector had {self._dimension}"
+            raise InvalidVectorError(msg)
+        length = float(np.linalg.norm(given.astype(np.float64)))
+        if not np.isfinite(length):
+            raise InvalidVectorError("a vector with values that are not finite")
+        if length == 0:
+            raise InvalidVectorError("a vector of zeros")
+        self._dimension = given.size
+        if abs(length - 1) > _UNIT_WITHIN:
+            given = given.astype(np.float64) / length
+        return given.astype(np.float32, copy=False)
 
 
 class ObservedEmbedder:
-    """An embedder whose `embed` ends within *budget* seconds and is recorded.
+    """An embedder whose `embed` ends within *budget* seconds, is checked and is recorded.
 
     Args:
         inner: Does the work.
@@ -20,6 +63,7 @@ class ObservedEmbedder:
         breaker: Of the embedder.
         budget: Seconds for one embedding.
         price: Returns what one embedding costs, in USD.
+        check: Of *inner*'s vectors; one for all who share it.
     """
 
     def __init__(
@@ -29,8 +73,11 @@ class ObservedEmbedder:
         breaker: Breaker,
         budget: float,
         price: Callable[[], float],
+        check: VectorCheck | None = None,
     ) -> None:
         self._inner = inner
+        self._check = check or VectorCheck()
+        self._log = RateLimited(logging.getLogger("glasscache"))
         self._instruments = instruments
         self._budget = budget
         self._price = price
@@ -71,10 +118,25 @@ class ObservedEmbedder:
         """Leave the inner one alone: the caches of a process share it."""
 
     async def embed(self, text: str) -> Vector:
-        """Return the vector of *text*; raises `BackendError` after *budget* seconds."""
-        with self._instruments.operation("embed") as call, self.breaker:
+        """Return the vector of *text*.
+
+        Raises:
+            BackendError: After *budget* seconds: `overloaded` while others were served, else
+                `timeout`. Also for a vector that is none.
+        """
+        with self._instruments.operation("embed") as call, self.breaker, Queueing(self.breaker):
             async with Deadline(self._budget):
-                vector = await self._inner.embed(text)
+                given: object = await self._inner.embed(text)
+            try:
+                vector = self._check(given)
+            except (InvalidVectorError, ValueError, TypeError) as error:
+                self._log.limited(
+                    "vector",
+                    "l2: the embedder %r returned %s; it is not used",
+                    self.model,
+                    error if isinstance(error, InvalidVectorError) else "what is no array",
+                )
+                raise
             call.spent_usd = self._price()
             return vector
 

@@ -116,7 +116,7 @@ def make_store(settings: Settings, redis_pool: Any, clock: Clock | None) -> KeyV
     if redis_pool is not None or settings.redis_url:
         from redis.asyncio import Redis
 
-        from cache_core.stores.redis import RedisStore, connect
+        from cache_core.stores.redis import LARGEST_BYTES, RedisStore, connect
 
         owned = redis_pool is None
         client = (
@@ -129,6 +129,8 @@ def make_store(settings: Settings, redis_pool: Any, clock: Clock | None) -> KeyV
             read_timeout=settings.exact_budget,
             write_timeout=settings.put_budget / 2,
             owned=owned,
+            # JSON in ASCII takes up to six times as many bytes.
+            largest_bytes=max(LARGEST_BYTES, 8 * settings.max_value_bytes),
             **breaker,  # type: ignore[arg-type]
         )
     return EmbeddedStore(

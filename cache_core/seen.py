@@ -10,6 +10,8 @@ is held against what the lookup before it saw. That is, in this order:
 
 Without any of them the put is no result of a lookup, and belongs to the generation in force. Where
 a lookup may have been forgotten here, none was seen: an invalidated message is not stored then.
+
+What a task itself invalidated after its lookup does not keep its put from being stored: it knows.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from contextvars import ContextVar
 from cache_core.models import Generation, Query, Sighting
 
 _IN_A_TASK = 16
+_KNOWN = 64
 KEPT = 10_000
 """Messages, with their user, of which lookups without a put are remembered."""
 
@@ -33,8 +36,7 @@ _LOST_SECONDS = 3_600.0
 _Name = tuple[int, str, str | None]
 _NOTHING: Mapping[_Name, Sighting] = {}
 _seen: ContextVar[Mapping[_Name, Sighting]] = ContextVar("glasscache_seen", default=_NOTHING)
-_since: ContextVar[int] = ContextVar("glasscache_since", default=0)
-_ordinals = itertools.count(1)
+_known: ContextVar[tuple[str, ...]] = ContextVar("glasscache_known", default=())
 _ids = itertools.count(1)
 
 
@@ -48,12 +50,11 @@ class Sightings:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._id = next(_ids)
         self._clock = clock
-        # Of each generation that was seen: how many lookups wait for their put, and the last one.
-        self._open: OrderedDict[
-            tuple[str, str | None], dict[Generation | None, tuple[int, int]]
-        ] = OrderedDict()
-        self._lost = 0
-        self._lost_at = 0.0
+        # Of each generation that was seen, the oldest first: how many lookups wait for their put.
+        self._open: OrderedDict[tuple[str, str | None], dict[Generation | None, int]] = (
+            OrderedDict()
+        )
+        self._lost_at: float | None = None
 
     def note(self, sighting: Sighting, *, answered: bool) -> None:
         """Leave what a lookup saw to the put that may follow.
@@ -62,7 +63,7 @@ class Sightings:
             sighting: What it saw.
             answered: Whether it found a response: then only a put in the same task may follow.
         """
-        tag, user, generation = sighting
+        tag, user, generation, _ = sighting
         seen = _seen.get()
         name = (self._id, tag, user)
         if seen.get(name) != sighting:
@@ -73,18 +74,20 @@ class Sightings:
         if answered:
             return
         waiting = self._open.setdefault((tag, user), {})
-        count, _ = waiting.get(generation, (0, 0))
-        ordinal = next(_ordinals)
-        waiting[generation] = (count + 1, ordinal)
+        waiting[generation] = waiting.get(generation, 0) + 1
         if len(waiting) > _GENERATIONS or len(self._open) > KEPT:
             if len(waiting) > _GENERATIONS:
                 del waiting[next(iter(waiting))]
             else:
                 self._open.popitem(last=False)
-            self._lost, self._lost_at = ordinal, self._clock()
+            self._lost_at = self._clock()
 
     def take(self, query: Query) -> Sighting | None:
         """Return what the lookup saw that a put follows, once; `None` if it follows none."""
+        found = self._take(query)
+        return None if found is None else found._replace(known=_known.get())
+
+    def _take(self, query: Query) -> Sighting | None:
         seen = _seen.get()
         name = (self._id, query.tag, query.user)
         sighting = seen.get(name)
@@ -96,13 +99,11 @@ class Sightings:
             _seen.set({other: kept for other, kept in seen.items() if other != name})
             self.settle(sighting)
             return sighting
-        since = _since.get()
-        for generation, (_, last) in self._open.get((query.tag, query.user), {}).items():
-            if last > since:
-                found = Sighting(query.tag, query.user, generation)
-                self.settle(found)
-                return found
-        if self._lost > since and self._clock() - self._lost_at < _LOST_SECONDS:
+        for generation in self._open.get((query.tag, query.user), {}):
+            found = Sighting(query.tag, query.user, generation)
+            self.settle(found)
+            return found
+        if self._lost_at is not None and self._clock() - self._lost_at < _LOST_SECONDS:
             return Sighting(query.tag, query.user, None)
         return None
 
@@ -112,16 +113,17 @@ class Sightings:
         waiting = self._open.get(name)
         if waiting is None or sighting.generation not in waiting:
             return
-        count, last = waiting[sighting.generation]
-        if count > 1:
-            waiting[sighting.generation] = (count - 1, last)
+        if waiting[sighting.generation] > 1:
+            waiting[sighting.generation] -= 1
             return
         del waiting[sighting.generation]
         if not waiting:
             del self._open[name]
 
 
-def forget() -> None:
-    """Forget everything: what this task puts from now on is no result of an earlier lookup."""
-    _seen.set(_NOTHING)
-    _since.set(next(_ordinals))
+def know(token: str) -> None:
+    """Take note of an invalidation that this task makes: what it puts from now on knows of it.
+
+    Only of this one: what others invalidate meanwhile still holds against its earlier lookups.
+    """
+    _known.set((*_known.get()[1 - _KNOWN :], token))

@@ -14,7 +14,7 @@ from cache_core.embedder import Embedder, shared_embedder
 from cache_core.feed import IndexFeed
 from cache_core.instrumentation import Instruments
 from cache_core.keys import Keys
-from cache_core.observed import ObservedEmbedder, ObservedIndex
+from cache_core.observed import ObservedEmbedder, ObservedIndex, VectorCheck
 from cache_core.settings import Settings
 from cache_core.stores.base import KeyValueStore
 from cache_core.tiers.semantic import SemanticTier
@@ -76,8 +76,9 @@ async def assemble_semantic(
     breaker = Breaker(
         "embedder", failures=settings.breaker_failures, probe_seconds=settings.breaker_probe
     )
+    check = VectorCheck()
     observed, patient = (
-        ObservedEmbedder(model, instruments, breaker, budget, embedding_price)
+        ObservedEmbedder(model, instruments, breaker, budget, embedding_price, check)
         for budget in (settings.embedding_budget, settings.put_budget)
     )
     observed.start()
@@ -100,7 +101,7 @@ async def assemble_semantic(
     alone = "l1" not in settings.tiers
     tier = SemanticTier(store, keys, index, observed, patient, feed, vetoes, alone=alone)
     unwatched = ObservedEmbedder(
-        model, Instruments(), breaker, settings.embedding_budget, embedding_price
+        model, Instruments(), breaker, settings.embedding_budget, embedding_price, check
     )
     quiet = tier.unobserved(chroma, unwatched)
     return SemanticParts(tier, quiet, index, chroma, observed, feed)

@@ -128,6 +128,10 @@ class Settings(BaseSettings):
         "or as OpenTelemetry says it: no_content, span_only, event_only (here: no), "
         "span_and_event.",
     )
+    heartbeat: bool = Field(
+        default=True,
+        description="Whether this process reports itself as a replica; what only looks does not.",
+    )
     breaker_failures: int = Field(default=5, gt=0, description="Failures that open a breaker.")
     breaker_probe: Seconds = Field(default=0.25, description="Seconds between probes when open.")
 

@@ -62,7 +62,7 @@ def _plain(found: Mapping[str, IntentTuning]) -> dict[str, Any]:
     }
 
 
-GuardName = Literal["numbers", "negation"]
+GuardName = Literal["numbers", "negation", "direction"]
 Sharing = Literal["private", "intents", "all"]
 IntentField = Literal["semantic_threshold", "l1_ttl", "l2_ttl", "l4_ttl", "shared"]
 Ttl = Annotated[float, BeforeValidator(_number), Field(gt=0, le=MAX_TTL, allow_inf_nan=False)]
@@ -196,9 +196,10 @@ class Tuning(BaseModel):
         43_200.0, "TTL of L4, documents", "Until retrieved documents expire.", "s", 300
     )
     guards: tuple[GuardName, ...] = _field(
-        ("numbers", "negation"),
+        ("numbers", "negation", "direction"),
         "Guards",
-        "Vetoes on a similar question: one with other numbers, one that is negated.",
+        "Vetoes on a similar question: one with other numbers or units, one that is negated, one "
+        "that goes the other way.",
     )
     sharing: Sharing = _field(
         "private",

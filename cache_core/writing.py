@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cache_core.deadline import Deadline
@@ -44,12 +44,14 @@ class NewAnswer:
         scopes: Where each tier's part goes; a tier that is absent gets none.
         documents: Ids of the documents that the answer came from.
         tags: The caller's tags.
+        by_policy: Tiers whose part is shared only because the tuning says so.
     """
 
     entry: Entry
     scopes: Mapping[Level, Scope]
     documents: Sequence[str] = field(default=())
     tags: Sequence[str] = field(default=())
+    by_policy: Collection[Level] = field(default=())
 
 
 def choose_scopes(
@@ -80,6 +82,25 @@ def choose_scopes(
     if query.user is None:
         return {level: scope for level, scope in scopes.items() if scope == "shared"}
     return scopes
+
+
+def shared_by_policy(
+    entry: Entry,
+    scopes: Mapping[Level, Scope],
+    shared: bool | None,
+    share_documents: bool | None,
+) -> frozenset[Level]:
+    """Return the tiers whose part is shared only because the tuning says so, not the caller.
+
+    An intent that looks like a label is not among them: it is shared whatever the tuning says.
+    """
+    if shared is not None:
+        return frozenset()
+    label = entry.intent is not None and INTENT_PATTERN.fullmatch(entry.intent) is not None
+    asked: dict[Level, bool] = {"l3": label, "l4": bool(share_documents)}
+    return frozenset(
+        level for level, scope in scopes.items() if scope == "shared" and not asked.get(level)
+    )
 
 
 def document_ids(documents: Documents | None) -> list[str]:
@@ -129,7 +150,9 @@ class Writer:
                 entry = _stamped(answer.entry, self._parts.store.now(), query)
                 await self._parts.store.put_rows(self._index_records(query, answer, levels))
                 stored = await asyncio.gather(
-                    *(self._put(level, query, entry, generation, answer.scopes[level], tuning)
+                    *(self._put(level, query,
+                                entry._replace(by_policy=level in answer.by_policy),
+                                generation, answer.scopes[level], tuning)
                       for level in levels)
                 )  # fmt: skip
                 await self._leave_nothing_forgotten(query, answer, levels, generation)
@@ -245,10 +268,16 @@ def entry_names(
 def _goes_on(seen: Sighting, current: Generation, user: str | None) -> bool:
     """Whether what was computed under *seen* may be stored under *current*, for *user*."""
     before = seen.generation or Generation(None)
+
+    def same(then: str | None, now: str | None) -> bool:
+        return then == now or now in seen.known
+
     # What somebody else's lookup saw says nothing of this user's tokens.
-    if seen.user == user and (before.own, before.user) != (current.own, current.user):
+    if seen.user == user and not (
+        same(before.own, current.own) and same(before.user, current.user)
+    ):
         return False
-    if before.message == current.message:
+    if same(before.message, current.message):
         return True
     # Another put may have begun the generation meanwhile; an invalidation may not.
     return before.message is None and (current.message or "").startswith("p")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -116,3 +117,111 @@ async def test_an_absurd_number_in_an_envelope_is_corrupt(cache: MultiLevelCache
     await cache.parts.store.write([Write(name, json.dumps(values), 60)])
     assert "corrupt" in (await cache.lookup("alpha", "ann")).reasons
     assert (await cache.parts.store.read([name])) == [None]
+
+
+@pytest.mark.parametrize("between", ["message", "user", "tag", "warm"])
+async def test_only_what_a_task_invalidated_itself_is_known_to_it(
+    make_cache: CacheFactory, between: str
+) -> None:
+    """Invalidating, or warming, something else does not forgive what others invalidated."""
+    cache: MultiLevelCache = await make_cache(settings=PATIENT)
+
+    async def others() -> None:
+        await cache.invalidate("alpha beta")
+        await cache.forget_user("eve")
+
+    await cache.lookup("alpha beta", "ann")
+    await cache.lookup("gamma delta", "eve")
+    await cache.lookup("epsilon", "ann")
+    await asyncio.create_task(others())
+    if between == "message":
+        await cache.invalidate("zeta")
+    elif between == "user":
+        await cache.forget_user("bob")
+    elif between == "tag":
+        await cache.invalidate_tag("zeta")
+    else:
+        await cache.warm_cache([("zeta", None, "provided")])
+    await cache.invalidate("epsilon")
+    await cache.put("alpha beta", "ann", "old")
+    await cache.put("gamma delta", "eve", "old")
+    await cache.put("epsilon", "ann", "computed knowing of it")
+    assert (await cache.lookup("alpha beta", "ann")).response is None
+    assert (await cache.lookup("gamma delta", "eve")).response is None
+    assert (await cache.lookup("epsilon", "ann")).response == "computed knowing of it"
+
+
+async def test_a_retry_does_not_bring_back_what_others_invalidated(
+    make_cache: CacheFactory,
+) -> None:
+    """A token whose write seemed to fail may have been seen, and replaced: it never comes again."""
+    cache: MultiLevelCache = await make_cache(settings=PATIENT)
+    running = cache._engine.running
+    assert running is not None
+    invalidator, keys = running.invalidator, cache.parts.keys
+    [step, *_] = invalidator._messages(invalidator._begin(), [keys.query("alpha", None).tag])
+    await step.work()
+    seen = await cache.lookup("alpha", "ann")
+    await cache.invalidate("alpha")
+    await step.work()
+    await cache.put("alpha", "ann", "old", lookup=seen)
+    assert (await cache.lookup("alpha", "ann")).response is None
+    # Nobody replaced it since: what is computed now is not lost to another repetition.
+    seen = await cache.lookup("alpha", "ann")
+    await step.work()
+    await cache.put("alpha", "ann", "new", lookup=seen)
+    assert (await cache.lookup("alpha", "ann")).response == "new"
+
+
+class Held(HashEmbedder):
+    """An embedder that keeps one text waiting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = asyncio.Event()
+        self.asked = asyncio.Event()
+
+    async def embed(self, text: str) -> Any:
+        if text == "beta alpha" and text in self.calls:
+            self.asked.set()
+            await self.go.wait()
+        return await super().embed(text)
+
+
+async def test_an_invalidation_is_not_complete_before_it_is_made(make_cache: CacheFactory) -> None:
+    """One that is asked for twice at once is not left to the other, and called complete."""
+    held = Held()
+    cache: MultiLevelCache = await make_cache(embedding_model=held, settings=PATIENT)
+    other: MultiLevelCache = await make_cache(settings=PATIENT)
+    await cache.put("alpha beta", "ann", "old")
+    twice = [asyncio.create_task(cache.invalidate("beta alpha")) for _ in range(2)]
+    await asyncio.wait_for(held.asked.wait(), 10)
+    await asyncio.wait(twice, timeout=0.3, return_when=asyncio.FIRST_COMPLETED)
+    served = (await other.lookup("alpha beta", "ann")).response
+    complete = [task.result().complete for task in twice if task.done()]
+    held.go.set()
+    await asyncio.gather(*twice)
+    assert served is None or not any(complete)
+    assert (await other.lookup("alpha beta", "ann")).response is None
+
+
+async def test_a_put_that_waits_for_the_model_of_a_user_who_was_forgotten(
+    make_cache: CacheFactory,
+) -> None:
+    """Another replica's forgetting reaches it, too: nothing of them is written afterwards."""
+    loading = HashEmbedder()
+    one: MultiLevelCache = await make_cache(embedding_model=loading, settings=PATIENT)
+    other: MultiLevelCache = await make_cache(settings=PATIENT)
+    loading.ready = False
+    await one.put("alpha beta", "ann", "private")
+    await one.put("gamma delta", "bob", "his")
+    assert (await other.forget_user("ann")).complete
+    loading.ready = True
+    await one.ready()
+    keys, store = one.parts.keys, one.parts.store
+    query = keys.query("alpha beta", "ann")
+    assert query.user is not None
+    name = keys.entry("l2", query.tag, query.user, query.context)
+    assert await store.read([name]) == [None]
+    assert not await store.rows(keys.vectors(query.user, query.context))
+    assert (await one.lookup("delta gamma", "bob")).response == "his"

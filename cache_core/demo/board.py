@@ -60,7 +60,11 @@ _WHY = {
     "disabled": "every tier is switched off",
     "no_user": "nobody to keep it for",
 }
-_GUARDS = {"numbers": "other numbers", "negation": "one says not"}
+_GUARDS = {
+    "numbers": "other numbers",
+    "negation": "one says not",
+    "direction": "the other way round",
+}
 
 
 class Watch:

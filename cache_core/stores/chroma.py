@@ -11,13 +11,13 @@ import contextlib
 import contextvars
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from chromadb.errors import NotFoundError
+from chromadb.errors import InvalidArgumentError, NotFoundError
 
 from cache_core.breaker import Breaker
 from cache_core.embedder import Vector
@@ -78,7 +78,7 @@ class ChromaIndex:
             "chroma",
             failures=breaker_failures,
             probe_seconds=breaker_probe,
-            answered=(NotFoundError,),
+            answered=(NotFoundError, InvalidArgumentError),
         )
         self._chroma = ChromaClient(
             prefix, default_context, directory, url, write_timeout, self._breaker
@@ -239,7 +239,7 @@ class ChromaIndex:
         if found is None:
             return []
         return [
-            Neighbour(identity, _similarity(distance), str((metadata or {}).get("entry", "")))
+            Neighbour(identity, _similarity(distance), _text(metadata))
             for identity, distance, metadata in zip(
                 found["ids"][0], found["distances"][0], found["metadatas"][0], strict=True
             )
@@ -349,6 +349,11 @@ class ChromaIndex:
             found = await self._chroma.ask(context, "count", timeout=self._search_timeout)
             stored += int(found or 0)
         return stored + self._buffered
+
+
+def _text(metadata: Mapping[str, Any] | None) -> str | None:
+    """Return a row's text; a row without metadata was deleted after its vector was found."""
+    return None if metadata is None else str(metadata.get("entry", ""))
 
 
 def _similarity(distance: float) -> float:

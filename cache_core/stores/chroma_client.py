@@ -17,7 +17,7 @@ import chromadb
 from chromadb.config import Settings
 from chromadb.errors import NotFoundError
 
-from cache_core.breaker import Breaker
+from cache_core.breaker import Breaker, Queueing
 from cache_core.deadline import Deadline
 from cache_core.exceptions import BackendError, ConfigurationError
 from cache_core.stores.chroma_directory import Slot, open_directory
@@ -144,11 +144,18 @@ class ChromaClient:
                 collection = await self._find(context, timeout, create=create)
             if collection is None:
                 return None
+            slot, name = self._slot, collection.name
+            if slot is not None and method == "query" and slot.is_empty(name):
+                return None
+            writes = slot.writes if slot is not None else 0
             work = partial(getattr(collection, method), **values)
-            if self._slot is not None and method in _WRITES:
-                work = partial(self._slot.journal.write, collection.name, values["ids"], work)
+            if slot is not None and method in _WRITES:
+                work = partial(slot.write, name, values["ids"], work)
             try:
-                return await self.call(work, timeout=timeout)
+                found = await self.call(work, timeout=timeout)
+                if slot is not None and method == "query" and not found["ids"][0]:
+                    slot.note_empty(name, writes)
+                return found
             except BackendError as error:
                 if not isinstance(error.__cause__, NotFoundError):
                     raise
@@ -223,7 +230,7 @@ class ChromaClient:
 
     async def call(self, work: Callable[..., Any], *args: Any, timeout: float) -> Any:
         """Call Chroma under the breaker and a deadline."""
-        with self._breaker:
+        with self._breaker, Queueing(self._breaker):
             async with Deadline(timeout):
                 return await self._run(work, *args)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from cache_core.stores.chroma_rebuild import Journal, finish_rebuilds
 log = logging.getLogger("glasscache")
 
 _SLOTS = 64
+_EMPTY_SECONDS = 1.0
 _held: dict[Path, Slot] = {}
 _mutex = threading.Lock()
 
@@ -32,11 +35,36 @@ class Slot:
         self.journal = Journal()
         self._lock = lock
         self._users = 1
+        self._empty: dict[str, float] = {}
+        self.writes = 0
+        """How many writes were made; this process makes all of them."""
 
     @property
     def alone(self) -> bool:
         """Whether one cache uses it."""
         return self._users == 1
+
+    def write(self, name: str, ids: Sequence[str], work: Callable[[], Any]) -> Any:
+        """Do *work*, which writes the rows *ids* of collection *name*."""
+        try:
+            return self.journal.write(name, ids, work)
+        finally:
+            # After the write: a search that began before its end may have found nothing.
+            self.writes += 1
+            self._empty.pop(name, None)
+
+    def is_empty(self, name: str) -> bool:
+        """Whether collection *name* is known to have no rows: there is nothing to search."""
+        return time.monotonic() < self._empty.get(name, 0.0)
+
+    def note_empty(self, name: str, writes: int) -> None:
+        """Remember for a second that a search found no rows.
+
+        Unless something was written since there were *writes*. Not for longer, because an
+        application may write into the collection itself.
+        """
+        if self.writes == writes:
+            self._empty[name] = time.monotonic() + _EMPTY_SECONDS
 
     def join(self) -> None:
         """Use it too."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import sqlite3
 import time
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cache_core.breaker import Breaker
-from cache_core.clock import Clock, WallClock
+from cache_core.clock import BACK_SECONDS, Clock, WallClock
 from cache_core.exceptions import BackendError
 from cache_core.stores.base import RowWrite, Write
 
@@ -52,6 +53,12 @@ _LISTENING = 0.1
 
 _BUSY_SECONDS = 0.4
 _COUNT_SECONDS = 30.0
+
+_CLOCK = "clock"
+"""Name of the counter that has the latest time seen, in whole seconds."""
+
+_LEAD = "clock_lead"
+"""Name of the counter that has the seconds by which the store is ahead of the machine's clock."""
 
 
 class EmbeddedStore:
@@ -94,6 +101,9 @@ class EmbeddedStore:
         self._writing: sqlite3.Connection | None = None
         self._next_count = 0.0
         self._damaged = False
+        self._inode = 0
+        self._retired: sqlite3.Connection | None = None
+        self._lead = 0
 
     @property
     def breaker(self) -> Breaker:
@@ -101,8 +111,8 @@ class EmbeddedStore:
         return self._breaker
 
     def now(self) -> float:
-        """Return the machine's time."""
-        return self._clock.time()
+        """Return the machine's time, never earlier than what this file has seen."""
+        return self._clock.time() + self._lead
 
     async def open(self) -> None:
         """Open the file, setting a corrupt one aside."""
@@ -124,6 +134,40 @@ class EmbeddedStore:
         except sqlite3.DatabaseError as error:
             self._start_empty(error)
         self._reading = self._connection()
+        self._inode = self.path.stat().st_ino
+        self._keep_time()
+
+    def _keep_time(self) -> None:
+        """Note the time in the file; stay ahead of the machine's clock by what it was set back.
+
+        Else what expired would be served again, and what was stored since would live too long. The
+        lead ends when the clock itself is past what the file has seen.
+        """
+        wall = self._clock.time()
+        with self._transaction():
+            noted = dict(
+                self._execute(
+                    "SELECT name, value FROM counters WHERE name IN (?, ?)", (_CLOCK, _LEAD)
+                ).fetchall()
+            )
+            latest, lead = noted.get(_CLOCK, 0), noted.get(_LEAD, 0)
+            if wall >= latest - BACK_SECONDS:
+                lead = 0
+            elif wall + lead < latest - BACK_SECONDS:
+                lead = math.ceil(latest - wall)
+            self._connected().executemany(
+                "INSERT INTO counters VALUES (?, ?) "
+                "ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                [(_CLOCK, max(latest, int(wall + lead))), (_LEAD, lead)],
+            )
+        if lead > self._lead:
+            log.warning(
+                "embedded store: the clock is %.0f s behind what %s has seen: entries go on to age "
+                "by the later time",
+                lead,
+                self.path,
+            )
+        self._lead = lead
 
     def _start_empty(self, error: sqlite3.DatabaseError) -> None:
         for connection in (self._reading, self._writing):
@@ -166,9 +210,10 @@ class EmbeddedStore:
 
     async def close(self) -> None:
         """Close the file."""
-        if self._reading is not None:
-            self._reading.close()
-            self._reading = None
+        for connection in (self._reading, self._retired):
+            if connection is not None:
+                connection.close()
+        self._reading = self._retired = None
         if self._writing is not None:
             writing, self._writing = self._writing, None
             await asyncio.get_running_loop().run_in_executor(self._writer, writing.close)
@@ -177,18 +222,42 @@ class EmbeddedStore:
     def abandon(self) -> None:
         """Close the file from outside the event loop."""
         self._writer.shutdown(wait=True)
-        for connection in (self._reading, self._writing):
+        for connection in (self._reading, self._writing, self._retired):
             if connection is not None:
                 connection.close()
-        self._reading = self._writing = None
+        self._reading = self._writing = self._retired = None
 
     async def tend(self) -> None:
         """Open if that failed before; remove what expired and what is too much."""
         await self._in_writer(self._tend)
 
+    def _is_gone(self) -> bool:
+        """Whether the open file is no longer the one that has its name."""
+        try:
+            return self._reading is not None and self.path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return True
+
+    def _reopen(self) -> None:
+        """Leave a file that was deleted or replaced: nobody else sees what is written to it."""
+        log.warning("embedded store: %s was deleted while it was open; starting anew", self.path)
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._writing is not None:
+            self._writing.close()
+        self._writing = self._connection()
+        # Another thread may be reading with it just now.
+        self._retired, self._reading = self._reading, self._connection()
+        self._inode = self.path.stat().st_ino
+
     def _tend(self) -> None:
+        if self._retired is not None:
+            retired, self._retired = self._retired, None
+            retired.close()
         self._connect()
-        now = self._clock.time()
+        if self._is_gone():
+            self._reopen()
+        self._keep_time()
+        now = self.now()
         for table, keys in (("entries", "key"), ("rows", "key, name")):
             self._execute(
                 f"DELETE FROM {table} WHERE ({keys}) IN "  # noqa: S608 - constants
@@ -222,7 +291,7 @@ class EmbeddedStore:
                     "SELECT key, value FROM entries "  # noqa: S608 - only question marks
                     "WHERE (expires IS NULL OR expires > ?) "
                     f"AND key IN ({','.join('?' * len(keys))})",
-                    (self._clock.time(), *keys),
+                    (self.now(), *keys),
                 )
             )
         return [found.get(key) for key in keys]
@@ -232,7 +301,7 @@ class EmbeddedStore:
         await self._in_writer(lambda: self._write(writes))
 
     def _write(self, writes: Sequence[Write]) -> None:
-        now = self._clock.time()
+        now = self.now()
         with self._transaction():
             first = self._next_put(len(writes))
             self._connected().executemany(
@@ -249,7 +318,7 @@ class EmbeddedStore:
         return await self._in_writer(lambda: self._write_new(write))
 
     def _write_new(self, write: Write) -> str:
-        now = self._clock.time()
+        now = self.now()
         with self._transaction():
             rows = self._execute(
                 "SELECT value FROM entries WHERE key = ? AND (expires IS NULL OR expires > ?)",
@@ -285,7 +354,7 @@ class EmbeddedStore:
             found = self._select(
                 "SELECT name, value FROM rows WHERE key = ? AND (expires IS NULL OR expires > ?) "
                 "ORDER BY put DESC LIMIT ?",
-                (key, self._clock.time(), -1 if newest is None else newest),
+                (key, self.now(), -1 if newest is None else newest),
             )
         return dict(reversed(found))
 
@@ -294,7 +363,7 @@ class EmbeddedStore:
         await self._in_writer(lambda: self._put_rows(writes))
 
     def _put_rows(self, writes: Sequence[RowWrite]) -> None:
-        now = self._clock.time()
+        now = self.now()
         with self._transaction():
             for write in writes:
                 first = self._next_put(len(write.rows))
@@ -344,7 +413,7 @@ class EmbeddedStore:
         with self._breaker:
             found = self._select(
                 "SELECT name, '' FROM rows WHERE key = ? AND (expires IS NULL OR expires > ?)",
-                (key, self._clock.time()),
+                (key, self.now()),
             )
         return [str(name) for name, _ in found]
 
@@ -356,7 +425,7 @@ class EmbeddedStore:
                     "SELECT name, value FROM rows "  # noqa: S608 - only question marks
                     "WHERE key = ? AND (expires IS NULL OR expires > ?) "
                     f"AND name IN ({','.join('?' * len(names))})",
-                    (key, self._clock.time(), *names),
+                    (key, self.now(), *names),
                 )
             )
         return [found.get(name) for name in names]

@@ -5,11 +5,13 @@ Plain commands only (no Lua, no modules), so that a least-privilege ACL and mana
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import contextvars
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import redis.asyncio as redis
 from redis.asyncio.cluster import RedisCluster
@@ -25,7 +27,7 @@ from redis.exceptions import (
 from cache_core.breaker import Breaker
 from cache_core.clock import WallClock
 from cache_core.deadline import Deadline
-from cache_core.exceptions import BackendError
+from cache_core.exceptions import BackendError, CorruptValueError
 from cache_core.stores.base import RowWrite, Write
 from cache_core.stores.coalescing import Coalescer
 
@@ -37,6 +39,12 @@ _LISTENING = 5.0
 
 _TRIM_SLACK = 1.25
 """A hash is trimmed when it is this much over its limit: trimming reads it whole."""
+
+LARGEST_BYTES = 16 * 1_048_576
+"""No value of the cache's is larger; a read that takes too long may have met one that is."""
+
+_MOST_ROWS = 200_000
+_INSPECTED = 512
 
 _RAW: dict[str, Any] = {"NEVER_DECODE": True}
 """With a pool of decode_responses=True one undecodable value would fail everybody's reads."""
@@ -69,6 +77,8 @@ class RedisStore:
         read_timeout, write_timeout: Seconds for one round trip.
         breaker_failures, breaker_probe: See `Breaker`.
         owned: Whether the client was made for this store.
+        largest_bytes: What is larger is no value of this cache: it is deleted, and read once as the
+            empty text, when reading it took too long.
     """
 
     def __init__(
@@ -80,6 +90,7 @@ class RedisStore:
         breaker_failures: int = 5,
         breaker_probe: float = 0.25,
         owned: bool = True,
+        largest_bytes: int = LARGEST_BYTES,
     ) -> None:
         self.client: redis.Redis | RedisCluster = client
         self._owned = owned
@@ -98,6 +109,9 @@ class RedisStore:
         self._writes: Coalescer[_Commands, list[Any]] = Coalescer(self._command_batch)
         self._patient: Coalescer[_Commands, list[Any]] = Coalescer(self._command_batch)
         self._cluster_known = not owned
+        self._largest_bytes = largest_bytes
+        self._inspecting: asyncio.Task[None] | None = None
+        self._removed: set[str] = set()
 
     @property
     def breaker(self) -> Breaker:
@@ -111,6 +125,9 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close the connections of an owned client."""
+        if self._inspecting is not None:
+            self._inspecting.cancel()
+            await asyncio.gather(self._inspecting, return_exceptions=True)
         for lane in (self._reads, self._writes, self._patient):
             await lane.close()
         if self._owned:
@@ -167,7 +184,16 @@ class RedisStore:
     async def read(self, keys: Sequence[str]) -> Sequence[str | None]:
         """Return the values of *keys*; concurrent calls share a round trip."""
         found: Sequence[str | None] = await self._reads.ask(_Read(keys))
-        return found
+        return self._told_once(keys, found) if self._removed else found
+
+    def _told_once(self, keys: Sequence[str], found: Sequence[str | None]) -> list[str | None]:
+        """Return *found* with the empty text for what was removed: no value of the cache's."""
+        told = list(found)
+        for place, key in enumerate(keys):
+            if key in self._removed:
+                self._removed.discard(key)
+                told[place] = "" if told[place] is None else told[place]
+        return told
 
     async def write(self, writes: Sequence[Write]) -> None:
         """Store *writes*; concurrent calls share a round trip."""
@@ -179,7 +205,7 @@ class RedisStore:
         if write.ttl is not None:
             commands.append(("PEXPIRE", write.key, _millis(write.ttl)))
         commands.append(("GET", write.key))
-        results = await self._writes.submit(commands)
+        results = await self._mended("string", [write.key], self._writes, commands)
         return _text(results[-1]) or write.value
 
     async def delete(self, keys: Sequence[str]) -> int:
@@ -191,9 +217,15 @@ class RedisStore:
     ) -> Mapping[str, str]:
         """Return the rows of a hash, newest last."""
         if hurry:
-            raw = await self._reads.ask(_Read((key,), rows=True))
+            try:
+                raw = await self._reads.ask(_Read((key,), rows=True))
+            except BackendError as error:
+                if not _is_wrong_type(error):
+                    raise
+                await self._remove_others("hash", [key])
+                raise CorruptValueError(error.reason, error.error_type) from error
         else:
-            raw = (await self._patient.submit([("HGETALL", key)]))[0]
+            raw = (await self._mended("hash", [key], self._patient, [("HGETALL", key)]))[0]
         pairs = raw.items() if isinstance(raw, Mapping) else zip(raw[::2], raw[1::2], strict=True)
         stamped = sorted((_text(value) or "", _text(name) or "") for name, value in pairs)
         chosen = stamped[-newest:] if newest is not None else stamped
@@ -210,7 +242,9 @@ class RedisStore:
             commands.append(("HLEN", write.key))
             # A hash that is kept gets the longest life there is.
             commands.append(("PEXPIRE", write.key, _millis(write.ttl or _KEPT_SECONDS)))
-        lengths = (await self._writes.submit(commands))[1::3] if commands else []
+        keys = [write.key for write in writes]
+        results = await self._mended("hash", keys, self._writes, commands) if commands else []
+        lengths = results[1::3]
         for write, length in zip(writes, lengths, strict=True):
             if write.newest is not None and length > write.newest * _TRIM_SLACK:
                 everything = await self.rows(write.key)
@@ -219,22 +253,26 @@ class RedisStore:
 
     async def delete_rows(self, key: str, names: Sequence[str]) -> int:
         """Delete fields of a hash."""
-        return int((await self._writes.submit([("HDEL", key, *names)]))[0]) if names else 0
+        if not names:
+            return 0
+        return int((await self._mended("hash", [key], self._writes, [("HDEL", key, *names)]))[0])
 
     async def claim_row(self, key: str, name: str, value: str) -> bool:
         """Set a field of a hash unless it exists; HSETNX decides, on a Cluster too."""
         stamp = f"{self.now():017.6f} "
-        return bool((await self._patient.submit([("HSETNX", key, name, stamp + value)]))[0])
+        command = ("HSETNX", key, name, stamp + value)
+        return bool((await self._mended("hash", [key], self._patient, [command]))[0])
 
     async def row_names(self, key: str) -> Sequence[str]:
         """Return the fields of a hash."""
-        return [_text(name) or "" for name in (await self._patient.submit([("HKEYS", key)]))[0]]
+        found = (await self._mended("hash", [key], self._patient, [("HKEYS", key)]))[0]
+        return [_text(name) or "" for name in found]
 
     async def some_rows(self, key: str, names: Sequence[str]) -> Sequence[str | None]:
         """Return fields of a hash."""
         if not names:
             return []
-        found = (await self._patient.submit([("HMGET", key, *names)]))[0]
+        found = (await self._mended("hash", [key], self._patient, [("HMGET", key, *names)]))[0]
         texts = [_text(value) for value in found]
         return [None if text is None else text.partition(" ")[2] for text in texts]
 
@@ -269,14 +307,16 @@ class RedisStore:
 
     async def append(self, log: str, values: Sequence[str], *, keep: int) -> None:
         """Add to a stream."""
-        await self._patient.submit(
-            [("XADD", log, "MAXLEN", "~", keep, "*", "v", value) for value in values]
-        )
+        commands: _Commands = [
+            ("XADD", log, "MAXLEN", "~", keep, "*", "v", value) for value in values
+        ]
+        await self._mended("stream", [log], self._patient, commands)
 
     async def after(self, log: str, position: str, count: int) -> list[tuple[str, str]]:
         """Read a stream forward."""
         start = f"({position}" if position else "-"
-        found = await self._patient.submit([("XRANGE", log, start, "+", "COUNT", count)])
+        command = ("XRANGE", log, start, "+", "COUNT", count)
+        found = await self._mended("stream", [log], self._patient, [command])
         return _stream(found[0])
 
     async def remove(self, log: str, positions: Sequence[str]) -> None:
@@ -286,8 +326,80 @@ class RedisStore:
 
     async def last(self, log: str, count: int) -> list[tuple[str, str]]:
         """Read a stream's end."""
-        found = await self._patient.submit([("XREVRANGE", log, "+", "-", "COUNT", count)])
+        command = ("XREVRANGE", log, "+", "-", "COUNT", count)
+        found = await self._mended("stream", [log], self._patient, [command])
         return _stream(found[0])[::-1]
+
+    async def _mended(
+        self,
+        kind: Literal["string", "hash", "stream"],
+        keys: Sequence[str],
+        lane: Coalescer[_Commands, list[Any]],
+        commands: _Commands,
+    ) -> list[Any]:
+        """Run *commands*; where one of *keys* is not of its *kind*, delete it and run them again.
+
+        Such a key is under this cache's names, but not its own: left alone, it fails for ever.
+        """
+        try:
+            return await lane.submit(commands)
+        except BackendError as error:
+            if not _is_wrong_type(error):
+                raise
+        await self._remove_others(kind, keys)
+        return await lane.submit(commands)
+
+    async def _remove_others(self, kind: str, keys: Sequence[str]) -> None:
+        """Delete those of *keys* that hold another kind of value than *kind*."""
+        types = await self._patient.submit([("TYPE", key) for key in keys])
+        other = [
+            key
+            for key, found in zip(keys, types, strict=True)
+            if _text(found) not in {kind, "none"}
+        ]
+        if other:
+            log.warning("redis: %d keys were no %s of this cache's and were deleted",
+                        len(other), kind)  # fmt: skip
+            await self.delete(other)
+
+    def _inspect_soon(self, keys: Sequence[str], hashes: Sequence[str]) -> None:
+        """Look, in nobody's time, whether a read took too long because of what it read."""
+        if self._inspecting is None or self._inspecting.done():
+            # In no context: no lookup waits for it.
+            self._inspecting = asyncio.get_running_loop().create_task(
+                self._inspect(keys[:_INSPECTED], hashes[:_INSPECTED]),
+                context=contextvars.Context(),
+            )
+
+    async def _inspect(self, keys: Sequence[str], hashes: Sequence[str]) -> None:
+        with contextlib.suppress(BackendError):
+            commands: _Commands = [("STRLEN", key) for key in keys]
+            commands += [("HLEN", key) for key in hashes]
+            # Each for itself: a key of another kind is refused, and that of no other.
+            found = await asyncio.gather(
+                *(self._patient.submit([command]) for command in commands), return_exceptions=True
+            )
+            sizes = [0 if isinstance(item, BaseException) else int(item[0]) for item in found]
+            large = [
+                key for key, size in zip(keys, sizes, strict=False) if size > self._largest_bytes
+            ]
+            hashed = dict(zip(hashes, sizes[len(keys) :], strict=True))
+            large += [key for key, rows in hashed.items() if rows > _MOST_ROWS]
+            for key, rows in hashed.items():
+                if 0 < rows <= _INSPECTED and await self._has_large_row(key):
+                    large.append(key)
+            if large:
+                log.warning("redis: %d values larger than %d bytes were no values of this cache's "
+                            "and were deleted", len(large), self._largest_bytes)  # fmt: skip
+                await self.delete(large)
+                self._removed.update(key for key in large if key not in hashed)
+
+    async def _has_large_row(self, key: str) -> bool:
+        names = await self.row_names(key)
+        if not names:
+            return False
+        lengths = await self._patient.submit([("HSTRLEN", key, name) for name in names])
+        return max(map(int, lengths)) > self._largest_bytes
 
     async def _read_batch(self, requests: Sequence[_Read]) -> list[Any]:
         """Read values and hashes for all *requests* in one round trip."""
@@ -295,9 +407,14 @@ class RedisStore:
             dict.fromkeys(key for request in requests if not request.rows for key in request.keys)
         )
         hashes = list(dict.fromkeys(request.keys[0] for request in requests if request.rows))
-        with self._breaker:
-            async with Deadline(self._read_timeout):
-                raw, rows = await self._fetch(keys, hashes)
+        try:
+            with self._breaker:
+                async with Deadline(self._read_timeout):
+                    raw, rows = await self._fetch(keys, hashes)
+        except BackendError as error:
+            if error.reason == "timeout":
+                self._inspect_soon(keys, hashes)
+            raise
         values = dict(zip(keys, map(_text, raw), strict=True))
         found = dict(zip(hashes, rows, strict=True))
         return [
@@ -392,6 +509,11 @@ def _checked(result: Any) -> Any:
     if isinstance(result, Exception):
         return BackendError("backend_error", type(result).__name__, str(result))
     return result
+
+
+def _is_wrong_type(error: BackendError) -> bool:
+    """Whether Redis refused a command because the key holds another kind of value."""
+    return "WRONGTYPE" in str(error)
 
 
 def _millis(seconds: float | None) -> int | None:

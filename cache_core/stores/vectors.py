@@ -29,11 +29,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A row near a vector; *similarity* is the cosine, clipped to 0..1."""
+    """A row near a vector.
+
+    Attributes:
+        id: Of the row.
+        similarity: The cosine, clipped to 0..1.
+        text: The row's; `None` if it was removed while it was being searched.
+    """
 
     id: str
     similarity: float
-    text: str
+    text: str | None
 
 
 class VectorIndex(Protocol):

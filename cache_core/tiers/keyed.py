@@ -76,6 +76,7 @@ class KeyedTier:
         now = self.store.now()
         reasons: list[MissReason] = []
         expired_age: float | None = None
+        withheld: str | None = None
         for scope, name, value in zip(scopes, names, values[len(generations) :], strict=False):
             if value is None:
                 continue
@@ -95,6 +96,8 @@ class KeyedTier:
             vetoed = self.vetoes.forbid(query.tag, whose, query.user)
             ttl = tuning.ttl(self.level, entry.intent)
             reason = envelope.judge(entry, None if vetoed else generation.stamp(whose), now, ttl)
+            if reason is None and entry.withheld(query.user, shares=tuning.shares(entry.intent)):
+                reason, withheld = "other_scope", entry.intent or ""
             if reason is None:
                 age = envelope.age(entry, now)
                 return Hit(entry, whose, age, matched=query.tag, generation=generation)
@@ -106,6 +109,8 @@ class KeyedTier:
             intent = self._marked(query, values[-1], generation.message, now, tuning)
         if intent is not None:
             reasons.append("other_scope")
+        elif withheld is not None and INTENT_PATTERN.fullmatch(withheld):
+            intent = withheld
         cold: MissReason = "cold"
         telling = next((reason for reason in _TELLING if reason in reasons), cold)
         if telling != "other_scope":

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from cache_core import envelope
 from cache_core.embedder import Embedder, Vector
-from cache_core.exceptions import BackendError
+from cache_core.exceptions import BackendError, CorruptValueError
 from cache_core.feed import IndexFeed
 from cache_core.guards import veto
 from cache_core.keys import PARTITIONS, Keys
@@ -198,8 +198,9 @@ class SemanticTier:
             except BackendError as error:
                 shared, failure = [], error
             rows = await own
+            unreadable = isinstance(rows, CorruptValueError)
             if isinstance(rows, BackendError):
-                failure = failure or rows
+                failure = failure or (None if unreadable else rows)
                 rows = {}
             private = self._private(query, vector, rows)[:count]
             candidates = sorted([*shared, *private], key=_rank)
@@ -216,6 +217,8 @@ class SemanticTier:
         if failure is not None:
             raise failure
         miss = _miss(candidates, tuning, self._store.now())
+        if unreadable:
+            return miss._replace(reason="corrupt")
         if miss.reason == "cold" and not self._index.accepts(query.context):
             return miss._replace(reason="context_limit")
         return miss
@@ -268,11 +271,12 @@ class SemanticTier:
             near.confirmed = bool(values)
             if near.scope == "user":
                 near.text = values.get(near.key)
-                if near.text is None:
-                    near.dead, near.gone = "expired", True
-                    continue
+            if near.text is None:
+                # Expired or evicted, and swept: nothing is left that could be unreadable.
+                near.dead, near.gone = "expired", True
+                continue
             try:
-                near.entry = envelope.decode(near.text or "", near.key, query.readable)
+                near.entry = envelope.decode(near.text, near.key, query.readable)
             except envelope.CorruptError:
                 near.dead = "corrupt"
                 await self._discard(query, near)
@@ -296,6 +300,9 @@ class SemanticTier:
                     stamp = None
                 ttl = tuning.ttl("l2", entry.intent) if entry.ttl is None else entry.ttl
                 near.dead = envelope.judge(entry, stamp, now, ttl)
+                shares = tuning.shares(entry.intent)
+                if near.dead is None and entry.withheld(query.user, shares=shares):
+                    near.dead = "other_scope"
                 near.gone = envelope.age(entry, now) > KEPT * ttl
                 near.guard = veto(query.text, entry.message or "", tuning.guards) or ""
                 if entry.response is None:
@@ -395,13 +402,28 @@ class SemanticTier:
         """Make the puts that waited for the model; remove rows that were found dead."""
         while self._waiting and self._embedder.ready:
             first = self._waiting[0]
-            await self.put(*first)
+            # What was invalidated meanwhile, by anybody, would only lie there: of a user who was
+            # forgotten nothing may.
+            if await self._is_current(*first[:3]):
+                await self.put(*first)
+                if first[2] == "user" and not await self._is_current(*first[:3]):
+                    await self._erase(first[0])
             if self._waiting and self._waiting[0] is first:
                 self._waiting.popleft()
         dead = dict(self._dead)
         self._dead.clear()
         for context, tags in dead.items():
             await self._index.remove(context, sorted(tags))
+
+    async def _is_current(self, query: Query, entry: Entry, scope: Scope) -> bool:
+        tokens = await self._store.read(self._keys.generations(query))
+        return Generation(*tokens).stamp(scope) == entry.generation
+
+    async def _erase(self, query: Query) -> None:
+        """Erase a user's own answer to a message."""
+        user = query.scope("user")
+        await self._store.delete([self._keys.entry("l2", query.tag, user, query.context)])
+        await self._store.delete_rows(self._keys.vectors(user, query.context), [query.tag])
 
     async def similar(
         self,
