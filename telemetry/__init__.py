@@ -7,7 +7,8 @@ Importing this has no effect. An application calls `configure()` to send spans, 
 from .defaults import default_instruments
 from .exporters import SpanExport, configure
 from .http import asgi_app
-from .metrics import PrometheusInstrument, current_registry
+from .metrics import PrometheusInstrument
+from .registry import current_registry
 from .serving import scraped_registry, serve_metrics
 from .tracing import TracingInstrument
 

@@ -31,10 +31,10 @@ CACHE_LABEL: Final = "cache"
 """Label of every metric: the namespace."""
 
 HITS: Final = Metric(
-    "cache_hits_total", "counter", ("level",), "Tier answers, of the times it was needed."
+    "cache_hits_total", "counter", ("level",), "Times a tier was needed and had what was asked for."
 )
 MISSES: Final = Metric(
-    "cache_misses_total", "counter", ("level",), "Tier misses, of the times it was needed."
+    "cache_misses_total", "counter", ("level",), "Times a tier was needed and had nothing to serve."
 )
 LATENCY: Final = Metric(
     "cache_latency_seconds", "histogram", ("level",), "Duration of asking a tier, in seconds."
@@ -47,16 +47,22 @@ COST_SAVED: Final = Metric(
     "sum",  # like the counters that it is the difference of, it keeps what ended workers saved
 )
 LOOKUPS: Final = Metric(
-    "cache_lookups_total", "counter", ("outcome",), "Completed lookups by their one outcome."
+    "cache_lookups_total", "counter", ("outcome",), "Lookups that completed, by their one outcome."
 )
 LOOKUP_SECONDS: Final = Metric(
     "cache_lookup_seconds", "histogram", ("outcome",), "Duration of a lookup, in seconds."
 )
 ERRORS: Final = Metric(
-    "cache_errors_total", "counter", ("level", "reason"), "Tiers that failed when needed."
+    "cache_errors_total",
+    "counter",
+    ("level", "reason"),
+    "Times a tier was needed and failed, by its one reason.",
 )
 MISS_REASONS: Final = Metric(
-    "cache_miss_reasons_total", "counter", ("level", "reason"), "Tier misses by their one reason."
+    "cache_miss_reasons_total",
+    "counter",
+    ("level", "reason"),
+    "Misses of a tier, by their one reason.",
 )
 CANCELLED: Final = Metric(
     "cache_cancelled_total", "counter", ("level",), "Lookups cancelled by their caller."
@@ -68,19 +74,28 @@ SPENT: Final = Metric(
     "cache_spent_usd_total", "counter", ("kind",), "What the cache itself cost, in USD."
 )
 PUTS: Final = Metric(
-    "cache_puts_total", "counter", ("level", "outcome"), "Entries offered to a tier."
+    "cache_puts_total",
+    "counter",
+    ("level", "outcome"),
+    "Entries offered to a tier, by what became of them.",
 )
 DROPPED: Final = Metric(
-    "cache_dropped_total", "counter", ("queue",), "Work lost because a backend was away."
+    "cache_dropped_total",
+    "counter",
+    ("queue",),
+    "Pieces of work that were dropped, because a backend was away or a queue full.",
 )
 INVALIDATIONS: Final = Metric(
-    "cache_invalidations_total", "counter", ("kind",), "Invalidations by what was named."
+    "cache_invalidations_total",
+    "counter",
+    ("kind",),
+    "Invalidations that were asked for, by what they named.",
 )
 INVALIDATIONS_PENDING: Final = Metric(
     "cache_invalidations_pending",
     "gauge",
     (),
-    "Invalidations a backend has not confirmed.",
+    "Invalidations that a backend has not confirmed yet.",
     "livesum",
 )
 BACKEND_UP: Final = Metric(
@@ -91,10 +106,16 @@ BACKEND_UP: Final = Metric(
     "livemin",  # down as soon as one worker cannot reach it
 )
 BREAKER_STATE: Final = Metric(
-    "cache_breaker_state", "gauge", ("backend",), "0 closed, 1 half open, 2 open."
+    "cache_breaker_state",
+    "gauge",
+    ("backend",),
+    "State of the breaker of a backend: 0 closed, 1 half open, 2 open.",
 )
 SIMILARITY: Final = Metric(
-    "cache_similarity", "histogram", ("outcome",), "Similarity of the nearest question, 0..1."
+    "cache_similarity",
+    "histogram",
+    ("outcome",),
+    "Similarity of the nearest question to the message, 0..1.",
 )
 ENTRY_AGE: Final = Metric(
     "cache_entry_age_seconds", "histogram", ("level",), "Age of entries served, in seconds."
@@ -106,28 +127,31 @@ EMBEDDING_SECONDS: Final = Metric(
     "cache_embedding_seconds", "histogram", (), "Duration of one embedding, in seconds."
 )
 GUARD_VETOES: Final = Metric(
-    "cache_guard_vetoes_total", "counter", ("guard",), "Semantic matches vetoed by a guard."
+    "cache_guard_vetoes_total", "counter", ("guard",), "Matches by similarity that a guard vetoed."
 )
 VERDICTS: Final = Metric(
     "cache_verdicts_total",
     "counter",
     ("verdict", "source"),
-    "Hits that were judged; only those of source verify are a random sample.",
+    "Hits that were judged right or wrong; only source verify is a random sample.",
 )
 ISOLATION_VIOLATIONS: Final = Metric(
-    "cache_isolation_violations_total", "counter", (), "Foreign entries found, and not served."
+    "cache_isolation_violations_total",
+    "counter",
+    (),
+    "Entries of another scope that were found, and not served.",
 )
 FLIGHT_JOINS: Final = Metric(
     "cache_flight_joins_total", "counter", (), "Computations spared by waiting for another one."
 )
 ENTRIES: Final = Metric(
-    "cache_entries", "gauge", ("level",), "Stored entries, where the store can tell."
+    "cache_entries", "gauge", ("level",), "Entries stored, where the store can tell."
 )
 SEMANTIC_THRESHOLD: Final = Metric(
     "cache_semantic_threshold",
     "gauge",
     (),
-    "Least similarity of a semantic hit, 0..1.",
+    "Least similarity of a semantic hit that is in force, 0..1.",
     "livemostrecent",
 )
 TTL_SECONDS: Final = Metric(
@@ -144,7 +168,7 @@ TUNING_VERSION: Final = Metric(
     "cache_tuning_version",
     "gauge",
     (),
-    "Version of the tuning in force.",
+    "Version of the live tuning that is in force.",
     "livemin",  # that of the worker that lags, which disagrees with the other replicas
 )
 TUNING_CHANGES: Final = Metric(
@@ -161,7 +185,7 @@ START_TIME: Final = Metric(
     "livemin",  # workers are replaced all the time: the fleet started with the oldest
 )
 BUILD_INFO: Final = Metric(
-    "cache_build_info", "gauge", ("version",), "1, labelled with the version."
+    "cache_build_info", "gauge", ("version",), "Always 1, labelled with the version of glasscache."
 )
 
 METRICS: Final[tuple[Metric, ...]] = tuple(

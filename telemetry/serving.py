@@ -13,7 +13,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from cache_core.exceptions import ConfigurationError
 
-from .metrics import current_registry
+from .registry import current_registry
 
 _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 

@@ -359,12 +359,12 @@ def test_what_replicas_share_is_not_added_up() -> None:
 
 
 def test_the_bars_of_the_similarities_are_buckets_of_the_metric() -> None:
-    from telemetry.metrics import _SIMILARITIES
+    from telemetry.registry import SIMILARITIES
 
     used = {
         float(bound) for target in queries() for bound in re.findall(r'le="([\d.]+)"', target.expr)
     }
-    assert used <= set(_SIMILARITIES)
+    assert used <= set(SIMILARITIES)
 
 
 def test_no_file_holds_what_one_installation_gave_it() -> None:

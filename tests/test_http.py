@@ -26,7 +26,7 @@ from cache_core import MultiLevelCache, close_cache, get_cache
 from cache_core.settings import Settings
 from cache_core.testing import HashEmbedder
 from telemetry import PrometheusInstrument, TracingInstrument, asgi_app, names
-from telemetry.metrics import current_registry
+from telemetry.registry import current_registry
 from tests import servers
 from tests.patient import PATIENT
 

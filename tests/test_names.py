@@ -101,10 +101,13 @@ def test_a_metric_is_named_as_prometheus_asks(metric: names.Metric) -> None:
     assert not metric.name.endswith(("_count", "_sum", "_bucket", "_created"))
     if metric.kind == "histogram" and metric is not names.SIMILARITY:
         assert metric.name.endswith("_seconds")
-    if "USD" in metric.help:
-        assert "_usd" in metric.name
-    if "in seconds" in metric.help:
-        assert metric.name.endswith("_seconds")
+    assert ("in USD" in metric.help) == ("_usd" in metric.name)
+    assert ("in seconds" in metric.help) == metric.name.endswith("_seconds")
+    if metric.kind == "counter" and "_usd" not in metric.name:
+        # What is counted is the first word: the unit of a counter without another.
+        assert re.match(r"[A-Z][a-z]+s\b", metric.help), metric.help
+    if metric.kind == "gauge" and not metric.name.endswith(("_seconds", "_usd")):
+        assert re.search(r"\b0\b|\b1\b|^[A-Z][a-z]+s\b|^Version\b", metric.help), metric.help
     assert metric.help.endswith(".")
     labels = (names.CACHE_LABEL, *metric.labels)
     assert len(set(labels)) == len(labels)

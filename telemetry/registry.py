@@ -1,0 +1,207 @@
+"""The registry that our metrics are in, and how the default one shows them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary, WeakSet
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import Metric as Family
+
+from . import names
+
+log = logging.getLogger("glasscache")
+
+_SECONDS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+)  # fmt: skip
+SIMILARITIES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.84, 0.87, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0)  # fmt: skip # noqa: E501
+_AGES = (1, 10, 60, 300, 900, 3_600, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800)
+_BUCKETS = {
+    names.SIMILARITY.name: SIMILARITIES,
+    names.ENTRY_AGE.name: _AGES,
+}
+
+COUNTING = "counting"
+"""Where `collectors` has what makes its instruments count."""
+
+Collectors = dict[str, Any]
+
+_made: WeakKeyDictionary[CollectorRegistry, Collectors] = WeakKeyDictionary()
+_guests: list[_Guest] = []
+_lock = threading.Lock()
+
+
+class _Guest:
+    """Shows our metrics in the default registry, until somebody else wants their names.
+
+    An application may define the four published metrics itself, in the default registry: before
+    the cache starts or after, in a module that is imported later. Metrics registered in the usual
+    way would make the second of the two fail. So ours are in a registry of their own, and this
+    collector shows them in the default one without claiming those four names; when the application
+    has one of them, it shows nothing, and one log line says how to serve ours.
+    """
+
+    def __init__(self, ours: CollectorRegistry, found: Collectors) -> None:
+        self.ours = ours
+        self._published = [found[metric.name] for metric in names.PUBLISHED]
+        self._others = [
+            found[metric.name] for metric in names.METRICS if metric not in names.PUBLISHED
+        ]
+        self._shown = False
+        self._probing = threading.Lock()
+
+    def show(self) -> None:
+        """Become visible in the default registry, if the application leaves room."""
+        try:
+            REGISTRY.register(self)
+        except ValueError as error:
+            self._tell(error)
+        else:
+            self._shown = True
+            self.is_shown()
+
+    def is_shown(self) -> bool:
+        """Whether the default registry shows our metrics, all of them."""
+        with self._probing:
+            if self._shown:
+                probe = _Probe(self._published)
+                try:
+                    REGISTRY.register(probe)
+                except ValueError as error:
+                    self._shown = False
+                    self._tell(error)
+                else:
+                    REGISTRY.unregister(probe)
+            return self._shown
+
+    def describe(self) -> Iterable[Family]:
+        """Claim the names besides the published ones."""
+        return _Probe(self._others).describe()
+
+    def collect(self) -> Iterable[Family]:
+        """Return our metrics."""
+        return self.ours.collect() if self.is_shown() else ()
+
+    @staticmethod
+    def _tell(error: ValueError) -> None:
+        ours = __name__.rpartition(".")[0]
+        package = ours if ours == "telemetry" else "cache_core.defaults.telemetry()"
+        log.warning(
+            "the application has a metric of one of our names in the default Prometheus registry "
+            "(%s): all of ours are in %s.current_registry() instead; serve them with "
+            "%s.serve_metrics(port)",
+            error,
+            package,
+            package,
+        )
+
+
+class _Probe:
+    """Claims the names of *collectors*, and shows nothing."""
+
+    def __init__(self, collectors: Sequence[Any]) -> None:
+        self._collectors = collectors
+
+    def describe(self) -> list[Family]:
+        return [family for item in self._collectors for family in item.describe()]
+
+    def collect(self) -> Iterable[Family]:
+        return ()
+
+
+def collectors(registry: CollectorRegistry | None = None) -> Collectors:
+    """Return every metric by name, made once per registry.
+
+    Args:
+        registry: Where to register; default: a registry of this process's unconfigured caches,
+            which the default registry shows too, see `current_registry`.
+
+    Raises:
+        ValueError: If *registry* has metrics of one of our names.
+    """
+    with _lock:
+        if registry is None:
+            return _made[_guest().ours]
+        if registry not in _made:
+            _made[registry] = _register(registry)
+        return _made[registry]
+
+
+def current_registry() -> CollectorRegistry:
+    """Return the registry in which this process's unconfigured caches are seen.
+
+    The default one; or one of their own, when the application has metrics of their names there.
+    """
+    with _lock:
+        guest = _guest()
+    return REGISTRY if guest.is_shown() else guest.ours
+
+
+def _guest() -> _Guest:
+    if not _guests:
+        ours = CollectorRegistry()
+        _made[ours] = _register(ours)
+        _guests.append(_Guest(ours, _made[ours]))
+        _guests[0].show()
+    return _guests[0]
+
+
+def _register(registry: CollectorRegistry) -> Collectors:
+    # The first to be registered is the first to be collected.
+    found: Collectors = {COUNTING: CountsFirst()}
+    registry.register(found[COUNTING])
+    try:
+        for metric in names.METRICS:
+            labels = (names.CACHE_LABEL, *metric.labels)
+            if metric.kind == "counter":
+                found[metric.name] = Counter(metric.name, metric.help, labels, registry=registry)
+            elif metric.kind == "gauge":
+                found[metric.name] = Gauge(
+                    metric.name,
+                    metric.help,
+                    labels,
+                    registry=registry,
+                    multiprocess_mode=metric.workers,
+                )
+            else:
+                found[metric.name] = Histogram(
+                    metric.name,
+                    metric.help,
+                    labels,
+                    registry=registry,
+                    buckets=_BUCKETS.get(metric.name, _SECONDS),
+                )
+    except ValueError:
+        for collector in found.values():
+            registry.unregister(collector)
+        raise
+    return found
+
+
+class Counts(Protocol):
+    """An instrument that takes note first, and counts later."""
+
+    def count(self) -> None:
+        """Count what waits."""
+        ...
+
+
+class CountsFirst:
+    """Lets the instruments of a registry count what they took note of, before others collect."""
+
+    def __init__(self) -> None:
+        self.instruments: WeakSet[Counts] = WeakSet()
+
+    def describe(self) -> Iterable[Family]:
+        """Claim no name."""
+        return ()
+
+    def collect(self) -> Iterable[Family]:
+        """Count, and show nothing: the metrics themselves are collected after this."""
+        for instrument in tuple(self.instruments):
+            instrument.count()
+        return ()
