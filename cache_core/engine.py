@@ -28,7 +28,8 @@ from cache_core.parts import Parts, assemble, make_store
 from cache_core.reading import Reader
 from cache_core.settings import Settings, TuningEnvironment
 from cache_core.stats import CacheStats
-from cache_core.stores.base import KeyValueStore
+from cache_core.stores.base import KeyValueStore, WrapStore
+from cache_core.stores.vectors import WrapIndex
 from cache_core.tuning import Layer, Tuning
 from cache_core.tuning_trail import TUNING
 from cache_core.verdicts import Verdicts, Verifier, Verify
@@ -62,6 +63,7 @@ class Engine:
         constants: Returns the tuning values that were changed in the module.
         redis_pool, embedder, clock, instruments: Given ones, instead of those that are made.
         verify: Checks a share of the semantic hits.
+        wrap_store, wrap_index: Return what to use in the place of a store or an index.
     """
 
     def __init__(
@@ -76,6 +78,8 @@ class Engine:
         clock: Clock | None,
         instruments: Sequence[Instrument] | None,
         verify: Verify | None,
+        wrap_store: WrapStore | None = None,
+        wrap_index: WrapIndex | None = None,
     ) -> None:
         self.settings = settings
         self.namespace = namespace
@@ -97,6 +101,8 @@ class Engine:
         self._embedder = embedder
         self._clock = clock
         self._verify = verify
+        self._wrap_store = wrap_store
+        self._wrap_index = wrap_index
         self._given_instruments = instruments
         # Weakly: `get_cache` keeps caches by their loop, and a loop must be able to go.
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
@@ -189,6 +195,8 @@ class Engine:
             watching = default_instruments(self.namespace)
         self.instruments = Instruments([self.stats, *watching])
         store = await asyncio.to_thread(make_store, self.settings, self._redis_pool, self._clock)
+        if self._wrap_store is not None:
+            store = self._wrap_store(store)
         await store.open()
         try:
             await self._run_on(store)
@@ -229,6 +237,7 @@ class Engine:
             self.replica,
             lambda: self.tuning.embedding_usd,
             self._embedder,
+            self._wrap_index,
         )
         invalidator = Invalidator(parts)
         verdicts = Verdicts(store, parts.keys.own("verdicts"), parts.decisions, self.instruments)

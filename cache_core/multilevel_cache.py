@@ -45,6 +45,8 @@ from cache_core.reading import Found, fold
 from cache_core.recording import capture, decide, finish
 from cache_core.seen import Sightings
 from cache_core.settings import Settings, load_settings
+from cache_core.stores.base import WrapStore
+from cache_core.stores.vectors import WrapIndex
 from cache_core.tuning import Sharing
 from cache_core.verdicts import Verify
 from cache_core.writing import NewAnswer, choose_scopes, document_ids, shared_by_policy
@@ -136,6 +138,9 @@ class MultiLevelCache(OperatedCache):
         verify: Called with a message and the response that L2 served for it, for a small random
             share of semantic hits after they were served; returns whether a fresh answer agrees.
         clock: Time by which entries age in the embedded store; for tests and replays.
+        wrap_store, wrap_index: Called with the keyed store and with the vector index, whenever they
+            are made; return what to use in their place, such as the doubles of
+            `cache_core.testing` around them.
 
     Raises:
         ConfigurationError: For a value that cannot work; it names the value and what is expected.
@@ -155,6 +160,8 @@ class MultiLevelCache(OperatedCache):
         instruments: Sequence[Instrument] | None = None,
         verify: Verify | None = None,
         clock: Clock | None = None,
+        wrap_store: WrapStore | None = None,
+        wrap_index: WrapIndex | None = None,
     ) -> None:
         if NAMESPACE_PATTERN.fullmatch(namespace) is None:
             msg = f"namespace={namespace!r} is refused: letters, digits, '_', '.', '-', 1 to 64"
@@ -187,6 +194,8 @@ class MultiLevelCache(OperatedCache):
             clock=clock,
             instruments=instruments,
             verify=verify,
+            wrap_store=wrap_store,
+            wrap_index=wrap_index,
         )
         self._engine.counters = self.get_metrics
         self._numbers = itertools.count(1)

@@ -24,6 +24,7 @@ from cache_core.models import Level
 from cache_core.settings import Settings
 from cache_core.stores.base import KeyValueStore, Write
 from cache_core.stores.embedded import EmbeddedStore
+from cache_core.stores.vectors import WrapIndex
 from cache_core.tiers.base import Tier
 from cache_core.tiers.keyed import KeyedTier
 from cache_core.vetoes import Vetoes
@@ -179,6 +180,7 @@ async def assemble(
     replica: str,
     embedding_price: Callable[[], float],
     embedder: Embedder | None = None,
+    wrap_index: WrapIndex | None = None,
 ) -> Parts:
     """Return the open parts of a cache.
 
@@ -190,6 +192,7 @@ async def assemble(
         replica: Name of this process.
         embedding_price: Returns what one embedding costs, in USD.
         embedder: Instead of the one that the settings name.
+        wrap_index: Returns what to use in the place of the vector index.
 
     Raises:
         BackendError: If the digests' secret cannot be had yet.
@@ -225,7 +228,16 @@ async def assemble(
         return parts
     directory = None if settings.chroma_url else _index_directory(settings, store)
     parts.semantic = await assemble_semantic(
-        settings, keys, store, directory, instruments, replica, embedding_price, embedder, vetoes
+        settings,
+        keys,
+        store,
+        directory,
+        instruments,
+        replica,
+        embedding_price,
+        embedder,
+        vetoes,
+        wrap_index,
     )
     parts.tiers = {**tiers, "l2": parts.semantic.tier}
     return parts

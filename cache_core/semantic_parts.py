@@ -17,6 +17,7 @@ from cache_core.keys import Keys
 from cache_core.observed import ObservedEmbedder, ObservedIndex, VectorCheck
 from cache_core.settings import Settings
 from cache_core.stores.base import KeyValueStore
+from cache_core.stores.vectors import VectorIndex, WrapIndex
 from cache_core.tiers.semantic import SemanticTier
 from cache_core.vetoes import Vetoes
 
@@ -57,6 +58,7 @@ async def assemble_semantic(
     embedding_price: Callable[[], float],
     embedder: Embedder | None,
     vetoes: Vetoes,
+    wrap_index: WrapIndex | None = None,
 ) -> SemanticParts:
     """Return the open parts of L2; the model goes on loading.
 
@@ -70,6 +72,7 @@ async def assemble_semantic(
         embedding_price: Returns what one embedding costs, in USD.
         embedder: Instead of the one that the settings name.
         vetoes: What must not be served while its invalidation is pending.
+        wrap_index: Returns what to use in the place of the index.
     """
     model = embedder or shared_embedder(settings.embedding_model, settings.torch_threads)
     keys.model = keys.label("model", model.model)[:12]
@@ -95,7 +98,8 @@ async def assemble_semantic(
         breaker_failures=settings.breaker_failures,
         breaker_probe=settings.breaker_probe,
     )
-    index = ObservedIndex(chroma, instruments)
+    bare: VectorIndex = chroma if wrap_index is None else wrap_index(chroma)
+    index = ObservedIndex(bare, instruments)
     await index.open()
     feed = IndexFeed(store, keys, index, chroma.place, replica)
     alone = "l1" not in settings.tiers
@@ -103,5 +107,5 @@ async def assemble_semantic(
     unwatched = ObservedEmbedder(
         model, Instruments(), breaker, settings.embedding_budget, embedding_price, check
     )
-    quiet = tier.unobserved(chroma, unwatched)
+    quiet = tier.unobserved(bare, unwatched)
     return SemanticParts(tier, quiet, index, chroma, observed, feed)

@@ -25,21 +25,24 @@ from cache_core.stores.base import KeyValueStore, RowWrite, Write
 from cache_core.stores.coalescing import Coalescer
 from cache_core.stores.embedded import EmbeddedStore
 from cache_core.stores.redis import RedisStore, connect
-from cache_core.testing import HashEmbedder, ManualClock
+from cache_core.testing import ChaosStore, Faults, HashEmbedder, ManualClock
 from tests import servers
 from tests.patient import PATIENT
 
 Pass = Callable[[float], Awaitable[None]]
 
+FILES = {"embedded", "chaos"}
+"""The kinds that keep a file; a calm `ChaosStore` must be as good as what it is around."""
 
-@pytest.fixture(params=["embedded", "redis", "redis-decoded"])
+
+@pytest.fixture(params=["embedded", "redis", "redis-decoded", "chaos"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
 def url(kind: str, request: pytest.FixtureRequest) -> str:
-    return "" if kind == "embedded" else str(request.getfixturevalue("empty_redis"))
+    return "" if kind in FILES else str(request.getfixturevalue("empty_redis"))
 
 
 @pytest.fixture
@@ -48,8 +51,10 @@ async def store(
 ) -> AsyncIterator[KeyValueStore]:
     made: KeyValueStore
     pool: Any = None
-    if kind == "embedded":
+    if kind in FILES:
         made = EmbeddedStore(tmp_path, clock=clock)
+        if kind == "chaos":
+            made = ChaosStore(made, Faults(), read_timeout=5, write_timeout=5)
     elif kind == "redis":
         made = RedisStore(connect(url, timeout=5), read_timeout=5, write_timeout=5)
     else:
@@ -68,7 +73,7 @@ def passes(kind: str, clock: ManualClock) -> Pass:
     """Let time pass: at once for the embedded store, really for Redis."""
 
     async def wait(seconds: float) -> None:
-        if kind == "embedded":
+        if kind in FILES:
             clock.advance(seconds)
         else:
             await asyncio.sleep(seconds)
@@ -79,7 +84,7 @@ def passes(kind: str, clock: ManualClock) -> Pass:
 @pytest.fixture
 def foreign(kind: str, url: str, tmp_path: Path) -> Iterator[Callable[[str, bytes], None]]:
     """Writes raw bytes under a key as some other program would."""
-    if kind == "embedded":
+    if kind in FILES:
 
         def scribble(key: str, value: bytes) -> None:
             with contextlib.closing(sqlite3.connect(tmp_path / "glasscache.db")) as file:
@@ -191,7 +196,7 @@ async def test_foreign_bytes_do_not_hurt_the_neighbours(
 
 async def test_foreign_rows_do_not_hurt(store: KeyValueStore, kind: str, url: str) -> None:
     """A row of bytes that are no text leaves the other rows readable."""
-    if kind == "embedded":
+    if kind in FILES:
         pytest.skip("the embedded file's rows are typed as text")
     await store.put_rows([RowWrite("h", {"a": "1"}, 60.0)])
     with contextlib.closing(blocking_redis.Redis.from_url(url)) as client:
@@ -367,7 +372,7 @@ async def test_close_twice(store: KeyValueStore) -> None:
 async def test_the_store_tells_the_time(kind: str, url: str, tmp_path: Path) -> None:
     """`now` is within a second of real time."""
     store: Any = EmbeddedStore(tmp_path)
-    if kind != "embedded":
+    if kind not in FILES:
         store = RedisStore(connect(url, timeout=5), write_timeout=5)
     await store.open()
     assert abs(store.now() - time.time()) < 1
@@ -548,10 +553,9 @@ async def test_a_refused_command_is_no_outage(empty_redis: str) -> None:
     """An error that the server answers fails the call but does not open the breaker."""
     store = RedisStore(connect(empty_redis, timeout=5), read_timeout=5, write_timeout=5)
     await store.open()
-    await store.write([Write("text", "1", None)])
     for _ in range(10):
         with pytest.raises(BackendError):
-            await store.rows("text")
+            await store._writes.submit([("NO-SUCH-COMMAND",)])
     assert store.breaker.state == "closed"
     await store.close()
 

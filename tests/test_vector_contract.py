@@ -20,7 +20,7 @@ from cache_core.embedder import Vector
 from cache_core.exceptions import BackendError
 from cache_core.stores.chroma import FLUSH_SECONDS, ChromaIndex
 from cache_core.stores.vectors import Row
-from cache_core.testing import HashEmbedder
+from cache_core.testing import ChaosVectors, Faults, HashEmbedder
 from tests import servers
 from tests.conftest import CacheFactory
 from tests.patient import PATIENT
@@ -40,15 +40,27 @@ def row(name: str, vector: Vector, dropped: float = 1e12) -> Row:
     return Row(name, vector, f"envelope of {name}", dropped)
 
 
-@pytest.fixture(params=["embedded", "server"])
-def where(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
-    if request.param == "embedded":
+class CalmChaos(ChaosVectors):
+    """A calm double around a Chroma index, with what only the index has."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+@pytest.fixture(params=["embedded", "server", "chaos"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def where(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    if kind != "server":
         return {"directory": tmp_path}
     return {"url": request.getfixturevalue("chroma_url")}
 
 
 @pytest.fixture
-async def make(where: dict[str, Any]) -> AsyncIterator[Make]:
+async def make(kind: str, where: dict[str, Any]) -> AsyncIterator[Make]:
     """Make open indexes of one namespace; all are closed."""
     made: list[ChromaIndex] = []
     namespace = f"test{next(_numbers)}"
@@ -56,6 +68,8 @@ async def make(where: dict[str, Any]) -> AsyncIterator[Make]:
     async def open_one(**more: Any) -> ChromaIndex:
         arguments = {"namespace": namespace, "model": "m", "default_context": "none", **where}
         index = ChromaIndex(**{**arguments, "search_timeout": 10.0, "write_timeout": 20.0, **more})
+        if kind == "chaos":
+            index = CalmChaos(index, Faults(), search_timeout=10.0, write_timeout=20.0)
         made.append(index)
         await index.open()
         return index

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from cache_core.breaker import Breaker
 
@@ -147,3 +147,7 @@ class KeyValueStore(Protocol):
     async def last(self, log: str, count: int) -> list[tuple[str, str]]:
         """Return the newest (position, value) pairs of a log, oldest first."""
         ...
+
+
+WrapStore: TypeAlias = Callable[[KeyValueStore], KeyValueStore]
+"""Returns what is to be used in the place of a store: something around it."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from cache_core.breaker import Breaker
 from cache_core.embedder import Vector
@@ -96,3 +96,7 @@ class VectorIndex(Protocol):
     async def count(self) -> int:
         """Return the number of rows in all contexts."""
         ...
+
+
+WrapIndex: TypeAlias = Callable[[VectorIndex], VectorIndex]
+"""Returns what is to be used in the place of an index: something around it."""
