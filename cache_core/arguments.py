@@ -88,18 +88,12 @@ def check_put(
 
     Raises:
         TypeError: For a value of another type.
-        ValueError: For a TTL or cost out of range, or an intent of more than 256 characters.
+        ValueError: For a TTL or cost out of range.
     """
     for name, value in (("response", response), ("intent", intent)):
         if value is not None and not isinstance(value, str):
             msg = f"{name} must be a str or None, not {type(value).__name__}"
             raise TypeError(msg)
-    if isinstance(intent, str) and len(intent) > MAX_INTENT_CHARS:
-        msg = (
-            f"an intent of {len(intent)} characters is refused: expected a label of up to "
-            f"{MAX_INTENT_CHARS}; [A-Za-z0-9_.:-], up to 64, to be shared"
-        )
-        raise ValueError(msg)
     _check_number("ttl", ttl, MAX_TTL)
     _check_number("cost_usd", cost_usd, _MOST_USD)
     if ttl == 0:

@@ -23,7 +23,8 @@ from cache_core.writing import LIFE, token
 
 if TYPE_CHECKING:  # these need the `semantic` extra
     from cache_core.feed import IndexFeed, Record
-    from cache_core.tiers.semantic import SemanticTier, Similar
+    from cache_core.tiers.semantic import SemanticTier
+    from cache_core.tiers.similar import Similar, SimilarQuestions
 
 log = RateLimited(logging.getLogger("glasscache"))
 
@@ -113,6 +114,9 @@ class Invalidator:
         self._keys: Keys = parts.keys
         semantic = parts.semantic
         self._semantic: SemanticTier | None = semantic.tier if semantic is not None else None
+        self._questions: SimilarQuestions | None = (
+            semantic.similar if semantic is not None else None
+        )
         self._feed: IndexFeed | None = semantic.feed if semantic is not None else None
         self._decisions: DecisionLog = parts.decisions
         self._vetoes = parts.vetoes
@@ -322,13 +326,13 @@ class Invalidator:
             Step(("tokens", names, ""), self._replacing(tokens, job), job),
             Step(("entries", names, ""), entries, job),
         ]
-        semantic, feed = self._semantic, self._feed
-        if semantic is None or feed is None:
+        semantic, questions, feed = self._semantic, self._questions, self._feed
+        if semantic is None or questions is None or feed is None:
             return steps
         semantic.forget_waiting_messages(set(tags))
 
         async def rows() -> tuple[int, Sequence[Step]]:
-            return await semantic.forget_messages(tags), ()
+            return await questions.forget_messages(tags), ()
 
         async def announce() -> tuple[int, Sequence[Step]]:
             await feed.invalidated(tags, text, threshold)
@@ -342,8 +346,8 @@ class Invalidator:
 
     def _similar(self, job: Job, query: Query, tuning: Tuning) -> list[Step]:
         """Return the steps that find similar questions, and invalidate them."""
-        semantic = self._semantic
-        if semantic is None:
+        questions = self._questions
+        if questions is None:
             return []
 
         def others(found: Sequence[Similar]) -> list[Step]:
@@ -351,11 +355,11 @@ class Invalidator:
             return self._messages(job, tags) if tags else []
 
         async def shared() -> tuple[int, Sequence[Step]]:
-            return 0, others(await semantic.similar_shared(query.text, tuning))
+            return 0, others(await questions.similar_shared(query.text, tuning))
 
         async def private() -> tuple[int, Sequence[Step]]:
-            found = await semantic.similar_private(query.text, tuning)
-            await semantic.forget(found)
+            found = await questions.similar_private(query.text, tuning)
+            await questions.forget(found)
             return 0, others(found)
 
         return [
@@ -379,13 +383,13 @@ class Invalidator:
         ]
 
     def _own_similar(self, job: Job, query: Query, tuning: Tuning, user: str) -> list[Step]:
-        semantic = self._semantic
-        if semantic is None:
+        questions = self._questions
+        if questions is None:
             return []
 
         async def private() -> tuple[int, Sequence[Step]]:
-            found = await semantic.similar_private(query.text, tuning, user=user)
-            await semantic.forget(found)
+            found = await questions.similar_private(query.text, tuning, user=user)
+            await questions.forget(found)
             tags = sorted({item.tag for item in found} - {query.tag})
             return 0, self._own(job, tags, user) if tags else ()
 
@@ -479,8 +483,8 @@ class Invalidator:
 
     async def _count_message(self, query: Query, tuning: Tuning, user: str | None) -> int:
         similar: list[Similar] = []
-        if self._semantic is not None:
-            similar = await self._semantic.similar(query.text, tuning, user=user)
+        if self._questions is not None:
+            similar = await self._questions.similar(query.text, tuning, user=user)
         tags = sorted({query.tag, *(item.tag for item in similar)})
         if user is not None:
             return await self._live(await self._own_names(tags, user))
@@ -492,9 +496,9 @@ class Invalidator:
     async def _count_messages(self, tags: Sequence[str]) -> int:
         here, _ = await self._entries_of(tags)
         found = await self._live(here)
-        if self._semantic is not None:
+        if self._questions is not None:
             for start in range(0, len(tags), _BATCH):
-                found += await self._semantic.count_messages(tags[start : start + _BATCH])
+                found += await self._questions.count_messages(tags[start : start + _BATCH])
         return found
 
     async def _live(self, names: Sequence[str]) -> int:
@@ -508,15 +512,15 @@ class Invalidator:
 
     async def apply(self, tuning: Tuning) -> None:
         """Do to this process's own index what others did to theirs."""
-        feed, semantic = self._feed, self._semantic
-        if feed is None or semantic is None:
+        feed, questions = self._feed, self._questions
+        if feed is None or questions is None:
             return
 
         async def invalidate(record: Record) -> None:
-            await semantic.forget_messages(record.tags)
+            await questions.forget_messages(record.tags)
             if record.text:
                 at = tuning.model_copy(update={"semantic_threshold": record.threshold})
-                found = await semantic.similar_shared(record.text, at)
+                found = await questions.similar_shared(record.text, at)
                 tags = sorted({item.tag for item in found})
                 for step in self._messages(Job(0, token("i")), tags) if tags else ():
                     # Whoever announced it told everybody else, too.

@@ -416,7 +416,7 @@ class MultiLevelCache(OperatedCache):
         Args:
             message, user_id, context, history, standalone: As for the lookup that it answers.
             response: What the agent said; `None` or empty stores no response.
-            intent: The message's label.
+            intent: The message's label; with more than 256 characters nothing is stored.
             rag_results: The documents that retrieval returned, JSON values. Their `id`, `source`
                 or `metadata.source` are what `invalidate_document` finds the answer by.
             shared: Whether every user may read the response; default: as *sharing* says.
@@ -429,7 +429,7 @@ class MultiLevelCache(OperatedCache):
 
         Raises:
             TypeError: For an argument of another type, or documents that are not JSON.
-            ValueError: For a TTL or cost out of range, or an intent of more than 256 characters.
+            ValueError: For a TTL or cost out of range.
         """
         check_put(response, intent, ttl, tags, cost_usd)
         where = _Where(context, history, standalone)

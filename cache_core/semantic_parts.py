@@ -19,6 +19,7 @@ from cache_core.settings import Settings
 from cache_core.stores.base import KeyValueStore
 from cache_core.stores.vectors import VectorIndex, WrapIndex
 from cache_core.tiers.semantic import SemanticTier
+from cache_core.tiers.similar import SimilarQuestions
 from cache_core.vetoes import Vetoes
 
 
@@ -29,6 +30,7 @@ class SemanticParts:
     Attributes:
         tier: L2.
         quiet: The same for `explain`: what it does is not observed.
+        similar: Finds what L2 would serve for a message, to invalidate it.
         index: Shared answers, observed.
         chroma: The same, bare.
         embedder: The model.
@@ -37,6 +39,7 @@ class SemanticParts:
 
     tier: SemanticTier
     quiet: SemanticTier
+    similar: SimilarQuestions
     index: ObservedIndex
     chroma: Any
     embedder: ObservedEmbedder
@@ -108,4 +111,5 @@ async def assemble_semantic(
         model, Instruments(), breaker, settings.embedding_budget, embedding_price, check
     )
     quiet = tier.unobserved(bare, unwatched)
-    return SemanticParts(tier, quiet, index, chroma, observed, feed)
+    similar = SimilarQuestions(store, keys, index, patient)
+    return SemanticParts(tier, quiet, similar, index, chroma, observed, feed)

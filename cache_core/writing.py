@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cache_core.arguments import MAX_INTENT_CHARS
 from cache_core.deadline import Deadline
 from cache_core.exceptions import BackendError
 from cache_core.instrumentation import CacheCall
@@ -241,8 +242,10 @@ class Writer:
         return _finished(level, outcomes.get(why_not, "bypass"), why_not)
 
     def too_large(self, answer: NewAnswer) -> bool:
-        """Whether an entry would exceed the largest value that is stored."""
+        """Whether an entry, or its intent, would exceed the largest value that is stored."""
         entry = answer.entry
+        if len(entry.intent or "") > MAX_INTENT_CHARS:
+            return True
         size = len((entry.response or "").encode("utf-8", "surrogatepass"))
         if entry.rag_results is not None:
             size = max(size, len(json.dumps(entry.rag_results)))

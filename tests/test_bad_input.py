@@ -67,7 +67,7 @@ async def test_huge_messages_bypass(cache: MultiLevelCache) -> None:
 async def test_odd_messages_are_messages(cache: MultiLevelCache, message: str) -> None:
     """Whatever text a user types is stored, found again, and invalidated."""
     document = {"id": message, "source": message, "text": message}
-    await cache.put(message, message, message, message, [document], tags=[message],
+    await cache.put(message, message, message, message[:256], [document], tags=[message],
                     context=message, history=[message])  # fmt: skip
     where: dict[str, Any] = {"context": message, "history": [message]}
     found = await cache.lookup(message, message, **where)

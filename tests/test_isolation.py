@@ -315,7 +315,7 @@ async def test_a_user_called_shared(make_cache: CacheFactory) -> None:
 async def test_user_ids_are_taken_as_they_are(make_cache: CacheFactory) -> None:
     """User ids that differ in case, spaces or Unicode form are different users."""
     cache = await make_cache(settings=PATIENT)
-    users = ["ann", "Ann", " ann", "ann ", "ü", "u\u0308", "a:b", "a", "b", "\ud800", "x" * 10_000]
+    users = ["ann", "Ann", " ann", "ann ", "ü", "u\u0308", "a:b", "a", "b", "\ud800", "x" * 1_024]
     for number, user in enumerate(users):
         await cache.put("who am I", user, str(number))
     for number, user in enumerate(users):

@@ -19,7 +19,7 @@ from cache_core.embedder import QUEUE_LIMIT, ThreadEmbedder
 from cache_core.exceptions import BackendError
 from cache_core.stores.base import Write
 from cache_core.testing import HashEmbedder, ManualClock, RecordingInstrument
-from cache_core.tiers.semantic import PRIVATE_VECTORS
+from cache_core.tiers.private_vectors import KEPT_VECTORS
 from tests import servers
 from tests.conftest import CacheFactory
 from tests.patient import PATIENT
@@ -115,7 +115,7 @@ async def test_texts_with_the_same_head_never_match(real: MultiLevelCache) -> No
     found = await real.lookup(head + " so please give me my money back", "ann")
     assert (found.response, found.reasons[1]) == (None, "truncated")
     assert await real.get_multilevel(head + " so please send it again", "bob") == "sent again"
-    assert not await real.parts.tiers["l2"].count_messages([real.parts.keys.tag(head)])  # type: ignore[attr-defined]
+    assert not await real.parts.semantic.similar.count_messages([real.parts.keys.tag(head)])
 
 
 @pytest.mark.parametrize("text", ["\ud800 hello", "a\x00b", "\u202eolleh", "\U0001f600" * 300, "?"])
@@ -186,12 +186,12 @@ async def test_dead_neighbours_do_not_hide_a_live_one(
 async def test_private_questions_are_remembered_up_to_a_limit(make_cache: CacheFactory) -> None:
     """Of a user's private questions the newest 64 are matched by similarity."""
     cache = await make_cache(settings=PATIENT)
-    for number in range(PRIVATE_VECTORS + 40):
+    for number in range(KEPT_VECTORS + 40):
         await cache.put(f"word{number} alpha", "ann", f"answer {number}")
     keys = cache.parts.keys
     rows = await cache.parts.store.rows(keys.vectors(keys.user("ann"), keys.no_context))
-    assert PRIVATE_VECTORS <= len(rows) <= PRIVATE_VECTORS * 1.25
-    newest = PRIVATE_VECTORS + 39
+    assert KEPT_VECTORS <= len(rows) <= KEPT_VECTORS * 1.25
+    newest = KEPT_VECTORS + 39
     assert (await cache.lookup(f"alpha word{newest}", "ann")).response == f"answer {newest}"
     assert (await cache.lookup("alpha word0", "ann")).response is None
     assert (await cache.lookup("word0 alpha", "ann")).response == "answer 0"
@@ -277,14 +277,14 @@ async def test_another_process_learns_of_answers_and_invalidations(
     here = await make_cache(settings=PATIENT)
     there = await make_cache(settings={**PATIENT, "dir": tmp_path / "elsewhere"})
     assert here.parts.semantic.feed.place != there.parts.semantic.feed.place
-    tier, keys = there.parts.tiers["l2"], there.parts.keys
+    questions, keys = there.parts.semantic.similar, there.parts.keys
     tag = keys.tag("alpha beta")
     await here.put("alpha beta", "ann", "answer", shared=True)
-    assert await _within(1.5, lambda: tier.count_messages([tag]), 1)
+    assert await _within(1.5, lambda: questions.count_messages([tag]), 1)
     assert (await there.lookup("beta alpha", "bob")).tier == "l2"
     await here.invalidate("beta alpha")
     assert (await there.lookup("beta alpha", "bob")).response is None
-    assert await _within(1.5, lambda: tier.count_messages([tag]), 0)
+    assert await _within(1.5, lambda: questions.count_messages([tag]), 0)
 
 
 async def _within(seconds: float, ask: Any, expected: Any) -> bool:

@@ -288,13 +288,11 @@ class RedisStore:
 
     async def listen(self, channel: str) -> AsyncIterator[None]:
         """Subscribe, on a connection of its own: an application's pool loses none to it."""
+        subscriber: Any = None
         try:
             async with Deadline(self._write_timeout):
                 subscriber = _subscriber(self.client)
                 await subscriber.subscribe(channel)
-        except Exception as error:
-            raise BackendError("backend_error", type(error).__name__, str(error)) from error
-        try:
             while True:
                 message = await subscriber.get_message(timeout=_LISTENING)
                 if message is not None:
@@ -302,8 +300,10 @@ class RedisStore:
         except Exception as error:
             raise BackendError("backend_error", type(error).__name__, str(error)) from error
         finally:
-            with contextlib.suppress(Exception):
-                await subscriber.connection_pool.disconnect()
+            # Also of a subscription that was cancelled, or failed, before it began.
+            if subscriber is not None:
+                with contextlib.suppress(Exception):
+                    await subscriber.connection_pool.disconnect()
 
     async def append(self, log: str, values: Sequence[str], *, keep: int) -> None:
         """Add to a stream."""

@@ -1,0 +1,197 @@
+"""Which stored questions L2 would serve for another: what an invalidation has to find."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cache_core import envelope
+from cache_core.embedder import Embedder, Vector
+from cache_core.exceptions import BackendError
+from cache_core.guards import veto
+from cache_core.keys import PARTITIONS, Keys
+from cache_core.stores.base import KeyValueStore
+from cache_core.stores.vectors import VectorIndex
+from cache_core.tiers.private_vectors import nearest
+from cache_core.tuning import Tuning
+
+_NEIGHBOURS = 20
+"""Shared neighbours looked at first; more while all of them may be similar enough."""
+
+_CHUNK = 8
+"""Users whose vectors are read together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Similar:
+    """A stored question that L2 would serve for another: where it is."""
+
+    tag: str
+    context: str
+    vectors_key: str | None
+
+
+class SimilarQuestions:
+    """Finds what L2 would serve for a message, whoever asks, and in any context.
+
+    Args:
+        store: Holds private vectors and entries.
+        keys: Names of the entries.
+        index: Holds shared entries.
+        embedder: Makes vectors; may be waited for.
+    """
+
+    def __init__(
+        self, store: KeyValueStore, keys: Keys, index: VectorIndex, embedder: Embedder
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._index = index
+        self._embedder = embedder
+
+    async def similar(
+        self,
+        text: str,
+        tuning: Tuning,
+        *,
+        user: str | None = None,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> list[Similar]:
+        """Return every stored question whose answer L2 would serve for *text*, in any context.
+
+        Args:
+            text: A message.
+            tuning: For threshold and guards.
+            user: Only this user's private ones; `None` for everybody's.
+            progress: Called with the number of private partitions read.
+
+        Raises:
+            BackendError: If the store, the index or the embedder failed.
+        """
+        found = await self.similar_shared(text, tuning) if user is None else []
+        return found + await self.similar_private(text, tuning, user=user, progress=progress)
+
+    async def similar_private(
+        self,
+        text: str,
+        tuning: Tuning,
+        *,
+        user: str | None = None,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> list[Similar]:
+        """Return the private ones of `similar`."""
+        if not self._serves(text):
+            return []
+        vector = await self._embedder.embed(text)
+        found: list[Similar] = []
+        partitions = await self._store.rows(self._keys.own(PARTITIONS + self._keys.model))
+        wanted = [
+            (key, *owner.partition(" ")[::2])
+            for key, owner in partitions.items()
+            if user is None or owner.startswith(user)
+        ]
+        for start in range(0, len(wanted), _CHUNK):
+            chunk = wanted[start : start + _CHUNK]
+            hashes = await asyncio.gather(*(self._store.rows(key) for key, _, _ in chunk))
+            gone = [key for (key, _, _), rows in zip(chunk, hashes, strict=True) if not rows]
+            await self._store.delete_rows(self._keys.own(PARTITIONS + self._keys.model), gone)
+            for (key, owner, context), rows in zip(chunk, hashes, strict=True):
+                near = [
+                    (tag, similarity)
+                    for tag, similarity in nearest(rows, vector)
+                    if similarity >= tuning.lowest_threshold
+                ]
+                names = [self._keys.entry("l2", tag, owner, context) for tag, _ in near]
+                stored = await self._store.read(names) if names else []
+                for (tag, similarity), name, value in zip(near, names, stored, strict=True):
+                    if self._answers(text, similarity, value, name, owner, tuning):
+                        found.append(Similar(tag, context, key))
+            progress(len(chunk))
+        return found
+
+    def _answers(
+        self,
+        text: str,
+        similarity: float,
+        value: str | None,
+        key: str,
+        scope: str,
+        tuning: Tuning,
+    ) -> bool:
+        """Whether the stored envelope *value* is similar enough to *text*, and no guard vetoes."""
+        try:
+            stored = envelope.decode(value or "", key, (scope,))
+        except (envelope.CorruptError, envelope.ForeignError):
+            return similarity >= tuning.semantic_threshold
+        if similarity < tuning.threshold(stored.intent):
+            return False
+        return veto(text, stored.message or "", tuning.guards) is None
+
+    def _serves(self, text: str) -> bool:
+        """Whether L2 serves *text* at all; raises `BackendError` while that cannot be known."""
+        if self._embedder.failed:
+            return False
+        if not self._embedder.ready:
+            raise BackendError("backend_error", "ModelLoading")
+        return self._embedder.fits(text) and self._embedder.knows(text)
+
+    async def similar_shared(self, text: str, tuning: Tuning) -> list[Similar]:
+        """Return the shared ones of `similar`."""
+        if not self._serves(text):
+            return []
+        return await self._similar_everywhere(text, await self._embedder.embed(text), tuning)
+
+    async def _similar_everywhere(self, text: str, vector: Vector, tuning: Tuning) -> list[Similar]:
+        found: list[Similar] = []
+        for context in await self._index.contexts():
+            found += await self._similar_in(text, vector, context, tuning)
+        return found
+
+    async def _similar_in(
+        self, text: str, vector: Vector, context: str, tuning: Tuning
+    ) -> list[Similar]:
+        count = _NEIGHBOURS
+        while True:
+            near = await self._index.search(context, vector, count)
+            if len(near) < count or near[-1].similarity < tuning.lowest_threshold:
+                break
+            count *= 4
+        shared = self._keys.shared
+        return [
+            Similar(row.id, context, None)
+            for row in near
+            if self._answers(
+                text,
+                row.similarity,
+                row.text,
+                self._keys.entry("l2", row.id, shared, context),
+                shared,
+                tuning,
+            )
+        ]
+
+    async def forget(self, found: Sequence[Similar]) -> None:
+        """Remove what `similar` returned."""
+        by_context: dict[str, list[str]] = {}
+        for item in found:
+            if item.vectors_key is None:
+                by_context.setdefault(item.context, []).append(item.tag)
+            else:
+                await self._store.delete_rows(item.vectors_key, [item.tag])
+        for context, tags in by_context.items():
+            await self._index.remove(context, tags)
+
+    async def forget_messages(self, tags: Sequence[str]) -> int:
+        """Remove the shared answers to messages, in every context; return how many there were."""
+        removed = 0
+        for context in await self._index.contexts():
+            removed += await self._index.remove(context, tags)
+        return removed
+
+    async def count_messages(self, tags: Sequence[str]) -> int:
+        """Return how many shared answers to messages there are, in all contexts."""
+        found = 0
+        for context in await self._index.contexts():
+            found += len(await self._index.present(context, tags))
+        return found
