@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import product
 from typing import Any, TypeAlias, get_args
 
 from opentelemetry import trace
@@ -14,17 +14,17 @@ from prometheus_client import CollectorRegistry, values
 
 from cache_core import __version__
 from cache_core.instrumentation import CacheCall, CacheState
-from cache_core.models import ERROR_REASONS, LEVELS, MISS_REASONS, OUTCOMES, Level
+from cache_core.models import ERROR_REASONS, LEVELS, MISS_REASONS, OUTCOMES
 from cache_core.tuning import GuardName
 
 from . import names
 from .registry import COUNTING, collectors
+from .tallies import Distribution, Sum, Tally
 
 _STATES = {"closed": 0, "half_open": 1, "open": 2}
 _GUARDS: tuple[GuardName, ...] = get_args(GuardName)
 _PUT_OUTCOMES = ("stored", "queued", "dropped", "bypass")
 
-_MOST_WAITING = 256
 
 Exemplar: TypeAlias = dict[str, str] | None
 
@@ -32,8 +32,8 @@ Exemplar: TypeAlias = dict[str, str] | None
 class PrometheusInstrument:
     """Counts into Prometheus metrics; every valid child exists from the start.
 
-    What happened is queued and counted when somebody looks, every second, or when much waits: in
-    one go that takes a lookup half the time.
+    What happens is tallied in plain numbers, which the metrics take over when somebody looks, and
+    every second.
 
     Args:
         namespace: Of the cache; the label `cache`.
@@ -44,11 +44,22 @@ class PrometheusInstrument:
         found = collectors(registry)
         self._cache = namespace
 
+        self._tallies: list[Tally] = []
+
         def of(metric: names.Metric) -> Any:
             return found[metric.name]
 
-        def each(metric: names.Metric, values: tuple[Any, ...]) -> dict[Any, Any]:
-            return {value: of(metric).labels(namespace, value) for value in values}
+        def tally(metric: names.Metric, *labels: str) -> Any:
+            child = of(metric).labels(namespace, *labels)
+            made: Tally = Distribution(child) if metric.kind == "histogram" else Sum(child)
+            self._tallies.append(made)
+            return made
+
+        def each(metric: names.Metric, values: Iterable[str]) -> dict[Any, Any]:
+            return {value: tally(metric, value) for value in values}
+
+        def pairs(metric: names.Metric, one: Iterable[str], other: Iterable[str]) -> dict[Any, Any]:
+            return {found: tally(metric, *found) for found in product(one, other)}
 
         self._hits = each(names.HITS, LEVELS)
         self._misses = each(names.MISSES, LEVELS)
@@ -62,39 +73,25 @@ class PrometheusInstrument:
         self._spent = each(names.SPENT, ("embedding", "verification"))
         self._dropped = each(names.DROPPED, names.QUEUES)
         self._invalidations = each(names.INVALIDATIONS, ("message", "document", "tag", "user"))
-        self._reasons: dict[tuple[Level, str], Any] = {
-            (level, reason): of(names.MISS_REASONS).labels(namespace, level, reason)
-            for level in LEVELS
-            for reason in MISS_REASONS
-        }
-        self._errors: dict[tuple[Level, str], Any] = {
-            (level, reason): of(names.ERRORS).labels(namespace, level, reason)
-            for level in LEVELS
-            for reason in ERROR_REASONS
-        }
-        self._puts: dict[tuple[Level, str], Any] = {
-            (level, outcome): of(names.PUTS).labels(namespace, level, outcome)
-            for level in LEVELS
-            for outcome in _PUT_OUTCOMES
-        }
-        self._verdicts = {
-            (verdict, source): of(names.VERDICTS).labels(namespace, verdict, source)
-            for verdict in ("correct", "wrong")
-            for source in ("feedback", "review", "verify")
-        }
+        self._reasons = pairs(names.MISS_REASONS, LEVELS, MISS_REASONS)
+        self._errors = pairs(names.ERRORS, LEVELS, ERROR_REASONS)
+        self._puts = pairs(names.PUTS, LEVELS, _PUT_OUTCOMES)
+        self._verdicts = pairs(
+            names.VERDICTS, ("correct", "wrong"), ("feedback", "review", "verify")
+        )
         self._cancelled = each(names.CANCELLED, LEVELS)
-        self._cost_saved = of(names.COST_SAVED).labels(namespace)
-        self._stale = of(names.STALE_HITS).labels(namespace)
-        self._embedding = of(names.EMBEDDING_SECONDS).labels(namespace)
-        self._isolation = of(names.ISOLATION_VIOLATIONS).labels(namespace)
-        self._joins = of(names.FLIGHT_JOINS).labels(namespace)
+        self._cost_saved = tally(names.COST_SAVED)
+        self._stale = tally(names.STALE_HITS)
+        self._embedding = tally(names.EMBEDDING_SECONDS)
+        self._isolation = tally(names.ISOLATION_VIOLATIONS)
+        self._joins = tally(names.FLIGHT_JOINS)
+        self._changes = tally(names.TUNING_CHANGES)
+        self._rejected = tally(names.TUNING_REJECTED)
         self._pending = of(names.INVALIDATIONS_PENDING).labels(namespace)
         self._threshold = of(names.SEMANTIC_THRESHOLD).labels(namespace)
-        self._ttl = each(names.TTL_SECONDS, LEVELS)
+        self._ttl = {level: of(names.TTL_SECONDS).labels(namespace, level) for level in LEVELS}
         self._objective = of(names.HIT_RATE_OBJECTIVE).labels(namespace)
         self._version = of(names.TUNING_VERSION).labels(namespace)
-        self._changes = of(names.TUNING_CHANGES).labels(namespace)
-        self._rejected = of(names.TUNING_REJECTED).labels(namespace)
         self._up = _Children(of(names.BACKEND_UP), namespace, gone=0)
         self._breaker = _Children(of(names.BREAKER_STATE), namespace, gone=0)
         self._entries = _Children(of(names.ENTRIES), namespace)
@@ -102,53 +99,53 @@ class PrometheusInstrument:
         self._open_since: float | None = None
         of(names.BUILD_INFO).labels(namespace, __version__).set(1)
         self._told_dropped: dict[str, int] = {}
-        self._waiting: deque[tuple[CacheCall, Exemplar]] = deque()
         self._one_by_one = threading.Lock()
         found[COUNTING].instruments.add(self)
 
     def record(self, call: CacheCall) -> None:
-        """Take note of a finished operation; it is counted with the next `count`."""
-        self._waiting.append((call, _exemplar()))
-        if len(self._waiting) >= _MOST_WAITING:
-            self.count()
+        """Tally a finished operation; the metrics have it after the next `count`."""
+        exemplar = _exemplar()
+        with self._one_by_one:
+            if call.spent_usd:
+                kind = "verification" if call.operation == "verdict" else "embedding"
+                self._spent[kind].amount += call.spent_usd
+                self._cost_saved.amount -= call.spent_usd
+            if call.operation == "lookup":
+                self._lookup(call, exemplar)
+            else:
+                self._other(call, exemplar)
 
     def count(self) -> None:
-        """Count what waits. May be called in any thread."""
+        """Let the metrics take over what was tallied. May be called in any thread."""
         with self._one_by_one:
-            while self._waiting:
-                self._count(*self._waiting.popleft())
+            for tally in self._tallies:
+                tally.flush()
 
-    def _count(self, call: CacheCall, exemplar: Exemplar) -> None:
-        if call.spent_usd:
-            kind = "verification" if call.operation == "verdict" else "embedding"
-            self._spent[kind].inc(call.spent_usd)
-            self._cost_saved.dec(call.spent_usd)
+    def _other(self, call: CacheCall, exemplar: Exemplar) -> None:
         match call.operation:
-            case "lookup":
-                self._lookup(call, exemplar)
             case "put":
                 for part in call.calls:
                     if part.level is not None:
-                        self._puts[part.level, part.outcome].inc()
+                        self._puts[part.level, part.outcome].amount += 1
             case "embed":
                 if call.outcome == "ok":
                     self._embedding.observe(call.seconds, exemplar)
             case "invalidate":
-                self._invalidations[call.reason].inc()
+                self._invalidations[call.reason].amount += 1
             case "verdict":
                 if call.outcome != "checked":
-                    self._verdicts[call.outcome, call.reason].inc()
+                    self._verdicts[call.outcome, call.reason].amount += 1
             case "compute":
                 if call.outcome == "joined":
-                    self._joins.inc()
+                    self._joins.amount += 1
             case "tune":
-                (self._changes if call.outcome == "applied" else self._rejected).inc()
+                (self._changes if call.outcome == "applied" else self._rejected).amount += 1
 
     def _lookup(self, call: CacheCall, exemplar: Exemplar) -> None:
         if call.outcome == "cancelled":
-            self._cancelled["l1" if call.level is None else call.level].inc()
+            self._cancelled["l1" if call.level is None else call.level].amount += 1
             return
-        self._lookups[call.outcome].inc()
+        self._lookups[call.outcome].amount += 1
         self._lookup_seconds[call.outcome].observe(call.seconds, exemplar)
         for part in call.calls:
             level = part.level
@@ -156,31 +153,30 @@ class PrometheusInstrument:
                 continue
             self._latency[level].observe(part.seconds, exemplar)
             if part.outcome == "hit":
-                self._hits[level].inc()
+                self._hits[level].amount += 1
                 age = part.age_seconds or 0.0
                 self._age[level].observe(age)
                 if part.ttl_seconds is not None and age > part.ttl_seconds:
-                    self._stale.inc()
+                    self._stale.amount += 1
                 if part.saved_usd:
-                    self._saved[level].inc(part.saved_usd)
-                    self._cost_saved.inc(part.saved_usd)
+                    self._saved[level].amount += part.saved_usd
+                    self._cost_saved.amount += part.saved_usd
             elif part.outcome == "miss":
-                self._misses[level].inc()
-                self._reasons[level, part.reason].inc()
+                self._misses[level].amount += 1
+                self._reasons[level, part.reason].amount += 1
             else:
-                self._errors[level, part.reason].inc()
+                self._errors[level, part.reason].amount += 1
                 if part.reason == "isolation":
-                    self._isolation.inc()
+                    self._isolation.amount += 1
             if level == "l2" and part.similarity is not None:
                 self._similarity["hit" if part.outcome == "hit" else "miss"].observe(
                     part.similarity
                 )
             if part.guard:
-                self._vetoes[part.guard].inc()
+                self._vetoes[part.guard].amount += 1
 
     def report(self, state: CacheState) -> None:
-        """Set the gauges, and count what waits."""
-        self.count()
+        """Set the gauges, and let the metrics take over what was tallied."""
         if not state.backends:
             self._open_since = None
         elif self._open_since is None:
@@ -196,8 +192,9 @@ class PrometheusInstrument:
         self._version.set(state.tuning.version)
         self._pending.set(state.pending_invalidations)
         for queue, count in state.dropped.items():
-            self._dropped[queue].inc(max(0, count - self._told_dropped.get(queue, 0)))
+            self._dropped[queue].amount += max(0, count - self._told_dropped.get(queue, 0))
             self._told_dropped[queue] = count
+        self.count()
 
 
 class _Children:

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 from prometheus_client.metrics_core import Metric as Family
 
 from . import names
+from .tallies import BulkHistogram
 
 log = logging.getLogger("glasscache")
 
@@ -168,7 +169,7 @@ def _register(registry: CollectorRegistry) -> Collectors:
                     multiprocess_mode=metric.workers,
                 )
             else:
-                found[metric.name] = Histogram(
+                found[metric.name] = BulkHistogram(
                     metric.name,
                     metric.help,
                     labels,

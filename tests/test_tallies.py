@@ -1,0 +1,64 @@
+"""Tallies: what the metrics take over is what they would have observed themselves."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from telemetry.tallies import BulkHistogram, Distribution, Sum
+
+BOUNDS = (0.001, 0.01, 0.1, 1.0)
+
+
+def shown(registry: CollectorRegistry) -> list[str]:
+    """Return what is exposed, without the times at which metrics were made."""
+    lines = generate_latest(registry).decode().splitlines()
+    return [line for line in lines if "_created" not in line]
+
+
+def test_a_distribution_is_what_a_histogram_would_have_observed() -> None:
+    """Values in, on and beyond the bounds end in the same buckets, over several flushes."""
+    one, other = CollectorRegistry(), CollectorRegistry()
+    plain = Histogram("seconds", "s", ["of"], registry=one, buckets=BOUNDS).labels("a")
+    bulk = BulkHistogram("seconds", "s", ["of"], registry=other, buckets=BOUNDS).labels("a")
+    tally = Distribution(bulk)
+    values = [*BOUNDS, 0.0, 5.0, *(random.Random(7).choice((0.25, 0.5, 2.0)) for _ in range(200))]
+    for number, value in enumerate(values):
+        plain.observe(value)
+        tally.observe(value)
+        if number % 50 == 0:
+            tally.flush()
+    assert shown(one) != shown(other), "the last ones still wait"
+    tally.flush()
+    tally.flush()
+    assert shown(one) == shown(other)
+
+
+def test_a_sampled_observation_keeps_its_exemplar() -> None:
+    """One with a trace is in the histogram at once, once, with its trace."""
+    registry = CollectorRegistry()
+    child = BulkHistogram("seconds", "s", registry=registry, buckets=BOUNDS)
+    tally = Distribution(child)
+    tally.observe(0.05, {"trace_id": "1f"})
+    tally.observe(0.05)
+    tally.flush()
+    (family,) = registry.collect()
+    bucket = next(item for item in family.samples if item.labels.get("le") == "0.1")
+    assert bucket.value == 2
+    assert bucket.exemplar is not None
+    assert bucket.exemplar.labels == {"trace_id": "1f"}
+
+
+@pytest.mark.parametrize("kind", [Counter, Gauge])
+def test_a_sum_is_moved_once(kind: type[Counter | Gauge]) -> None:
+    """What was flushed is not flushed again."""
+    registry = CollectorRegistry()
+    tally = Sum(kind("things", "t", registry=registry))
+    tally.amount += 2
+    tally.flush()
+    tally.flush()
+    tally.amount += 1
+    tally.flush()
+    assert next(item.value for family in registry.collect() for item in family.samples) == 3
