@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import itertools
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from cache_core import MultiLevelCache
 from cache_core.embedder import ThreadEmbedder, shared_embedder
@@ -80,7 +82,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def empty_redis(redis_url: str) -> str:
     """The URL of a real and empty redis-server."""
-    with servers.admin(redis_url) as client:
+    with contextlib.closing(redis.Redis.from_url(redis_url)) as client:
         client.flushall()
     return redis_url
 

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Self
 
 import pytest
-import redis
-
-ACL = Path(__file__).parent.parent / "compose" / "redis.acl"
-PASSWORD = "of-the-tests"
 
 _PACKAGES = {"promtool": "prometheus", "amtool": "prometheus-alertmanager"}
 
@@ -65,78 +60,92 @@ def running(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextlib.contextmanager
-def redis_server(
-    directory: Path, *options: str, port: int | None = None, password: str = PASSWORD
-) -> Iterator[str]:
-    """Yield the URL of a redis-server that keeps nothing, for the cache's own user.
-
-    That user may do what `compose/redis.acl` says and nothing else. Tests administer the server
-    through `admin`.
-    """
-    program = require("redis-server")
+def redis_server(directory: Path, *options: str, port: int | None = None) -> Iterator[str]:
+    """Yield the URL of a redis-server that keeps nothing."""
     port = port or free_port()
-    command = [
-        program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-        "--dir", str(directory), "--aclfile", str(_acl_file(directory, password)), *options,
+    with running(redis_command(directory, port, *options), port):
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+class Breakable:
+    """A server process that a test may stop, kill and start again on the same port."""
+
+    def __init__(self, command: list[str], port: int) -> None:
+        self.port = port
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        wait_for_port(self.port, self._process)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def stop(self) -> None:
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        if self._process is not None:
+            # A stopped process dies of SIGKILL, too.
+            self._process.kill()
+            self._process.wait(timeout=10)
+            self._process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+class BreakableRedis(Breakable):
+    """A redis-server that keeps nothing."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        port = free_port()
+        super().__init__(redis_command(directory, port, *options), port)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+
+class BreakableChroma(Breakable):
+    """A `chroma run` server."""
+
+    def __init__(self, directory: Path) -> None:
+        port = free_port()
+        super().__init__(chroma_command(directory, port), port)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+def redis_command(directory: Path, port: int, *options: str) -> list[str]:
+    return [
+        require("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", "",
+        "--appendonly", "no", "--dir", str(directory), *options,
     ]  # fmt: skip
-    with running(command, port):
-        yield redis_url(port, password=password)
 
 
-def _acl_file(directory: Path, password: str) -> Path:
-    """Write the users that are shipped, one more for contract tests, and an administrator."""
-    digest = sha256(password.encode()).hexdigest()
-    lines = re.sub(r"#PASSWORD_OF_\w+", f"#{digest}", ACL.read_text(encoding="utf-8")).splitlines()
-    shipped = [line for line in lines if not line.startswith("user default ")]
-    (own,) = [line for line in shipped if line.startswith("user glasscache ")]
-    any_key = re.sub(r"[~&]gc1:\*", lambda found: found[0][0] + "*", own)
-    file = directory / "users.acl"
-    file.write_text(
-        "\n".join([
-            "user default on nopass allkeys allchannels +@all",
-            *shipped,
-            any_key.replace("user glasscache ", "user contract ", 1),
-        ]) + "\n",
-        encoding="utf-8",
-    )  # fmt: skip
-    return file
-
-
-def redis_url(port: int, user: str = "glasscache", password: str = PASSWORD) -> str:
-    """Return the URL of a `redis_server`.
-
-    Args:
-        port: Where it listens.
-        user: `glasscache`, `exporter`, or `contract`: what the first may do, to keys of any name.
-        password: Of the user.
-    """
-    return f"redis://{user}:{password}@127.0.0.1:{port}/0"
-
-
-def port_of(url: str) -> int:
-    """Return the port in *url*."""
-    port = urlsplit(url).port
-    assert port is not None, url
-    return port
-
-
-def any_key(url: str) -> str:
-    """Return *url* for a user who may do the same to keys of any name."""
-    return redis_url(port_of(url), "contract")
-
-
-@contextlib.contextmanager
-def admin(url: str) -> Iterator[redis.Redis]:
-    """Yield a client that may do everything to the `redis_server` of *url*."""
-    with contextlib.closing(redis.Redis(port=port_of(url))) as client:
-        yield client
+def chroma_command(directory: Path, port: int) -> list[str]:
+    program = str(Path(sys.executable).with_name("chroma"))
+    return [program, "run", "--path", str(directory), "--host", "127.0.0.1", "--port", str(port)]
 
 
 @contextlib.contextmanager
 def chroma_server(directory: Path) -> Iterator[str]:
     """Yield the URL of a `chroma run` server."""
     port = free_port()
-    program = str(Path(sys.executable).with_name("chroma"))
-    command = [program, "run", "--path", str(directory), "--host", "127.0.0.1", "--port", str(port)]
-    with running(command, port):
+    with running(chroma_command(directory, port), port):
         yield f"http://127.0.0.1:{port}"

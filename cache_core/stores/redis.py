@@ -30,6 +30,7 @@ from cache_core.deadline import Deadline
 from cache_core.exceptions import BackendError, CorruptValueError
 from cache_core.stores.base import RowWrite, Write
 from cache_core.stores.coalescing import Coalescer
+from cache_core.stores.redis_cluster import ClusterNodes, cluster_of
 
 log = logging.getLogger("glasscache")
 
@@ -109,6 +110,8 @@ class RedisStore:
         self._writes: Coalescer[_Commands, list[Any]] = Coalescer(self._command_batch)
         self._patient: Coalescer[_Commands, list[Any]] = Coalescer(self._command_batch)
         self._cluster_known = not owned
+        self._nodes: ClusterNodes | None = None
+        self._per_node = (breaker_failures, breaker_probe)
         self._largest_bytes = largest_bytes
         self._inspecting: asyncio.Task[None] | None = None
         self._removed: set[str] = set()
@@ -143,11 +146,7 @@ class RedisStore:
             async with Deadline(self._write_timeout):
                 if not self._cluster_known:
                     await self._detect_cluster()
-                client: Any = self.client
-                node: dict[str, Any] = {}
-                if isinstance(client, RedisCluster):
-                    node = {"target_nodes": client.get_default_node()}
-                seconds, micros = await client.execute_command("TIME", **node)
+                seconds, micros = await self._any_node("TIME")
                 self._clock.set(int(seconds) + int(micros) / 1_000_000)
 
     async def _detect_cluster(self) -> None:
@@ -161,18 +160,8 @@ class RedisStore:
         except ResponseError:
             info = {}
         if info.get("cluster_enabled") == 1:
-            options = plain.connection_pool.connection_kwargs
-            kept = ("host", "port", "username", "password", "protocol")
-            self.client = RedisCluster(
-                **{
-                    name: value
-                    for name, value in options.items()
-                    if value is not None and (name in kept or name.startswith("ssl_"))
-                },
-                ssl="SSL" in plain.connection_pool.connection_class.__name__,
-                socket_timeout=self._write_timeout,
-                socket_connect_timeout=self._write_timeout,
-            )
+            self.client = cluster_of(plain, self._write_timeout)
+            self._nodes = ClusterNodes(self.client, *self._per_node)
             await plain.aclose()
             log.info("redis: a Cluster; reads are split by slot")
         self._cluster_known = True
@@ -278,13 +267,15 @@ class RedisStore:
 
     async def publish(self, channel: str) -> None:
         """Publish; a Cluster passes it on to all its nodes."""
-        client: Any = self.client
-        node = _node(client)
         with self._breaker:
             async with Deadline(self._write_timeout):
-                await client.execute_command(
-                    "PUBLISH", channel, "", **({"target_nodes": node} if node else {})
-                )
+                await self._any_node("PUBLISH", channel, "")
+
+    async def _any_node(self, *command: Any) -> Any:
+        """Ask the server, or any node of the Cluster."""
+        if self._nodes is not None:
+            return await self._nodes.any_node(*command, timeout=self._write_timeout)
+        return await self.client.execute_command(*command)
 
     async def listen(self, channel: str) -> AsyncIterator[None]:
         """Subscribe, on a connection of its own: an application's pool loses none to it."""
@@ -403,6 +394,8 @@ class RedisStore:
 
     async def _read_batch(self, requests: Sequence[_Read]) -> list[Any]:
         """Read values and hashes for all *requests* in one round trip."""
+        if self._nodes is not None:
+            return await self._read_nodes(self._nodes, requests)
         keys = list(
             dict.fromkeys(key for request in requests if not request.rows for key in request.keys)
         )
@@ -425,42 +418,74 @@ class RedisStore:
         ]
 
     async def _fetch(self, keys: list[str], hashes: list[str]) -> tuple[list[Any], list[Any]]:
-        client: Any = self.client
-        cluster = isinstance(client, RedisCluster)
-        if not cluster and not hashes:
-            return (list(await client.execute_command("MGET", *keys, **_RAW)) if keys else []), []
-        # On a Cluster one MGET may only ask for keys of one slot.
-        slots: dict[int, list[str]] = {}
-        for key in keys:
-            slots.setdefault(client.keyslot(key) if cluster else 0, []).append(key)
+        if not hashes:
+            found = await self.client.execute_command("MGET", *keys, **_RAW) if keys else ()
+            return list(found), []
         pipe = self._pipeline()
-        for group in slots.values():
-            pipe.execute_command("MGET", *group, **_RAW)
+        if keys:
+            pipe.execute_command("MGET", *keys, **_RAW)
         for name in hashes:
             pipe.execute_command("HGETALL", name, **_RAW)
         results = await pipe.execute(raise_on_error=False)
-        found: dict[str, Any] = {}
-        for group, values in zip(slots.values(), results[: len(slots)], strict=True):
-            if isinstance(values, Exception):
-                raise values
-            found.update(zip(group, values, strict=True))
-        return [found[key] for key in keys], results[len(slots) :]
+        values = results.pop(0) if keys else ()
+        if isinstance(values, Exception):
+            raise values
+        return list(values), results
+
+    async def _read_nodes(self, nodes: ClusterNodes, requests: Sequence[_Read]) -> list[Any]:
+        """Do what `_read_batch` does on a Cluster, where each request can fail by itself."""
+        keys = dict.fromkeys(
+            key for request in requests if not request.rows for key in request.keys
+        )
+        hashes = dict.fromkeys(request.keys[0] for request in requests if request.rows)
+        # One MGET may only ask for keys of one slot.
+        client: Any = self.client
+        slots: dict[int, list[str]] = {}
+        for key in keys:
+            slots.setdefault(client.keyslot(key), []).append(key)
+        commands: _Commands = [("MGET", *group) for group in slots.values()]
+        commands += [("HGETALL", name) for name in hashes]
+        with self._breaker:
+            results = await nodes.run(commands, self._read_timeout, **_RAW)
+        found: dict[str, Any] = dict(zip(hashes, results[len(slots) :], strict=True))
+        failed: dict[str, Exception] = {}
+        values: dict[str, str | None] = {}
+        for group, items in zip(slots.values(), results[: len(slots)], strict=True):
+            if isinstance(items, Exception):
+                failed.update(dict.fromkeys(group, items))
+            else:
+                values.update(zip(group, map(_text, items), strict=True))
+
+        def answer(request: _Read) -> Any:
+            if request.rows:
+                return _checked(found[request.keys[0]])
+            error = next((failed[key] for key in request.keys if key in failed), None)
+            return [values[key] for key in request.keys] if error is None else _checked(error)
+
+        return [answer(request) for request in requests]
 
     async def _command_batch(self, requests: Sequence[_Commands]) -> list[Any]:
         """Run the commands of all *requests* in one round trip; each gets its own errors."""
-        pipe = self._pipeline()
-        for commands in requests:
-            for command in commands:
-                pipe.execute_command(*command, **_RAW)
         with self._breaker:
-            async with Deadline(self._write_timeout):
-                results = list(await pipe.execute(raise_on_error=False))
+            if self._nodes is not None:
+                every = [command for commands in requests for command in commands]
+                results = await self._nodes.run(every, self._write_timeout, **_RAW)
+            else:
+                results = await self._run(requests)
         found: list[Any] = []
         for commands in requests:
             own, results = results[: len(commands)], results[len(commands) :]
             failed = next((item for item in own if isinstance(item, Exception)), None)
             found.append(own if failed is None else _checked(failed))
         return found
+
+    async def _run(self, requests: Sequence[_Commands]) -> list[Any]:
+        pipe = self._pipeline()
+        for commands in requests:
+            for command in commands:
+                pipe.execute_command(*command, **_RAW)
+        async with Deadline(self._write_timeout):
+            return list(await pipe.execute(raise_on_error=False))
 
     def _pipeline(self) -> Any:
         return self.client.pipeline(transaction=False)
@@ -506,6 +531,8 @@ def _set(write: Write) -> tuple[Any, ...]:
 
 def _checked(result: Any) -> Any:
     """Return *result*, or as a `BackendError` what Redis refused."""
+    if isinstance(result, BackendError):
+        return BackendError(result.reason, result.error_type, str(result))
     if isinstance(result, Exception):
         return BackendError("backend_error", type(result).__name__, str(result))
     return result
