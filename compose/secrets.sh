@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the secrets that compose.yaml mounts, where they are missing: `sh compose/secrets.sh`.
-# Two are random; the three of Alertmanager hold nothing useful until you put yours there.
+# The passwords are random; the three of Alertmanager hold nothing useful until you put yours there.
 set -eu
 cd "$(dirname "$0")"
 umask 077
@@ -16,6 +16,16 @@ random() {
     od -An -N18 -tx1 /dev/urandom | tr -d ' \n'
 }
 
+# What redis-server reads: its users, with digests of their passwords.
+digest() {
+    printf '#%s' "$(sha256sum <"secrets/$1" | cut -d' ' -f1)"
+}
+
+make redis_password "$(random)"
+make redis_exporter_password "$(random)"
+sed -e "s/#PASSWORD_OF_GLASSCACHE/$(digest redis_password)/" \
+    -e "s/#PASSWORD_OF_EXPORTER/$(digest redis_exporter_password)/" redis.acl >secrets/redis_acl
+chmod 644 secrets/redis_acl
 make dashboard_token "$(random)"
 make grafana_password "$(random)"
 make smtp_password change-me

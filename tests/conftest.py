@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
 import itertools
 import os
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
 from cache_core import MultiLevelCache
 from cache_core.embedder import ThreadEmbedder, shared_embedder
@@ -82,7 +80,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def empty_redis(redis_url: str) -> str:
     """The URL of a real and empty redis-server."""
-    with contextlib.closing(redis.Redis.from_url(redis_url)) as client:
+    with servers.admin(redis_url) as client:
         client.flushall()
     return redis_url
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,10 +12,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 import pytest
+import redis
+
+ACL = Path(__file__).parent.parent / "compose" / "redis.acl"
+PASSWORD = "of-the-tests"
 
 _PACKAGES = {"promtool": "prometheus", "amtool": "prometheus-alertmanager"}
 
@@ -60,11 +67,67 @@ def running(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextlib.contextmanager
-def redis_server(directory: Path, *options: str, port: int | None = None) -> Iterator[str]:
-    """Yield the URL of a redis-server that keeps nothing."""
+def redis_server(
+    directory: Path, *options: str, port: int | None = None, password: str = PASSWORD
+) -> Iterator[str]:
+    """Yield the URL of a redis-server that keeps nothing, for the cache's own user.
+
+    That user may do what `compose/redis.acl` says and nothing else. Tests administer the server
+    through `admin`.
+    """
     port = port or free_port()
-    with running(redis_command(directory, port, *options), port):
-        yield f"redis://127.0.0.1:{port}/0"
+    users = ("--aclfile", str(_acl_file(directory, password)))
+    with running(redis_command(directory, port, *users, *options), port):
+        yield redis_url(port, password=password)
+
+
+def _acl_file(directory: Path, password: str) -> Path:
+    """Write the users that are shipped, one more for contract tests, and an administrator."""
+    digest = sha256(password.encode()).hexdigest()
+    lines = re.sub(r"#PASSWORD_OF_\w+", f"#{digest}", ACL.read_text(encoding="utf-8")).splitlines()
+    shipped = [line for line in lines if not line.startswith("user default ")]
+    (own,) = [line for line in shipped if line.startswith("user glasscache ")]
+    any_key = re.sub(r"[~&]gc1:\*", lambda found: found[0][0] + "*", own)
+    file = directory / "users.acl"
+    file.write_text(
+        "\n".join([
+            "user default on nopass allkeys allchannels +@all",
+            *shipped,
+            any_key.replace("user glasscache ", "user contract ", 1),
+        ]) + "\n",
+        encoding="utf-8",
+    )  # fmt: skip
+    return file
+
+
+def redis_url(port: int, user: str = "glasscache", password: str = PASSWORD) -> str:
+    """Return the URL of a `redis_server`.
+
+    Args:
+        port: Where it listens.
+        user: `glasscache`, `exporter`, or `contract`: what the first may do, to keys of any name.
+        password: Of the user.
+    """
+    return f"redis://{user}:{password}@127.0.0.1:{port}/0"
+
+
+def port_of(url: str) -> int:
+    """Return the port in *url*."""
+    port = urlsplit(url).port
+    assert port is not None, url
+    return port
+
+
+def any_key(url: str) -> str:
+    """Return *url* for a user who may do the same to keys of any name."""
+    return redis_url(port_of(url), "contract")
+
+
+@contextlib.contextmanager
+def admin(url: str) -> Iterator[redis.Redis]:
+    """Yield a client that may do everything to the `redis_server` of *url*."""
+    with contextlib.closing(redis.Redis(port=port_of(url))) as client:
+        yield client
 
 
 class Breakable:

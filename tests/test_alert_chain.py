@@ -23,7 +23,6 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-import redis
 import yaml
 
 from tests import servers
@@ -236,7 +235,7 @@ def chain(
         **os.environ,
         **{f"CACHE_{name.upper()}": str(seconds) for name, seconds in PATIENT.items()},
         "PYTHONPATH": str(ROOT),
-        "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
+        "REDIS_URL": servers.redis_url(redis_port),
         "CACHE_TIERS": "l1,l3,l4",
         "CACHE_DIR": str(directory / "cache"),
         "CACHE_KEY": "of this chain",
@@ -256,7 +255,7 @@ def chain(
             servers.running(
                 [
                     programs["prometheus-redis-exporter"],
-                    *("-redis.addr", f"redis://127.0.0.1:{redis_port}"),
+                    *("-redis.addr", servers.redis_url(redis_port, "exporter")),
                     *("-web.listen-address", f"127.0.0.1:{exporter}"),
                     "-include-system-metrics",
                 ],
@@ -397,7 +396,7 @@ def test_a_redis_that_fills_up_reaches_the_webhook_and_fails_no_lookup(
         refused = 'sum(cache_puts_total{outcome="dropped"}) > 0'
         wait_until(lambda: servers_.ask(refused), "a write that was refused, and counted", 30)
         servers_.flood.unlink()
-        with contextlib.closing(redis.Redis.from_url(servers_.redis_url)) as client:
+        with servers.admin(servers_.redis_url) as client:
             client.flushall()
         wait_until(
             lambda: webhook.alerts("resolved", "CacheRedisMemoryFull"), "told that it is over", 60

@@ -311,7 +311,7 @@ def test_bad_environment_values(monkeypatch: pytest.MonkeyPatch, name: str, valu
 async def test_redis_away_at_the_start(tmp_path: Path, key: str | None) -> None:
     """Lookups end as errors within their budget, and soon after Redis comes up all is well."""
     port = servers.free_port()
-    url = f"redis://127.0.0.1:{port}/0"
+    url = servers.redis_url(port)
     fixed = Settings(dir=tmp_path, redis_url=url, key=key)
     cache = MultiLevelCache(settings=fixed, embedding_model=HashEmbedder(), instruments=())
     await cache.initialize()
@@ -337,7 +337,7 @@ async def test_redis_away_at_the_start(tmp_path: Path, key: str | None) -> None:
 
 async def test_closing_while_redis_is_away(tmp_path: Path) -> None:
     """A cache whose store was never reached closes at once and leaves nothing."""
-    fixed = Settings(dir=tmp_path, redis_url=f"redis://127.0.0.1:{servers.free_port()}/0")
+    fixed = Settings(dir=tmp_path, redis_url=servers.redis_url(servers.free_port()))
     async with MultiLevelCache(
         settings=fixed, embedding_model=HashEmbedder(), instruments=()
     ) as cache:

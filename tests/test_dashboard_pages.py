@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis
 import streamlit as st
 
 from dashboard.access import Attempts
@@ -289,7 +288,7 @@ def test_alerts_degrade_when_prometheus_is_away(
 def test_nothing_is_counted_by_looking(open_app: Open, busy: Agent, empty_redis: str) -> None:
     """The app asks the store, never the agent; and it leaves no decision behind."""
     before = busy.cache.metrics.snapshot()
-    with contextlib.closing(redis.Redis.from_url(empty_redis)) as client:
+    with servers.admin(empty_redis) as client:
         (log,) = client.keys("*{decisions}*") or client.keys("*decisions*")
         length = client.xlen(log)
         for page in PAGES:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 import yaml
 from PIL import Image
 
@@ -442,7 +441,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus,
     (directory / "rules.yml").write_text(_RULES)
     config = _CONFIG.format(directory=directory, agent=agent, exporter=exporter)
     (directory / "prometheus.yml").write_text(config)
-    redis_url = f"redis://127.0.0.1:{store}/0"
+    redis_url = servers.redis_url(store)
 
     def redis_server() -> contextlib.AbstractContextManager[str]:
         return servers.redis_server(directory, *_REDIS_OPTIONS, port=store)
@@ -455,7 +454,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus,
         for command, of in (
             ([*traffic, str(directory / "cache"), redis_url, str(agent)], agent),
             (
-                [exporter_program, "-redis.addr", redis_url,
+                [exporter_program, "-redis.addr", servers.redis_url(store, "exporter"),
                  "-web.listen-address", f"127.0.0.1:{exporter}"],
                 exporter,
             ),
@@ -560,7 +559,7 @@ def test_a_redis_without_a_limit_of_its_memory_is_not_infinitely_full(
 ) -> None:
     prometheus, url = live
     (memory,) = [one for one in queries() if one.panel == "Memory used of its limit"]
-    with contextlib.closing(redis.Redis.from_url(url)) as client:
+    with servers.admin(url) as client:
         client.config_set("maxmemory", 0)
         unlimited = "redis_memory_max_bytes == 0"
         until(lambda: prometheus.get("query", query=unlimited)["result"], unlimited)

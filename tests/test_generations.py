@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from prometheus_client import CollectorRegistry
 
 from cache_core import MultiLevelCache, seen
@@ -261,7 +260,7 @@ async def test_explain_is_not_observed(make_cache: CacheFactory) -> None:
 
 async def test_one_computation_while_the_store_was_never_reached(tmp_path: Path) -> None:
     """50 callers share one computation; the first one's cancellation does not end it."""
-    fixed = Settings(dir=tmp_path, redis_url=f"redis://127.0.0.1:{servers.free_port()}/0")
+    fixed = Settings(dir=tmp_path, redis_url=servers.redis_url(servers.free_port()))
     begun: list[str] = []
 
     async def compute() -> str:
@@ -303,7 +302,7 @@ async def test_one_computation_while_the_store_was_never_reached(tmp_path: Path)
 async def stoppable(tmp_path: Path) -> AsyncIterator[tuple[str, int]]:
     """A redis-server of the test's own, and its process id."""
     with servers.redis_server(tmp_path) as url:
-        with contextlib.closing(redis.Redis.from_url(url)) as client:
+        with servers.admin(url) as client:
             pid = int(client.info("server")["process_id"])
         try:
             yield url, pid
@@ -465,7 +464,7 @@ async def test_a_cancelled_close_closes(empty_redis: str, tmp_path: Path) -> Non
     """Cancelling `close` leaves neither tasks nor connections."""
     fixed = Settings(dir=tmp_path, redis_url=empty_redis, **PATIENT)  # type: ignore[arg-type]
     cache = MultiLevelCache(settings=fixed, embedding_model=HashEmbedder(), instruments=())
-    with contextlib.closing(redis.Redis.from_url(empty_redis)) as watch:
+    with servers.admin(empty_redis) as watch:
         before = len(watch.client_list())
         await cache.initialize()
         await cache.put("alpha", "ann", "answer")

@@ -17,7 +17,7 @@ import cache_core.multilevel_cache
 from cache_core import ConfigurationError, MultiLevelCache, Settings, close_cache, get_cache
 from cache_core.embedder import ThreadEmbedder
 from cache_core.testing import HashEmbedder, ManualClock
-from tests import snippets
+from tests import servers, snippets
 
 CONSTANTS = ("L1_TTL", "L2_TTL", "L3_TTL", "L4_TTL", "SEMANTIC_THRESHOLD")
 
@@ -416,7 +416,8 @@ async def test_a_pool_of_ones_own(empty_redis: str) -> None:
     await cache.close()
     client = redis.asyncio.Redis(connection_pool=pool)
     assert await client.ping()
-    assert await client.dbsize() > 0
+    with servers.admin(empty_redis) as administrator:
+        assert administrator.dbsize() > 0
     await pool.disconnect()
 
 

@@ -501,15 +501,14 @@ asyncio.run(main())
 
 def _secretive(tmp_path: Path, received: Collector, chroma_url: str, **more: str) -> str:
     """Run an agent full of canaries on a Redis with a password; return all that it told."""
-    options = ("--requirepass", CANARIES["password"])
-    with servers.redis_server(tmp_path, *options) as url:
+    with servers.redis_server(tmp_path, password=CANARIES["password"]) as url:
         script = tmp_path / "agent.py"
         script.write_text(SECRETIVE)
-        wrong = url.replace("redis://", f"redis://:{CANARIES['password']}-wrong@")
+        wrong = url.replace(CANARIES["password"], f"{CANARIES['password']}-wrong")
         given = [CANARIES[name] for name in ("message", "answer", "user")]
         environment = {
             **os.environ, **snippets.ENVIRONMENT, **endpoint(received),
-            "REDIS_URL": url.replace("redis://", f"redis://:{CANARIES['password']}@"),
+            "REDIS_URL": url,
             "CHROMA_URL": chroma_url,
             "CACHE_KEY": CANARIES["key"],
             "CACHE_DIR": str(tmp_path / "cache"),

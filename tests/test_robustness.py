@@ -25,6 +25,7 @@ from cache_core.settings import Settings
 from cache_core.stores.base import Write
 from cache_core.stores.embedded import EmbeddedStore
 from cache_core.testing import HashEmbedder, ManualClock
+from tests import servers
 from tests.conftest import CacheFactory
 from tests.patient import PATIENT
 
@@ -242,7 +243,7 @@ async def test_a_huge_value_in_redis_is_corrupt_once(
     keys = cache.parts.keys
     query = keys.query("alpha", "ann")
     name = keys.entry("l1", query.tag, query.scope("user"), query.context)
-    async with redis.Redis.from_url(empty_redis) as client:
+    async with redis.Redis(port=servers.port_of(empty_redis)) as client:  # an administrator
         await client.set(name, b"x" * 300_000_000)
         for _ in range(200):
             assert (await cache.lookup("alpha", "ann")).response is None
@@ -266,7 +267,7 @@ async def test_keys_of_another_type_are_replaced(
         pytest.skip("the embedded store has no types")
     cache: MultiLevelCache = await make_cache(settings=PATIENT)
     await cache.put("alpha beta", "ann", "answer", intent="greet", rag_results=[{"id": "d"}])
-    async with redis.Redis.from_url(empty_redis) as client:
+    async with redis.Redis(port=servers.port_of(empty_redis)) as client:  # an administrator
         names = [name async for name in client.scan_iter("gc1:*}*:*")]
         mine = [name for name in names if b"replica" not in name]
         assert len(mine) >= 6

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import typer
 import yaml
 
@@ -106,13 +107,39 @@ def test_what_is_mounted_is_there(tmp_path: Path) -> None:
                 assert mode == ["ro"], target
     script = tmp_path / "compose" / "secrets.sh"
     script.parent.mkdir()
-    shutil.copy(ROOT / "compose" / "secrets.sh", script)
+    for name in ("secrets.sh", "redis.acl"):
+        shutil.copy(ROOT / "compose" / name, script.parent)
     run("sh", str(script))
     files = [tmp_path / secret["file"] for secret in COMPOSE["secrets"].values()]
     before = [file.read_text() for file in files]
     assert all(before)
     run("sh", str(script))
     assert [file.read_text() for file in files] == before
+
+
+def test_redis_takes_the_users_and_passwords_that_the_script_makes(tmp_path: Path) -> None:
+    for name in ("secrets.sh", "redis.acl"):
+        shutil.copy(ROOT / "compose" / name, tmp_path)
+    run("sh", str(tmp_path / "secrets.sh"))
+    assert "/run/secrets/redis_acl" in SERVICES["redis"]["command"]
+    port = servers.free_port()
+    made = tmp_path / "secrets"
+    command = [
+        servers.require("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", "",
+        "--dir", str(tmp_path), "--aclfile", str(made / "redis_acl"),
+    ]  # fmt: skip
+    with servers.running(command, port):
+        with contextlib.closing(redis.Redis(port=port)) as anybody:
+            assert anybody.ping()
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                anybody.get("gc1:a")
+        for user, file in (
+            ("glasscache", "redis_password"),
+            ("exporter", "redis_exporter_password"),
+        ):
+            url = servers.redis_url(port, user, (made / file).read_text())
+            with contextlib.closing(redis.Redis.from_url(url)) as client:
+                assert client.info("memory")
 
 
 def test_no_secret_is_committed() -> None:
@@ -151,7 +178,7 @@ def test_every_host_that_is_named_is_a_service_in_reach() -> None:
     for name, service in SERVICES.items():
         words = json.dumps([service.get("command"), service.get("environment")])
         text = words + by_hand.get(name, "")
-        for host, port in re.findall(r"[\s/\[]([a-z][a-z-]+):(\d{4,5})\b", text):
+        for host, port in re.findall(r"[\s/\[@]([a-z][a-z-]+):(\d{4,5})\b", text):
             if host != "localhost":
                 found.add((host, int(port)))
                 shared = set(SERVICES[host]["networks"]) & set(service["networks"])
@@ -171,7 +198,7 @@ def test_prometheus_accepts_its_configuration_with_the_rules(tmp_path: Path) -> 
     jobs = {job["job_name"] for job in PROMETHEUS["scrape_configs"]}
     assert {"agent", "redis"} <= jobs
     assert "--enable-feature=exemplar-storage" in SERVICES["prometheus"]["command"]
-    assert "-include-system-metrics" in SERVICES["redis-exporter"]["command"]
+    assert "-include-system-metrics" in SERVICES["redis-exporter"]["command"][0]
 
 
 def test_grafana_and_prometheus_agree_on_the_interval() -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis as blocking_redis
 import redis.asyncio as redis
 
 from cache_core import MultiLevelCache
@@ -42,7 +41,9 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def url(kind: str, request: pytest.FixtureRequest) -> str:
-    return "" if kind in FILES else str(request.getfixturevalue("empty_redis"))
+    if kind in FILES:
+        return ""
+    return servers.any_key(request.getfixturevalue("empty_redis"))
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def foreign(kind: str, url: str, tmp_path: Path) -> Iterator[Callable[[str, byte
 
         yield scribble
         return
-    with contextlib.closing(blocking_redis.Redis.from_url(url)) as client:
+    with servers.admin(url) as client:
         yield client.set  # type: ignore[misc]
 
 
@@ -199,7 +200,7 @@ async def test_foreign_rows_do_not_hurt(store: KeyValueStore, kind: str, url: st
     if kind in FILES:
         pytest.skip("the embedded file's rows are typed as text")
     await store.put_rows([RowWrite("h", {"a": "1"}, 60.0)])
-    with contextlib.closing(blocking_redis.Redis.from_url(url)) as client:
+    with servers.admin(url) as client:
         client.hset("h", b"\xff", b"\xfe\xff")
         client.xadd("log", {b"v": b"\xff"})
         client.xadd("log", {b"other": b"field"})
@@ -528,7 +529,9 @@ async def test_a_dead_server_is_an_error_within_the_budget(tmp_path: Path) -> No
     """After the server is killed reads fail fast, then the breaker opens, then all is well again."""
     port = servers.free_port()
     with servers.redis_server(tmp_path, port=port) as url:
-        store = RedisStore(connect(url, timeout=0.2), read_timeout=0.2, write_timeout=0.2)
+        store = RedisStore(
+            connect(servers.any_key(url), timeout=0.2), read_timeout=0.2, write_timeout=0.2
+        )
         await store.open()
         await store.write([Write("a", "1", None)])
     for _ in range(5):
@@ -551,7 +554,9 @@ async def test_a_dead_server_is_an_error_within_the_budget(tmp_path: Path) -> No
 
 async def test_a_refused_command_is_no_outage(empty_redis: str) -> None:
     """An error that the server answers fails the call but does not open the breaker."""
-    store = RedisStore(connect(empty_redis, timeout=5), read_timeout=5, write_timeout=5)
+    store = RedisStore(
+        connect(servers.any_key(empty_redis), timeout=5), read_timeout=5, write_timeout=5
+    )
     await store.open()
     for _ in range(10):
         with pytest.raises(BackendError):
@@ -684,7 +689,7 @@ def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             if os.environ.get("CI"):
                 pytest.fail(reason)
             pytest.skip(reason)
-        yield f"redis://127.0.0.1:{ports[0]}"
+        yield servers.redis_url(ports[0])
 
 
 def _cluster_port() -> int:
@@ -705,7 +710,7 @@ def _form_cluster(ports: list[int]) -> bool:
     while time.monotonic() < deadline:
         states = []
         for port in ports:
-            with contextlib.closing(blocking_redis.Redis(port=port)) as client:
+            with servers.admin(servers.redis_url(port)) as client:
                 states.append(client.execute_command("CLUSTER INFO")["cluster_state"])
         if states == ["ok"] * 3:
             return True
@@ -715,7 +720,9 @@ def _form_cluster(ports: list[int]) -> bool:
 
 async def test_a_cluster_is_read_across_slots(cluster_url: str) -> None:
     """On a Cluster one call reads and writes keys of many slots."""
-    store = RedisStore(connect(cluster_url, timeout=5), read_timeout=5, write_timeout=5)
+    store = RedisStore(
+        connect(servers.any_key(cluster_url), timeout=5), read_timeout=5, write_timeout=5
+    )
     await store.open()
     await store.write([Write(f"k{n}", str(n), 60.0) for n in range(50)])
     assert list(await store.read([f"k{n}" for n in range(51)])) == [*map(str, range(50)), None]
@@ -756,9 +763,9 @@ async def test_a_change_of_the_tuning_crosses_a_cluster(cluster_url: str, tmp_pa
         MultiLevelCache(settings=settings, instruments=()) as one,
         MultiLevelCache(settings=settings, instruments=()) as other,
     ):
-        listening = other.parts.store.listen("news")
+        listening = other.parts.store.listen("gc1:news")
         await anext(listening)
-        await one.parts.store.publish("news")
+        await one.parts.store.publish("gc1:news")
         await asyncio.wait_for(anext(listening), 5)
         await listening.aclose()  # type: ignore[attr-defined]
         results = await asyncio.gather(

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis as blocking_redis
 import redis.asyncio as redis
 
 from cache_core import MultiLevelCache
@@ -61,7 +60,7 @@ def scribble(store_kind: str, request: pytest.FixtureRequest, tmp_path: Path) ->
         yield write
         return
     url = request.getfixturevalue("redis_url")
-    with contextlib.closing(blocking_redis.Redis.from_url(url)) as client:
+    with servers.admin(url) as client:
         yield lambda name, text: client.hset(TRAIL, name, f"0 {text}")  # type: ignore[misc]
 
 
@@ -85,7 +84,7 @@ async def stores(
         if request.param == "embedded":
             made.append(EmbeddedStore(tmp_path))
             continue
-        url = request.getfixturevalue("empty_redis")
+        url = servers.any_key(request.getfixturevalue("empty_redis"))
         client = connect(url, timeout=5)
         if request.param == "redis-decoded":
             # An application's pool without a connection to spare.
@@ -150,11 +149,11 @@ async def test_whoever_listens_is_woken(stores: tuple[KeyValueStore, KeyValueSto
 
 async def test_a_cut_subscription_is_an_error(empty_redis: str) -> None:
     """A subscriber whose connection the server closes learns it, instead of waiting for ever."""
-    store = RedisStore(connect(empty_redis, timeout=5))
+    store = RedisStore(connect(servers.any_key(empty_redis), timeout=5))
     await store.open()
     async with contextlib.aclosing(store.listen("news")) as news:  # type: ignore[type-var]
         await anext(news)
-        with contextlib.closing(blocking_redis.Redis.from_url(empty_redis)) as client:
+        with servers.admin(empty_redis) as client:
             assert client.execute_command("CLIENT", "KILL", "TYPE", "pubsub") == 1
         with pytest.raises(BackendError):
             await asyncio.wait_for(anext(news), 5)
@@ -433,9 +432,7 @@ async def test_a_store_that_forgot_is_told_again(make_cache: CacheFactory, tmp_p
 async def test_without_the_store_the_last_tuning_stays(tmp_path: Path) -> None:
     """While Redis is away the tuning stays in force, changes raise; afterwards it is followed again."""
     port = servers.free_port()
-    settings = Settings(
-        redis_url=f"redis://127.0.0.1:{port}", dir=tmp_path, tiers=frozenset({"l1"})
-    )
+    settings = Settings(redis_url=servers.redis_url(port), dir=tmp_path, tiers=frozenset({"l1"}))
     one = MultiLevelCache(settings=settings, instruments=(), semantic_threshold=0.9)
     other = MultiLevelCache(settings=settings, instruments=())
     with servers.redis_server(tmp_path, port=port):
@@ -467,11 +464,11 @@ async def test_without_the_right_to_subscribe_asking_is_enough(
     empty_redis: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An ACL that allows no channel costs half a second, one line in the log, and nothing else."""
-    with contextlib.closing(blocking_redis.Redis.from_url(empty_redis)) as client:
+    with servers.admin(empty_redis) as client:
         client.execute_command(
             *"ACL SETUSER least on >secret ~gc1:* resetchannels +@all -@admin".split()
         )
-    url = empty_redis.replace("redis://", "redis://least:secret@")
+    url = servers.redis_url(servers.port_of(empty_redis), "least", "secret")
     settings = Settings(redis_url=url, dir=tmp_path, tiers=frozenset({"l1"}))
     with caplog.at_level("INFO", "glasscache"):
         async with (
@@ -632,7 +629,7 @@ async def test_ten_replicas_converge_whatever_is_cut_off(
         changed = await chance.choice(caches).tune({"semantic_threshold": threshold}, author="a")
         assert changed.version == number + 1
         if url is not None and number % 20 == 10:
-            with contextlib.closing(blocking_redis.Redis.from_url(url)) as client:
+            with servers.admin(url) as client:
                 killed += client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
     await until(lambda: {cache.tuning.version for cache in caches} == {200})
     watcher.cancel()
