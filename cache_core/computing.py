@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from cache_core.models import Answer, LookupResult
@@ -27,6 +28,22 @@ async def computed(compute: Compute, result: LookupResult) -> Answer:
         return made
     msg = f"compute must return a str or an Answer, not {type(made).__name__}"
     raise TypeError(msg)
+
+
+def completed(answer: Answer, otherwise: Answer) -> Answer:
+    """Return *answer* with what it leaves open taken from *otherwise*, and the tags of both."""
+
+    def either(field: str) -> Any:
+        value = getattr(answer, field)
+        return getattr(otherwise, field) if value is None else value
+
+    open_fields = ("shared", "share_documents", "ttl", "cost_usd")
+    return replace(
+        answer,
+        **{field: either(field) for field in open_fields},
+        intent=answer.intent or otherwise.intent,
+        tags=(*otherwise.tags, *answer.tags),
+    )
 
 
 def _takes_result(compute: Compute) -> bool:

@@ -23,6 +23,7 @@ from cache_core.housekeeping import Housekeeper, agreed, replicas
 from cache_core.instrumentation import CacheCall, CacheState, Instrument, Instruments
 from cache_core.invalidation import MOST_PENDING, Invalidator
 from cache_core.keys import PREFIX
+from cache_core.leases import Leases
 from cache_core.live_tuning import LiveTuning
 from cache_core.parts import Parts, assemble, make_store
 from cache_core.reading import Reader
@@ -49,6 +50,7 @@ class Running:
     writer: Writer
     invalidator: Invalidator
     housekeeper: Housekeeper
+    leases: Leases
     verdicts: Verdicts
     verifier: Verifier | None
 
@@ -87,6 +89,8 @@ class Engine:
         self.stats = CacheStats()
         self.contexts = ContextWatch()
         self.flight: SingleFlight[str] = SingleFlight()
+        self.refreshing: dict[str, asyncio.Task[None]] = {}
+        """Answers that are being made anew before they expire."""
         self.instruments = Instruments([self.stats])
         self.running: Running | None = None
         self.when_running: dict[Hashable, Callable[[Running], Awaitable[Any]]] = {}
@@ -178,7 +182,7 @@ class Engine:
             self.live.abandon()
             self._loop, self._opening = weakref.ref(loop), asyncio.Lock()
             self.running = self._retry = None
-            self.flight = SingleFlight()
+            self.flight, self.refreshing = SingleFlight(), {}
         if self.running is None and self._retry is None:
             # Whoever opens the cache may be cancelled; what is half open must not be lost.
             await asyncio.shield(loop.create_task(self._open_once()))
@@ -261,6 +265,7 @@ class Engine:
             Writer(parts, self.settings),
             invalidator,
             housekeeper,
+            Leases(store, self.settings.compute_lease, self.settings.compute_wait),
             verdicts,
             verifier,
         )
@@ -332,6 +337,12 @@ class Engine:
         # Whoever closes the cache may be cancelled; what is half closed must not be lost.
         await asyncio.shield(asyncio.get_running_loop().create_task(self._close()))
 
+    async def _stop_refreshing(self) -> None:
+        tasks = list(self.refreshing.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _close(self) -> None:
         async with self._opening, contextlib.AsyncExitStack() as last_first:
             retry, self._retry = self._retry, None
@@ -342,6 +353,8 @@ class Engine:
                 last_first.push_async_callback(running.parts.close)
                 last_first.push_async_callback(running.invalidator.close)
                 last_first.push_async_callback(running.housekeeper.close)
+                last_first.push_async_callback(running.leases.close)
+                last_first.push_async_callback(self._stop_refreshing)
                 if running.verifier is not None:
                     last_first.push_async_callback(running.verifier.close)
             elif retry is not None:

@@ -100,7 +100,9 @@ def age(entry: Entry, now: float) -> float:
     return max(0.0, now - entry.created)
 
 
-def judge(entry: Entry, generation: str | None, now: float, ttl: float) -> MissReason | None:
+def judge(
+    entry: Entry, generation: str | None, now: float, ttl: float, grace: float = 0.0
+) -> MissReason | None:
     """Return why *entry* must not be served at *now*, or `None`.
 
     Args:
@@ -108,10 +110,11 @@ def judge(entry: Entry, generation: str | None, now: float, ttl: float) -> MissR
         generation: The token of the entry's message; `None` if there is none, which fails closed.
         now: The store's time.
         ttl: The tier's TTL in force; the entry's own beats it.
+        grace: Seconds past its TTL that it may be.
     """
     if generation is None or entry.generation != generation:
         return "invalidated"
-    if now - entry.created > (ttl if entry.ttl is None else entry.ttl):
+    if now - entry.created > (ttl if entry.ttl is None else entry.ttl) + grace:
         return "expired"
     if entry.created - now > FUTURE_SECONDS:
         return "expired"

@@ -23,7 +23,7 @@ from cache_core.tuning import Tuning
 log = RateLimited(logging.getLogger("glasscache"))
 
 Operation = Literal[
-    "lookup", "get", "embed", "search", "compute", "put", "invalidate", "verdict", "tune"
+    "lookup", "get", "embed", "search", "compute", "refresh", "put", "invalidate", "verdict", "tune"
 ]
 
 
@@ -35,13 +35,15 @@ class CacheCall:
         operation: What was done.
         level: The tier, for `get` and for each tier's part of a `put`.
         outcome: `hit`, `partial`, `miss`, `error`, `bypass` for a lookup; `hit`, `miss`, `error`
-            for a tier; `stored`, `queued`, `dropped`, `bypass` for a put; `ok` or `error` for
-            the others; `cancelled` for all.
+            for a tier; `stored`, `queued`, `dropped`, `bypass` for a put; `ok`, `error`, or
+            `joined` for a compute that another one spared; `stored`, `error`, `skipped` for a
+            refresh; `ok` or `error` for the others; `cancelled` for all.
         reason: Why it was not a hit, from the closed sets in `models`; else empty.
         similarity: 0..1, of the nearest question, for L2.
         threshold: That L2 asked for.
         guard: That vetoed.
         age_seconds: Of the entry served.
+        stale: Whether that is more than its TTL.
         ttl_seconds: In force for the tier; of a hit whose entry has its own, that one.
         saved_usd: What this hit saved.
         spent_usd: What an embedding cost.
@@ -65,6 +67,7 @@ class CacheCall:
     threshold: float | None = None
     guard: str = ""
     age_seconds: float | None = None
+    stale: bool = False
     ttl_seconds: float | None = None
     saved_usd: float = 0.0
     spent_usd: float = 0.0

@@ -179,6 +179,14 @@ class Keys:
         _, _, context, history = rest.split(":", 3)
         return f"{head}}}:m:{context}:{history}"
 
+    def lease(self, query: Query, since: str) -> str:
+        """Return the key of the lease on computing an answer, of the time since an invalidation.
+
+        Without a user there is none: the answer could be anybody's.
+        """
+        whose = f"{query.user}:{query.context}:{query.history}"
+        return f"{self._prefix}:{{{query.tag}}}:lease:{whose}:{since}"
+
     def vectors(self, user: str, context: str) -> str:
         """Return the key of a user's private vectors in one context."""
         return f"{self._prefix}:{{{user}{context}}}:v{self.model}"

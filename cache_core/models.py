@@ -72,6 +72,7 @@ class Query(NamedTuple):
         shared: Digest of the shared scope.
         context: Digest of the context.
         history: Digest of the earlier turns; empty without any.
+        grace: Seconds past its TTL that a response may be and still answer it.
     """
 
     text: str
@@ -80,6 +81,7 @@ class Query(NamedTuple):
     shared: str
     context: str
     history: str
+    grace: float = 0.0
 
     def scope(self, scope: Scope) -> str:
         """Return the digest of *scope*; raise `ValueError` for a user's scope without a user."""
@@ -238,11 +240,12 @@ class LookupResult:
         tier: The tier that gave the response.
         similarity: Of the question that was answered, 0..1; 1.0 for an exact one.
         age_seconds: Age of the response.
-        stale: True when the response is older than its TTL.
+        stale: True when the response is older than its TTL: only when that was allowed.
         lookup_id: Names this lookup in the decision log.
         reasons: Why the tiers that were asked did not answer, in tier order, each once;
             `unconfirmed` when a similar answer was served without its generation.
         sighting: What `put(lookup=...)` has to know of this lookup.
+        own_ttl: Seconds that this response lives, where it was put with a TTL of its own.
     """
 
     response: str | None
@@ -256,6 +259,7 @@ class LookupResult:
     lookup_id: str = ""
     reasons: tuple[str, ...] = ()
     sighting: Sighting | None = field(default=None, repr=False, compare=False)
+    own_ttl: float | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

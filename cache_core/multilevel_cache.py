@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+from cache_core.answering import Answering, Wanted
 from cache_core.arguments import (
     check_documents,
     check_label,
@@ -20,7 +21,7 @@ from cache_core.arguments import (
     warm_item,
 )
 from cache_core.clock import Clock
-from cache_core.computing import Compute, computed
+from cache_core.computing import Compute, completed
 from cache_core.embedder import Embedder
 from cache_core.engine import Engine, Running
 from cache_core.exceptions import ConfigurationError
@@ -28,6 +29,7 @@ from cache_core.explaining import explain
 from cache_core.instrumentation import CacheCall, Instrument
 from cache_core.keys import NAMESPACE_PATTERN, Keys
 from cache_core.models import (
+    Answer,
     BypassReason,
     Context,
     Documents,
@@ -200,6 +202,7 @@ class MultiLevelCache(OperatedCache):
         self._engine.counters = self.get_metrics
         self._numbers = itertools.count(1)
         self._sightings = Sightings()
+        self._answering = Answering(self._engine)
         # For what is asked while the store, which keeps the secret, was not reached yet.
         self._keys = Keys(namespace, secrets.token_bytes(32))
 
@@ -228,6 +231,7 @@ class MultiLevelCache(OperatedCache):
         context: Context = None,
         history: Sequence[Turn] | None = None,
         standalone: str | None = None,
+        allow_stale: bool = False,
     ) -> LookupResult:
         """Return what is known for *message*: a response, or an intent, documents, and why not.
 
@@ -241,11 +245,21 @@ class MultiLevelCache(OperatedCache):
             history: The earlier turns, each a str or `{"role", "content"}`. A message with a
                 history is matched only exactly, and only after the same turns.
             standalone: The message rewritten to need no history; replaces both.
+            allow_stale: Also return a response that expired less than the tuning's *stale_seconds*
+                ago, marked `stale`: for when computing a new one failed. It saves nothing.
 
         Raises:
             TypeError: For an argument of another type.
         """
-        return await self._lookup(message, user_id, context, history, standalone, handed_out=True)
+        return await self._lookup(
+            message,
+            user_id,
+            context,
+            history,
+            standalone,
+            handed_out=True,
+            allow_stale=allow_stale,
+        )
 
     async def _lookup(
         self,
@@ -256,6 +270,7 @@ class MultiLevelCache(OperatedCache):
         standalone: str | None,
         *,
         handed_out: bool,
+        allow_stale: bool = False,
     ) -> LookupResult:
         bypass = self._check(message, user_id, standalone, context)
         running = await self._engine.started()
@@ -265,6 +280,8 @@ class MultiLevelCache(OperatedCache):
             else None
         )
         tuning = self.tuning
+        if allow_stale and query is not None:
+            query = query._replace(grace=tuning.stale_seconds)
         number = f"{self.replica}-{next(self._numbers):x}"
         found = Found()
         with self._engine.instruments.operation("lookup") as call:
@@ -317,8 +334,14 @@ class MultiLevelCache(OperatedCache):
     ) -> str:
         """Return the cached response, or compute and store it.
 
-        Concurrent calls for the same message, user, context and history share one computation. A
-        cancelled caller does not disturb the others.
+        Concurrent calls for the same message, user, context and history share one computation, in
+        this process and among all that use the same store. A cancelled caller does not disturb the
+        others; a process that dies is replaced after `compute_lease` seconds; while the store is
+        away each process computes for itself.
+
+        With *stale_seconds* in the tuning, an expired answer is returned when computing fails, if
+        it expired no longer ago; with *refresh_share*, a hit in the last part of an answer's life
+        lets *compute* make it anew in the background, once.
 
         Args:
             message, user_id, context, history, standalone: As for `lookup`.
@@ -328,63 +351,36 @@ class MultiLevelCache(OperatedCache):
             intent, shared, share_documents, ttl, tags, cost_usd: As for `put`.
 
         Raises:
-            Exception: Whatever *compute* raises; nothing is stored then.
+            Exception: Whatever *compute* raises, unless a stale answer may be returned instead;
+                nothing is stored then.
         """
         # Copies: an agent's compute appends to its conversation while it works.
-        context, history = copy.deepcopy(context), copy.deepcopy(history)
-        where = {"context": context, "history": history, "standalone": standalone}
-        result = await self.lookup(message, user_id, **where)  # type: ignore[arg-type]
-        if result.response is not None:
-            return result.response
-        running = self._engine.running if result.outcome != "bypass" else None
-        query = None
-        if running is not None:
-            query = running.parts.keys.query(message, user_id, context, history, standalone)
+        where = _Where(copy.deepcopy(context), copy.deepcopy(history), standalone)
+        check_put(None, intent, ttl, tags, cost_usd)
+        own = Answer(
+            "", intent, None, shared, share_documents, ttl=ttl, tags=tuple(tags), cost_usd=cost_usd
+        )
 
-        async def work() -> str:
-            # Others may have ended a computation while this lookup was on its way.
-            if running is not None and query is not None:
-                meanwhile = await running.reader.exactly(query, self.tuning)
-                if meanwhile is not None:
-                    self._engine.instruments.record(CacheCall("compute", outcome="joined"))
-                    return meanwhile
-            with self._engine.instruments.operation("compute"):
-                answer = await computed(compute, result)
-            if running is not None and running is not self._engine.running:
-                # Closed meanwhile: the answer is still the caller's, but storing would reopen.
-                return answer.response
-            await self.put(
-                message,
-                user_id,
-                answer.response,
-                answer.intent or intent or result.intent,
-                answer.rag_results,
-                shared=shared if answer.shared is None else answer.shared,
-                share_documents=(
-                    share_documents if answer.share_documents is None else answer.share_documents
-                ),
-                ttl=ttl if answer.ttl is None else answer.ttl,
-                tags=(*tags, *answer.tags),
-                cost_usd=cost_usd if answer.cost_usd is None else answer.cost_usd,
-                lookup=result,
-                **where,  # type: ignore[arg-type]
+        async def look(allow_stale: bool) -> LookupResult:
+            return await self._lookup(
+                message, user_id, *where, handed_out=True, allow_stale=allow_stale
             )
-            return answer.response
 
-        if result.outcome == "bypass":
-            return await work()
-        if query is None:
-            query = self._keys.query(message, user_id, context, history, standalone)
-        # Without a user there is nobody to share a computation with: it could be anybody's.
-        whose = query.user or result.lookup_id
-        # Nobody joins a computation from before an invalidation that they came after.
-        seen = result.sighting.generation if result.sighting is not None else None
-        since = seen.invalidated if seen is not None else f"unknown {self._engine.invalidations}"
-        key = f"{query.tag} {whose} {query.context} {query.history} {since}"
-        response, joined = await self._engine.flight.run(key, work)
-        if joined:
-            self._engine.instruments.record(CacheCall("compute", outcome="joined"))
-        return response
+        async def store(answer: Answer, result: LookupResult) -> str:
+            answer = completed(answer, own)
+            check_put(answer.response, answer.intent, answer.ttl, answer.tags, answer.cost_usd)
+            how = _How(answer.shared, answer.share_documents, answer.ttl, tuple(answer.tags),
+                       answer.cost_usd)  # fmt: skip
+            return await self._put(
+                message, user_id, answer.response, answer.intent or result.intent,
+                answer.rag_results, where, how, result,
+            )  # fmt: skip
+
+        def query(running: Running | None) -> Query:
+            keys = self._keys if running is None else running.parts.keys
+            return keys.query(message, user_id, *where)
+
+        return await self._answering.answer(Wanted(query, compute, look, store))
 
     # ------------------------------------------------------------------------------ put
 

@@ -106,14 +106,14 @@ class Reader:
             if hedge.task is not None:
                 await _reap([hedge.task])
 
-    async def exactly(self, query: Query, tuning: Tuning) -> str | None:
-        """Return L1's response as of now, counting nothing; `None` without one."""
+    async def exactly(self, query: Query, tuning: Tuning) -> Hit | None:
+        """Return L1's answer as of now, counting nothing; `None` without one."""
         exact = self._tiers.get("l1")
         if exact is None:
             return None
         with contextlib.suppress(BackendError):
             answer = await exact.get(query, tuning)
-            return answer.entry.response if isinstance(answer, Hit) else None
+            return answer if isinstance(answer, Hit) else None
         return None
 
     async def _beyond(self, query: Query, tuning: Tuning, deadline: float) -> list[Asked]:
@@ -162,7 +162,7 @@ class Reader:
                 )
                 _fill_error(call, BackendError("backend_error", type(error).__name__))
             else:
-                _fill(call, answer, tuning)
+                _fill(call, answer, tuning, query.grace)
         return Asked(call, answer)
 
 
@@ -175,7 +175,7 @@ async def _reap(tasks: list[asyncio.Task[list[Asked]]] | list[asyncio.Task[Asked
         await asyncio.gather(*unfinished, return_exceptions=True)
 
 
-def _fill(call: CacheCall, answer: Hit | Miss, tuning: Tuning) -> None:
+def _fill(call: CacheCall, answer: Hit | Miss, tuning: Tuning, grace: float) -> None:
     nearest = answer.entry if isinstance(answer, Hit) else answer.nearest
     if call.level == "l2" and nearest is not None:
         call.threshold = tuning.threshold(nearest.intent)
@@ -186,8 +186,10 @@ def _fill(call: CacheCall, answer: Hit | Miss, tuning: Tuning) -> None:
         call.reason = "" if answer.confirmed else "unconfirmed"
         if call.level is not None:
             own = answer.entry.ttl
-            call.ttl_seconds = tuning.ttl(call.level, answer.entry.intent) if own is None else own
-            call.saved_usd = tuning.saves(call.level, answer.entry.cost_usd)
+            ttl = tuning.ttl(call.level, answer.entry.intent) if own is None else own
+            call.ttl_seconds, call.stale = ttl, grace > 0 and answer.age > ttl
+            # A stale answer spares nothing: computing another one was tried before.
+            call.saved_usd = 0.0 if call.stale else tuning.saves(call.level, answer.entry.cost_usd)
         return
     call.outcome = "miss"
     call.reason = answer.reason
@@ -230,9 +232,11 @@ def fold(found: Found, lookup_id: str, sighting: Sighting | None = None) -> Look
             tier="l2" if exact is None else "l1",
             similarity=answer.similarity if exact is None else 1.0,
             age_seconds=answer.age,
+            stale=any(item.call.stale for item in found.asked),
             lookup_id=lookup_id,
             reasons=reasons,
             sighting=sighting,
+            own_ttl=answer.entry.ttl,
         )
     label, documents = found.hit("l3"), found.hit("l4")
     outcome: Outcome = "miss"

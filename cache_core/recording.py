@@ -28,6 +28,7 @@ def finish(call: CacheCall, result: LookupResult, found: Found, *, handed_out: b
     call.level = result.tier
     call.similarity = result.similarity
     call.age_seconds = result.age_seconds
+    call.stale = result.stale
     call.saved_usd = sum(part.saved_usd for part in calls)
     failed = next((part for part in calls if part.outcome == "error"), None)
     if result.outcome == "error" and failed is not None:

@@ -105,6 +105,22 @@ class Settings(BaseSettings):
         default=0.005, description="Seconds after which the semantic tier stops waiting for L1."
     )
 
+    compute_lease: float = Field(
+        default=5.0,
+        ge=0,
+        le=60,
+        allow_inf_nan=False,
+        description="Seconds after which others compute an answer when the process that computes "
+        "it for all died; renewed while it computes. 0: each process computes for itself.",
+    )
+    compute_wait: float = Field(
+        default=60.0,
+        gt=0,
+        le=3_600,
+        allow_inf_nan=False,
+        description="Seconds to wait at most for the answer that another process computes.",
+    )
+
     max_message_bytes: int = Field(default=32_768, gt=0, description="Longer ones bypass.")
     max_value_bytes: int = Field(default=1_048_576, gt=0, description="Larger ones are not put.")
     max_entries: int = Field(
@@ -184,6 +200,8 @@ class TuningEnvironment(BaseSettings):
     retrieval_usd: str | None = None
     embedding_usd: str | None = None
     hit_rate_objective: str | None = None
+    stale_seconds: str | None = None
+    refresh_share: str | None = None
 
     @field_validator("shared_intents", mode="before")
     @classmethod

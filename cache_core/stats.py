@@ -28,6 +28,7 @@ class CacheStats:
     - The overall hit rate is hits / (lookups - bypass), from lookups, never from sums over tiers.
       A tier's rate is its hits / (its hits + misses).
     - A hit of L1 or L2 saves the answer; L3 and L4 save only where their value was handed out.
+      A stale hit saves nothing: it is served because computing failed.
 
     It is an `Instrument`; counters are plain integers, changed on the event loop only.
     """
@@ -46,6 +47,9 @@ class CacheStats:
         self.miss_reasons: Counter[tuple[Level, str]] = Counter()
         self.error_reasons: Counter[tuple[Level, str]] = Counter()
         self.bypass_reasons: Counter[str] = Counter()
+        self.stale_hits = 0
+        self.joined = 0
+        self.refreshes: Counter[str] = Counter(stored=0, error=0, skipped=0)
         self.puts: Counter[tuple[Level, str]] = Counter()
         self.other_scope_intents: Counter[str] = Counter()
         self.verdicts: Counter[tuple[str, str]] = Counter()
@@ -72,6 +76,12 @@ class CacheStats:
                 if part.level is not None:
                     self.puts[part.level, part.outcome] += 1
             return
+        if call.operation == "compute":
+            self.joined += call.outcome == "joined"
+            return
+        if call.operation == "refresh":
+            self.refreshes[call.outcome] += 1
+            return
         if call.operation != "lookup":
             return
         if call.outcome == "cancelled":
@@ -79,6 +89,7 @@ class CacheStats:
             return
         self.lookups += 1
         self.outcomes[call.outcome] += 1
+        self.stale_hits += call.stale
         self.seconds += call.seconds
         self._recent.append(call.seconds)
         if call.outcome == "bypass":
@@ -187,6 +198,9 @@ class CacheStats:
             "miss_reasons": _nested(self.miss_reasons),
             "error_reasons": _nested(self.error_reasons),
             "bypass_reasons": dict(self.bypass_reasons),
+            "stale_hits": self.stale_hits,
+            "joined": self.joined,
+            "refreshes": dict(self.refreshes),
             "puts": _nested(self.puts),
             "verdicts": _nested(self.verdicts),
             "tuning": dict(self.tunings),

@@ -67,6 +67,8 @@ Sharing = Literal["private", "intents", "all"]
 IntentField = Literal["semantic_threshold", "l1_ttl", "l2_ttl", "l4_ttl", "shared"]
 Ttl = Annotated[float, BeforeValidator(_number), Field(gt=0, le=MAX_TTL, allow_inf_nan=False)]
 Price = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1_000, allow_inf_nan=False)]
+Grace = Annotated[float, BeforeValidator(_number), Field(ge=0, le=MAX_TTL, allow_inf_nan=False)]
+Last = Annotated[float, BeforeValidator(_number), Field(ge=0, le=0.5, allow_inf_nan=False)]
 Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1, allow_inf_nan=False)]
 SharedIntent = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -194,6 +196,21 @@ class Tuning(BaseModel):
     l3_ttl: Ttl = _field(21_600.0, "TTL of L3, intents", "Until an intent label expires.", "s", 300)
     l4_ttl: Ttl = _field(
         43_200.0, "TTL of L4, documents", "Until retrieved documents expire.", "s", 300
+    )
+    stale_seconds: Grace = _field(
+        0.0,
+        "Stale answers",
+        "How long past its TTL an answer may be served when computing a new one fails; 0 for "
+        "never. Answers are kept for twice their TTL, so more than a TTL has no effect.",
+        "s",
+        60,
+    )
+    refresh_share: Last = _field(
+        0.0,
+        "Eager refresh",
+        "In the last part of an answer's life, this share of its TTL, a hit of get_or_compute "
+        "makes it anew in the background; 0 for never.",
+        step=0.01,
     )
     guards: tuple[GuardName, ...] = _field(
         ("numbers", "negation", "direction"),

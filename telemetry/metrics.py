@@ -85,6 +85,7 @@ class PrometheusInstrument:
         self._embedding = tally(names.EMBEDDING_SECONDS)
         self._isolation = tally(names.ISOLATION_VIOLATIONS)
         self._joins = tally(names.FLIGHT_JOINS)
+        self._refreshes = each(names.REFRESHES, ("stored", "error", "skipped"))
         self._changes = tally(names.TUNING_CHANGES)
         self._rejected = tally(names.TUNING_REJECTED)
         self._pending = of(names.INVALIDATIONS_PENDING).labels(namespace)
@@ -138,6 +139,9 @@ class PrometheusInstrument:
             case "compute":
                 if call.outcome == "joined":
                     self._joins.amount += 1
+            case "refresh":
+                if call.outcome in self._refreshes:
+                    self._refreshes[call.outcome].amount += 1
             case "tune":
                 (self._changes if call.outcome == "applied" else self._rejected).amount += 1
 
@@ -156,7 +160,7 @@ class PrometheusInstrument:
                 self._hits[level].amount += 1
                 age = part.age_seconds or 0.0
                 self._age[level].observe(age)
-                if part.ttl_seconds is not None and age > part.ttl_seconds:
+                if part.stale:
                     self._stale.amount += 1
                 if part.saved_usd:
                     self._saved[level].amount += part.saved_usd

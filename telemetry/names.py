@@ -144,6 +144,12 @@ ISOLATION_VIOLATIONS: Final = Metric(
 FLIGHT_JOINS: Final = Metric(
     "cache_flight_joins_total", "counter", (), "Computations spared by waiting for another one."
 )
+REFRESHES: Final = Metric(
+    "cache_refreshes_total",
+    "counter",
+    ("outcome",),
+    "Answers to be made anew before they expired: stored, error, or skipped.",
+)
 ENTRIES: Final = Metric(
     "cache_entries", "gauge", ("level",), "Entries stored, where the store can tell."
 )
@@ -219,6 +225,7 @@ ATTRIBUTE_REASON: Final = "cache.reason"
 ATTRIBUTE_SIMILARITY: Final = "cache.similarity"
 ATTRIBUTE_THRESHOLD: Final = "cache.threshold"
 ATTRIBUTE_AGE: Final = "cache.age_seconds"
+ATTRIBUTE_STALE: Final = "cache.stale"
 ATTRIBUTE_TTL: Final = "cache.ttl_seconds"
 ATTRIBUTE_SAVED: Final = "cache.saved_usd"
 ATTRIBUTE_TUNING_VERSION: Final = "cache.tuning_version"

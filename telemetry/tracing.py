@@ -96,6 +96,7 @@ def _attributes(call: CacheCall, namespace: str) -> dict[str, str | float | int 
         names.ATTRIBUTE_SIMILARITY: call.similarity,
         names.ATTRIBUTE_THRESHOLD: call.threshold,
         names.ATTRIBUTE_AGE: call.age_seconds,
+        names.ATTRIBUTE_STALE: call.stale or None,
         names.ATTRIBUTE_TTL: call.ttl_seconds,
         names.ATTRIBUTE_LOOKUP_ID: call.lookup_id or None,
     }

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import redis.asyncio as redis
+from redis.exceptions import WatchError
 
 from cache_core import MultiLevelCache
 from cache_core.exceptions import BackendError, TuningConflict
@@ -285,6 +286,71 @@ async def test_a_hash_and_a_value_do_not_mix(store: KeyValueStore) -> None:
     await store.put_rows([RowWrite("h", {"a": "1"}, 60.0)])
     assert list(await store.read(["h"])) == [None]
     assert store.breaker.state == "closed"
+
+
+# ------------------------------------------------------------------------------------ leases
+
+
+async def test_a_lease_is_one_holders(store: KeyValueStore, passes: Pass) -> None:
+    """The first who takes a lease has it, and everybody else is told so, until it ends."""
+    assert await store.take_lease("lease", "one", 0.5) == "one"
+    assert await store.take_lease("lease", "two", 60.0) == "one"
+    assert list(await store.read(["lease"])) == ["one"]
+    assert not await store.renew_lease("lease", "two", 60.0)
+    assert not await store.release_lease("lease", "two")
+    await passes(0.3)
+    assert await store.renew_lease("lease", "one", 0.5)
+    await passes(0.3)
+    assert await store.take_lease("lease", "two", 60.0) == "one"
+    await passes(0.3)
+    assert list(await store.read(["lease"])) == [None]
+    assert await store.take_lease("lease", "two", 60.0) == "two"
+
+
+async def test_an_ended_lease_is_not_its_holders(store: KeyValueStore, passes: Pass) -> None:
+    """Who lost a lease can neither renew it nor end it, whether or not somebody took it."""
+    assert await store.take_lease("lease", "one", 0.1) == "one"
+    await passes(0.2)
+    assert not await store.renew_lease("lease", "one", 60.0)
+    assert not await store.release_lease("lease", "one")
+    assert await store.take_lease("lease", "two", 60.0) == "two"
+    assert not await store.renew_lease("lease", "one", 60.0)
+    assert not await store.release_lease("lease", "one")
+    assert list(await store.read(["lease"])) == ["two"]
+    assert await store.release_lease("lease", "two")
+    assert not await store.release_lease("lease", "two")
+    assert await store.take_lease("lease", "three", 60.0) == "three"
+
+
+async def test_many_take_one_lease(store: KeyValueStore) -> None:
+    """Of fifty at once one gets it, and all are told the same holder."""
+    told = await asyncio.gather(*(store.take_lease("lease", str(n), 60.0) for n in range(50)))
+    assert len(set(told)) == 1
+    renewed = await asyncio.gather(*(store.renew_lease("lease", str(n), 60.0) for n in range(50)))
+    assert [str(n) for n, held in enumerate(renewed) if held] == [told[0]]
+
+
+async def test_a_release_that_is_late_ends_no_other_lease(
+    url: str, kind: str, tmp_path: Path
+) -> None:
+    """What the old holder sent before the server stood still does not end the new one's lease."""
+    if kind != "redis":
+        pytest.skip("the embedded store has no server that could stand still")
+    store = RedisStore(connect(url, timeout=5), read_timeout=5, write_timeout=5)
+    await store.open()
+    await store.take_lease("lease", "one", 60.0)
+    async with store.client.pipeline(transaction=True) as pipe:
+        # As `release_lease` does it, with all the time in the world between its steps.
+        await pipe.watch("lease")
+        assert await pipe.get("lease") == b"one"
+        await store.client.delete("lease")
+        assert await store.take_lease("lease", "two", 60.0) == "two"
+        pipe.multi()
+        pipe.execute_command("UNLINK", "lease")
+        with pytest.raises(WatchError):
+            await pipe.execute()
+    assert list(await store.read(["lease"])) == ["two"]
+    await store.close()
 
 
 # -------------------------------------------------------------------------------------- logs
@@ -732,6 +798,11 @@ async def test_a_cluster_is_read_across_slots(cluster_url: str) -> None:
     await store.append("log", ["a", "b"], keep=9)
     assert [value for _, value in await store.last("log", 9)] == ["a", "b"]
     assert await store.delete([f"k{n}" for n in range(50)]) == 50
+    assert await store.take_lease("lease", "one", 60.0) == "one"
+    assert await store.take_lease("lease", "two", 60.0) == "one"
+    assert [await store.renew_lease("lease", name, 60.0) for name in ("one", "two")] == [True, False]
+    assert [await store.release_lease("lease", name) for name in ("two", "one")] == [False, True]
+    assert list(await store.read(["lease"])) == [None]
     assert abs(store.now() - time.time()) < 1
     await store.close()
 

@@ -621,10 +621,10 @@ async def test_changes_of_the_tuning_are_counted(watch: Watch) -> None:
 
 
 async def test_an_answer_past_its_ttl_is_counted(watch: Watch) -> None:
-    """A hit is stale when it is older than its TTL: the tuning's, or its entry's own."""
+    """Each hit whose tier says that it is stale counts, and no other."""
     metrics = watch.instruments[0]
-    for age, ttl in ((3_599.0, 3_600.0), (3_601.0, 3_600.0)):
-        part = CacheCall("get", "l1", "hit", age_seconds=age, ttl_seconds=ttl)
+    for stale in (False, True):
+        part = CacheCall("get", "l1", "hit", age_seconds=3_601.0, ttl_seconds=3_600.0, stale=stale)
         metrics.record(CacheCall("lookup", "l1", "hit", calls=[part]))
     assert watch.value(names.STALE_HITS) == 1
 

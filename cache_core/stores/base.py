@@ -113,6 +113,22 @@ class KeyValueStore(Protocol):
         """
         ...
 
+    async def take_lease(self, key: str, token: str, seconds: float) -> str:
+        """Make *key* a lease of *token* for *seconds*, unless it is somebody's; return whose it is.
+
+        Of several who take the same lease one succeeds. A token is used once. Empty: it was
+        somebody else's, and ended just now.
+        """
+        ...
+
+    async def renew_lease(self, key: str, token: str, seconds: float) -> bool:
+        """Let a lease last *seconds* from now, if it is *token*'s; return whether it is."""
+        ...
+
+    async def release_lease(self, key: str, token: str) -> bool:
+        """End a lease, if it is *token*'s; return whether it was."""
+        ...
+
     async def row_names(self, key: str) -> Sequence[str]:
         """Return the names of the rows of a hash, in no order."""
         ...

@@ -408,6 +408,45 @@ class EmbeddedStore:
             )
             return claimed.rowcount == 1
 
+    async def take_lease(self, key: str, token: str, seconds: float) -> str:
+        """Store the token unless a live one is there, in one transaction."""
+        return await self._in_writer(lambda: self._take_lease(key, token, seconds))
+
+    def _take_lease(self, key: str, token: str, seconds: float) -> str:
+        now = self.now()
+        with self._transaction():
+            self._execute(
+                "INSERT INTO entries VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
+                "value = excluded.value, expires = excluded.expires, put = excluded.put "
+                "WHERE entries.expires <= ?",
+                (key, token, now + seconds, self._next_put(1), now),
+            )
+            found = self._execute("SELECT value FROM entries WHERE key = ?", (key,)).fetchall()
+        return str(found[0][0])
+
+    async def renew_lease(self, key: str, token: str, seconds: float) -> bool:
+        """Set its expiry where it is live and the token's."""
+        return await self._in_writer(lambda: self._renew_lease(key, token, seconds))
+
+    def _renew_lease(self, key: str, token: str, seconds: float) -> bool:
+        now = self.now()
+        renewed = self._execute(
+            "UPDATE entries SET expires = ? WHERE key = ? AND value = ? AND expires > ?",
+            (now + seconds, key, token, now),
+        )
+        return renewed.rowcount == 1
+
+    async def release_lease(self, key: str, token: str) -> bool:
+        """Delete it where it is live and the token's."""
+        return await self._in_writer(lambda: self._release_lease(key, token))
+
+    def _release_lease(self, key: str, token: str) -> bool:
+        released = self._execute(
+            "DELETE FROM entries WHERE key = ? AND value = ? AND expires > ?",
+            (key, token, self.now()),
+        )
+        return released.rowcount == 1
+
     async def row_names(self, key: str) -> Sequence[str]:
         """Return the names of the rows of a hash."""
         with self._breaker:

@@ -22,6 +22,7 @@ from redis.exceptions import (
     BusyLoadingError,
     MaxConnectionsError,
     ResponseError,
+    WatchError,
 )
 
 from cache_core.breaker import Breaker
@@ -109,6 +110,7 @@ class RedisStore:
         self._reads: Coalescer[_Read, Any] = Coalescer(self._read_batch)
         self._writes: Coalescer[_Commands, list[Any]] = Coalescer(self._command_batch)
         self._patient: Coalescer[_Commands, list[Any]] = Coalescer(self._command_batch)
+        self._leasing = asyncio.Lock()
         self._cluster_known = not owned
         self._nodes: ClusterNodes | None = None
         self._per_node = (breaker_failures, breaker_probe)
@@ -251,6 +253,49 @@ class RedisStore:
         stamp = f"{self.now():017.6f} "
         command = ("HSETNX", key, name, stamp + value)
         return bool((await self._mended("hash", [key], self._patient, [command]))[0])
+
+    async def take_lease(self, key: str, token: str, seconds: float) -> str:
+        """Set unless it exists; the server decides who is first."""
+        commands: _Commands = [
+            ("SET", key, token, "PX", _millis(seconds), "NX"),
+            ("GET", key),
+        ]
+        results = await self._mended("string", [key], self._writes, commands)
+        return _text(results[-1]) or ""
+
+    async def renew_lease(self, key: str, token: str, seconds: float) -> bool:
+        """Set its expiry, while it is held."""
+        return await self._while_held(key, token, "PEXPIRE", key, _millis(seconds))
+
+    async def release_lease(self, key: str, token: str) -> bool:
+        """Unlink it, while it is held."""
+        return await self._while_held(key, token, "UNLINK", key)
+
+    async def _while_held(self, key: str, token: str, *command: Any) -> bool:
+        """Run *command* if *key* holds *token*; return whether it was run.
+
+        WATCH makes comparing and running one step without a script: the server refuses the
+        transaction if anybody else wrote the key since, even if what was sent is read only after
+        the server stood still and the lease went to somebody else. One at a time: whatever number
+        of leases is held, it takes one connection more.
+        """
+        async with self._leasing:
+            with self._breaker:
+                async with Deadline(self._write_timeout):
+                    return await self._compare_and_run(key, token, command)
+
+    async def _compare_and_run(self, key: str, token: str, command: Sequence[Any]) -> bool:
+        client: Any = self.client
+        async with client.pipeline(transaction=True) as pipe:
+            await pipe.watch(key)
+            if _text(await pipe.get(key)) != token:
+                return False
+            pipe.multi()
+            pipe.execute_command(*command)
+            try:
+                return bool((await pipe.execute())[0])
+            except WatchError:
+                return False
 
     async def row_names(self, key: str) -> Sequence[str]:
         """Return the fields of a hash."""

@@ -124,6 +124,20 @@ class ChaosStore:
         """Add a row unless it is there."""
         return await self._change("claim_row", lambda: self.inner.claim_row(key, name, value))
 
+    async def take_lease(self, key: str, token: str, seconds: float) -> str:
+        """Take a lease unless it is somebody's; return whose it is."""
+        return await self._change("take_lease", lambda: self.inner.take_lease(key, token, seconds))
+
+    async def renew_lease(self, key: str, token: str, seconds: float) -> bool:
+        """Let a lease last, if it is *token*'s."""
+        return await self._change(
+            "renew_lease", lambda: self.inner.renew_lease(key, token, seconds)
+        )
+
+    async def release_lease(self, key: str, token: str) -> bool:
+        """End a lease, if it is *token*'s."""
+        return await self._change("release_lease", lambda: self.inner.release_lease(key, token))
+
     async def row_names(self, key: str) -> Sequence[str]:
         """Return the names of the rows of a hash."""
         return await self._ask("row_names", lambda: self.inner.row_names(key))

@@ -95,7 +95,9 @@ class KeyedTier:
             whose: Scope = "user" if scope == query.user else "shared"
             vetoed = self.vetoes.forbid(query.tag, whose, query.user)
             ttl = tuning.ttl(self.level, entry.intent)
-            reason = envelope.judge(entry, None if vetoed else generation.stamp(whose), now, ttl)
+            grace = query.grace if self.part == "response" else 0.0
+            stamp = None if vetoed else generation.stamp(whose)
+            reason = envelope.judge(entry, stamp, now, ttl, grace)
             if reason is None and entry.withheld(query.user, shares=tuning.shares(entry.intent)):
                 reason, withheld = "other_scope", entry.intent or ""
             if reason is None:

@@ -265,7 +265,8 @@ class SemanticTier:
                 if vetoed or unsure:
                     stamp = None
                 ttl = tuning.ttl("l2", entry.intent) if entry.ttl is None else entry.ttl
-                near.dead = envelope.judge(entry, stamp, now, ttl)
+                # What cannot be confirmed may be invalidated: then it must not be stale, too.
+                near.dead = envelope.judge(entry, stamp, now, ttl, query.grace if values else 0.0)
                 shares = tuning.shares(entry.intent)
                 if near.dead is None and entry.withheld(query.user, shares=shares):
                     near.dead = "other_scope"
