@@ -800,7 +800,10 @@ async def test_a_cluster_is_read_across_slots(cluster_url: str) -> None:
     assert await store.delete([f"k{n}" for n in range(50)]) == 50
     assert await store.take_lease("lease", "one", 60.0) == "one"
     assert await store.take_lease("lease", "two", 60.0) == "one"
-    assert [await store.renew_lease("lease", name, 60.0) for name in ("one", "two")] == [True, False]
+    assert [await store.renew_lease("lease", name, 60.0) for name in ("one", "two")] == [
+        True,
+        False,
+    ]
     assert [await store.release_lease("lease", name) for name in ("two", "one")] == [False, True]
     assert list(await store.read(["lease"])) == [None]
     assert abs(store.now() - time.time()) < 1
