@@ -49,7 +49,7 @@ class CacheStats:
         self.bypass_reasons: Counter[str] = Counter()
         self.stale_hits = 0
         self.joined = 0
-        self.refreshes: Counter[str] = Counter(stored=0, error=0, skipped=0)
+        self.refreshes: Counter[str] = Counter(stored=0, error=0, skipped=0, cancelled=0)
         self.puts: Counter[tuple[Level, str]] = Counter()
         self.other_scope_intents: Counter[str] = Counter()
         self.verdicts: Counter[tuple[str, str]] = Counter()

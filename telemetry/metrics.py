@@ -85,7 +85,7 @@ class PrometheusInstrument:
         self._embedding = tally(names.EMBEDDING_SECONDS)
         self._isolation = tally(names.ISOLATION_VIOLATIONS)
         self._joins = tally(names.FLIGHT_JOINS)
-        self._refreshes = each(names.REFRESHES, ("stored", "error", "skipped"))
+        self._refreshes = each(names.REFRESHES, ("stored", "error", "skipped", "cancelled"))
         self._changes = tally(names.TUNING_CHANGES)
         self._rejected = tally(names.TUNING_REJECTED)
         self._pending = of(names.INVALIDATIONS_PENDING).labels(namespace)
@@ -140,8 +140,7 @@ class PrometheusInstrument:
                 if call.outcome == "joined":
                     self._joins.amount += 1
             case "refresh":
-                if call.outcome in self._refreshes:
-                    self._refreshes[call.outcome].amount += 1
+                self._refreshes[call.outcome].amount += 1
             case "tune":
                 (self._changes if call.outcome == "applied" else self._rejected).amount += 1
 

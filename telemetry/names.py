@@ -148,7 +148,7 @@ REFRESHES: Final = Metric(
     "cache_refreshes_total",
     "counter",
     ("outcome",),
-    "Answers to be made anew before they expired: stored, error, or skipped.",
+    "Answers to be made anew before they expired: stored, error, skipped, cancelled.",
 )
 ENTRIES: Final = Metric(
     "cache_entries", "gauge", ("level",), "Entries stored, where the store can tell."

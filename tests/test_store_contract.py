@@ -343,7 +343,7 @@ async def test_a_release_that_is_late_ends_no_other_lease(
         # As `release_lease` does it, with all the time in the world between its steps.
         await pipe.watch("lease")
         assert await pipe.get("lease") == b"one"
-        await store.client.delete("lease")
+        await store.client.unlink("lease")
         assert await store.take_lease("lease", "two", 60.0) == "two"
         pipe.multi()
         pipe.execute_command("UNLINK", "lease")
