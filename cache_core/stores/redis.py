@@ -111,6 +111,13 @@ class RedisStore:
         self._writes: Coalescer[_Commands, list[Any]] = Coalescer(self._command_batch)
         self._patient: Coalescer[_Commands, list[Any]] = Coalescer(self._command_batch)
         self._leasing = asyncio.Lock()
+        # Of its own: a node of a Cluster that is away must not close the others.
+        self._leases = Breaker(
+            "redis",
+            failures=breaker_failures,
+            probe_seconds=breaker_probe,
+            answered=(ResponseError, MaxConnectionsError),
+        )
         self._cluster_known = not owned
         self._nodes: ClusterNodes | None = None
         self._per_node = (breaker_failures, breaker_probe)
@@ -280,7 +287,7 @@ class RedisStore:
         of leases is held, it takes one connection more.
         """
         async with self._leasing:
-            with self._breaker:
+            with self._leases:
                 async with Deadline(self._write_timeout):
                     return await self._compare_and_run(key, token, command)
 
