@@ -51,23 +51,30 @@ class PatientTimer:
 class Deadline:
     """Ends its body with `TimeoutError` after some seconds, as a `PatientTimer` counts them.
 
+    It tells its own cancellation from others as `asyncio.timeout` does, at half the price: one is
+    around every round trip.
+
     Args:
         seconds: From entering.
     """
 
-    __slots__ = ("_seconds", "_timeout", "_timer")
+    __slots__ = ("_before", "_expired", "_seconds", "_task", "_timer")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
 
     async def __aenter__(self) -> Self:
-        self._timeout = asyncio.timeout(None)
-        await self._timeout.__aenter__()
+        task = asyncio.current_task()
+        if task is None:
+            msg = "a deadline needs a task"
+            raise RuntimeError(msg)
+        self._task, self._before, self._expired = task, task.cancelling(), False
         self._timer = PatientTimer(self._seconds, self._expire)
         return self
 
     def _expire(self) -> None:
-        self._timeout.reschedule(asyncio.get_running_loop().time())
+        self._expired = True
+        self._task.cancel()
 
     async def __aexit__(
         self,
@@ -76,4 +83,8 @@ class Deadline:
         traceback: TracebackType | None,
     ) -> None:
         self._timer.cancel()
-        await self._timeout.__aexit__(kind, error, traceback)
+        if not self._expired:
+            return
+        ours = self._task.uncancel() <= self._before
+        if ours and kind is not None and issubclass(kind, asyncio.CancelledError):
+            raise TimeoutError from error

@@ -24,7 +24,8 @@ from cache_core.settings import Settings
 from cache_core.stores.base import KeyValueStore, RowWrite, Write
 from cache_core.stores.coalescing import Coalescer
 from cache_core.stores.embedded import EmbeddedStore
-from cache_core.stores.redis import RedisStore, connect
+from cache_core.stores.redis import RedisStore
+from cache_core.stores.redis_client import connect
 from cache_core.testing import ChaosStore, Faults, HashEmbedder, ManualClock
 from tests import servers
 from tests.patient import PATIENT

@@ -24,7 +24,8 @@ from cache_core.live_tuning import TuningChange
 from cache_core.settings import Settings
 from cache_core.stores.base import KeyValueStore
 from cache_core.stores.embedded import EmbeddedStore
-from cache_core.stores.redis import RedisStore, connect
+from cache_core.stores.redis import RedisStore
+from cache_core.stores.redis_client import connect
 from cache_core.testing import ManualClock, RecordingInstrument
 from cache_core.tuning import MAX_INTENTS, Tuning, make_tuning
 from cache_core.tuning_trail import KEPT, Record

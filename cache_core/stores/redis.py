@@ -10,8 +10,7 @@ import contextlib
 import contextvars
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import redis.asyncio as redis
 from redis.asyncio.cluster import RedisCluster
@@ -50,25 +49,6 @@ _INSPECTED = 512
 
 _RAW: dict[str, Any] = {"NEVER_DECODE": True}
 """With a pool of decode_responses=True one undecodable value would fail everybody's reads."""
-
-
-def connect(url: str, *, timeout: float, connections: int = 64) -> redis.Redis:
-    """Return a client that fails fast.
-
-    redis-py's defaults retry a stopped server for a minute. RESP2, because redis-py 8.1 hands out
-    connections that the server closed under RESP3 (redis-py #4252). Commands have no time limit
-    of redis-py's: it takes a task and two timers each, a third of a GET, and the store's own
-    deadline covers the whole batch.
-    """
-    return redis.Redis.from_url(
-        url,
-        protocol=2,
-        socket_timeout=None,
-        socket_connect_timeout=timeout,
-        retry=Retry(NoBackoff(), 1),
-        max_connections=connections,
-        health_check_interval=0,
-    )
 
 
 class RedisStore:
@@ -121,6 +101,9 @@ class RedisStore:
         self._cluster_known = not owned
         self._nodes: ClusterNodes | None = None
         self._per_node = (breaker_failures, breaker_probe)
+        # Only one round trip of reads is in flight: it keeps its connection, as to take it from
+        # the pool and give it back is a tenth of a GET. An application's pool keeps its own.
+        self._line = client.client() if owned else client
         self._largest_bytes = largest_bytes
         self._inspecting: asyncio.Task[None] | None = None
         self._removed: set[str] = set()
@@ -144,10 +127,14 @@ class RedisStore:
             await lane.close()
         if self._owned:
             with contextlib.suppress(Exception):
+                await self._line.aclose()
+            with contextlib.suppress(Exception):
                 await self.client.aclose()
 
     def abandon(self) -> None:
         """Leave the connections to the garbage collector: they belong to the loop that ended."""
+        if self._owned:
+            self._line.connection = None
 
     async def tend(self) -> None:
         """Read the server's clock; on the first contact also ask whether it is a Cluster."""
@@ -171,6 +158,7 @@ class RedisStore:
         if info.get("cluster_enabled") == 1:
             self.client = cluster_of(plain, self._write_timeout)
             self._nodes = ClusterNodes(self.client, *self._per_node)
+            await self._line.aclose()
             await plain.aclose()
             log.info("redis: a Cluster; reads are split by slot")
         self._cluster_known = True
@@ -448,10 +436,11 @@ class RedisStore:
         """Read values and hashes for all *requests* in one round trip."""
         if self._nodes is not None:
             return await self._read_nodes(self._nodes, requests)
-        keys = list(
-            dict.fromkeys(key for request in requests if not request.rows for key in request.keys)
-        )
-        hashes = list(dict.fromkeys(request.keys[0] for request in requests if request.rows))
+        if len(requests) == 1 and not requests[0].rows:
+            keys: list[str] = list(requests[0].keys)
+            hashes: list[str] = []
+        else:
+            keys, hashes = _asked(requests)
         try:
             with self._breaker:
                 async with Deadline(self._read_timeout):
@@ -460,6 +449,8 @@ class RedisStore:
             if error.reason == "timeout":
                 self._inspect_soon(keys, hashes)
             raise
+        if len(requests) == 1 and not hashes:
+            return [[_text(value) for value in raw]]
         values = dict(zip(keys, map(_text, raw), strict=True))
         found = dict(zip(hashes, rows, strict=True))
         return [
@@ -471,8 +462,8 @@ class RedisStore:
 
     async def _fetch(self, keys: list[str], hashes: list[str]) -> tuple[list[Any], list[Any]]:
         if not hashes:
-            found = await self.client.execute_command("MGET", *keys, **_RAW) if keys else ()
-            return list(found), []
+            line: Any = self._line
+            return list(await line.execute_command("MGET", *keys, **_RAW)) if keys else [], []
         pipe = self._pipeline()
         if keys:
             pipe.execute_command("MGET", *keys, **_RAW)
@@ -486,10 +477,7 @@ class RedisStore:
 
     async def _read_nodes(self, nodes: ClusterNodes, requests: Sequence[_Read]) -> list[Any]:
         """Do what `_read_batch` does on a Cluster, where each request can fail by itself."""
-        keys = dict.fromkeys(
-            key for request in requests if not request.rows for key in request.keys
-        )
-        hashes = dict.fromkeys(request.keys[0] for request in requests if request.rows)
+        keys, hashes = _asked(requests)
         # One MGET may only ask for keys of one slot.
         client: Any = self.client
         slots: dict[int, list[str]] = {}
@@ -543,12 +531,20 @@ class RedisStore:
         return self.client.pipeline(transaction=False)
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
+class _Read(NamedTuple):
     """What one caller wants to know: the values of keys, or the rows of one hash."""
 
     keys: Sequence[str]
     rows: bool = False
+
+
+def _asked(requests: Sequence[_Read]) -> tuple[list[str], list[str]]:
+    """Return the keys and the hashes that *requests* ask for, each once."""
+    keys: dict[str, None] = {}
+    hashes: dict[str, None] = {}
+    for request in requests:
+        (hashes if request.rows else keys).update(dict.fromkeys(request.keys))
+    return list(keys), list(hashes)
 
 
 _Commands: TypeAlias = list[tuple[Any, ...]]
