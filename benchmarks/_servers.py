@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _START_SECONDS = 20.0
@@ -71,12 +72,84 @@ def collector(status: int = 200, hangs: float = 0.0) -> Iterator[str]:
         process.wait()
 
 
+class Server:
+    """A server program in a process of its own, that can be hurt and mended.
+
+    Args:
+        command: Starts it; the same again restarts it, on the same port and directory.
+        port: On loopback.
+        asks: What is sent to learn whether it answers.
+        expects: What an answer begins with.
+    """
+
+    def __init__(self, command: Sequence[str], port: int, asks: bytes, expects: bytes) -> None:
+        self.command = list(command)
+        self.port = port
+        self._asks, self._expects = asks, expects
+        self.process = self._run()
+
+    def _run(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self.command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def answers(self) -> bool:
+        """Whether it answers a request within 0.2 s."""
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", self.port), 0.2) as client,
+        ):
+            client.sendall(self._asks)
+            return client.recv(64).startswith(self._expects)
+        return False
+
+    def wait(self) -> float:
+        """Wait until it answers; return when that was, in seconds since the epoch.
+
+        Raises:
+            RuntimeError: If it ended instead.
+            TimeoutError: If it does not answer within 20 s.
+        """
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                msg = f"{self.command[0]} ended with {self.process.returncode}"
+                raise RuntimeError(msg)
+            if self.answers():
+                return time.time()
+            time.sleep(0.01)
+        msg = f"{self.command[0]} does not answer on port {self.port}"
+        raise TimeoutError(msg)
+
+    def stop(self) -> None:
+        """Stop it: it keeps its connections and says nothing."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it go on after `stop`."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Kill it; a stopped one, too."""
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self) -> float:
+        """Start it again, wait until it answers, and return when that was."""
+        self.process = self._run()
+        return self.wait()
+
+
 @contextlib.contextmanager
-def redis_server(directory: Path) -> Iterator[str]:
-    """Yield the URL of a redis-server on a free loopback port that keeps nothing on disk.
+def redis_process(directory: Path, *options: str) -> Iterator[Server]:
+    """Yield a redis-server on a free loopback port that keeps nothing on disk.
 
     Args:
         directory: Its working directory.
+        options: More of its command line.
 
     Raises:
         SystemExit: If redis-server is not installed.
@@ -87,15 +160,48 @@ def redis_server(directory: Path) -> Iterator[str]:
     port = free_port()
     command = [
         program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-        "--dir", str(directory),
+        "--dir", str(directory), *options,
     ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with _serving(Server(command, port, b"PING\r\n", b"+PONG")) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def redis_server(directory: Path) -> Iterator[str]:
+    """Yield the URL of a redis-server as `redis_process` starts it."""
+    with redis_process(directory) as server:
+        yield f"redis://127.0.0.1:{server.port}/0"
+
+
+@contextlib.contextmanager
+def chroma_process(directory: Path) -> Iterator[Server]:
+    """Yield a `chroma run` server on a free loopback port.
+
+    Args:
+        directory: Where it keeps its data.
+
+    Raises:
+        SystemExit: If Chroma is not installed.
+    """
+    program = Path(sys.executable).with_name("chroma")
+    if not program.exists():
+        sys.exit("chroma is not installed: pip install 'glasscache[semantic]'")
+    port = free_port()
+    command = [
+        str(program), "run", "--path", str(directory), "--host", "127.0.0.1", "--port", str(port),
+    ]  # fmt: skip
+    asks = b"GET /api/v2/heartbeat HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    with _serving(Server(command, port, asks, b"HTTP/1.1 200")) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _serving(server: Server) -> Iterator[Server]:
     try:
-        _wait(process, port)
-        yield f"redis://127.0.0.1:{port}/0"
+        server.wait()
+        yield server
     finally:
-        process.kill()
-        process.wait()
+        server.kill()
 
 
 def _wait(process: subprocess.Popen[bytes], port: int) -> None:
