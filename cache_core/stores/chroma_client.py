@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,9 @@ DIRECTORY_SECONDS = 10.0
 SERVER_SECONDS = 1.0
 """For connecting to a server, so that one that never answers does not hold up the agent."""
 
+_MOST_REQUESTS = 256
+"""Requests to a server at once, with those that nobody waits for any more."""
+
 _WRITES = {"upsert", "delete"}
 
 
@@ -46,7 +49,7 @@ class ChromaClient:
         default_context: Its collection always exists.
         directory: Of the embedded Chroma.
         url: Of a server, instead of *directory*.
-        timeout: Seconds for calls that are not searches.
+        timeout: Seconds for calls that are not searches; to a server, the most for any call.
         breaker: Guards every call. `NotFoundError` must be no failure to it.
     """
 
@@ -71,6 +74,7 @@ class ChromaClient:
         self._client: Any = None
         self._slot: Slot | None = None
         self._rebuilding: concurrent.futures.Future[bool] | None = None
+        self._requests: set[asyncio.Future[Any]] = set()
         self._stopped = threading.Event()
         self.connected = False
         """Whether the collections that exist are known."""
@@ -236,8 +240,29 @@ class ChromaClient:
 
     async def _run(self, work: Callable[..., Any], *args: Any) -> Any:
         if self._url:
-            return await work(*args)
+            return await self._request(work, *args)
         return await self._in_thread(partial(work, *args))
+
+    async def _request(self, work: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        """Ask a server. Whoever is cancelled leaves the request to its own end.
+
+        A request that is cancelled at the wrong moment leaves its connection in httpcore's pool,
+        neither open nor closed, for good (encode/httpcore#1093); one that times out by itself does
+        not.
+        """
+        if len(self._requests) >= _MOST_REQUESTS:
+            raise BackendError("overloaded", "TooManyRequests")
+        # Chroma sets no timeout, and makes a new client when another cache of this loop is closed.
+        self._client._server._get_client().timeout = self._timeout  # noqa: SLF001
+        request = asyncio.ensure_future(work(*args))
+        self._requests.add(request)
+        request.add_done_callback(self._ended)
+        return await asyncio.shield(request)
+
+    def _ended(self, request: asyncio.Future[Any]) -> None:
+        self._requests.discard(request)
+        if not request.cancelled():
+            request.exception()  # nobody may wait for it any more
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, _without_panic, work)
@@ -250,6 +275,9 @@ class ChromaClient:
         if self._rebuilding is not None and not self._rebuilding.done():
             rebuilding = asyncio.wrap_future(self._rebuilding)
             await asyncio.wait({rebuilding}, timeout=DIRECTORY_SECONDS)
+        for request in self._requests:
+            request.cancel()
+        await asyncio.gather(*self._requests, return_exceptions=True)
         client, self._client = self._client, None
         if client is not None:
             with contextlib.suppress(Exception):
@@ -259,6 +287,7 @@ class ChromaClient:
     def abandon(self) -> None:
         """Do what `close` does once the event loop has ended; idempotent."""
         self._stopped.set()
+        self._requests.clear()
         # Calls that are under way still use the client; each of them is short.
         self._threads.shutdown(cancel_futures=True)
         if self._rebuilding is not None:

@@ -1,0 +1,41 @@
+"""A Chroma server's connections: none is lost, whatever becomes of the lookups."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import Any
+from urllib.parse import urlsplit
+
+from cache_core.testing import ChaosProxy
+
+
+def _connections(cache: Any) -> list[Any]:
+    client = cache.parts.semantic.chroma._chroma._client
+    return list(client._server._get_client()._transport._pool.connections)
+
+
+async def test_cancelled_lookups_leave_no_connection_behind(make_cache, chroma_url) -> None:
+    chance = Random(7)
+    server = urlsplit(chroma_url)
+    async with ChaosProxy(server.hostname, server.port) as proxy:
+        proxy.latency = 0.01
+        cache = await make_cache(
+            settings={"chroma_url": proxy.url(chroma_url)}, namespace="storm", sharing="all"
+        )
+        await cache.ready()
+        for _ in range(60):
+            lookups = [
+                asyncio.create_task(cache.lookup(f"{chance.random()}", "ann")) for _ in range(10)
+            ]
+            await asyncio.sleep(chance.random() * 0.03)
+            for lookup in lookups:
+                lookup.cancel()
+            await asyncio.gather(*lookups, return_exceptions=True)
+        lost = _connections(cache)
+        for _ in range(100):
+            lost = [each for each in _connections(cache) if not each.is_idle()]
+            if not lost:
+                break
+            await asyncio.sleep(0.05)
+        assert not lost, f"neither open nor closed: {lost}"
