@@ -74,6 +74,8 @@ def parse(text: str) -> Verdict | None:
 KEPT = 10_000
 _AT_ONCE = 1
 _WAITING = 8
+_CHECK_SECONDS = 60.0
+"""As long as a fresh answer may take: one that hangs must not end all later checks."""
 
 
 class Verdicts:
@@ -140,13 +142,15 @@ class Verdicts:
 class Verifier:
     """Checks a random share of semantic hits after they were served, never on their way.
 
-    Bounded: one at a time, a few waiting, the others dropped and counted.
+    Bounded: one at a time, a few waiting, the others dropped and counted; likewise one that takes
+    too long.
 
     Args:
         verify: The check; an exception is no verdict.
         verdicts: Where the result goes.
         instruments: Told what a check cost.
         chance: Returns a random number, 0..1.
+        seconds: That a check may take.
     """
 
     def __init__(
@@ -155,15 +159,17 @@ class Verifier:
         verdicts: Verdicts,
         instruments: Instruments,
         chance: Callable[[], float] = random.random,
+        seconds: float = _CHECK_SECONDS,
     ) -> None:
         self._verify = verify
+        self._seconds = seconds
         self._verdicts = verdicts
         self._instruments = instruments
         self._chance = chance
         self._tasks: set[asyncio.Task[None]] = set()
         self._running = asyncio.Semaphore(_AT_ONCE)
         self.dropped = 0
-        """Checks not made because too many were waiting."""
+        """Checks without a verdict: too many waited, it took too long, or the store was away."""
 
     def offer(self, message: str, response: str, decision: Decision, tuning: Tuning) -> None:
         """Check this semantic hit, if chance has it."""
@@ -183,8 +189,10 @@ class Verifier:
     ) -> None:
         async with self._running:
             try:
-                correct = bool(await self._verify(message, response))
+                async with asyncio.timeout(self._seconds) as deadline:
+                    correct = bool(await self._verify(message, response))
             except Exception as error:  # noqa: BLE001 - the agent's own code
+                self.dropped += deadline.expired()
                 log.limited("verify", "verify raised %s: no verdict", type(error).__name__)
                 return
             if price_usd:
@@ -194,6 +202,7 @@ class Verifier:
             try:
                 await self._verdicts.record(decision, correct=correct, source="verify")
             except BackendError as error:
+                self.dropped += 1
                 log.limited("verify", "a verdict was lost: %s", error.reason)
 
     async def close(self) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from grafana.board import Board, Placed, Section
-from grafana.panels import Panel, Query, falling, rising
+from grafana.panels import COLORS, Panel, Query, falling, rising
 from grafana.queries import (
     ANSWERABLE,
+    BY_CACHE,
     FIRING,
     HIT_RATE,
     HIT_RATE_SHOWN,
     OBJECTIVE,
+    WRONG_HITS,
+    grown,
     ours,
     over,
     quantile,
@@ -77,6 +80,29 @@ HEALTH = (
     ),
     Panel(
         "stat",
+        "Wrong hits",
+        "Semantic hits that a fresh answer contradicted, of those that were verified in the "
+        "background, in the time shown. Semantic says how sure that is.",
+        [Query(WRONG_HITS, instant=True)],
+        "percentunit",
+        "glasscache-semantic",
+        steps=rising(0.005, 0.01),
+        decimals=2,
+        none="none verified",
+    ),
+    Panel(
+        "stat",
+        "Foreign entries met",
+        "Entries of another user that a tier met and did not serve, in the time shown. Every one "
+        "is a defect of the isolation: see the runbook of CacheIsolationViolation.",
+        [Query(f"sum({total(ours('cache_isolation_violations_total'))})", instant=True)],
+        "none",
+        "glasscache-tiers",
+        steps=((None, "green"), (0.5, "red")),
+        decimals=0,
+    ),
+    Panel(
+        "stat",
         "Backends down",
         "Backends that do not answer, counted once for each process that cannot reach them. The "
         "agent goes on without them, with fewer hits.",
@@ -118,6 +144,7 @@ OBJECTIVES = (
         "glasscache-tiers",
         stacked=True,
         ends=(0, None),
+        colored=("hit", "partial", "miss", "error", "bypass"),
     ),
     Panel(
         "timeseries",
@@ -132,6 +159,7 @@ OBJECTIVES = (
         "glasscache-tiers",
         steps=rising(0.1, 0.5),
         ends=(0, None),
+        colored=("p50", "p95", "p99"),
     ),
     Panel(
         "timeseries",
@@ -154,6 +182,7 @@ OBJECTIVES = (
         "glasscache-tiers",
         stacked=True,
         ends=(0, 1),
+        colored=("l1", "l2", "only in part", "nobody"),
     ),
 )
 
@@ -176,6 +205,7 @@ WORTH = (
         "currencyUSD",
         "glasscache-tiers",
         stacked=True,
+        colored=[legend for legend in COLORS if legend.startswith(("saved", "spent"))],
     ),
     Panel(
         "stat",
@@ -210,15 +240,33 @@ WORTH = (
 
 CHANGES = (
     Panel(
-        "stat",
-        "Foreign answers found",
-        "Answers of another user that a tier found and did not serve, in the time shown. Every "
-        "one is a defect of the isolation.",
-        [Query(f"sum({total(ours('cache_isolation_violations_total'))})", instant=True)],
+        "timeseries",
+        "Which version of the tuning is in force?",
+        "Of each cache, by the replica that is ahead and the one that lags; a difference that "
+        "lasts is a replica that does not hear of changes. The blue marks are the same changes; "
+        "`glasscache tune history` says who made them, and why.",
+        [
+            Query(f"max {BY_CACHE} ({ours('cache_tuning_version')})", "{{job}} {{cache}}"),
+            Query(f"min {BY_CACHE} ({ours('cache_tuning_version')})", "{{job}} {{cache}}, slowest"),
+        ],
         "none",
-        "glasscache-tiers",
-        steps=((None, "green"), (0.5, "red")),
+        "glasscache-semantic",
         decimals=0,
+        ends=(0, None),
+    ),
+    Panel(
+        "timeseries",
+        "Were changes of the tuning applied or refused?",
+        "Counted by the replica that saw most of them. refused: the store held a value out of its "
+        "bounds, and the replica kept the last good one.",
+        [
+            Query(f"max({grown(ours('cache_tuning_changes_total'))})", "applied"),
+            Query(f"max({grown(ours('cache_tuning_rejected_total'))})", "refused"),
+        ],
+        "none",
+        "glasscache-semantic",
+        ends=(0, None),
+        colored=("applied", "refused"),
     ),
     Panel(
         "stat",
@@ -248,24 +296,38 @@ CHANGES = (
     Panel(
         "bargauge",
         "Which alerts fire?",
-        "How many of each; the same as the red marks on the graphs. Each has a runbook.",
+        "How many of each; the same as the red marks on the graphs. A click on a bar opens its "
+        "runbook: what it means, how to confirm it, what to do.",
         [Query(f"count by (alertname) ({FIRING})", "{{alertname}}", instant=True)],
         "none",
         "glasscache-stores",
         steps=((None, "red"),),
         none="none",
         decimals=0,
+        of_alerts=True,
     ),
 )
 
 OVERVIEW = Board(
     "glasscache-overview",
     "glasscache / Overview",
-    "Is the cache healthy, is it worth its money, what changed, and where to look next.",
+    "Is the cache healthy, is it worth its money, is it right, what changed, and where to look "
+    "next.",
     (
-        Section("Is it healthy, is it worth it?", [Placed(panel, 4, 4) for panel in HEALTH]),
+        Section(
+            "Is it healthy, is it worth it, is it right?", [Placed(panel, 3, 4) for panel in HEALTH]
+        ),
         Section("Lookups", [Placed(panel, 12) for panel in OBJECTIVES]),
-        Section("Money", [Placed(WORTH[0], 12), Placed(WORTH[1], 4), Placed(WORTH[2], 8)]),
-        Section("What changed, what is wrong?", [Placed(panel, 6, 5) for panel in CHANGES]),
+        Section(
+            "What is it worth, and what would be more?",
+            [Placed(WORTH[0], 12), Placed(WORTH[1], 4), Placed(WORTH[2], 8)],
+        ),
+        Section(
+            "What changed, what is wrong?",
+            [
+                Placed(panel, width, 6)
+                for panel, width in zip(CHANGES, (7, 6, 3, 3, 5), strict=True)
+            ],
+        ),
     ),
 )

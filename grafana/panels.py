@@ -28,6 +28,45 @@ TITLES = {
 }
 """Of the dashboards, by uid."""
 
+RUNBOOKS = "https://github.com/glasscache/glasscache/blob/main/docs/runbooks/"
+"""Where each alert has its page."""
+
+_TIERS = {"l1": "green", "l2": "blue", "l3": "purple", "l4": "#19b5b5"}
+COLORS: Mapping[str, str] = {
+    # How a lookup ended, and whether a hit was right.
+    "hit": "green",
+    "partial": "yellow",
+    "miss": "orange",
+    "error": "red",
+    "bypass": "#8e8e8e",
+    "only in part": "yellow",
+    "nobody": "orange",
+    "correct (verify)": "green",
+    "correct (feedback)": "light-green",
+    "correct (review)": "super-light-green",
+    "wrong (verify)": "red",
+    "wrong (feedback)": "light-red",
+    "wrong (review)": "super-light-red",
+    # The tiers, and what they save and cost.
+    **_TIERS,
+    **{f"saved by {level}": color for level, color in _TIERS.items()},
+    "spent on embedding": "orange",
+    "spent on verification": "yellow",
+    "applied": "green",
+    "refused": "red",
+    # Quantiles.
+    "p50": "green",
+    "p95": "blue",
+    "p99": "purple",
+    # Backends.
+    "redis": "red",
+    "chroma": "blue",
+    "embedder": "purple",
+    "embedded": "green",
+}
+"""Colours of lines by their legend, the same on all dashboards: red is what went wrong, green what
+the cache is there for."""
+
 
 def rising(warning: float, bad: float) -> Steps:
     """Return colours for a value that is bad when it is high."""
@@ -76,6 +115,8 @@ class Panel:
         decimals: Digits after the point.
         logarithmic: Whether the axis is.
         says: What a number shows of its series; auto is the value alone, if there is one series.
+        colored: Legends of lines whose colours are those of `COLORS`.
+        of_alerts: Whether what it shows leads to the runbook of the alert that it is named after.
     """
 
     kind: Literal["stat", "timeseries", "bargauge"]
@@ -93,6 +134,8 @@ class Panel:
     decimals: int | None = None
     logarithmic: bool = False
     says: Literal["auto", "name", "value_and_name"] = "auto"
+    colored: Sequence[str] = ()
+    of_alerts: bool = False
 
     def build(self, number: int, place: model.GridPos) -> Any:
         """Return the SDK's builder of it.
@@ -131,6 +174,8 @@ class Panel:
             made.min(low)
         if high is not None:
             made.max(high)
+        if self.of_alerts:
+            made.data_links([_runbook()])
         for index, query in enumerate(self.queries):
             made.with_target(_target(query, index))
         return made
@@ -154,6 +199,12 @@ def _link(uid: str) -> build.DashboardLink:
         .type(model.DashboardLinkType.LINK)
         .url(f"/d/{uid}?${{__url_time_range}}&${{__all_variables}}")
     )
+
+
+def _runbook() -> build.DashboardLink:
+    name = "${__field.labels.alertname}"
+    link = build.DashboardLink(f"Runbook of {name}").type(model.DashboardLinkType.LINK)
+    return link.url(f"{RUNBOOKS}{name}.md").target_blank(target_blank=True)
 
 
 def _last() -> common.ReduceDataOptions:
@@ -219,6 +270,9 @@ def _lines(panel: Panel) -> timeseries.Panel:
         made.scale_distribution(
             common.ScaleDistributionConfig().type(shared.ScaleDistribution.LOG).log(10)
         )
+    for legend in panel.colored:
+        fixed = {"mode": "fixed", "fixedColor": COLORS[legend]}
+        made.override_by_name(legend, [model.DynamicConfigValue(id_val="color", value=fixed)])
     if panel.limits:
         made.override_by_regexp(f"/^{panel.limits}/", _LIMIT)
     return made

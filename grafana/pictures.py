@@ -7,17 +7,15 @@ JSON files, what is drawn is what a Prometheus answers, and matplotlib draws it.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import math
 import re
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -26,82 +24,31 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 from PIL import Image
 
+from grafana.figures import clock, shown, ticks
 from grafana.live import DIRECTORY, Prometheus
+from grafana.look import (
+    COLORS,
+    Json,
+    Series,
+    by_value,
+    colors_of,
+    defaults_of,
+    named,
+    stack,
+    unit_of,
+    with_gaps,
+    worded,
+)
 
 mpl.use("agg")
 mpl.rcParams.update(
     {"font.family": ["Liberation Sans", "DejaVu Sans"], "axes.unicode_minus": False}
 )
 
-Json = dict[str, Any]
-
 WIDTH, UNIT, GAP, DPI = 1440, 38, 8, 100
 PAGE, PANEL, EDGE, TEXT, FAINT, GRID = (
     "#111217", "#181b1f", "#2c2f36", "#d5d6dc", "#8e8f98", "#26292f",
 )  # fmt: skip
-COLORS = {
-    "green": "#73bf69", "orange": "#ff9830", "red": "#f2495c", "blue": "#5794f2",
-    "purple": "#b877d9", "yellow": "#fade2a",
-}  # fmt: skip
-PALETTE = (
-    "#73bf69", "#f2cc0c", "#8ab8ff", "#ff780a", "#f2495c", "#5794f2", "#b877d9", "#56a64b",
-    "#e0b400", "#ca95e5", "#ffa6b0", "#96d98d", "#37872d", "#fa6400", "#3274d9", "#8f3bb8",
-)  # fmt: skip
-
-_RATES = {"reqps": " req/s", "cps": " c/s", "ops": " ops/s", "wps": " wr/s"}
-_SECONDS = ((1e-6, 1e6, "µs"), (1e-3, 1e3, "ms"), (1.0, 1.0, "s"))
-_LABEL = re.compile(r"\{\{(\w+)\}\}")
-
-
-class Series(NamedTuple):
-    """A line: its name in the legend, moments and numbers."""
-
-    name: str
-    times: list[float]
-    values: list[float]
-
-
-def shown(value: float, unit: str, decimals: int | None = None) -> str:
-    """Return a number as a panel of that unit shows it."""
-    if unit == "percentunit":
-        return f"{_short(100 * value, decimals)}%"
-    if unit == "currencyUSD":
-        return f"${value:,.2f}" if abs(value) < 1_000 else f"${_short(value / 1e3)}K"
-    if unit == "s":
-        return _duration(value)
-    if unit == "bytes":
-        for step, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
-            if value >= step:
-                return f"{_short(value / step)} {name}"
-        return f"{value:.0f} B"
-    if unit in _RATES:
-        return f"{_short(value, decimals)}{_RATES[unit]}"
-    if abs(value) >= 1e6:
-        return f"{_short(value / 1e6)} Mil"
-    return f"{_short(value / 1e3)} K" if abs(value) >= 1e4 else _short(value, decimals)
-
-
-def _short(value: float, decimals: int | None = None) -> str:
-    if decimals is None:
-        size = abs(value)
-        decimals = 0 if size >= 100 or value == round(value) else 1 if size >= 10 else 2
-        decimals = 3 if 0 < size < 0.1 else decimals
-    text = f"{value:.{decimals}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def _duration(value: float) -> str:
-    size = abs(value)
-    if size >= 86_400:
-        return f"{_short(value / 86_400)} day" + ("s" if size > 86_400 else "")
-    if size >= 3_600:
-        return f"{_short(value / 3_600)} h"
-    if size >= 60:
-        return f"{_short(value / 60)} min"
-    for below, factor, name in _SECONDS:
-        if size < 1e3 * below or below == 1.0:
-            return f"{_short(value * factor)} {name}"
-    raise AssertionError
 
 
 class Picture:
@@ -128,7 +75,7 @@ class Picture:
     def draw(self) -> bytes:
         """Return it as a PNG of 256 colours."""
         self._text(16, 31, self._board["title"], size=15, weight="bold")
-        span = f"{_clock(self._start)} to {_clock(self._end)} UTC"
+        span = f"{clock(self._start)} to {clock(self._end)} UTC"
         self._text(WIDTH - 16, 31, span, color=FAINT, ha="right")
         for panel in self._board["panels"]:
             self._panel(panel)
@@ -155,7 +102,7 @@ class Picture:
             for metric, points in raw:
                 finite = [(float(at), float(to)) for at, to in points if math.isfinite(float(to))]
                 if finite:
-                    name = _named(target["legendFormat"], metric)
+                    name = named(target["legendFormat"], metric)
                     found.append(Series(name, [at for at, _ in finite], [to for _, to in finite]))
         return found
 
@@ -220,9 +167,9 @@ class Picture:
 
     def _nothing(self, panel: Json, inside: tuple[float, float, float, float]) -> None:
         x, y, width, height = inside
-        text = _defaults(panel).get("noValue", "No data")
+        text = defaults_of(panel).get("noValue", "No data")
         number = bool(re.fullmatch(r"[\d.$%]+", text))
-        color = _by_value(panel, 0.0) if number else FAINT
+        color = by_value(panel, 0.0) if number else FAINT
         self._text(
             x + width / 2, y + height / 2 + (8 if number else 2), text,
             color=color, size=26 if number else 12, ha="center",
@@ -237,7 +184,7 @@ class Picture:
         by_name, both = mode == "name", mode == "value_and_name"
         for number, line in enumerate(lines):
             left, value = x + number * each, line.values[-1]
-            text, color = _worded(panel, value)
+            text, color = worded(panel, value)
             if len(line.values) > 1:
                 low = y + height * 0.68
                 axes = self._axes(left + 1, low, each - 2, y + height - low - 1)
@@ -263,7 +210,7 @@ class Picture:
     ) -> None:
         x, y, width, height = inside
         lines = lines[:14]
-        unit, decimals = _unit(panel)
+        unit, decimals = unit_of(panel)
         each = min(34.0, (height - 10) / len(lines))
         names = min(width * 0.45, 14 + 6.4 * max(len(line.name) for line in lines))
         full = width - names - 84
@@ -275,18 +222,18 @@ class Picture:
             axes.axis("off")
             axes.set(xlim=(0, most), ylim=(0, 1))
             axes.barh(0.5, most, height=1, color="#22252b")
-            axes.barh(0.5, value, height=1, color=_by_value(panel, value), alpha=0.9)
+            axes.barh(0.5, value, height=1, color=by_value(panel, value), alpha=0.9)
             middle = top + each / 2 + 3
             self._text(x + names, middle, line.name, TEXT, 9, ha="right")
             text = shown(value, unit, decimals)
-            self._text(x + names + full + 16, middle, text, _by_value(panel, value), 10)
+            self._text(x + names + full + 16, middle, text, by_value(panel, value), 10)
 
     def _graph(
         self, panel: Json, lines: list[Series], inside: tuple[float, float, float, float]
     ) -> None:
         x, y, width, height = inside
-        custom, (unit, decimals) = _defaults(panel)["custom"], _unit(panel)
-        colors = _colors(panel, lines)
+        custom, (unit, decimals) = defaults_of(panel)["custom"], unit_of(panel)
+        colors = colors_of(panel, lines)
         legend = self._legend(lines, colors, x + 12, y + height - 8, width - 24)
         axes = self._axes(x + 66, y + 4, width - 82, height - 30 - legend)
         axes.set_facecolor(PANEL)
@@ -295,10 +242,10 @@ class Picture:
             axes.set_yscale("log")
         plain = [one for one in zip(lines, colors, strict=True) if not one[1][1]]
         if stacked and plain:
-            _stack(axes, [line for line, _ in plain], [tone for _, (tone, _) in plain], self._step)
+            stack(axes, [line for line, _ in plain], [tone for _, (tone, _) in plain], self._step)
         for line, (color, limit) in zip(lines, colors, strict=True):
             if limit or not stacked:
-                moments, values = _with_gaps(line, self._step)
+                moments, values = with_gaps(line, self._step)
                 axes.plot(
                     moments, values, color=color, lw=1.3, ls=(0, (6, 4)) if limit else "-",
                     drawstyle="steps-post" if limit else "default",
@@ -313,7 +260,7 @@ class Picture:
         self, axes: Axes, panel: Json, unit: str, decimals: int | None,
         dots: list[tuple[float, float]],
     ) -> None:  # fmt: skip
-        defaults = _defaults(panel)
+        defaults = defaults_of(panel)
         low, high = axes.get_ylim()
         if axes.get_yscale() != "log":
             low = min(0.0, low) if low < high / 2 else low
@@ -350,8 +297,8 @@ class Picture:
         axes.yaxis.set_major_formatter(
             FuncFormatter(lambda value, _: words.get(value, shown(value, unit, decimals)))
         )
-        axes.set_xticks(_moments(self._start, self._end))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: _clock(at)))
+        axes.set_xticks(ticks(self._start, self._end))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: clock(at)))
 
     def _legend(
         self, lines: list[Series], colors: list[tuple[str, bool]], x: float, y: float, width: float
@@ -401,90 +348,6 @@ class Picture:
         )  # fmt: skip
 
 
-def _moments(start: float, end: float) -> list[float]:
-    """Return round moments, nine at most."""
-    steps = (15, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 21_600)
-    step = next((step for step in steps if end - start <= 9 * step), 86_400)
-    first = math.ceil(start / step)
-    return [step * number for number in range(first, math.floor(end / step) + 1)]
-
-
-def _clock(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S" if at % 60 else "%H:%M")
-
-
-def _named(legend: str, metric: Json) -> str:
-    if legend == "__auto":
-        return " ".join(value for name, value in metric.items() if name != "__name__") or "value"
-    return _LABEL.sub(lambda label: str(metric.get(label[1], "")), legend).strip()
-
-
-def _defaults(panel: Json) -> Json:
-    found: Json = panel["fieldConfig"]["defaults"]
-    return found
-
-
-def _unit(panel: Json) -> tuple[str, int | None]:
-    return _defaults(panel)["unit"], _defaults(panel).get("decimals")
-
-
-def _by_value(panel: Json, value: float) -> str:
-    steps = _defaults(panel)["thresholds"]["steps"]
-    passed = [step for step in steps if step.get("value") is None or step["value"] <= value]
-    return COLORS[passed[-1]["color"]]
-
-
-def _worded(panel: Json, value: float) -> tuple[str, str]:
-    """Return what a value is shown as, and in which colour."""
-    for mapping in _defaults(panel).get("mappings", ()):
-        if _short(value) in mapping["options"]:
-            word = mapping["options"][_short(value)]
-            return word["text"], COLORS[word["color"]]
-    return shown(value, *_unit(panel)), _by_value(panel, value)
-
-
-def _colors(panel: Json, lines: list[Series]) -> list[tuple[str, bool]]:
-    """Return a colour for each line, and whether it is a limit."""
-    limits = [
-        re.compile(override["matcher"]["options"].strip("/"))
-        for override in panel["fieldConfig"].get("overrides", ())
-    ]
-    found: list[tuple[str, bool]] = []
-    for line in lines:
-        limit = any(pattern.search(line.name) for pattern in limits)
-        plain = sum(not of for _, of in found)
-        found.append((COLORS["red"], True) if limit else (PALETTE[plain % len(PALETTE)], False))
-    return found
-
-
-def _with_gaps(line: Series, step: float) -> tuple[list[float], list[float]]:
-    """Return the line, broken where points are missing."""
-    times, values = [line.times[0]], [line.values[0]]
-    for at, value in zip(line.times[1:], line.values[1:], strict=True):
-        if at - times[-1] > 2.5 * step:
-            times.append(at - step)
-            values.append(math.nan)
-        times.append(at)
-        values.append(value)
-    return times, values
-
-
-def _stack(axes: Axes, lines: list[Series], colors: list[str], step: float) -> None:
-    told = sorted({at for line in lines for at in line.times})
-    gaps = {at + step for at, then in itertools.pairwise(told) if then - at > 2.5 * step}
-    moments = sorted({*told, *gaps})
-    below = [0.0] * len(moments)
-    for line, color in zip(lines, colors, strict=True):
-        known = dict(zip(line.times, line.values, strict=True))
-        above = [
-            math.nan if at in gaps else low + known.get(at, 0.0)
-            for at, low in zip(moments, below, strict=True)
-        ]
-        axes.fill_between(moments, below, above, color=color, alpha=0.4, lw=0)
-        axes.plot(moments, above, color=color, lw=1)
-        below = above
-
-
 def draw_all(prometheus: Prometheus, start: float, end: float, step: float, to: Path) -> list[Path]:
     """Draw every dashboard into a file of its own; return the files."""
     to.mkdir(parents=True, exist_ok=True)
@@ -503,7 +366,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scrape", type=float, default=15.0, help="its scrape interval, seconds")
     parser.add_argument("--minutes", type=float, default=60.0, help="how far to look back")
     parser.add_argument("--end", type=float, help="of the time shown, seconds since 1970; now")
-    parser.add_argument("--to", type=Path, default=Path("docs/images"), help="directory")
+    parser.add_argument("--to", type=Path, default=Path("docs/images/dashboards"), help="directory")
     options = parser.parse_args(arguments)
     end = options.end or time.time()
     start = end - 60 * options.minutes

@@ -35,6 +35,11 @@ def total(selector: str) -> str:
     return f"increase({selector}[$__range])"
 
 
+def grown(selector: str) -> str:
+    """Return how much a counter grew since the point before."""
+    return f"increase({selector}[$__rate_interval])"
+
+
 def over(part: str, whole: str, *, on: str = "") -> str:
     """Return *part* / *whole*; nothing where *whole* is 0.
 
@@ -65,6 +70,24 @@ def mean(metric: str, more: str = "") -> str:
     )
 
 
+_Z2 = 1.96**2
+"""Of the interval that holds the true share 95 times in 100."""
+
+
+def wilson(part: str, whole: str, sign: str) -> str:
+    """Return an end of the Wilson interval of *part* / *whole*, two counts; nothing without any.
+
+    Formula of E. B. Wilson (1927), as the recording rules have it.
+
+    Args:
+        part: Counted.
+        whole: Of so many.
+        sign: `-` for the lower end, `+` for the upper one.
+    """
+    spread = f"1.96 * sqrt({part} * ({whole} - {part}) / ({whole} > 0) + {_Z2 / 4:.4f})"
+    return f"({part} + {_Z2 / 2:.4f} {sign} {spread}) / ({whole} + {_Z2:.4f})"
+
+
 _HIT = ours("cache_lookups_total", 'outcome="hit"')
 _ANSWERABLE = ours("cache_lookups_total", 'outcome!="bypass"')
 
@@ -78,6 +101,13 @@ OBJECTIVE = f"max {BY_CACHE} ({ours('cache_hit_rate_objective')})"
 
 ANSWERABLE = f"sum({rate(_ANSWERABLE)})"
 """Lookups that could be answered, per second."""
+
+_VERIFIED = ours("cache_verdicts_total", 'source="verify"')
+_WRONG = ours("cache_verdicts_total", 'source="verify",verdict="wrong"')
+VERIFIED_COUNT, WRONG_COUNT = f"sum({total(_VERIFIED)})", f"sum({total(_WRONG)})"
+"""Semantic hits that were verified, and those of them that were wrong, in the time shown."""
+
+WRONG_HITS = over(WRONG_COUNT, VERIFIED_COUNT)
 
 THRESHOLD = f"max {BY_CACHE} ({ours('cache_semantic_threshold')})"
 

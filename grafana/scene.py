@@ -111,7 +111,7 @@ async def play(around: Stack, directory: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Play and draw; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m grafana.scene", description=__doc__)
-    parser.add_argument("--to", type=Path, default=Path("docs/images"), help="directory")
+    parser.add_argument("--to", type=Path, default=Path("docs/images/dashboards"), help="directory")
     parser.add_argument("--hold", type=float, default=0, help="seconds to keep Prometheus after it")
     options = parser.parse_args(arguments)
     trace.set_tracer_provider(TracerProvider())

@@ -5,32 +5,46 @@ from __future__ import annotations
 from itertools import pairwise
 
 from grafana.board import Board, Placed, Section
-from grafana.panels import Panel, Query, rising
-from grafana.queries import THRESHOLD, mean, ours, over, quantile, rate, total
+from grafana.panels import COLORS, Panel, Query, rising
+from grafana.queries import (
+    THRESHOLD,
+    VERIFIED_COUNT,
+    WRONG_COUNT,
+    WRONG_HITS,
+    mean,
+    ours,
+    over,
+    quantile,
+    rate,
+    total,
+    wilson,
+)
 
 _BOUNDS = ("0.0", "0.7", "0.8", "0.87", "0.9", "0.92", "0.94", "0.95", "0.96", "0.97", "0.98", "0.99", "+Inf")  # fmt: skip # noqa: E501
 """Ends of the bars: some of the buckets of cache_similarity."""
 
 _L2 = 'level="l2"'
-_VERIFIED = 'source="verify"'
-_WRONG = f'{_VERIFIED},verdict="wrong"'
 
 
 def _between(outcome: str) -> list[Query]:
-    """Return one query per bar: the buckets of a histogram hold all that is below, too."""
+    """Return one query per bar: the buckets of a histogram hold all that is below, too.
+
+    The bar in which the threshold lies is marked, by a label that only it has.
+    """
 
     def below(bound: str) -> str:
         matchers = f'outcome="{outcome}",le="{bound}"'
         return f"sum({total(ours('cache_similarity_bucket', matchers))})"
 
-    return [
-        Query(
-            below(high) if low == "0.0" else f"{below(high)} - {below(low)}",
-            f"{low} - {'1' if high == '+Inf' else high}",
-            instant=True,
-        )
-        for low, high in pairwise(_BOUNDS)
-    ]
+    def bar(low: str, high: str) -> Query:
+        count = below(high) if low == "0.0" else f"({below(high)} - {below(low)})"
+        here = f"{THRESHOLD} >= {low}"
+        here += "" if high == "+Inf" else f" < {high}"
+        marked = f'label_replace({count} and on () ({here}), "mark", "◂ threshold", "", "")'
+        name = f"{low} - {'1' if high == '+Inf' else high} {{{{mark}}}}"
+        return Query(f"{marked} or on () {count}", name, instant=True)
+
+    return [bar(low, high) for low, high in pairwise(_BOUNDS)]
 
 
 def _similarity(q: float, outcome: str) -> str:
@@ -80,8 +94,8 @@ SIMILARITY = (
     Panel(
         "bargauge",
         "Similarity of hits",
-        "How many hits of L2 lie where, in the time shown. None is below the threshold that was "
-        "in force.",
+        "How many hits of L2 lie where, in the time shown; ◂ marks where the threshold is now. "
+        "Hits below it are from before it was raised.",
         _between("hit"),
         "short",
         "glasscache-tiers",
@@ -91,8 +105,9 @@ SIMILARITY = (
     Panel(
         "bargauge",
         "Similarity of misses",
-        "How many misses of L2 have their nearest question where, in the time shown. Those above "
-        "the threshold were vetoed by a guard, expired, or someone else's.",
+        "How many misses of L2 have their nearest question where, in the time shown; ◂ marks where "
+        "the threshold is now. Those above it were vetoed by a guard, expired or invalidated; "
+        "those in the bars just below it are what a lower threshold would serve.",
         _between("miss"),
         "short",
         "glasscache-tiers",
@@ -104,33 +119,41 @@ SIMILARITY = (
 RIGHT = (
     Panel(
         "stat",
-        "Wrong hits",
-        "Semantic hits that a fresh answer contradicted, of those that were verified in the "
-        "background, in the time shown. Only these are a fair sample: people report what they "
-        "notice.",
+        "How many semantic hits are wrong?",
+        "Hits that a fresh answer contradicted, of those that were verified in the background, in "
+        "the time shown: found, and, with a confidence of 95 % (Wilson), at least and at most. "
+        "Only these are a fair sample: people report what they notice. Far apart: verify more of "
+        "them (verify_share in the tuning).",
         [
-            Query(
-                over(
-                    f"sum({total(ours('cache_verdicts_total', _WRONG))})",
-                    f"sum({total(ours('cache_verdicts_total', _VERIFIED))})",
-                ),
-                instant=True,
-            )
+            Query(wilson(WRONG_COUNT, VERIFIED_COUNT, "-"), "at least", instant=True),
+            Query(WRONG_HITS, "found", instant=True),
+            Query(wilson(WRONG_COUNT, VERIFIED_COUNT, "+"), "at most", instant=True),
         ],
         "percentunit",
         "glasscache-tiers",
         steps=rising(0.005, 0.01),
         decimals=2,
         none="none verified",
+        says="value_and_name",
+    ),
+    Panel(
+        "stat",
+        "Hits verified",
+        "Semantic hits that a fresh answer was compared with, in the time shown. The alert on "
+        "wrong hits wants a hundred in a day.",
+        [Query(VERIFIED_COUNT, instant=True)],
+        "none",
+        "glasscache-tiers",
+        decimals=0,
     ),
     Panel(
         "timeseries",
         "What do verdicts say?",
-        "Verdicts on hits, by who gave them: the background verification, or the application's "
-        "feedback.",
+        "Verdicts on hits, by who gave them: the background verification, the application's "
+        "feedback, or a reviewer on the tuner's page.",
         [
             Query(
-                f"sum by (verdict, source) ({rate(ours('cache_verdicts_total'))})",
+                f"sum by (verdict, source) ({rate(ours('cache_verdicts_total'))}) > 0",
                 "{{verdict}} ({{source}})",
             )
         ],
@@ -139,6 +162,7 @@ RIGHT = (
         stacked=True,
         ends=(0, None),
         none="no verdicts",
+        colored=[legend for legend in COLORS if legend.startswith(("correct", "wrong"))],
     ),
     Panel(
         "timeseries",
@@ -182,6 +206,7 @@ WORK = (
         "glasscache-stores",
         steps=rising(0.1, 0.25),
         ends=(0, None),
+        colored=("p50", "p95", "p99"),
     ),
     Panel(
         "timeseries",
@@ -217,8 +242,10 @@ SEMANTIC = Board(
         Section(
             "Are the answers right?",
             [
-                Placed(RIGHT[0], 4),
-                *(Placed(panel, w) for panel, w in zip(RIGHT[1:], (7, 6, 7), strict=True)),
+                Placed(RIGHT[0], 8, 4),
+                Placed(RIGHT[1], 4, 4),
+                Placed(RIGHT[2], 12, 4),
+                *(Placed(panel, 12) for panel in RIGHT[3:]),
             ],
         ),
         Section("The work", [Placed(panel, 8) for panel in WORK]),

@@ -10,7 +10,10 @@ _UP = {"0": ("down", "red"), "1": ("up", "green")}
 _BREAKER = {"0": ("closed", "green"), "1": ("half open", "orange"), "2": ("open", "red")}
 _CHROMA = 'backend="chroma"'
 _L2 = 'level="l2"'
+_SPENT = f"sum by (cmd) ({rate(redis('redis_commands_duration_seconds_total'))})"
+"""Seconds that Redis spends on each command, in a second."""
 _DOWN_IS_BAD = ((None, "red"), (1, "green"))
+_BACKENDS = ("redis", "chroma", "embedder", "embedded")
 
 SEEN = (
     Panel(
@@ -42,6 +45,7 @@ SEEN = (
         "none",
         "glasscache-tiers",
         ends=(0, None),
+        colored=_BACKENDS,
     ),
     Panel(
         "timeseries",
@@ -53,18 +57,32 @@ SEEN = (
         steps=rising(1, 2),
         names=_BREAKER,
         ends=(0, 2),
+        colored=_BACKENDS,
     ),
     Panel(
         "timeseries",
         "What was lost?",
-        "Work dropped because a backend was away: records of decisions, semantic puts that waited "
-        "for the model, vectors that the index did not take, and invalidations that wait.",
-        [
-            Query(f"sum by (queue) ({rate(ours('cache_dropped_total'))})", "{{queue}}"),
-            Query(f"max({ours('cache_invalidations_pending')})", "invalidations pending (count)"),
-        ],
+        "Work that was dropped, because a backend was away or a queue was full: records of "
+        "decisions, semantic puts that waited for the model, vectors that the index did not take, "
+        "verifications of hits.",
+        [Query(f"sum by (queue) ({rate(ours('cache_dropped_total'))})", "{{queue}}")],
         "cps",
         "glasscache-tiers",
+        ends=(0, None),
+    ),
+    Panel(
+        "timeseries",
+        "Do invalidations wait?",
+        "Invalidations that a backend has not confirmed yet, of all processes. Above 0 for long: "
+        "what somebody took out of service, or wanted forgotten, may still be there.",
+        [
+            Query(
+                f"sum by (job, cache) ({ours('cache_invalidations_pending')})", "{{job}} {{cache}}"
+            )
+        ],
+        "none",
+        "glasscache-tiers",
+        steps=((None, "green"), (1, "red")),
         ends=(0, None),
     ),
 )
@@ -165,10 +183,13 @@ REDIS = (
     ),
     Panel(
         "timeseries",
-        "What is Redis asked?",
-        "The commonest commands, of all its clients.",
-        [Query(f"topk(8, sum by (cmd) ({rate(redis('redis_commands_total'))}) > 0)", "{{cmd}}")],
-        "ops",
+        "Where does Redis spend its time?",
+        "The commands that take most of it, of all its clients, as shares of the one thread that "
+        "serves them: at 100 % everybody waits.",
+        [
+            Query(f"topk(5, {_SPENT} > 0)", "{{cmd}}"),
+        ],
+        "percentunit",
         "glasscache-tiers",
         stacked=True,
         ends=(0, None),
@@ -176,16 +197,14 @@ REDIS = (
     Panel(
         "timeseries",
         "How long does Redis take for a command?",
-        "Mean time inside the server. Where this is short and L1 is slow, it is the network or "
-        "the agent's event loop.",
+        "Mean time inside the server, of the commonest commands. Where this is short and L1 is "
+        "slow, it is the network or the agent's event loop.",
         [
             Query(
-                "topk(8, "
-                + over(
-                    f"sum by (cmd) ({rate(redis('redis_commands_duration_seconds_total'))})",
-                    f"sum by (cmd) ({rate(redis('redis_commands_total'))})",
-                )
-                + ")",
+                over(
+                    _SPENT,
+                    f"topk(5, sum by (cmd) ({rate(redis('redis_commands_total'))}))",
+                ),
                 "{{cmd}}",
             )
         ],
@@ -230,6 +249,7 @@ CHROMA = (
         "glasscache-semantic",
         steps=rising(0.15, 0.4),
         ends=(0, None),
+        colored=("p50", "p99"),
     ),
 )
 
@@ -243,7 +263,7 @@ STORES = Board(
             [
                 Placed(SEEN[0], 12, 4),
                 Placed(SEEN[1], 12, 4),
-                *(Placed(panel, 8) for panel in SEEN[2:]),
+                *(Placed(panel, 6) for panel in SEEN[2:]),
             ],
         ),
         Section(

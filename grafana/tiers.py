@@ -7,6 +7,7 @@ from grafana.panels import Panel, Query, rising
 from grafana.queries import ours, over, quantile, rate, total
 
 _BY_LEVEL = "sum by (level)"
+_LEVELS = ("l1", "l2", "l3", "l4")
 _HITS, _MISSES, _ERRORS = (ours(f"cache_{name}_total") for name in ("hits", "misses", "errors"))
 
 ANSWERS = (
@@ -27,6 +28,7 @@ ANSWERS = (
         "percentunit",
         "glasscache-semantic",
         ends=(0, 1),
+        colored=_LEVELS,
     ),
     Panel(
         "timeseries",
@@ -42,10 +44,11 @@ ANSWERS = (
         "reqps",
         "glasscache-overview",
         ends=(0, None),
+        colored=_LEVELS,
     ),
     Panel(
         "timeseries",
-        "How long does a tier take, at worst?",
+        "Tier latency, p99",
         "99 % of the calls of a tier took less. The dots are traces. Budgets: 50 ms for a keyed "
         "round trip, 250 ms for an embedding, 150 ms for a search.",
         [Query(quantile(0.99, "cache_latency_seconds", "level, "), "{{level}}", exemplar=True)],
@@ -53,16 +56,18 @@ ANSWERS = (
         "glasscache-stores",
         steps=rising(0.05, 0.4),
         ends=(0, None),
+        colored=_LEVELS,
     ),
     Panel(
         "timeseries",
-        "How long does a tier take, usually?",
+        "Tier latency, median",
         "The median of the calls of a tier. L1, L3 and L4 are round trips to the store; L2 is an "
         "embedding and a search.",
         [Query(quantile(0.5, "cache_latency_seconds", "level, "), "{{level}}", exemplar=True)],
         "s",
         "glasscache-stores",
         ends=(0, None),
+        colored=_LEVELS,
     ),
 )
 
@@ -118,6 +123,7 @@ REASONS = (
         "glasscache-stores",
         steps=((None, "green"), (0.05, "red")),
         ends=(0, 1),
+        colored=_LEVELS,
     ),
     Panel(
         "bargauge",
@@ -141,15 +147,29 @@ ENTRIES = (
     Panel(
         "timeseries",
         "How old are the answers that hit?",
-        "Median and 95th percentile of the age of what was served. Close to the TTL: a longer "
-        "one would bring more hits. Far below it: a shorter one would cost none.",
-        [
-            Query(quantile(q, "cache_entry_age_seconds", "level, "), f"{{{{level}}}} {name}")
-            for q, name in ((0.5, "p50"), (0.95, "p95"))
-        ],
+        "95 % of what a tier served was younger than this.",
+        [Query(quantile(0.95, "cache_entry_age_seconds", "level, "), "{{level}}")],
         "s",
         "glasscache-semantic",
         logarithmic=True,
+        colored=_LEVELS,
+    ),
+    Panel(
+        "timeseries",
+        "Age of hits, as a share of the TTL",
+        "The 95th percentile of the age of what a tier served, as a share of its TTL. Close to "
+        "100 %: a longer TTL would bring more hits. Far below it: a shorter one would cost none.",
+        [
+            Query(
+                f"{quantile(0.95, 'cache_entry_age_seconds', 'level, ')}"
+                f" / on (level) max by (level) ({ours('cache_ttl_seconds')})",
+                "{{level}}",
+            )
+        ],
+        "percentunit",
+        "glasscache-semantic",
+        ends=(0, None),
+        colored=_LEVELS,
     ),
     Panel(
         "timeseries",
@@ -163,7 +183,7 @@ ENTRIES = (
         ],
         "s",
         "glasscache-semantic",
-        logarithmic=True,
+        ends=(0, None),
     ),
     Panel(
         "timeseries",
@@ -194,23 +214,30 @@ ENTRIES = (
     Panel(
         "timeseries",
         "What was taken out?",
-        "Invalidations by what was named, and how many of them a backend has not confirmed yet.",
-        [
-            Query(f"sum by (kind) ({rate(ours('cache_invalidations_total'))})", "by {{kind}}"),
-            Query(f"max({ours('cache_invalidations_pending')})", "pending (count)"),
-        ],
+        "Invalidations by what was named: a message, a document, a tag, or a user who is to be "
+        "forgotten. Those that wait for a backend are on Stores.",
+        [Query(f"sum by (kind) ({rate(ours('cache_invalidations_total'))})", "by {{kind}}")],
         "cps",
         "glasscache-stores",
         ends=(0, None),
     ),
     Panel(
         "timeseries",
-        "What else happened?",
-        "Computations spared because another one for the same question was under way, lookups "
-        "that their caller cancelled, and answers served past their TTL.",
+        "Do many ask the same at once?",
+        "Computations spared, because another one for the same question was under way "
+        "(get_or_compute). Many at once are a stampede that did not reach the LLM.",
+        [Query(f"sum({rate(ours('cache_flight_joins_total'))})", "computations spared")],
+        "cps",
+        "glasscache-overview",
+        ends=(0, None),
+    ),
+    Panel(
+        "timeseries",
+        "Cancelled lookups, stale answers",
+        "Lookups that their caller cancelled, by the tier that they waited for, and answers served "
+        "past their TTL.",
         [
-            Query(f"sum({rate(ours('cache_flight_joins_total'))})", "computations spared"),
-            Query(f"sum({rate(ours('cache_cancelled_total'))})", "lookups cancelled"),
+            Query(f"{_BY_LEVEL} ({rate(ours('cache_cancelled_total'))})", "cancelled in {{level}}"),
             Query(f"sum({rate(ours('cache_stale_hits_total'))})", "stale answers"),
         ],
         "cps",
@@ -227,6 +254,6 @@ TIERS = Board(
     (
         Section("Answers", [Placed(panel, 12) for panel in ANSWERS]),
         Section("Misses and errors", [Placed(panel, 12) for panel in REASONS]),
-        Section("Entries", [Placed(panel, 8) for panel in ENTRIES]),
+        Section("Entries", [Placed(panel, 6) for panel in ENTRIES]),
     ),
 )

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from grafana import generate, pictures
+from grafana import figures, generate, pictures
 from grafana.live import Prometheus, Target, targets
 from telemetry import names
 from tests import servers
@@ -208,7 +208,8 @@ def test_rates_are_taken_over_grafanas_interval_and_counters_are_rates() -> None
         ranged = _RANGED.findall(target.expr)
         for function, metric, over in ranged:
             assert function in {"rate", "increase"}, target
-            assert over == {"rate": "$__rate_interval", "increase": "$__range"}[function], target
+            assert over in {"$__rate_interval", "$__range"}, target
+            assert function == "increase" or over == "$__rate_interval", target
             assert metric.endswith(("_total", "_bucket", "_sum", "_count")), target
         assert target.expr.count("[") == len(ranged), target
         assert target.instant == ("$__range" in target.expr or target.panel == "Which alerts fire?")
@@ -311,13 +312,7 @@ def test_every_metric_is_one_of_ours_or_one_of_redis_exporter() -> None:
 def test_every_metric_of_ours_is_on_a_dashboard() -> None:
     used = {base(name) for expr in expressions() for name, _ in _SELECTOR.findall(expr)}
     unseen = {metric.name for metric in names.METRICS} - used
-    # Counted by the tuner's side of the house; its version is on every graph.
-    # When a cache was opened is for rules that wait an hour.
-    assert unseen <= {
-        "cache_start_time_seconds",
-        "cache_tuning_changes_total",
-        "cache_tuning_rejected_total",
-    }
+    assert unseen <= {"cache_start_time_seconds"}, "it is for rules that wait an hour"
 
 
 def test_the_overall_hit_rate_comes_from_lookups() -> None:
@@ -353,8 +348,8 @@ def test_quantiles_of_latencies_have_exemplars_and_nothing_else_has() -> None:
 def test_what_replicas_share_is_not_added_up() -> None:
     for expr in expressions():
         for gauge in ("cache_entries{", "cache_semantic_threshold{", "cache_ttl_seconds{"):
-            if gauge in expr:
-                assert re.match(r"max by \([\w, ]+\) \(" + gauge, expr), expr
+            largest = re.findall(r"max by \([\w, ]+\) \(" + gauge, expr)
+            assert len(largest) == expr.count(gauge), expr
 
 
 def test_the_bars_of_the_similarities_are_buckets_of_the_metric() -> None:
@@ -364,6 +359,30 @@ def test_the_bars_of_the_similarities_are_buckets_of_the_metric() -> None:
         float(bound) for target in queries() for bound in re.findall(r'le="([\d.]+)"', target.expr)
     }
     assert used <= set(SIMILARITIES)
+
+
+def test_what_went_wrong_is_red_and_what_the_cache_is_for_is_green() -> None:
+    """Colours have a meaning, and the same one on every dashboard."""
+    shown: dict[str, set[str]] = {}
+    for board in BOARDS.values():
+        for panel in panels(board):
+            for override in panel["fieldConfig"].get("overrides", ()):
+                if override["matcher"]["id"] == "byName":
+                    (color,) = [one["value"] for one in override["properties"]]
+                    shown.setdefault(override["matcher"]["options"], set()).add(color["fixedColor"])
+    assert all(len(colors) == 1 for colors in shown.values()), shown
+    assert (shown["hit"], shown["error"], shown["wrong (verify)"]) == ({"green"}, {"red"}, {"red"})
+
+
+def test_an_alert_on_a_dashboard_opens_its_runbook() -> None:
+    overview = panels(BOARDS["glasscache-overview"])
+    (alerts,) = [one for one in overview if one["title"] == "Which alerts fire?"]
+    (link,) = alerts["fieldConfig"]["defaults"]["links"]
+    assert link["url"] == (
+        "https://github.com/glasscache/glasscache/blob/main/docs/runbooks/"
+        "${__field.labels.alertname}.md"
+    )
+    assert {"alertname"} == set(re.findall(r"by \((\w+)\)", alerts["targets"][0]["expr"]))
 
 
 def test_no_file_holds_what_one_installation_gave_it() -> None:
@@ -598,7 +617,7 @@ def test_the_command_says_which_panels_are_empty(live: tuple[Prometheus, str]) -
     ],
 )
 def test_numbers_are_shown_in_their_unit(value: float, unit: str, text: str) -> None:
-    assert pictures.shown(value, unit) == text
+    assert figures.shown(value, unit) == text
 
 
 def test_every_dashboard_can_be_drawn(live: tuple[Prometheus, str], tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ import asyncio
 import pytest
 
 from cache_core import MultiLevelCache
+from cache_core.instrumentation import Instruments
 from cache_core.testing import RecordingInstrument
+from cache_core.tuning import Tuning
+from cache_core.verdicts import Verifier
 from tests.conftest import CacheFactory
 
 
@@ -77,3 +80,31 @@ async def test_checks_are_bounded(make_cache: CacheFactory) -> None:
     assert verifier is not None
     assert verifier.dropped == 30 - 9
     release.set()
+
+
+async def test_a_check_that_hangs_does_not_end_all_later_ones(cache: MultiLevelCache) -> None:
+    """It is given up and counted as dropped, and the next one is made."""
+    await cache.put("alpha beta", "ann", "answer")
+    served = await cache.lookup("beta alpha", "ann")
+    await cache.parts.decisions.flush()
+    decision = await cache.parts.decisions.find(served.lookup_id)
+    assert decision is not None
+    asked: list[str] = []
+
+    async def verify(message: str, response: str) -> bool:
+        asked.append(message)
+        if message == "hangs":
+            await asyncio.Event().wait()
+        return True
+
+    verdicts = cache._engine.running.verdicts
+    watching = RecordingInstrument()
+    verifier = Verifier(verify, verdicts, Instruments([watching]), lambda: 0.0, seconds=0.05)
+    for message in ("hangs", "beta alpha"):
+        verifier.offer(message, "answer", decision, Tuning(verify_share=1.0))
+    for _ in range(200):
+        await asyncio.sleep(0.01)
+        if len(asked) == 2 and not verifier._tasks:
+            break
+    assert (asked, verifier.dropped) == (["hangs", "beta alpha"], 1)
+    await verifier.close()
