@@ -452,7 +452,7 @@ def until(condition: Callable[[], object], what: str, seconds: float = 30) -> No
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus, str]]:
-    """A Prometheus that has watched a cache for some seconds, with Redis away for three of them."""
+    """A Prometheus that has watched the demo: quiet, busy, without Redis, and tuned anew."""
     prometheus_program = servers.require("prometheus")
     exporter_program = servers.require("prometheus-redis-exporter")
     directory = tmp_path_factory.mktemp("live")
@@ -465,13 +465,19 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus,
     def redis_server() -> contextlib.AbstractContextManager[str]:
         return servers.redis_server(directory, *_REDIS_OPTIONS, port=store)
 
-    traffic = [sys.executable, "-m", "tests.dashboard_traffic"]
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(contextlib.ExitStack())
         first.enter_context(redis_server())
         started = time.time()
+        demo = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.dashboard_traffic",
+                 str(directory / "cache"), redis_url, str(agent)],
+                stdin=subprocess.PIPE, text=True,
+            )
+        )  # fmt: skip
+        stack.callback(demo.kill)
         for command, of in (
-            ([*traffic, str(directory / "cache"), redis_url, str(agent)], agent),
             (
                 [exporter_program, "-redis.addr", servers.redis_url(store, "exporter"),
                  "-web.listen-address", f"127.0.0.1:{exporter}"],
@@ -487,6 +493,11 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus,
             stack.enter_context(servers.running(command, of))
         prometheus = Prometheus(f"http://127.0.0.1:{port}", 1.0, started)
 
+        def phase(name: str) -> None:
+            assert demo.stdin is not None
+            demo.stdin.write(f"{name}\n")
+            demo.stdin.flush()
+
         def wait(expr: str) -> None:
             """Until a query has a result other than 0."""
 
@@ -494,19 +505,22 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus,
                 found = prometheus.get("query", query=expr)["result"]
                 return any(float(one["value"][1]) for one in found)
 
-            until(holds, expr)
+            until(holds, expr, 60)
 
-        wait("sum(cache_lookups_total) > 100")
-        wait("redis_up == 1")
-        wait("count(cache_entries)")
+        phase("quiet")
+        wait("sum(cache_lookups_total) > 3 and on () redis_up == 1")
+        phase("busy")
+        hits = 'sum(cache_hits_total{level="l1"}) > 20 and sum(cache_hits_total{level="l2"}) > 5'
+        wait(f"{hits} and on () count(cache_entries)")
         first.close()
-        wait("sum(cache_errors_total) > 20")
-        wait("ALERTS")
+        wait("sum(cache_errors_total) > 20 and on () count(ALERTS)")
         stack.enter_context(redis_server())
         wait("redis_up == 1 and on () sum(cache_backend_up) == 3")
+        phase("tuned")
         # What counts happened before the last scrape that a range query sees.
         wait("sum(changes(cache_tuning_version[1m] offset 2s))")
         wait("sum(rate(cache_hits_total[4s] offset 2s)) and sum(rate(redis_commands_total[4s]))")
+        wait('sum(rate(cache_verdicts_total{source="verify"}[4s]))')
         yield prometheus, redis_url
 
 
