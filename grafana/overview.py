@@ -270,9 +270,9 @@ CHANGES = (
     ),
     Panel(
         "stat",
-        "Do replicas disagree on the tuning?",
-        "The most versions that the replicas of one cache are apart. Replicas follow a change "
-        "within a second.",
+        "Replicas agree?",
+        "By how many versions of the tuning the replicas of one cache are apart, at most. They "
+        "follow a change within a second.",
         [
             Query(
                 f"max(max by (job, cache) ({ours('cache_tuning_version')})"

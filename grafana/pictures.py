@@ -266,7 +266,7 @@ class Picture:
             low = min(0.0, low) if low < high / 2 else low
             low, high = defaults.get("min", low), defaults.get("max", high * 1.05)
             even = MultipleLocator(2 ** math.ceil(math.log2(max(high - low, 5) / 5)))
-            plain = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
+            plain = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=decimals == 0)
             axes.yaxis.set_major_locator(even if unit == "bytes" else plain)
         axes.set(xlim=(self._start, self._end), ylim=(low, high))
         if defaults["custom"].get("thresholdsStyle", {}).get("mode") == "dashed":

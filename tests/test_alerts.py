@@ -313,3 +313,16 @@ def test_an_inhibition_compares_labels_that_both_sides_have() -> None:
     for rule in MANAGER["inhibit_rules"]:
         named = set(re.findall(r"Cache[A-Z][A-Za-z]+", yaml.safe_dump(rule["target_matchers"])))
         assert rule["equal"][:2] == (["job", "instance"] if named & by_redis else ["job", "cache"])
+
+
+@pytest.mark.parametrize("rule", RULES_THAT_ALERT, ids=lambda rule: rule["alert"])
+def test_an_alert_goes_to_the_receiver_of_its_severity(rule: dict[str, Any]) -> None:
+    """The labels that it really has, through the shipped routes."""
+    config = f"--config.file={ALERTS / 'alertmanager.yml'}"
+    labels = {"alertname": rule["alert"], **rule["labels"], "job": "agent", "cache": "shop"}
+    told = run(
+        servers.require("amtool"), "config", "routes", "test", config,
+        *(f"{name}={value}" for name, value in labels.items()),
+    )  # fmt: skip
+    wanted = {"critical": "page", "warning": "team", "info": "record", "none": "nobody"}
+    assert told.split()[0].removesuffix("Warning:") == wanted[rule["labels"]["severity"]]
