@@ -224,8 +224,9 @@ ENTRIES = (
     Panel(
         "timeseries",
         "Do many ask the same at once?",
-        "Computations spared, because another one for the same question was under way "
-        "(get_or_compute). Many at once are a stampede that did not reach the LLM.",
+        "Computations spared, because another one for the same question was under way, in this "
+        "process or another (get_or_compute). Many at once are a stampede that did not reach the "
+        "LLM.",
         [Query(f"sum({rate(ours('cache_flight_joins_total'))})", "computations spared")],
         "cps",
         "glasscache-overview",
@@ -233,16 +234,30 @@ ENTRIES = (
     ),
     Panel(
         "timeseries",
-        "Cancelled lookups, stale answers",
-        "Lookups that their caller cancelled, by the tier that they waited for, and answers served "
-        "past their TTL.",
+        "Are answers stale, or made anew in time?",
+        "Answers served past their TTL, where that is allowed; and answers made anew before they "
+        "expired. error: what computes them failed; skipped: another process does it.",
         [
-            Query(f"{_BY_LEVEL} ({rate(ours('cache_cancelled_total'))})", "cancelled in {{level}}"),
-            Query(f"sum({rate(ours('cache_stale_hits_total'))})", "stale answers"),
+            Query(f"sum({rate(ours('cache_stale_hits_total'))})", "served stale"),
+            Query(
+                f"sum by (outcome) ({rate(ours('cache_refreshes_total'))})",
+                "made anew, {{outcome}}",
+            ),
         ],
         "cps",
         "glasscache-overview",
         ends=(0, None),
+    ),
+    Panel(
+        "timeseries",
+        "Do callers give up?",
+        "Lookups that their caller cancelled, by the tier that they waited for. Many: callers wait "
+        "for less than a lookup may take (glasscache settings).",
+        [Query(f"{_BY_LEVEL} ({rate(ours('cache_cancelled_total'))})", "{{level}}")],
+        "cps",
+        "glasscache-stores",
+        ends=(0, None),
+        colored=_LEVELS,
     ),
 )
 
@@ -254,6 +269,6 @@ TIERS = Board(
     (
         Section("Answers", [Placed(panel, 12) for panel in ANSWERS]),
         Section("Misses and errors", [Placed(panel, 12) for panel in REASONS]),
-        Section("Entries", [Placed(panel, 6) for panel in ENTRIES]),
+        Section("Entries", [Placed(panel, 8) for panel in ENTRIES]),
     ),
 )

@@ -16,7 +16,7 @@ from tests import servers, snippets
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs" / "runbooks").glob("*.md"))
 SET_FIRST = {
-    "REDIS_URL", "CHROMA_URL", "CACHE_DIR", "NAMESPACE", "AGENT", "USER_ID",
+    "REDIS_URL", "REDIS_ADMIN", "CHROMA_URL", "CACHE_DIR", "NAMESPACE", "AGENT", "USER_ID",
     "PROMETHEUS", "ALERTMANAGER",
 }  # fmt: skip
 """What the index says to set; besides, the shell's own."""
@@ -68,6 +68,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
             **snippets.ENVIRONMENT,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "REDIS_URL": url,
+            "REDIS_ADMIN": f"redis://127.0.0.1:{servers.port_of(url)}/0",
             "CACHE_DIR": str(directory / "cache"),
             "CACHE_TIERS": "l1,l3,l4",
             "NAMESPACE": "shop",
