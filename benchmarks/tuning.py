@@ -123,7 +123,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory, redis_server(Path(directory)) as url:
         asyncio.run(_forbid_channels(url))
         deaf = url.replace("redis://", "redis://least:secret@")
-        found.append(measure(f"redis, no right to subscribe (asks every {POLL} s)", deaf))
+        found.append(measure(f"redis, no right to subscribe (asks; within {POLL:g} s)", deaf))
     found.append(measure("embedded", None))
     if options.json:
         print(json.dumps(found, indent=2))

@@ -151,8 +151,12 @@ class DecisionLog:
         for item in (*self.recent, *self._waiting):
             if item.lookup_id == lookup_id:
                 return item
-        found = await self.last(self._keep)
-        return next((item for item in found if item.lookup_id == lookup_id), None)
+        for _, text in reversed(await self._store.last(self._name, self._keep)):
+            # Most are not even parsed: the log may have 100,000.
+            found = parse(text) if lookup_id in text else None
+            if found is not None and found.lookup_id == lookup_id:
+                return found
+        return None
 
     async def forget_user(self, user: str) -> int:
         """Remove the decisions of a user's digest; return how many there were."""

@@ -41,8 +41,11 @@ __all__ = ["LiveTuning", "TuningChange", "TuningConflict"]
 
 log = RateLimited(logging.getLogger("glasscache"))
 
-POLL = 0.5
-"""Seconds between looks at the store: what repairs a notice that was lost."""
+POLL = 1.0
+"""Seconds within which every replica has what the store has, whatever notices were lost."""
+
+_ASK = POLL / 2
+"""Seconds between two questions to the store: to ask, and to be answered, takes time, too."""
 
 TUNED = "tuned"
 """The origin of what is in the store."""
@@ -102,6 +105,14 @@ class LiveTuning:
         self._base, self._record, self._highest = base, None, 0
         self._loaded = False
 
+    async def stand_in(self) -> None:
+        """Go by what the replicas report, where nobody tuned; see `MultiLevelCache`."""
+        seen = ("the replicas", unflatten(await self._fleet()))
+        self._base = (*self._layers(), seen)
+        tuned = () if self._record is None else ((TUNED, unflatten(self._record.tuned)),)
+        version = self.current.version
+        self.current, self.origins = make_tuning(*self._base, *tuned, version=version)
+
     async def load(self, store: KeyValueStore, key: str) -> None:
         """Put into force what somebody tuned.
 
@@ -143,7 +154,7 @@ class LiveTuning:
 
     async def _poll(self) -> None:
         while True:
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(_ASK)
             with contextlib.suppress(BackendError):
                 await self._refresh_safely()
 
@@ -169,7 +180,7 @@ class LiveTuning:
                 "changes of the tuning are not announced here (%s): they are noticed by asking "
                 "every %.1f s",
                 error,
-                POLL,
+                _ASK,
             )
 
     async def _refresh_safely(self) -> None:

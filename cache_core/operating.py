@@ -181,6 +181,18 @@ class OperatedCache:
         await self._engine.started()
         return await self._engine.live.revert(version, author=author, note=note)
 
+    async def stand_in(self) -> None:
+        """Go by the values that the running replicas report, as far as they agree.
+
+        For a tool: it was started with other values than the agents, whose answers it explains or
+        invalidates. What somebody tuned beats them, as ever. Without a replica nothing changes.
+
+        Raises:
+            ConfigurationError: For a value that this version of the library refuses.
+        """
+        await self._engine.started()
+        await self._engine.live.stand_in()
+
     async def tuning_history(self, limit: int = 100) -> list[TuningChange]:
         """Return the newest changes of the tuning, newest first; the last 1,000 are kept.
 
@@ -219,6 +231,20 @@ class OperatedCache:
         except BackendError as error:
             log.warning("feedback was lost: %s", error.reason)
             return False
+
+    async def judge(self, decision: Decision, *, correct: bool, source: Source = "review") -> bool:
+        """Record a verdict on a decision that is at hand; as `feedback`, without finding it first.
+
+        Returns:
+            Whether it was recorded: it can be judged.
+
+        Raises:
+            BackendError: If the store is away.
+        """
+        running = await self._engine.started()
+        if running is None:
+            raise BackendError("backend_error")
+        return await running.verdicts.judge_decision(decision, correct=correct, source=source)
 
     async def decisions(self, count: int = 10_000) -> list[Decision]:
         """Return the last *count* lookups of all replicas, oldest first.

@@ -108,6 +108,10 @@ class Verdicts:
         decision = await self._decisions.find(lookup_id)
         if decision is None:
             return False
+        return await self.judge_decision(decision, correct=correct, source=source)
+
+    async def judge_decision(self, decision: Decision, *, correct: bool, source: Source) -> bool:
+        """Record a verdict on a decision; return whether it can be judged; see `judge`."""
         near = source == "review" and decision.matched and decision.unvetoed is not None
         if decision.outcome != "hit" and not near:
             return False

@@ -17,6 +17,10 @@ st.set_page_config(
     layout="wide",
     menu_items={"about": "The cache for LLM agents that you can see through."},
 )
+# The bar at the top is as high as this; Streamlit leaves twice as much.
+st.html(
+    "<style>[data-testid=stMainBlockContainer] {padding-top: 4.75rem; padding-bottom: 3rem}</style>"
+)
 if st.context.theme.type == "dark":
     # White, which Streamlit takes, cannot be read on a colour that is bright enough for the dark.
     st.html(

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from cache_core.models import LEVELS, Level
-from dashboard.sources import Replica
+from dashboard.replica import Replica
 
 WAYS = ("L1 exact", "L2 semantic", "partial", "miss", "error", "bypass")
 """How a lookup can end, as the charts name it."""

@@ -25,7 +25,7 @@ def unjudged(
     *,
     threshold: float,
     order: Order,
-    skipped: Collection[str] = (),
+    skipped: Collection[tuple[str, str]] = (),
 ) -> list[Decision]:
     """Return the pairs to judge, the most useful first; each pair of questions once.
 
@@ -34,13 +34,13 @@ def unjudged(
         verdicts: A pair that was reviewed is not asked for again.
         threshold: In force.
         order: By distance from the threshold, whether served or not; or the hits, newest first.
-        skipped: Lookups to leave out.
+        skipped: Pairs of digests, message and matched one, to leave out.
     """
     reviewed = {(item.message, item.matched) for item in verdicts if item.source == "review"}
     found: dict[tuple[str, str], Decision] = {}
     for item in reversed(decisions):
         pair = (item.message, item.matched)
-        if pair in found or pair in reviewed or item.lookup_id in skipped:
+        if pair in found or pair in reviewed or pair in skipped:
             continue
         if not item.matched or item.matched == item.message or item.unvetoed is None:
             continue

@@ -13,8 +13,9 @@ from cache_core.settings import load_settings
 from dashboard.access import Visitor, visitor
 from dashboard.charts import Chart
 from dashboard.config import DashboardConfig
-from dashboard.sources import Source, SourceAwayError
+from dashboard.sources import Source
 from dashboard.theme import Palette, palette
+from dashboard.words import SourceAwayError
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,19 @@ def open_page(title: str, about: str) -> Page:
         config,
         palette(st.context.theme.type),
     )
-    st.title(title, anchor=False)
     mode = ":green-badge[can write]" if who.may_write else ":gray-badge[read-only]"
     name = f" · {who.name}" if who.name else ""
-    quiet(about)
-    st.markdown(f"**{config.namespace}** on {page.source.kind} `{page.source.where}`{name} {mode}")
+    with st.container(
+        horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom", gap="small"
+    ):
+        with st.container(width="content", gap=None):
+            st.title(title, anchor=False)
+            quiet(about)
+        st.markdown(
+            f":small[**{config.namespace}** on {page.source.kind} `{page.source.where}`{name}] "
+            f"{mode}",
+            width="content",
+        )
     return page
 
 

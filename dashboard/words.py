@@ -1,11 +1,16 @@
-"""Values and changes of the tuning as people read them."""
+"""Values, changes and moments as people read them."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from cache_core.live_tuning import TuningChange
 from cache_core.tuning import INTENT_PREFIX, Tuning
+
+
+class SourceAwayError(Exception):
+    """A source cannot be asked; the text says which, and what to do."""
 
 
 def title(field: str) -> str:
@@ -44,3 +49,12 @@ def described(change: TuningChange) -> str:
     ]
     text = "; ".join(parts) or "nothing"
     return text if change.reverts is None else f"back to version {change.reverts}: {text}"
+
+
+def ago(at: float, now: float | None = None) -> str:
+    """Return how long ago a moment was, in words."""
+    seconds = max(0.0, (time.time() if now is None else now) - at)
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"

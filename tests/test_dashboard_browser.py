@@ -109,10 +109,9 @@ def agent(environment: dict[str, str], tmp_path: Path) -> Iterator[Agent]:
         process.wait(10)
 
 
-@pytest.fixture
-def address(environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
+@contextlib.contextmanager
+def app(environment: dict[str, str], tmp_path: Path, port: int) -> Iterator[str]:
     """The app, as the command starts it."""
-    port = servers.free_port()
     program = str(Path(sys.executable).with_name("glasscache"))
     command = [program, "dashboard", "--port", str(port), "--write"]
     log = (tmp_path / "dashboard.log").open("wb")
@@ -126,6 +125,12 @@ def address(environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
         process.kill()
         process.wait(10)
         log.close()
+
+
+@pytest.fixture
+def address(environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
+    with app(environment, tmp_path, servers.free_port()) as found:
+        yield found
 
 
 @contextlib.contextmanager
@@ -160,7 +165,14 @@ def go(page: Page, title: str) -> None:
         narrow.click()
     page.get_by_role("link", name=title, exact=True).first.click()
     expect(heading(page, title)).to_be_visible(timeout=30_000)
-    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0, timeout=30_000)
+    idle(page)
+
+
+def idle(page: Page) -> None:
+    """Wait until the page is drawn: a key pressed while its script runs may be lost."""
+    expect(page.get_by_test_id("stApp")).to_have_attribute(
+        "data-test-script-state", "notRunning", timeout=60_000
+    )
 
 
 def history(environment: dict[str, str]) -> list[TuningChange]:
@@ -215,8 +227,11 @@ def test_review_by_keyboard_and_invalidate(browser: Browser, address: str, agent
     with opened(browser, address) as page:
         go(page, "Review")
         expect(page.get_by_text("alpha beta gamma delta")).to_be_visible(timeout=20_000)
+        # The pair is drawn before its buttons: until they are there, no key means anything.
+        expect(page.get_by_role("button", name="Undecided")).to_be_visible(timeout=20_000)
+        idle(page)
         page.keyboard.press("d")
-        expect(page.get_by_text("1 verdicts, 1 of them reviews")).to_be_visible(timeout=20_000)
+        expect(page.get_by_text("Verdicts: 1, of them reviews: 1")).to_be_visible(timeout=20_000)
         expect(page.get_by_text("There is nothing to judge.")).to_be_visible()
 
         go(page, "Entries")
@@ -230,6 +245,55 @@ def test_review_by_keyboard_and_invalidate(browser: Browser, address: str, agent
         agent.until(exact="miss")
         go(page, "Audit")
         expect(page.get_by_text("Invalidations and reviews")).to_be_visible()
+
+
+@pytest.fixture
+def identity(tmp_path: Path) -> Iterator[str]:
+    """An OpenID Connect provider that knows ada and bob; the app is told of it by its secrets."""
+    port = servers.free_port()
+    users = [
+        json.dumps({"sub": name, "email": f"{name}@example.com", "email_verified": True})
+        for name in ("ada", "bob")
+    ]
+    command = [sys.executable, "-m", "oidc_provider_mock", "--port", str(port)]
+    command += [part for user in users for part in ("--user-claims", user)]
+    with servers.running(command, port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("store_kind", ["embedded"])
+def test_who_logs_in_by_openid_connect_and_may_write(
+    browser: Browser, environment: dict[str, str], tmp_path: Path, identity: str
+) -> None:
+    """The provider says who it is; of those only the named ones may make changes."""
+    port = servers.free_port()
+    place = f"http://127.0.0.1:{port}"
+    (tmp_path / ".streamlit").mkdir()
+    (tmp_path / ".streamlit" / "secrets.toml").write_text(
+        f"""[auth]
+redirect_uri = "{place}/oauth2callback"
+cookie_secret = "{TOKEN}{TOKEN}"
+client_id = "glasscache"
+client_secret = "{TOKEN}"
+server_metadata_url = "{identity}/.well-known/openid-configuration"
+""",
+        encoding="utf-8",
+    )
+    del environment["CACHE_DASHBOARD_TOKEN"]
+    environment["CACHE_DASHBOARD_WRITERS"] = "ada@example.com, eve@example.com"
+    with app(environment, tmp_path, port) as address:
+        for name, mode in (("ada", "can write"), ("bob", "read-only")):
+            page = browser.new_context().new_page()
+            page.goto(address)
+            expect(heading(page, "Log in")).to_be_visible(timeout=30_000)
+            expect(page.get_by_text("Hit rate")).to_have_count(0)
+            page.get_by_role("button", name="Log in").click()
+            page.get_by_role("button", name=name).click(timeout=30_000)
+            expect(heading(page, "Overview")).to_be_visible(timeout=30_000)
+            expect(page.get_by_text(f"{name}@example.com")).to_be_visible()
+            expect(page.get_by_text(mode)).to_be_visible()
+            page.context.close()
 
 
 @pytest.mark.timeout(400)

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import streamlit as st
 
@@ -80,6 +81,27 @@ def test_a_busy_store_is_shown(page: str, open_app: Open, busy: Agent) -> None:
         assert button(app, "Same question").disabled
     if page == "alerts":
         assert "every backend works" in shown
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_read_only_nothing_that_changes_anything_can_be_pressed(
+    page: str, open_app: Open, busy: Agent
+) -> None:
+    """Without being told to write, every page says that it is read-only, and why."""
+    app = open_app(page)
+    if page == "tuning":
+        app.slider[0].set_value(0.8).run()
+    if page == "entries":
+        next(item for item in app.text_input if item.key == "value_message").input("topic1 alpha")
+        button(app, "How many").click().run()
+    assert not app.exception
+    assert "read-only" in texts(app)
+    writing = ("Apply", "Same question", "Different", "Invalidate", "Erase", "Revert")
+    buttons = [item for item in app.button if item.label.startswith(writing)]
+    assert all(item.disabled for item in buttons)
+    assert bool(buttons) == (page in {"tuning", "review", "entries"})
+    if page in {"tuning", "entries"}:
+        assert "glasscache dashboard --write" in texts(app)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -219,7 +241,7 @@ def test_a_review_becomes_a_verdict(open_app: Open, busy: Agent) -> None:
     assert len(busy.run(busy.cache.verdicts())) == 1
     app.switch_page("views/audit.py").run()
     row = app.dataframe[-1].value.iloc[0]
-    assert (row["who"], row["what"]) == ("ada", "reviewed 1 pairs")
+    assert (row["who"], row["what"]) == ("ada", "reviewed 1 pair")
 
 
 def test_without_capture_no_text_is_shown(
@@ -266,7 +288,7 @@ def test_an_entry_is_found_explained_and_invalidated(
 
         app.switch_page("views/audit.py").run()
         row = app.dataframe[-1].value.iloc[0]
-        assert (row["who"], row["removed"], row["why"]) == ("ada", 4, "wrong")
+        assert (row["who"], row["removed"], row["why"]) == ("ada", "4", "wrong")
         assert row["what"].startswith("invalidate message: message ")
         assert "delivery" not in row["what"]
 
@@ -282,6 +304,41 @@ def test_alerts_degrade_when_prometheus_is_away(
     assert any("cannot be asked" in item.value for item in app.error)
     assert "hunter2" not in texts(app)
     assert "What the store alone tells" in texts(app)
+
+
+@pytest.mark.parametrize("store_kind", ["embedded"])
+def test_what_alertmanager_has_is_shown_with_its_runbook(
+    open_app: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A real Alertmanager: its alert, worst first, and the link to what to do."""
+    program, port = servers.require("prometheus-alertmanager"), servers.free_port()
+    config = tmp_path / "alertmanager.yml"
+    config.write_text("route: {receiver: none}\nreceivers: [{name: none}]\n")
+    command = [
+        program, f"--config.file={config}", f"--storage.path={tmp_path}/am",
+        f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address=",
+    ]  # fmt: skip
+    with servers.running(command, port):
+        url = f"http://127.0.0.1:{port}"
+        for name, severity in (("CacheHitRateLow", "warning"), ("CacheRedisDown", "critical")):
+            alert = {
+                "labels": {"alertname": name, "severity": severity, "cache": "default"},
+                "annotations": {
+                    "summary": f"{name}!",
+                    "runbook_url": f"https://runbooks.test/{name}",
+                },
+            }
+            assert httpx.post(f"{url}/api/v2/alerts", json=[alert]).status_code == 200
+        monkeypatch.setenv("ALERTMANAGER_URL", url)
+        app = open_app("alerts")
+    assert not app.exception
+    shown = [item.value for item in app.markdown if "firing" in item.value]
+    assert [text.split("**")[1] for text in shown] == ["CacheRedisDown", "CacheHitRateLow"]
+    links = [item.proto.url for item in app.get("link_button")]
+    assert links == [
+        "https://runbooks.test/CacheRedisDown",
+        "https://runbooks.test/CacheHitRateLow",
+    ]
 
 
 @pytest.mark.parametrize("store_kind", ["redis"])

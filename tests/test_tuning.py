@@ -785,6 +785,32 @@ async def test_an_intent_has_ttls_and_sharing_of_its_own(make_cache: CacheFactor
 # ------------------------------------------------------------------------------------ the model
 
 
+async def test_a_tool_goes_by_what_the_agents_were_started_with(make_cache: CacheFactory) -> None:
+    """A tool explains what the agent would serve, not what it would serve itself."""
+    started: dict[str, Any] = {"semantic_threshold": 0.7, "sharing": "all", "settings": PATIENT}
+    agent: MultiLevelCache = await make_cache(**started)
+    await agent.put("alpha beta gamma delta", "ann", "answer")
+    assert (await agent.lookup("alpha beta gamma", "ben")).tier == "l2"
+    await agent._engine.running.housekeeper._beat()
+    tool: MultiLevelCache = await make_cache(settings={**PATIENT, "heartbeat": False})
+
+    async def outcome() -> str:
+        return (await tool.explain("alpha beta gamma", "ben"))[1].outcome
+
+    deadline = time.monotonic() + SOON
+    while (await outcome()) != "hit":
+        # Without a server a process learns of the others' answers through a feed.
+        await tool.stand_in()
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    assert tool.tuning_origins["semantic_threshold"] == "the replicas"
+    assert tool.tuning.version == 0
+    await agent.tune({"semantic_threshold": 0.9}, author="ana")
+    await until(lambda: tool.tuning.version == 1)
+    assert (tool.tuning.semantic_threshold, tool.tuning.sharing) == (0.9, "all")
+    assert await outcome() == "miss"
+
+
 def test_bounds_come_from_the_fields() -> None:
     """What a slider needs of a field is what validation holds it to."""
     bounds = Tuning.bounds()

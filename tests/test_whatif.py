@@ -160,6 +160,34 @@ def test_the_log_is_believed_where_a_put_failed() -> None:
     assert {item.hits for item in thresholds(log.decisions, [], tuning=TUNING)} == {0}
 
 
+def test_an_intent_with_a_threshold_of_its_own_keeps_it() -> None:
+    """The others' threshold does not move its hits: neither away nor, below its own, in."""
+    own = Tuning.model_validate({"intents": {"legal": {"semantic_threshold": 0.97}}})
+    log = Log()
+    log.add("q1", intent="legal")
+    log.near("q2", "q1", 0.98, threshold=0.97, intent="legal")
+    log.near("q3", "q1", 0.90, threshold=0.97)
+    log.add("p1", intent="faq")
+    log.near("p2", "p1", 0.96, intent="faq")
+    log.near("p3", "p1", 0.90)
+    found = {item.threshold: item.hits for item in thresholds(log.decisions, [], tuning=own)}
+    assert (found[0.5], found[0.9], found[0.95], found[0.98], found[1.0]) == (3, 3, 2, 1, 1)
+    assert log.at_threshold(0.9).hits == 4
+
+
+def test_what_was_recorded_at_any_threshold_is_believed() -> None:
+    """A log recorded at a threshold between two of the grid shows what was not stored after all."""
+    log = Log()
+    log.add("q1", threshold=0.925)
+    log.add("q1", threshold=0.925)
+    tuning = Tuning(semantic_threshold=0.925)
+    (found,) = thresholds(log.decisions, [], tuning=tuning, grid=[])
+    assert found.hits == 0
+    assert [item.threshold for item in thresholds(log.decisions, [], tuning=TUNING, grid=[])] == [
+        0.95
+    ]
+
+
 def test_latency_follows_the_shares() -> None:
     log = Log()
     log.add("a", seconds=0.009)

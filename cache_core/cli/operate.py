@@ -225,6 +225,7 @@ def invalidate(
             directory,
             semantic=message is not None or user is None,
         ) as cache:
+            await cache.stand_in()
             if message is not None:
                 return await cache.invalidate(message, user, dry_run=dry_run)
             if document is not None:
@@ -266,6 +267,7 @@ def explain(
 
     async def work() -> list[dict[str, Any]]:
         async with opened(namespace, redis_url, chroma_url, directory) as cache:
+            await cache.stand_in()
             found = await cache.explain(message, user, context=_context(context))
             return [asdict(item) for item in found]
 

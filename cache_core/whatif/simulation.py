@@ -145,6 +145,13 @@ class Simulation:
         self._l2_ttl = tuning.l2_ttl
         self._price = tuning.saves("l1", None)
         self._bits = {value: 1 << number for number, value in enumerate(grid)}
+        # Intents with a threshold of their own, which no other threshold moves.
+        self._own_threshold = {
+            intent: own.semantic_threshold
+            for intent, own in tuning.intents.items()
+            if own.semantic_threshold is not None
+        }
+        self._intents: dict[str, str] = {}
         # By context, then by message: looking up two strings is cheaper than a pair of them.
         self._answers: dict[str, dict[str, _Answer]] = defaultdict(dict)
 
@@ -154,6 +161,8 @@ class Simulation:
         for item in decisions:
             if item.scope == "shared":
                 self._answer(item.matched, item.context).shared = True
+            if self._own_threshold and item.outcome == "hit":
+                self._intents[item.matched] = item.intent
         for item in decisions:
             if item.outcome == "bypass":
                 continue
@@ -204,10 +213,24 @@ class Simulation:
             ours = common.shared or (hit and item.scope != "user")
             self._put(common if ours else common.of(item.user), item.at, left, reached)
 
+    def _enough(self, similarity: float, message: str) -> int:
+        """Return the thresholds at which the answer to *message* is similar enough."""
+        own = self._own_threshold.get(self._intents.get(message, ""))
+        if own is not None:
+            return self._all if similarity >= own else 0
+        return self._upto[bisect_right(self._grid, similarity)]
+
+    def _here(self, item: Decision) -> int:
+        """Return the thresholds at which the log shows what really became of a lookup."""
+        own = self._own_threshold.get(self._intents.get(item.matched, ""))
+        if own is not None:
+            return self._all if item.threshold == own else 0
+        return self._bits.get(item.threshold, 0)
+
     def _own(self, item: Decision, common: _Answer) -> tuple[int, int]:
         """Return where L1, and where L2, has the answer to this very message."""
         mine = common.known(item.user)
-        here = self._bits.get(item.threshold, 0)
+        here = self._here(item)
         now, exact, same = item.at, 0, 0
         for answer in (mine, common):
             if answer is None:
@@ -226,7 +249,7 @@ class Simulation:
             alike = item.matched == item.message and item.level != "l1"
             known_alike = item.unvetoed if alike else None
             similarity = _SAME if known_alike is None else known_alike
-            same &= ~exact & self._upto[bisect_right(self._grid, similarity)]
+            same &= ~exact & self._enough(similarity, item.message)
         return exact, same
 
     def _near(self, item: Decision, common: _Answer, left: int) -> list[_Reached]:
@@ -239,19 +262,19 @@ class Simulation:
             return []
         if item.scope == "user":
             near = near.of(item.user)
-        direct = left & self._upto[bisect_right(self._grid, similarity)]
+        direct = left & self._enough(similarity, near.message)
         untold = direct & ~near.told
         found: list[_Reached] = [(untold, near, similarity)] if untold else []
-        now, ttl = item.at, self._l2_ttl
+        now, ttl, here = item.at, self._l2_ttl, self._here(item)
         for mask, created in near.stored or ():
             served = mask & direct
-            if served and (now - created <= ttl or mask & self._bits.get(item.threshold, 0)):
+            if served and (now - created <= ttl or mask & here):
                 found.append((served, near, similarity))
         for mask, root, nearness in near.through:
             served = mask & left
             if served and (served := served & self._live(root, now)):
                 alike = combine(similarity, nearness)
-                if served := served & self._upto[bisect_right(self._grid, alike)]:
+                if served := served & self._enough(alike, root.message):
                     found.append((served, root, alike))
         return found
 

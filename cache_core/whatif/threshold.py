@@ -16,6 +16,9 @@ from cache_core.whatif.simulation import Simulation
 GRID = tuple(round(0.5 + number / 100, 2) for number in range(51))
 """The thresholds that are tried: 0.50 to 1.00 in steps of 0.01."""
 
+_RECORDED = 16
+"""Thresholds under which the log was recorded that are looked at; each costs a little time."""
+
 
 @dataclass(frozen=True)
 class ThresholdEstimate:
@@ -76,12 +79,16 @@ def thresholds(
     Args:
         decisions: Of the log, oldest first.
         verdicts: On lookups, of this log or an older one.
-        tuning: In force; its threshold is added to the grid.
+        tuning: In force; its threshold is added to the grid. Intents with a threshold of their own
+            keep that, whatever the others would have.
         grid: Thresholds to try, 0..1.
 
     `cache_core.whatif.simulation` says what a replay cannot know.
     """
-    values = sorted({*grid, tuning.semantic_threshold})
+    wanted = {*grid, tuning.semantic_threshold}
+    # At the thresholds that the log was recorded at, it is known what was stored.
+    recorded = Counter(item.threshold for item in decisions).most_common(_RECORDED)
+    values = sorted({*wanted, *(value for value, _ in recorded)})
     found = Simulation(values, tuning).run(decisions)
     evidence = Evidence(verdicts)
     known = sum(item.outcome == "hit" and _is_exact(item) for item in decisions)
@@ -102,6 +109,7 @@ def thresholds(
             times,
         )
         for number, value in enumerate(values)
+        if value in wanted
     ]
 
 

@@ -9,14 +9,9 @@ import streamlit as st
 
 from cache_core.settings import without_secrets
 from dashboard import figures
+from dashboard.alerting import Alert, alerts_of_alertmanager, alerts_of_prometheus
 from dashboard.shell import Page, empty, open_page, quiet, telling
-from dashboard.sources import (
-    Alert,
-    SourceAwayError,
-    ago,
-    alerts_of_alertmanager,
-    alerts_of_prometheus,
-)
+from dashboard.words import SourceAwayError, ago
 
 _COLOURS = {"critical": "red", "page": "red", "warning": "orange"}
 
@@ -93,9 +88,13 @@ def _from_store(page: Page) -> None:
         st.error(text, icon=":material/error:")
     if not problems:
         st.success(
-            f"{len(replicas)} replicas report; every backend works; all have the same tuning.",
+            f"{_counted(len(replicas))}; every backend works; all have the same tuning.",
             icon=":material/check_circle:",
         )
+
+
+def _counted(replicas: int) -> str:
+    return "1 replica reports" if replicas == 1 else f"{replicas} replicas report"
 
 
 alerts(open_page("Alerts", "What needs somebody now."))

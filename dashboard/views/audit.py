@@ -105,7 +105,11 @@ def _records(page: Page) -> None:
     for (author, action), group in groupby(records, key=lambda item: (item.author, item.action)):
         if action == "review":
             run = list(group)
-            first = {"what": f"reviewed {len(run)} pairs", "removed": None, "why": ""}
+            first = {
+                "what": "reviewed 1 pair" if len(run) == 1 else f"reviewed {len(run)} pairs",
+                "removed": "",
+                "why": "",
+            }
             rows.append({"when": _moment(run[0].at), "who": author, **first})
             continue
         for item in group:
@@ -115,7 +119,7 @@ def _records(page: Page) -> None:
                     "when": _moment(item.at),
                     "who": author,
                     "what": f"{action}: {item.target}{ended}",
-                    "removed": item.removed,
+                    "removed": "" if item.removed is None else f"{item.removed:,}",
                     "why": item.note,
                 }
             )
@@ -126,7 +130,7 @@ def _records(page: Page) -> None:
         column_config={
             "when": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss", timezone="UTC"),
             "what": st.column_config.TextColumn(width="large"),
-            "removed": st.column_config.NumberColumn("entries"),
+            "removed": st.column_config.TextColumn("entries"),
         },
     )
 

@@ -8,10 +8,11 @@ from typing import Any
 import streamlit as st
 
 from cache_core.models import TierExplanation
-from dashboard.charts import duration
+from dashboard import charts
+from dashboard.acts import What
 from dashboard.figures import TIER_NAMES
 from dashboard.shell import Page, empty, open_page, quiet, telling
-from dashboard.sources import What
+from dashboard.stored import Stored
 
 _COLOURS = {"hit": "green", "miss": "gray", "error": "red", "off": "gray"}
 _KINDS: dict[What, tuple[str, str]] = {
@@ -56,19 +57,45 @@ def _find(page: Page) -> None:
         return
     with st.spinner("asking every tier"):
         found = page.source.explain(message, user or None, given)
-        stored = page.source.invalidate(
-            "message", message, user=None, author="", note="", dry_run=True
-        )
+        counted = page.source.count("message", message)
+        stored = page.source.stored(message)
     for row in (found[:2], found[2:]):
         for item, column in zip(row, st.columns(2), strict=True):
             with column:
                 _tier(item)
-    where = "no entry" if not stored.removed else f"**{stored.removed:,} entries**"
+    where = "no entry" if not counted.removed else f"**{counted.removed:,} entries**"
     st.markdown(
         f"Stored for this message, or for one that means the same: {where}, of all users and tiers."
     )
-    if not stored.complete:
+    if not counted.complete:
         st.warning("Not all of it could be counted: a backend is away.", icon=":material/warning:")
+    if stored:
+        _stored(page, stored)
+
+
+def _stored(page: Page, found: list[Stored]) -> None:
+    """List what is stored for exactly this message."""
+    rows = [
+        {
+            "tier": TIER_NAMES[item.level],
+            "for": item.scope + (", a follow-up" if item.follow_up else ""),
+            "intent": item.intent,
+            "age": charts.duration(item.age_seconds),
+            "expires": "expired"
+            if item.expired
+            else f"in {charts.duration(item.ttl_seconds - item.age_seconds)}",
+            **({"holds": item.text} if page.source.captures else {}),
+        }
+        for item in found
+    ]
+    st.dataframe(
+        rows,
+        hide_index=True,
+        alt="Entries for exactly this message: tier, for whom, intent, age and expiry",
+        column_config={"holds": st.column_config.TextColumn(width="large")},
+    )
+    if not page.source.captures:
+        quiet("What the entries hold is not shown: capture of message content is off.")
 
 
 def _tier(item: TierExplanation) -> None:
@@ -77,10 +104,9 @@ def _tier(item: TierExplanation) -> None:
         st.markdown(f"**{TIER_NAMES[item.level]}** :{_COLOURS[item.outcome]}-badge[{words}]")
         st.text(item.detail[:1].upper() + item.detail[1:] + ".")
         facts = []
-        if item.similarity is not None:
-            facts.append(f"similarity {item.similarity:.3f}, threshold {item.threshold:g}")
         if item.age_seconds is not None and item.ttl_seconds is not None:
-            facts.append(f"age {duration(item.age_seconds)} of {duration(item.ttl_seconds)}")
+            old, most = charts.duration(item.age_seconds), charts.duration(item.ttl_seconds)
+            facts.append(f"age {old} of {most}")
         if item.scope is not None:
             facts.append("shared by all users" if item.scope == "shared" else "private")
         if facts:
@@ -111,7 +137,7 @@ def _invalidate(page: Page) -> None:
         counted = st.form_submit_button("How many?")
     if counted and value.strip():
         with st.spinner("counting"):
-            found = page.source.invalidate(kind, value, user=user, author="", note="", dry_run=True)
+            found = page.source.count(kind, value, user)
         st.session_state["counted"] = (kind, value, user, found.removed, found.complete)
     known = st.session_state.get("counted")
     if known is None or known[:3] != (kind, value, user):
@@ -131,9 +157,7 @@ def _invalidate(page: Page) -> None:
         if page.visitor.why_not:
             quiet(page.visitor.why_not)
     if pressed and page.visitor.may_write:
-        result = page.source.invalidate(
-            kind, value, user=user, author=page.visitor.name, note=note, dry_run=False
-        )
+        result = page.source.invalidate(kind, value, user=user, author=page.visitor.name, note=note)
         st.session_state.pop("counted", None)
         text = f"{result.removed:,} entries are out of service on every replica."
         if not result.complete:

@@ -7,8 +7,8 @@ import time
 import streamlit as st
 
 from dashboard import charts, figures
+from dashboard.replica import Replica
 from dashboard.shell import Page, empty, open_page, show, telling
-from dashboard.sources import Replica
 from dashboard.tail import Recorded
 
 _WINDOWS = {"5 min": 300.0, "30 min": 1_800.0, "3 h": 10_800.0, "All recorded": None}
@@ -79,11 +79,18 @@ def _numbers(summary: figures.Summary, objective: float) -> None:
     columns[3].metric(
         "Lookups",
         f"{summary.lookups:,}",
-        f"{summary.per_second:.2g} per second",
+        _pace(summary.per_second),
         delta_color="off",
         delta_arrow="off",
         border=True,
     )
+
+
+def _pace(per_second: float) -> str:
+    for unit, seconds in (("second", 1), ("minute", 60), ("hour", 3_600)):
+        if per_second * seconds >= 1:
+            return f"{per_second * seconds:,.3g} per {unit}"
+    return f"{per_second * 86_400:.3g} per day"
 
 
 def _charts(
@@ -168,7 +175,13 @@ def _replicas(replicas: list[Replica]) -> None:
         hide_index=True,
         alt="Hits, misses, errors, hit rate and money saved of each tier since the start",
         column_config={
-            "hit_rate": st.column_config.NumberColumn("hit rate", format="percent"),
+            **{
+                name: st.column_config.NumberColumn(format="localized")
+                for name in ("hits", "misses", "errors")
+            },
+            "hit_rate": st.column_config.ProgressColumn(
+                "hit rate", min_value=0, max_value=1, format="percent"
+            ),
             "saved_usd": st.column_config.NumberColumn("saved", format="%.2f USD"),
         },
     )

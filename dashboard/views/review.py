@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from cache_core.decisions import Decision
+from cache_core.verdicts import Verdict
+from cache_core.whatif.threshold import needed
 from dashboard import charts, queue
 from dashboard.shell import Page, empty, open_page, quiet, show, telling
-from dashboard.sources import SourceAwayError, ago
+from dashboard.words import SourceAwayError, ago
 
+_LIMIT = 0.01
 _CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true"
 
 
@@ -32,7 +37,7 @@ def _next(page: Page, order: queue.Order) -> None:
     decisions = page.source.recorded().decisions
     verdicts = page.source.verdicts()
     threshold = page.source.tuning().semantic_threshold
-    skipped: set[str] = st.session_state.setdefault("skipped", set())
+    skipped: set[tuple[str, str]] = st.session_state.setdefault("skipped", set())
     pairs = queue.unjudged(decisions, verdicts, threshold=threshold, order=order, skipped=skipped)
     readable = queue.readable(pairs)
     if problem := st.session_state.pop("review_problem", None):
@@ -51,17 +56,27 @@ def _next(page: Page, order: queue.Order) -> None:
             "Pairs appear when L2 serves an answer to another question, or nearly does. "
             f"To read them here, your agent needs `{_CAPTURE}`.",
         )
+    _evidence(page, verdicts, threshold)
+
+
+def _evidence(page: Page, verdicts: Sequence[Verdict], threshold: float) -> None:
+    """Show how far the verdicts go."""
     judged = [item for item in verdicts if item.similarity is not None]
     st.subheader("How the evidence grows", anchor=False)
-    if judged:
-        mine = st.session_state.get("reviewed", 0)
-        quiet(
-            f"{len(verdicts):,} verdicts, {sum(i.source == 'review' for i in verdicts):,} of them "
-            f"reviews; {mine:,} by you since you came. The page *Tuning* goes by them."
-        )
-        show(charts.evidence(queue.by_similarity(judged), threshold, page.look), "evidence")
-    else:
+    if not judged:
         empty("No verdict yet.", "Judge the first pair above.")
+        return
+    mine = st.session_state.get("reviewed", 0)
+    reviews = sum(item.source == "review" for item in verdicts)
+    pairs = len({(item.message, item.matched, item.user) for item in judged})
+    least = needed(_LIMIT)
+    st.progress(
+        min(1.0, pairs / least),
+        f"{pairs:,} different pairs judged. A recommendation for at most {_LIMIT:.0%} wrong hits "
+        f"takes {least:,} and more, spread over the similarities that the traffic has.",
+    )
+    quiet(f"Verdicts: {len(verdicts):,}, of them reviews: {reviews:,}, by you just now: {mine:,}.")
+    show(charts.evidence(queue.by_similarity(judged), threshold, page.look), "evidence")
 
 
 def _pair(page: Page, item: Decision, left: int) -> None:
@@ -101,20 +116,19 @@ def _pair(page: Page, item: Decision, left: int) -> None:
                     help=why,
                     type="primary" if verdict else "secondary",
                     on_click=_judge,
-                    args=(page, item.lookup_id, verdict),
+                    args=(page, item, verdict),
                 )
         quiet(f"{left:,} pairs left. Keys: S, D, U.")
 
 
-def _judge(page: Page, lookup_id: str, correct: bool | None) -> None:
-    st.session_state.setdefault("skipped", set()).add(lookup_id)
+def _judge(page: Page, item: Decision, correct: bool | None) -> None:
+    # The pair, not the lookup: the next customer who asks it does not bring it back.
+    st.session_state.setdefault("skipped", set()).add((item.message, item.matched))
     if correct is None or not page.visitor.may_write:
         return
     try:
-        if page.source.judge(lookup_id, correct=correct, author=page.visitor.name):
-            st.session_state["reviewed"] = st.session_state.get("reviewed", 0) + 1
-        else:
-            st.session_state["review_problem"] = "The decision log no longer has that lookup."
+        page.source.judge(item, correct=correct, author=page.visitor.name)
+        st.session_state["reviewed"] = st.session_state.get("reviewed", 0) + 1
     except SourceAwayError as error:
         st.session_state["review_problem"] = str(error)
 

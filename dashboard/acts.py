@@ -1,0 +1,85 @@
+"""What the pages do to a cache, each thing with its line in the audit trail. No Streamlit."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cache_core.audit import AUDIT, AuditLog
+from cache_core.decisions import Decision
+from cache_core.models import Invalidation
+from cache_core.multilevel_cache import MultiLevelCache
+
+What = Literal["message", "document", "tag", "user"]
+
+_VALUES = 10
+
+
+def audit_log(cache: MultiLevelCache) -> AuditLog:
+    """Return the audit trail of a cache."""
+    return AuditLog(cache.parts.store, cache.parts.keys.own(AUDIT))
+
+
+async def judge(cache: MultiLevelCache, decision: Decision, *, correct: bool, author: str) -> None:
+    """Record whether a hit was right, or would have been."""
+    log = audit_log(cache)
+    said = f"{decision.lookup_id}: {'same' if correct else 'different'}"
+    record = await log.begin(author, "review", said)
+    await cache.judge(decision, correct=correct)
+    await log.end(record, removed=0, complete=True)
+
+
+async def invalidate(
+    cache: MultiLevelCache, what: What, value: str, user: str | None, *, author: str, note: str
+) -> Invalidation:
+    """Take answers out of service."""
+    log = audit_log(cache)
+    target = _shown(cache, what, value, user)
+    record = await log.begin(author, f"invalidate {what}", target, note)
+    match what:
+        case "message":
+            done = await cache.invalidate(value, user)
+        case "document":
+            done = await cache.invalidate_document(value)
+        case "tag":
+            done = await cache.invalidate_tag(value)
+        case "user":
+            done = await cache.forget_user(value)
+    await log.end(record, removed=done.removed, complete=done.complete)
+    return done
+
+
+async def count(
+    cache: MultiLevelCache, what: What, value: str, user: str | None = None
+) -> Invalidation:
+    """Return what `invalidate` would take out of service."""
+    match what:
+        case "message":
+            return await cache.invalidate(value, user, dry_run=True)
+        case "document":
+            return await cache.invalidate_document(value, dry_run=True)
+        case "tag":
+            return await cache.invalidate_tag(value, dry_run=True)
+        case "user":
+            return Invalidation(await _entries_of(cache, value), complete=True)
+
+
+async def _entries_of(cache: MultiLevelCache, user: str) -> int:
+    keys, store = cache.parts.keys, cache.parts.store
+    index = await store.rows(keys.index("user", keys.user(user)))
+    names = [name for name, tag in index.items() if tag]
+    found = 0
+    for start in range(0, len(names), _VALUES):
+        values = await store.read(names[start : start + _VALUES])
+        found += sum(item is not None for item in values)
+    return found
+
+
+def _shown(cache: MultiLevelCache, what: What, value: str, user: str | None) -> str:
+    """Return what was invalidated as the audit trail may keep it."""
+    if cache.settings.capture_message_content or what in {"document", "tag"}:
+        return value if user is None else f"{value}, of user {user}"
+    keys = cache.parts.keys
+    if what == "user":
+        return f"user {keys.user(value)[:12]}"
+    digest = f"message {keys.query(value, None).tag[:12]}"
+    return digest if user is None else f"{digest}, of user {keys.user(user)[:12]}"

@@ -1,0 +1,177 @@
+"""What all charts share: the frame, the axes, bars and lines with labels on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import altair as alt
+import pandas as pd
+
+from dashboard.theme import Palette
+
+TITLE_SIZE = 15
+LABEL_SIZE = 12
+LEFT = 44
+"""Pixels left of every plot with a vertical number axis: what is below each other lines up."""
+
+
+class Chart(NamedTuple):
+    """A chart, and the same in words."""
+
+    chart: Any
+    alt: str
+
+
+class Mark(NamedTuple):
+    """A value that is drawn in as a line: its place, what to write on it, and its colour."""
+
+    at: float
+    label: str
+    colour: str
+
+
+def framed(chart: Any, title: str, look: Palette, height: int, subtitle: str = "") -> Any:
+    """Return *chart* with title, height in pixels, and the look that all have."""
+    return (
+        chart.properties(
+            height=height,
+            title=alt.TitleParams(
+                title,
+                anchor="start",
+                frame="bounds",
+                fontSize=TITLE_SIZE,
+                color=look.text,
+                subtitle=subtitle or alt.Undefined,
+                subtitleColor=look.quiet,
+                subtitleFontSize=LABEL_SIZE,
+                subtitlePadding=4,
+                offset=10,
+            ),
+            padding={"left": 0, "right": 6, "top": 4, "bottom": 4},
+        )
+        .configure_view(strokeWidth=0)
+        .configure_axis(
+            labelColor=look.quiet,
+            titleColor=look.quiet,
+            gridColor=look.line,
+            gridOpacity=0.7,
+            domainColor=look.line,
+            tickColor=look.line,
+            labelFontSize=LABEL_SIZE,
+            titleFontSize=LABEL_SIZE,
+            titleFontWeight="normal",
+            titlePadding=8,
+        )
+        .configure_legend(labelColor=look.quiet, labelFontSize=LABEL_SIZE)
+    )
+
+
+def bars(table: pd.DataFrame, name: str, value: str, colour: Any, look: Palette, sort: Any) -> Any:
+    """Return a bar for each row of *table*, its `label` at the end."""
+    # Room on the right for the labels.
+    longest = int(table["label"].str.len().max()) if len(table) else 0
+    most = float(table[value].max()) * (1.15 + longest / 40) if len(table) else 1.0
+    y = alt.Y(f"{name}:N", title=None, sort=sort, axis=names())
+    x = alt.X(f"{value}:Q", axis=None, scale=alt.Scale(domain=[0, max(most, 1.0)]))
+    base = alt.Chart(table)
+    return alt.layer(
+        base.mark_bar(cornerRadiusEnd=3, height={"band": 0.6}).encode(x, y, color=colour),
+        base.mark_text(align="left", dx=6, color=look.text, fontSize=LABEL_SIZE).encode(
+            x, y, text="label:N"
+        ),
+    )
+
+
+def marked(
+    marks: Sequence[Mark],
+    field: str,
+    x: alt.X,
+    span: tuple[float, float],
+    *,
+    low_down: bool = False,
+) -> list[Any]:
+    """Return a dashed line with a label for each of *marks*.
+
+    Args:
+        marks: What to draw in.
+        field: The horizontal axis' field.
+        x: That axis.
+        span: From where to where it goes.
+        low_down: Whether the labels stand at the bottom; else at the top.
+    """
+    layers: list[Any] = []
+    low, high = span
+    for number, mark in enumerate(marks):
+        at = min(high, max(low, mark.at))
+        # On the side with more room; the lower of two on its left: they are often close together.
+        left = at > low + 0.45 * (high - low)
+        if len(marks) > 1 and low + 0.2 * (high - low) < at < low + 0.8 * (high - low):
+            left = mark.at == min(item.at for item in marks)
+        place: Any = 2 + 16 * number
+        if low_down:
+            place = alt.ExprRef(f"height - {18 + 16 * (len(marks) - 1 - number)}")
+        row = alt.Chart(pd.DataFrame({field: [at], "label": [mark.label]}))
+        layers += [
+            row.mark_rule(color=mark.colour, strokeWidth=1.5, strokeDash=[4, 3]).encode(x),
+            row.mark_text(
+                align="right" if left else "left",
+                dx=-6 if left else 6,
+                baseline="top",
+                color=mark.colour,
+                fontSize=LABEL_SIZE,
+                fontWeight=600,
+            ).encode(x, y=alt.value(place), text="label:N"),
+        ]
+    return layers
+
+
+def limit(value: float, label: str, colour: str, y: alt.Y, *, below: bool = False) -> list[Any]:
+    """Return a level dashed line with a label on it, or below it."""
+    row = alt.Chart(pd.DataFrame({"limit": [value], "label": [label]}))
+    text: dict[str, Any] = {
+        "align": "left",
+        "dx": 4,
+        "dy": 11 if below else -8,
+        "fontSize": LABEL_SIZE,
+        "fontWeight": 600,
+    }
+    return [
+        row.mark_rule(color=colour, strokeDash=[5, 4], strokeWidth=1.5).encode(y),
+        row.mark_text(color=colour, **text).encode(y, x=alt.value(0), text="label:N"),
+    ]
+
+
+def names() -> alt.Axis:
+    """Return the axis of bars that have names."""
+    return alt.Axis(labelLimit=170, ticks=False, domain=False, labelPadding=8)
+
+
+def percent(decimals: int = 0, count: int = 5) -> alt.Axis:
+    """Return a vertical axis of shares."""
+    return alt.Axis(
+        format=f".{decimals}%", tickCount=count, minExtent=LEFT, domain=False, ticks=False
+    )
+
+
+def whole(field: str, most: float) -> alt.Y:
+    """Return a vertical axis of counts, up to *most* and with room above for labels."""
+    axis = alt.Axis(
+        tickCount=4, tickMinStep=1, format=",d", minExtent=LEFT, domain=False, ticks=False
+    )
+    scale = alt.Scale(domain=[0, max(1.0, 1.25 * most)], nice=False)
+    return alt.Y(f"{field}:Q", title=None, axis=axis, scale=scale, stack="zero")
+
+
+def duration(seconds: float) -> str:
+    """Return a stretch of time as people say it."""
+    name, size = unit(seconds)
+    return f"{seconds / size:.3g} {name}"
+
+
+def unit(seconds: float) -> tuple[str, float]:
+    """Return the unit that suits a stretch of time, and its seconds."""
+    for name, size in (("days", 86_400.0), ("hours", 3_600.0), ("minutes", 60.0)):
+        if seconds >= 2 * size:
+            return name, size
+    return "seconds", 1.0

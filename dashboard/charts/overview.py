@@ -1,0 +1,170 @@
+"""How the cache does: hit rate, endings, reasons, latency."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from dashboard.charts.base import LABEL_SIZE, Chart, bars, framed, limit, names, percent
+from dashboard.figures import REASONS, WAYS
+from dashboard.theme import Palette
+
+
+def hit_rate(
+    table: pd.DataFrame, objective: float, changes: Sequence[tuple[float, str]], look: Palette
+) -> Chart:
+    """Return the hit rate over time against the objective, with the changes of the tuning.
+
+    Args:
+        table: As `figures.over_time` returns it.
+        objective: 0..1.
+        changes: When, in seconds since the epoch, and a short label.
+        look: The colours.
+    """
+    x = alt.X("time:T", title=None, axis=alt.Axis(format=_clock(table), tickCount=5, grid=False))
+    scale = alt.Scale(domain=[0, 1])
+    y = alt.Y("hit_rate:Q", title=None, scale=scale, axis=percent())
+    base = alt.Chart(table)
+    tooltip = [
+        alt.Tooltip("time:T", title="time", format="%H:%M:%S"),
+        alt.Tooltip("hit_rate:Q", title="hit rate", format=".1%"),
+        alt.Tooltip("lookups:Q", title="lookups", format=",.0f"),
+    ]
+    area = base.mark_area(color=look.exact, opacity=0.12, interpolate="monotone").encode(x, y)
+    line = base.mark_line(
+        color=look.exact,
+        strokeWidth=2.5,
+        interpolate="monotone",
+        point=alt.OverlayMarkDef(size=18, color=look.exact),
+    ).encode(x, y, tooltip=tooltip)
+    goal = limit(
+        objective,
+        f"objective {objective:.0%}",
+        look.proposed,
+        alt.Y("limit:Q", scale=scale),
+        below=True,
+    )
+    layers = [area, line, *goal]
+    if changes:
+        marks = pd.DataFrame(
+            {"time": pd.to_datetime([at for at, _ in changes], unit="s", utc=True),
+             "label": [text for _, text in changes]}
+        )  # fmt: skip
+        written: dict[str, Any] = {
+            "align": "left",
+            "dx": 4,
+            "baseline": "bottom",
+            "fontSize": LABEL_SIZE,
+        }
+        layers += [
+            alt.Chart(marks).mark_rule(color=look.quiet, strokeDash=[2, 3]).encode(x="time:T"),
+            alt.Chart(marks)
+            .mark_text(color=look.quiet, **written)
+            .encode(x="time:T", y=alt.value("height"), text="label:N"),
+        ]
+    known = table.dropna(subset=["hit_rate"])
+    last = f"{known['hit_rate'].iloc[-1]:.0%}" if len(known) else "unknown"
+    words = f"Hit rate over time: last {last}, objective {objective:.0%}"
+    if changes:
+        words += f", {len(changes)} changes of the tuning marked"
+    subtitle = "of the lookups that could have a response" + (
+        "; dotted: changes of the tuning" if changes else ""
+    )
+    return Chart(framed(alt.layer(*layers), "Hit rate", look, 290, subtitle), words + ".")
+
+
+def _clock(table: pd.DataFrame) -> str:
+    span = (table["time"].max() - table["time"].min()).total_seconds() if len(table) else 0
+    return "%H:%M:%S" if span < 600 else "%H:%M" if span < 90_000 else "%d %b %H:%M"
+
+
+def endings(counts: Mapping[str, int], look: Palette) -> Chart:
+    """Return how lookups ended, one bar each, with count and share."""
+    total = sum(counts.values()) or 1
+    rows = [
+        {"way": name, "lookups": counts[name], "label": _counted(counts[name], total)}
+        for name in WAYS
+        if counts[name] or name != "bypass"
+    ]  # fmt: skip
+    chart = bars(
+        pd.DataFrame(rows),
+        "way",
+        "lookups",
+        alt.Color("way:N", scale=alt.Scale(domain=list(WAYS), range=list(look.ways)), legend=None),
+        look,
+        sort=list(WAYS),
+    )
+    words = ", ".join(f"{row['way']} {row['label']}" for row in rows)
+    return Chart(
+        framed(chart, "How lookups ended", look, 290, "lookups, and their share"),
+        f"Lookups: {words}.",
+    )
+
+
+def _counted(count: int, total: int) -> str:
+    share = count / total
+    return f"{count:,} · " + ("<1%" if 0 < share < 0.005 else f"{share:.0%}")
+
+
+def reasons(counts: Mapping[str, int], look: Palette, most: int = 7) -> Chart:
+    """Return why there was no response, one bar for a reason."""
+    top = sorted(counts.items(), key=lambda pair: -pair[1])[:most]
+    total = sum(counts.values()) or 1
+    table = pd.DataFrame(
+        [
+            {"reason": REASONS.get(name, name), "lookups": count, "label": _counted(count, total)}
+            for name, count in top
+        ]
+    )  # fmt: skip
+    chart = bars(table, "reason", "lookups", alt.value(look.miss), look, sort=None)
+    words = ", ".join(f"{row.reason} {row.label}" for row in table.itertuples())
+    return Chart(
+        framed(chart, "Why there was no response", look, 260, "lookups, by the last tier's reason"),
+        f"Lookups by reason: {words}.",
+    )
+
+
+def latency(table: pd.DataFrame, look: Palette) -> Chart:
+    """Return the latency of lookups by how they ended: median and 95th percentile."""
+    table = table.assign(label=[f"{_ms(low)} / {_ms(high)} ms" for low, high in
+                                zip(table.p50, table.p95, strict=True)])  # fmt: skip
+    y = alt.Y("way:N", title=None, sort=list(WAYS), axis=names())
+    colour = alt.Color(
+        "way:N", scale=alt.Scale(domain=list(WAYS), range=list(look.ways)), legend=None
+    )
+    scale = alt.Scale(type="log", nice=True)
+    axis = alt.Axis(
+        format="~g", values=[0.1, 1, 10, 100, 1000], title="milliseconds, log scale", domain=False
+    )
+    low = alt.X("p50:Q", scale=scale, axis=axis)
+    tooltip = [
+        alt.Tooltip("way:N", title="ended as"),
+        alt.Tooltip("p50:Q", title="median, ms", format=".3g"),
+        alt.Tooltip("p95:Q", title="95th percentile, ms", format=".3g"),
+        alt.Tooltip("lookups:Q", title="lookups", format=","),
+    ]
+    base = alt.Chart(table)
+    span = base.mark_rule(strokeWidth=5, opacity=0.45, strokeCap="round").encode(
+        low, x2="p95:Q", y=y, color=colour
+    )
+    point = base.mark_point(filled=True, size=100, opacity=1).encode(
+        low, y=y, color=colour, tooltip=tooltip
+    )
+    text = base.mark_text(align="left", dx=-2, dy=-13, color=look.text, fontSize=LABEL_SIZE).encode(
+        low, y=y, text="label:N"
+    )
+    words = "; ".join(f"{row.way} {row.label}" for row in table.itertuples())
+    return Chart(
+        framed(
+            alt.layer(span, point, text), "Latency of a lookup", look, 260,
+            "median (point) / 95th percentile (end of the bar)",
+        ),
+        f"Latency by how a lookup ended, median / 95th percentile: {words}.",
+    )  # fmt: skip
+
+
+def _ms(value: float) -> str:
+    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"

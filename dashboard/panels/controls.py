@@ -1,0 +1,75 @@
+"""Controls made from the bounds of the tuning's fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from cache_core.tuning import INTENT_PREFIX, Bounds, Tuning
+
+
+def key(field: str, now: Tuning) -> str:
+    """Return a widget's key.
+
+    With the version: after a change, whoever made it, the controls show what is in force.
+    """
+    return f"{field}@{now.version}"
+
+
+def control(bounds: Bounds, now: Tuning) -> Any:
+    """Draw the control of a field as its bounds say; return its value as a JSON value."""
+    current = now.flat()[bounds.field]
+    name = key(bounds.field, now)
+    label = f"{bounds.title}, {bounds.unit}" if bounds.unit else bounds.title
+    if bounds.kind == "number":
+        return st.number_input(
+            label,
+            min_value=None if bounds.minimum is None else float(bounds.minimum),
+            max_value=None if bounds.maximum is None else float(bounds.maximum),
+            value=float(current),
+            step=None if bounds.step is None else float(bounds.step),
+            format="%.10g",
+            key=name,
+            help=f"{bounds.description} {bounds.expected}.",
+        )
+    if bounds.kind == "choice":
+        return st.segmented_control(
+            label, bounds.choices, default=current, required=True, key=name, help=bounds.description
+        )
+    return st.multiselect(label, bounds.choices, default=current, key=name, help=bounds.description)
+
+
+def rest(now: Tuning, done: set[str]) -> dict[str, Any]:
+    """Draw the controls of all fields but those that are done; return their values."""
+    found: dict[str, Any] = {}
+    fields = [item for item in Tuning.bounds().values() if item.field not in done]
+    columns = st.columns(2, gap="medium")
+    for number, bounds in enumerate(fields):
+        with columns[number % 2]:
+            found[bounds.field] = control(bounds, now)
+    return found
+
+
+def changed(
+    now: Tuning, proposed: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what of *proposed* and of all *overrides* differs from *now*, flat."""
+    flat = now.flat()
+    found = {
+        name: chosen
+        for name, chosen in proposed.items()
+        if not _same(flat[name], sorted(chosen) if isinstance(chosen, (list, set)) else chosen)
+    }
+    names = {name for name in (*flat, *overrides) if name.startswith(INTENT_PREFIX)}
+    for name in sorted(names):
+        if not _same(flat.get(name), overrides.get(name)):
+            found[name] = overrides.get(name)
+    return found
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, (int, float)):
+        return abs(one - other) < 1e-9
+    return bool((sorted(one) if isinstance(one, list) else one) == other)

@@ -1,0 +1,66 @@
+"""What came of the last changes, next to what was expected of them."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard.outcomes import Outcome
+from dashboard.shell import Page, empty, quiet, telling
+from dashboard.words import ago, described
+
+_SHOWN = 3
+
+
+def what_happened(page: Page) -> None:
+    """Draw the panel; it refreshes itself."""
+    st.subheader("What happened after the last changes", anchor=False)
+    if not page.source.changes(1):
+        empty(
+            "Nothing was changed yet.",
+            "After a change this compares what was expected with what came.",
+        )
+        return
+
+    @st.fragment(run_every=max(page.config.refresh, 2.0))
+    def live() -> None:
+        with telling():
+            for found in page.source.outcomes(_SHOWN):
+                _outcome(found)
+
+    live()
+
+
+def _outcome(found: Outcome) -> None:
+    change = found.change
+    with st.container(border=True):
+        note = f" “{change.note}”" if change.note else ""
+        st.markdown(
+            f"**Version {change.version}** by {change.author}, {ago(change.at)}.{note}  \n"
+            f"{described(change)}"
+        )
+        before, expected, since = st.columns(3)
+        before.metric("Hit rate before", _percent(found.before))
+        expected.metric(
+            "Expected",
+            _percent(found.expected),
+            None
+            if found.expected is None or found.before is None
+            else f"{100 * (found.expected - found.before):+.1f} points",
+            help="By replaying what was recorded before. Several values at once are not predicted "
+            "together.",
+        )
+        since.metric(
+            "Since, until the next change",
+            _percent(found.since),
+            f"{found.lookups:,} lookups: {found.low:.1%} to {found.high:.1%}"
+            if found.lookups
+            else "no lookups yet",
+            delta_color="off",
+            delta_arrow="off",
+        )
+        if found.verdicts:
+            quiet(f"{found.wrong:,} of {found.verdicts:,} judged hits since were wrong.")
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"

@@ -1,0 +1,100 @@
+"""Sharing, and what is different for single intents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from cache_core.tuning import INTENT_PREFIX, Tuning
+from dashboard import charts
+from dashboard.estimates import Estimates
+from dashboard.panels.controls import control, key
+from dashboard.shell import Page, empty, quiet, show
+from dashboard.words import title, value
+
+_OVERRIDES = ("semantic_threshold", "l1_ttl", "l2_ttl", "l4_ttl", "shared")
+
+
+def sharing(page: Page, estimates: Estimates) -> dict[str, Any]:
+    """Draw the panel of sharing; return the proposed values by field."""
+    now = estimates.tuning
+    left, right = st.columns([1, 2], gap="large")
+    with left:
+        rule = control(Tuning.bounds()["sharing"], now)
+        bounds = Tuning.bounds()["shared_intents"]
+        missed = [item.intent for item in estimates.sharing if item.intent]
+        chosen = st.multiselect(
+            bounds.title,
+            sorted({*now.shared_intents, *missed}),
+            default=sorted(now.shared_intents),
+            accept_new_options=True,
+            key=key("shared_intents", now),
+            help=bounds.description,
+        )
+        quiet("Only you can know whether these answers are the same for everybody.")
+    with right:
+        if estimates.sharing:
+            show(charts.sharing(estimates.sharing, chosen, page.look), "sharing")
+            quiet(
+                "Who would have found another user's answer to a *similar* question, no replay can "
+                "tell: the hits won are a lower bound. Answers stored before stay private."
+            )
+        elif estimates.decisions:
+            empty(
+                "No lookup missed an answer that another user had.",
+                "There is nothing to win by sharing more.",
+            )
+    return {"sharing": rule, "shared_intents": sorted(chosen)}
+
+
+def overrides(estimates: Estimates) -> dict[str, Any]:
+    """Draw the controls of one intent; return every override there is to be, flat."""
+    now = estimates.tuning
+    kept = {name: own for name, own in now.flat().items() if name.startswith(INTENT_PREFIX)}
+    quiet(Tuning.bounds()["intents"].description)
+    if kept:
+        st.markdown("\n".join(f"- {title(name)}: {value(name, own)}" for name, own in kept.items()))
+    seen = {item.intent for item in estimates.decisions if item.intent}
+    intent = st.selectbox(
+        "Intent", sorted({*seen, *now.intents}), index=None, key=key("intent", now),
+        accept_new_options=True, placeholder="Choose one, or write its label",
+    )  # fmt: skip
+    if not intent:
+        if not kept:
+            empty(
+                "No intent is different.",
+                "Choose one above to give its answers a threshold, TTLs or sharing of their own: "
+                "stricter where a wrong answer costs more, shorter where it changes often.",
+            )
+        return kept
+    columns = st.columns(len(_OVERRIDES))
+    for name, column in zip(_OVERRIDES, columns, strict=True):
+        field = f"{INTENT_PREFIX}{intent}.{name}"
+        own = _override(name, column, kept.get(field), key(field, now))
+        kept.pop(field, None)
+        if own is not None:
+            kept[field] = own
+    return kept
+
+
+def _override(name: str, column: Any, current: Any, widget: str) -> Any:
+    """Draw the control of an override; `None` is as for all other intents."""
+    if name == "shared":
+        words = {True: "by all users", False: "by nobody"}
+        return column.selectbox(
+            "Shared", [True, False], format_func=words.__getitem__, key=widget,
+            index=None if current is None else int(not current), placeholder="as all",
+        )  # fmt: skip
+    bounds = Tuning.bounds()[name]
+    return column.number_input(
+        f"{bounds.title.partition(',')[0]}{', ' + bounds.unit if bounds.unit else ''}",
+        min_value=float(bounds.minimum or 0),
+        max_value=None if bounds.maximum is None else float(bounds.maximum),
+        value=None if current is None else float(current),
+        step=bounds.step,
+        format="%.10g",
+        placeholder="as all",
+        key=widget,
+        help=bounds.description,
+    )
