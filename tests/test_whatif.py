@@ -175,6 +175,25 @@ def test_an_intent_with_a_threshold_of_its_own_keeps_it() -> None:
     assert log.at_threshold(0.9).hits == 4
 
 
+def test_an_estimate_does_not_depend_on_what_else_is_tried() -> None:
+    """One threshold alone gives what it gives among all: no set of them leaks into another."""
+    log = Log()
+    # Found by its own words, a little differently written: at 0.99 it is stored anew, below not.
+    log.near("r", "r", 0.98)
+    log.near("p", "r", 0.93)
+    log.near("q", "p", 0.96)
+    together = {item.threshold: item for item in thresholds(log.decisions, [], tuning=TUNING)}
+    assert together[0.9].hits == 3
+    for value in (0.7, 0.9, 0.95, 0.99):
+        alone = thresholds(
+            log.decisions,
+            [],
+            tuning=TUNING.model_copy(update={"semantic_threshold": value}),
+            grid=[],
+        )
+        assert [item.hits for item in alone] == [together[value].hits]
+
+
 def test_what_was_recorded_at_any_threshold_is_believed() -> None:
     """A log recorded at a threshold between two of the grid shows what was not stored after all."""
     log = Log()

@@ -295,10 +295,8 @@ class Simulation:
 
     def _live(self, answer: _Answer, now: float) -> int:
         """Return the thresholds at which an answer is stored and has not expired."""
-        if answer.stored is None:
-            return self._all
-        live = 0
-        for mask, created in answer.stored:
+        live = self._all & ~answer.told
+        for mask, created in answer.stored or ():
             if now - created <= self._l2_ttl:
                 live |= mask
         return live

@@ -102,19 +102,24 @@ def marked(
     """
     layers: list[Any] = []
     low, high = span
+    places = [min(high, max(low, mark.at)) for mark in marks]
+    lefts = [_on_the_left(at, places, low, high) for at in places]
     for number, mark in enumerate(marks):
-        at = min(high, max(low, mark.at))
-        # On the side with more room; the lower of two on its left: they are often close together.
-        left = at > low + 0.45 * (high - low)
-        if len(marks) > 1 and low + 0.2 * (high - low) < at < low + 0.8 * (high - low):
-            left = mark.at == min(item.at for item in marks)
+        at, left = places[number], lefts[number]
+        row = alt.Chart(pd.DataFrame({field: [at]}))
+        # Of two that are close together, one label must not lie across the other's line.
+        beside = min(
+            (place for place, is_left in zip(places, lefts, strict=True)
+             if is_left and left and at - place < 0.25 * (high - low)),
+            default=at,
+        )  # fmt: skip
+        label = alt.Chart(pd.DataFrame({field: [min(at, beside)], "label": [mark.label]}))
         place: Any = 2 + 16 * number
         if low_down:
             place = alt.ExprRef(f"height - {18 + 16 * (len(marks) - 1 - number)}")
-        row = alt.Chart(pd.DataFrame({field: [at], "label": [mark.label]}))
         layers += [
             row.mark_rule(color=mark.colour, strokeWidth=1.5, strokeDash=[4, 3]).encode(x),
-            row.mark_text(
+            label.mark_text(
                 align="right" if left else "left",
                 dx=-6 if left else 6,
                 baseline="top",
@@ -124,6 +129,14 @@ def marked(
             ).encode(x, y=alt.value(place), text="label:N"),
         ]
     return layers
+
+
+def _on_the_left(at: float, places: Sequence[float], low: float, high: float) -> bool:
+    """Whether a label stands on the left of its line: where there is more room."""
+    share = (at - low) / (high - low)
+    if len(places) > 1 and 0.2 < share < 0.75:
+        return at == min(places)
+    return share > 0.45
 
 
 def limit(value: float, label: str, colour: str, y: alt.Y, *, below: bool = False) -> list[Any]:
