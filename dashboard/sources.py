@@ -14,7 +14,9 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
+from cache_core import audited
 from cache_core.audit import AuditRecord
+from cache_core.audited import What
 from cache_core.decisions import Decision
 from cache_core.exceptions import BackendError, ConfigurationError
 from cache_core.housekeeping import replicas
@@ -24,8 +26,6 @@ from cache_core.multilevel_cache import MultiLevelCache
 from cache_core.settings import Settings, load_settings, without_secrets
 from cache_core.tuning import Tuning
 from cache_core.verdicts import Verdict
-from dashboard import acts
-from dashboard.acts import What
 from dashboard.background import Background
 from dashboard.config import DashboardConfig
 from dashboard.estimates import Estimates
@@ -258,7 +258,7 @@ class Source:
         return await (await self._cache()).tuning_history(count)
 
     async def _audit(self, count: int) -> list[AuditRecord]:
-        return (await acts.audit_log(await self._cache()).last(count))[::-1]
+        return (await audited.audit_log(await self._cache()).last(count))[::-1]
 
     async def _stored(self, message: str) -> list[Stored]:
         return await stored(await self._cache(), message, await self._tuning())
@@ -278,16 +278,16 @@ class Source:
         return await cache.revert_tuning(version, author=author, note=note)
 
     async def _judge(self, decision: Decision, correct: bool, author: str) -> None:
-        await acts.judge(await self._cache(), decision, correct=correct, author=author)
+        await audited.judge(await self._cache(), decision, correct=correct, author=author)
 
     async def _count(self, what: What, value: str, user: str | None) -> Invalidation:
-        return await acts.count(await self._semantic_cache(), what, value, user)
+        return await audited.count(await self._semantic_cache(), what, value, user)
 
     async def _invalidate(
         self, what: What, value: str, user: str | None, author: str, note: str
     ) -> Invalidation:
         cache = await self._semantic_cache()
-        done = await acts.invalidate(cache, what, value, user, author=author, note=note)
+        done = await audited.invalidate(cache, what, value, user, author=author, note=note)
         if what == "user":
             async with self._following:
                 self._tail = None

@@ -15,6 +15,8 @@ from rich.text import Text
 from typer.testing import CliRunner, Result
 
 from cache_core import MultiLevelCache
+from cache_core.audit import AuditRecord
+from cache_core.audited import audit_log
 from cache_core.cli import console
 from cache_core.cli.app import app
 from cache_core.settings import Settings, without_secrets
@@ -119,10 +121,10 @@ def test_warm_says_which_row_is_wrong(tmp_path: Path, line: str, said: str) -> N
 
 def test_invalidate_needs_one_target() -> None:
     """Naming nothing, or two things, is refused with the choices."""
-    for arguments in ([], ["--document", "d", "--tag", "t"], ["--user", "u", "--dry-run"]):
+    for arguments in ([], ["--document", "d", "--tag", "t"], ["--user", "u", "--tag", "t"]):
         result = run("invalidate", *arguments)
         assert result.exit_code == 2
-        assert "name one of" in result.output or "--dry-run" in result.output
+        assert "name one of" in result.output
 
 
 def test_forgetting_a_user_says_how_much_was_erased(
@@ -140,9 +142,22 @@ def test_forgetting_a_user_says_how_much_was_erased(
 
     asyncio.run(fill())
     where = ["--dir", str(tmp_path / "data"), "--json"]
-    assert document(run("invalidate", "--user", "u1", *where))["removed"] == 1
+    assert document(run("invalidate", "--user", "u1", "--dry-run", *where))["removed"] == 1
+    why = ["--author", "ana", "--note", "asked for it"]
+    assert document(run("invalidate", "--user", "u1", *why, *where))["removed"] == 1
     assert document(run("invalidate", "--user", "u1", *where))["removed"] == 0
     assert document(run("invalidate", "--user", "u2", *where))["removed"] == 1
+
+    async def trail() -> list[AuditRecord]:
+        settings = Settings(dir=tmp_path / "data", tiers="l1,l3,l4")  # type: ignore[arg-type]
+        async with MultiLevelCache(settings=settings, instruments=()) as cache:
+            return await audit_log(cache).last(10)
+
+    first, *others = asyncio.run(trail())
+    assert (first.author, first.note, first.removed) == ("ana", "asked for it", 1)
+    assert first.action == "invalidate user"
+    assert "u1" not in first.target
+    assert len(others) == 2
 
 
 def test_stats_show_a_running_replica_and_the_last_decisions(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import inspect
 import json
 import logging
@@ -63,6 +64,14 @@ def flowing(command: Callable[..., Any]) -> str:
     """
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
     return "\n\n".join(text if "\n " in text else text.replace("\n", " ") for text in paragraphs)
+
+
+def current_user() -> str:
+    """Return who is logged in on this machine, for audit trails."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return "unknown"
 
 
 def print_json(value: Any) -> None:

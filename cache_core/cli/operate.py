@@ -17,7 +17,9 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from cache_core.cli.console import err, fail, out, print_json, run
+from cache_core import audited
+from cache_core.audited import What
+from cache_core.cli.console import current_user, err, fail, out, print_json, run
 from cache_core.exceptions import BackendError, ConfigurationError
 from cache_core.housekeeping import replicas
 from cache_core.models import LEVELS, Invalidation
@@ -52,6 +54,11 @@ Directory = Annotated[
         rich_help_panel="Where",
     ),
 ]
+Author = Annotated[
+    str | None,
+    typer.Option(help="Who changes it, for the audit trail. Default: your name on this machine."),
+]
+Note = Annotated[str, typer.Option(help="Why, for the audit trail.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")]
 
 
@@ -191,6 +198,8 @@ def invalidate(
         typer.Option(help="With a message: only this user's. Alone: everything of this user."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many.")] = False,
+    note: Note = "",
+    author: Author = None,
     namespace: Namespace = "default",
     redis_url: RedisUrl = None,
     chroma_url: ChromaUrl = None,
@@ -211,28 +220,25 @@ def invalidate(
     [bold]glasscache invalidate --user u42[/bold]
         Erases everything that is kept for this user.
     """
-    named = [value for value in (message, document, tag) if value is not None]
-    if len(named) > 1 or not (named or user) or (user and (document or tag)):
+    named: list[tuple[What, str | None]] = [
+        ("message", message), ("document", document), ("tag", tag),
+    ]  # fmt: skip
+    chosen = [(what, value) for what, value in named if value is not None]
+    if len(chosen) > 1 or not (chosen or user) or (user and (document or tag)):
         fail("name one of: a message (also with --user), --document, --tag, --user")
-    if dry_run and not named:
-        fail("--dry-run does not go with --user alone")
+    what, value = chosen[0] if chosen else ("user", user or "")
+    only = user if what == "message" else None
 
     async def work() -> Invalidation:
         async with opened(
-            namespace,
-            redis_url,
-            chroma_url,
-            directory,
-            semantic=message is not None or user is None,
+            namespace, redis_url, chroma_url, directory, semantic=what != "user"
         ) as cache:
             await cache.stand_in()
-            if message is not None:
-                return await cache.invalidate(message, user, dry_run=dry_run)
-            if document is not None:
-                return await cache.invalidate_document(document, dry_run=dry_run)
-            if tag is not None:
-                return await cache.invalidate_tag(tag, dry_run=dry_run)
-            return await cache.forget_user(user or "")
+            if dry_run:
+                return await audited.count(cache, what, value, only)
+            return await audited.invalidate(
+                cache, what, value, only, author=author or current_user(), note=note
+            )
 
     done = run(work())
     if as_document:

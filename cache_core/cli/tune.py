@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,8 +11,16 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from cache_core.cli.console import err, fail, flowing, out, print_json, run
-from cache_core.cli.operate import AsJson, Directory, Namespace, RedisUrl, opened
+from cache_core.cli.console import current_user, err, fail, flowing, out, print_json, run
+from cache_core.cli.operate import (
+    AsJson,
+    Author,
+    Directory,
+    Namespace,
+    Note,
+    RedisUrl,
+    opened,
+)
 from cache_core.exceptions import TuningConflict
 from cache_core.housekeeping import agreed, replicas, serving
 from cache_core.live_tuning import TUNED, TuningChange
@@ -30,12 +37,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-
-Author = Annotated[
-    str | None,
-    typer.Option(help="Who changes it, for the audit trail. Default: your name on this machine."),
-]
-Note = Annotated[str, typer.Option(help="Why, for the audit trail.")]
 
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
@@ -175,7 +176,7 @@ def set_values(
                 try:
                     change = await cache.tune(
                         {name: _value(name, text, values) for name, text in given.items()},
-                        author=author or _me(),
+                        author=author or current_user(),
                         note=note,
                         expected_version=expected,
                         dry_run=dry_run,
@@ -256,7 +257,7 @@ def revert(
 
     async def work() -> TuningChange:
         async with opened(namespace, redis_url, None, directory, semantic=False) as cache:
-            return await cache.revert_tuning(version, author=author or _me(), note=note)
+            return await cache.revert_tuning(version, author=author or current_user(), note=note)
 
     _report(run(work()), as_document=as_document, dry_run=False)
 
@@ -294,13 +295,6 @@ def _shown(value: Any, bounds: Bounds | None) -> str:
         text = f"{value:,.10g}"
         return f"{text} {bounds.unit}" if bounds is not None and bounds.unit else text
     return str(value)
-
-
-def _me() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        return "unknown"
 
 
 def _assignment(text: str) -> tuple[str, str]:

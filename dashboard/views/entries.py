@@ -7,9 +7,9 @@ from typing import Any
 
 import streamlit as st
 
+from cache_core.audited import What
 from cache_core.models import TierExplanation
 from dashboard import charts
-from dashboard.acts import What
 from dashboard.figures import TIER_NAMES
 from dashboard.shell import Page, empty, open_page, quiet, telling
 from dashboard.stored import Stored

@@ -147,7 +147,7 @@ async def play(
 
 
 def _hour(part: float) -> float:
-    """Return how much of the time has passed after a part of its lookups: it is not always as busy."""
+    """Return how much of the time has passed after a part of its lookups; nights are quiet."""
     return part + math.sin(2 * math.pi * part) / (2 * math.pi) * 0.6
 
 

@@ -1,4 +1,4 @@
-"""What the pages do to a cache, each thing with its line in the audit trail. No Streamlit."""
+"""What people do to a cache besides tuning it, each thing with its line in the audit trail."""
 
 from __future__ import annotations
 
