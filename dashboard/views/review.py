@@ -122,8 +122,13 @@ def _pair(page: Page, item: Decision, left: int) -> None:
 
 
 def _judge(page: Page, item: Decision, correct: bool | None) -> None:
+    skipped: set[tuple[str, str]] = st.session_state.setdefault("skipped", set())
     # The pair, not the lookup: the next customer who asks it does not bring it back.
-    st.session_state.setdefault("skipped", set()).add((item.message, item.matched))
+    pair = (item.message, item.matched)
+    if pair in skipped:
+        # A press that interrupts a run is told again: one press is one verdict.
+        return
+    skipped.add(pair)
     if correct is None or not page.visitor.may_write:
         return
     try:
