@@ -22,7 +22,7 @@ from chromadb.errors import InvalidArgumentError, NotFoundError
 from cache_core.breaker import Breaker
 from cache_core.embedder import Vector
 from cache_core.exceptions import BackendError
-from cache_core.stores.chroma_client import SERVER_SECONDS, ChromaClient
+from cache_core.stores.chroma_client import SERVER_SECONDS, ChromaClient, DiskFullError
 from cache_core.stores.vectors import Neighbour, Row
 
 log = logging.getLogger("glasscache")
@@ -78,7 +78,7 @@ class ChromaIndex:
             "chroma",
             failures=breaker_failures,
             probe_seconds=breaker_probe,
-            answered=(NotFoundError, InvalidArgumentError),
+            answered=(NotFoundError, InvalidArgumentError, DiskFullError),
         )
         self._chroma = ChromaClient(
             prefix, default_context, directory, url, write_timeout, self._breaker
@@ -157,6 +157,7 @@ class ChromaIndex:
     async def tend(self, now: float) -> None:
         """Reconnect, write out, and now and then sweep."""
         await self._opened(SERVER_SECONDS)
+        await self._chroma.mend()
         if not self._chroma.connected:
             await self._chroma.connect()
         await self._flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import shutil
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 
 import chromadb
 from chromadb.config import Settings
-from chromadb.errors import NotFoundError
+from chromadb.errors import InternalError, NotFoundError
 
 from cache_core.breaker import Breaker, Queueing
 from cache_core.deadline import Deadline
@@ -35,8 +36,17 @@ _MOST_REQUESTS = 256
 _WRITES = {"upsert", "delete"}
 
 
+LEAST_FREE_BYTES = 16 * 1_048_576
+"""Room that must be on the disk before a write. Chroma loses a database connection with every write
+that fails for want of it; when none is left the next write stops the whole process."""
+
+
 class PanicError(Exception):
     """Chroma's native part panicked."""
+
+
+class DiskFullError(Exception):
+    """There is no room on the disk for a write; what is in the index can be searched."""
 
 
 class ChromaClient:
@@ -76,6 +86,7 @@ class ChromaClient:
         self._rebuilding: concurrent.futures.Future[bool] | None = None
         self._requests: set[asyncio.Future[Any]] = set()
         self._stopped = threading.Event()
+        self._broken = False
         self.connected = False
         """Whether the collections that exist are known."""
         self.place: str | None = None
@@ -151,10 +162,14 @@ class ChromaClient:
             slot, name = self._slot, collection.name
             if slot is not None and method == "query" and slot.is_empty(name):
                 return None
+            if self._broken and method in _WRITES:
+                raise BackendError("backend_error", "ReopeningError", "the index is reopened first")
             writes = slot.writes if slot is not None else 0
             work = partial(getattr(collection, method), **values)
             if slot is not None and method in _WRITES:
-                work = partial(slot.write, name, values["ids"], work)
+                work = partial(
+                    slot.write, name, values["ids"], partial(_with_room, slot.path, work)
+                )
             try:
                 found = await self.call(work, timeout=timeout)
                 if slot is not None and method == "query" and not found["ids"][0]:
@@ -234,9 +249,31 @@ class ChromaClient:
 
     async def call(self, work: Callable[..., Any], *args: Any, timeout: float) -> Any:
         """Call Chroma under the breaker and a deadline."""
-        with self._breaker, Queueing(self._breaker):
-            async with Deadline(timeout):
-                return await self._run(work, *args)
+        try:
+            with self._breaker, Queueing(self._breaker):
+                async with Deadline(timeout):
+                    return await self._run(work, *args)
+        except BackendError as error:
+            # Its database is in an unknown state.
+            self._broken = self._broken or (
+                self.embedded and isinstance(error.__cause__, (InternalError, PanicError))
+            )
+            raise
+
+    async def mend(self) -> None:
+        """Open an embedded index anew after its native part failed; `connect` does the rest."""
+        slot = self._slot
+        if not self._broken or slot is None:
+            return
+        self._broken = False
+        # With other caches of this process in it, theirs goes on being used.
+        if slot.alone and not (self._rebuilding is not None and not self._rebuilding.done()):
+            client, self._client, self._slot = self._client, None, None
+            self.connected = False
+            self.collections.clear()
+            with contextlib.suppress(Exception):
+                await self._in_thread(client.close)
+            slot.release()
 
     async def _run(self, work: Callable[..., Any], *args: Any) -> Any:
         if self._url:
@@ -319,6 +356,13 @@ def _without_panic(work: Callable[[], Any]) -> Any:
         raise
     except BaseException as error:
         raise PanicError(f"{type(error).__name__}: {error}") from error
+
+
+def _with_room(path: Path, work: Callable[[], Any]) -> Any:
+    """Do *work*, which writes, unless the disk is nearly full."""
+    if shutil.disk_usage(path).free < LEAST_FREE_BYTES:
+        raise DiskFullError(f"less than {LEAST_FREE_BYTES >> 20} MiB are free under {path}")
+    return work()
 
 
 def _maker(client: Any) -> Callable[..., Any]:

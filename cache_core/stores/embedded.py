@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from cache_core.breaker import Breaker
 from cache_core.clock import BACK_SECONDS, Clock, WallClock
+from cache_core.deadline import Deadline
 from cache_core.exceptions import BackendError
 from cache_core.stores.base import RowWrite, Write
 
@@ -52,6 +53,9 @@ _LISTENING = 0.1
 """Seconds between looks at the file's version, which take 4 us."""
 
 _BUSY_SECONDS = 0.4
+WRITE_SECONDS = 5.0
+"""For one write: a commit takes milliseconds, but checking a large file when opening it seconds."""
+
 _COUNT_SECONDS = 30.0
 
 _CLOCK = "clock"
@@ -59,6 +63,29 @@ _CLOCK = "clock"
 
 _LEAD = "clock_lead"
 """Name of the counter that has the seconds by which the store is ahead of the machine's clock."""
+
+
+class RefusedWriteError(Exception):
+    """The file takes no writes just now; what it has can be read."""
+
+
+class DiskFullError(RefusedWriteError):
+    """There is no room on the disk."""
+
+
+class FileLockedError(RefusedWriteError):
+    """Another process writes, and does not end."""
+
+
+class ReadOnlyFileError(RefusedWriteError):
+    """The file or its file system is read-only."""
+
+
+_REFUSALS = {
+    sqlite3.SQLITE_FULL: DiskFullError,
+    sqlite3.SQLITE_BUSY: FileLockedError,
+    sqlite3.SQLITE_READONLY: ReadOnlyFileError,
+}
 
 
 class EmbeddedStore:
@@ -95,7 +122,12 @@ class EmbeddedStore:
         self._clock = clock or WallClock()
         self._max_entries = max_entries
         self._max_bytes = max_bytes
-        self._breaker = Breaker("embedded", failures=breaker_failures, probe_seconds=breaker_probe)
+        self._breaker = Breaker(
+            "embedded",
+            failures=breaker_failures,
+            probe_seconds=breaker_probe,
+            answered=(RefusedWriteError,),
+        )
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="glasscache-sqlite")
         self._reading: sqlite3.Connection | None = None
         self._writing: sqlite3.Connection | None = None
@@ -527,9 +559,11 @@ class EmbeddedStore:
         return [(str(number), value) for number, value in reversed(found)]
 
     async def _in_writer(self, work: Callable[[], Result]) -> Result:
+        loop = asyncio.get_running_loop()
         with self._breaker:
-            # A cancelled caller leaves the work to end by itself: a transaction is never torn.
-            return await asyncio.get_running_loop().run_in_executor(self._writer, work)
+            async with Deadline(WRITE_SECONDS):
+                # Who is cancelled leaves the work to end by itself: a transaction is never torn.
+                return await loop.run_in_executor(self._writer, lambda: _telling(work))
 
     def _connected(self) -> sqlite3.Connection:
         if self._writing is None:
@@ -565,10 +599,12 @@ class EmbeddedStore:
         self._execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._execute("COMMIT")
         except BaseException:
-            self._execute("ROLLBACK")
+            # A full disk ends it by itself, or at the commit.
+            if self._connected().in_transaction:
+                self._execute("ROLLBACK")
             raise
-        self._execute("COMMIT")
 
     def _next_put(self, count: int) -> int:
         """Return the first of *count* numbers in the order of puts, across processes."""
@@ -578,6 +614,17 @@ class EmbeddedStore:
             (count,),
         ).fetchall()
         return int(rows[0][0]) - count
+
+
+def _telling(work: Callable[[], Result]) -> Result:
+    """Do *work*; tell a file that takes no writes just now from one that cannot be used."""
+    try:
+        return work()
+    except sqlite3.OperationalError as error:
+        refusal = _REFUSALS.get(error.sqlite_errorcode & 0xFF)
+        if refusal is None:
+            raise
+        raise refusal(str(error)) from error
 
 
 def _expires(now: float, ttl: float | None) -> float | None:
