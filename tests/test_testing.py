@@ -213,5 +213,6 @@ def test_the_examples_run(number: int, tmp_path: Path, redis_url: str) -> None:
         "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '-o', 'asyncio_mode=auto', '-o', 'asyncio_default_fixture_loop_scope=function', "
         "'test_example.py']))\n"
     )
-    shown = snippets.run(program, tmp_path, TEST_REDIS_URL=redis_url)
+    hurried = {f"CACHE_{name}_BUDGET": "1" for name in ("EXACT", "SEARCH", "LOOKUP", "PUT")}
+    shown = snippets.run(program, tmp_path, TEST_REDIS_URL=redis_url, **hurried)
     assert re.search(r"\d passed", shown), shown
