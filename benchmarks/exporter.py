@@ -1,6 +1,6 @@
-"""What a lookup pays for a trace collector that works, refuses, hangs or answers 500.
+"""What a lookup pays for a trace collector that works, is slow, refuses, hangs or answers 500.
 
-Six caches take turns in one process, each with a tracer provider of its own and the same sampler:
+Seven caches take turns in one process, each with a tracer provider of its own and the same sampler:
 two that send nothing, and one for each collector, made as `telemetry.configure` makes it. The
 second that sends nothing shows what is noise: it differs from the first in nothing.
 
@@ -41,9 +41,9 @@ from telemetry.tracing import TracingInstrument
 _BASELINE = "sends nothing"
 _CONTROL = "sends nothing, again"
 _WORKS = "works"
-_BROKEN = ("refuses", "hangs", "answers 500")
+_BROKEN = ("slow", "refuses", "hangs", "answers 500")
 _MESSAGE, _USER, _ANSWER = "is it raining", "ann", "y" * 500
-_HANGS_SECONDS = 3_600.0
+_SLOW_SECONDS, _HANGS_SECONDS = 2.0, 3_600.0
 _WARM_UP = 1_500
 
 progress = Console(stderr=True)
@@ -270,6 +270,7 @@ def main() -> None:
         urls = {
             "redis": stack.enter_context(redis_server(directory)),
             _WORKS: stack.enter_context(collector()),
+            "slow": stack.enter_context(collector(hangs=_SLOW_SECONDS)),
             "refuses": f"http://127.0.0.1:{free_port()}",
             "hangs": stack.enter_context(collector(hangs=_HANGS_SECONDS)),
             "answers 500": stack.enter_context(collector(status=500)),

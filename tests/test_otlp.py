@@ -318,14 +318,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["refused", "hanging", "failing"])
+@pytest.mark.parametrize("kind", ["refused", "slow", "hanging", "failing"])
 def test_a_broken_collector_costs_lookups_nothing(
     kind: str, tmp_path: Path, undisturbed: dict[str, float]
 ) -> None:
-    """Refused, hanging or answering 500: lookups answer as fast, and every one is counted."""
+    """Refused, slow, hanging or answering 500: lookups answer as fast, and every one is counted."""
     refused = contextlib.nullcontext(Collector(f"http://127.0.0.1:{servers.free_port()}"))
     bad = {
         "refused": refused,
+        "slow": collector(hangs=2),
         "hanging": collector(hangs=60),
         "failing": collector(status=500),
     }[kind]
@@ -429,7 +430,7 @@ CANARIES = {
 }
 
 SECRETIVE = """
-import asyncio, json, logging, sys
+import asyncio, json, logging, os, sys
 logging.basicConfig(level=logging.DEBUG, stream=sys.stdout, format="LOG %(name)s %(message)s")
 from opentelemetry import trace
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
@@ -468,7 +469,8 @@ async def main():
             await cache.invalidate_document(MESSAGE)
             await cache.invalidate(f"where is {MESSAGE} today please")
         await asyncio.sleep(1.5)
-        client = cache.redis_client
+        # The cache's own user may not look around.
+        client = redis.asyncio.Redis.from_url(os.environ["ADMIN_URL"])
         kept = []
         async for key in client.scan_iter(match="gc1:canary:*"):
             name = key if isinstance(key, str) else key.decode()
@@ -483,10 +485,15 @@ async def main():
                 }[kind]
                 kept.append(f"STORED {name} {await read(key)!r}")
         print("\\n".join(kept))
-        # A cache that is refused, with the wrong password and a message in its errors.
-        async with MultiLevelCache(WRONG, namespace="refused", embedding_model=embedder) as refused:
-            with agent.start_as_current_span("agent"):
-                await refused.lookup(f"where is {MESSAGE}", USER)
+        # Caches that are refused, with the wrong password, or find nobody.
+        nobody = os.environ["REDIS_URL"].rpartition(":")[0] + ":1/0"
+        for number, url in enumerate((WRONG, nobody)):
+            name = f"refused-{number}"
+            async with MultiLevelCache(url, namespace=name, embedding_model=embedder) as refused:
+                with agent.start_as_current_span("agent"):
+                    await refused.lookup(f"where is {MESSAGE}", USER)
+                    await refused.put(f"where is {MESSAGE}", USER, ANSWER)
+                    await refused.invalidate(f"where is {MESSAGE}", USER)
             try:
                 MultiLevelCache(WRONG.replace("redis://", "rediss//"))
             except Exception as error:
@@ -509,6 +516,7 @@ def _secretive(tmp_path: Path, received: Collector, chroma_url: str, **more: str
         environment = {
             **os.environ, **snippets.ENVIRONMENT, **endpoint(received),
             "REDIS_URL": url,
+            "ADMIN_URL": f"redis://127.0.0.1:{servers.port_of(url)}/0",
             "CHROMA_URL": chroma_url,
             "CACHE_KEY": CANARIES["key"],
             "CACHE_DIR": str(tmp_path / "cache"),
