@@ -1,0 +1,536 @@
+"""A cache of two replicas against a dictionary: whatever is done to it, in whatever order.
+
+`STATEFUL_EXAMPLES=500 STATEFUL_STEPS=60 pytest tests/test_stateful.py` takes longer and finds more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import tempfile
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from cache_core import MultiLevelCache
+from cache_core.models import Invalidation, LookupResult
+from cache_core.settings import Settings
+from cache_core.testing import ChaosStore, Faults, HashEmbedder, ManualClock
+from tests.conftest import check_balance
+from tests.patient import PATIENT
+
+EXAMPLES = int(os.environ.get("STATEFUL_EXAMPLES", "12"))
+STEPS = int(os.environ.get("STATEFUL_STEPS", "40"))
+
+T = TypeVar("T")
+
+USERS = ("ann", "bob", "carl")
+MESSAGES = ("alpha beta", "beta alpha", "gamma delta")
+"""The first two mean the same to the embedder."""
+TTLS = (100.0, 1_000.0)
+SLACK = 4.0
+"""Seconds by which the cache and the model may differ about what time it is."""
+
+USED = frozenset({
+    "read", "rows", "write", "write_new", "put_rows", "delete", "delete_rows", "append",
+    "take_lease", "renew_lease", "release_lease",
+})  # fmt: skip
+
+users, messages, replicas = st.sampled_from(USERS), st.sampled_from(MESSAGES), st.integers(0, 1)
+labels = st.sampled_from(("one", "two"))
+
+
+def group(message: str) -> str:
+    return " ".join(sorted(message.split()))
+
+
+@dataclass
+class Value:
+    """What was put.
+
+    *kept* is after how many seconds it may be physically gone; *live* whether it may be served,
+    None where a fault makes both right.
+    """
+
+    text: str
+    owner: str
+    message: str
+    shared: bool
+    created: float
+    ttl: float | None
+    kept: float
+    live: bool | None = True
+    dead_here: set[int] = field(default_factory=set)
+
+    def visible(self, user: str, message: str, replica: int) -> bool:
+        """Whether a user may ever be given it for a message, whatever the time."""
+        if self.live is False or replica in self.dead_here:
+            return False
+        return group(self.message) == group(message) and (self.shared or self.owner == user)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A lookup whose put may come later."""
+
+    result: LookupResult
+    user: str
+    message: str
+    epochs: tuple[int, int, int]
+    clean: bool
+
+
+class Machine(RuleBasedStateMachine):
+    """The operations. `url` is that of a Redis, or empty."""
+
+    url = ""
+    steps = 0
+    hits = 0
+    stale_hits = 0
+    seen = Bundle("seen")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.directory = tempfile.TemporaryDirectory()
+        self.clock = ManualClock()
+        self.faults = (Faults(seed=1), Faults(seed=2))
+        self.values: dict[str, Value] = {}
+        self.numbers = itertools.count(1)
+        # Of each exact answer: the value that is there; None where a fault makes it unknown.
+        self.slots: dict[tuple[str, str], Value | None] = {}
+        self.epochs: dict[tuple[str, ...], int] = {}
+        self.listed: dict[tuple[str, str], dict[str, bool | None]] = {}
+        self.pending: list[tuple[int, list[Value]]] = []
+        self.latest = 0.0
+        self.story: list[str] = []
+        self.caches: list[MultiLevelCache] = []
+
+    names = itertools.count(1)
+
+    @initialize()
+    def open(self) -> None:
+        fixed = Settings(
+            dir=Path(self.directory.name), redis_url=self.url or None, breaker_failures=10**6,
+            compute_lease=2, compute_wait=5, **PATIENT,
+        )  # fmt: skip
+        name = f"machine{next(Machine.names)}-{os.getpid()}"
+        for faults in self.faults:
+            cache = MultiLevelCache(
+                settings=fixed, namespace=name, embedding_model=HashEmbedder(), instruments=(),
+                clock=self.clock, wrap_store=lambda store, faults=faults: ChaosStore(store, faults),  # type: ignore[misc]
+            )  # fmt: skip
+            self.caches.append(cache)
+            self.run(cache.initialize())
+        self.run(self.retuned({"l1_ttl": TTLS[0], "l2_ttl": TTLS[1]}))
+
+    def teardown(self) -> None:
+        for faults in self.faults:
+            faults.never()
+        for cache in self.caches:
+            self.run(cache.close())
+        self.loop.run_until_complete(asyncio.sleep(0))
+        left = asyncio.all_tasks(self.loop)
+        assert not left, left
+        self.loop.close()
+        self.directory.cleanup()
+
+    def run(self, work: Awaitable[T]) -> T:
+        return self.loop.run_until_complete(work)  # type: ignore[arg-type]
+
+    def apart(self, work: Any) -> Any:
+        """Do *work* in a task of its own: what it learns stays there."""
+
+        async def alone() -> Any:
+            return await asyncio.create_task(work)
+
+        return self.run(alone())
+
+    # ---------------------------------------------------------------------------- the model
+
+    @property
+    def faulty(self) -> bool:
+        return any(faults.throw or faults.corrupt or faults.lose_reply for faults in self.faults)
+
+    @property
+    def clean(self) -> bool:
+        """Whether everything that is done now is done."""
+        return not self.faulty and not self.pending
+
+    def now(self, replica: int) -> float:
+        return self.caches[replica].parts.store.now()
+
+    def of(self, message: str, user: str) -> tuple[int, int, int]:
+        return (
+            self.epochs.get(("message", message), 0),
+            self.epochs.get(("own", message, user), 0),
+            self.epochs.get(("user", user), 0),
+        )
+
+    def bump(self, *name: str) -> None:
+        self.epochs[name] = self.epochs.get(name, 0) + 1
+
+    def fresh(self, value: Value, ttl: float, replica: int) -> bool:
+        most = min(value.ttl or ttl, value.kept)
+        return self.now(replica) - value.created <= most - SLACK
+
+    def new(self, user: str, message: str, shared: bool, ttl: float | None, replica: int) -> Value:
+        text = f"{user}|{message}|{next(self.numbers)}"
+        kept = 2 * (ttl or self.caches[replica].tuning.l1_ttl)
+        self.values[text] = Value(text, user, message, shared, self.now(replica), ttl, kept)
+        return self.values[text]
+
+    def stored(self, value: Value, doc: str | None, tag: str | None, *, sure: bool) -> None:
+        """Take note of a put; not *sure*: it may have been made in part, or not at all."""
+        slot = ("shared" if value.shared else value.owner, value.message)
+        self.slots[slot] = value if sure else None
+        if not sure:
+            value.live = None if value.live else value.live
+        for kind, label in (("document", doc), ("tag", tag)):
+            if label is not None:
+                listed = self.listed.setdefault((kind, label), {})
+                listed[value.message] = True if sure or listed.get(value.message) else None
+
+    def told(self, what: str) -> str:
+        """Return *what*, after all that happened."""
+        return "\n".join([*self.story, what])
+
+    def tell(self, *what: object) -> None:
+        self.story.append(" ".join(map(str, what)))
+
+    def check(
+        self, text: str, user: str, message: str, replica: int, tier: str | None, *, stale: bool
+    ) -> None:
+        """Assert that this user may be given this text for this message now."""
+        value = self.values[text]
+        assert value.shared or value.owner == user, f"{user} was given {value}"
+        assert group(value.message) == group(message), f"{message!r} was answered with {value}"
+        assert value.visible(user, message, replica), self.told(f"invalidated, served: {value}")
+        if tier is None:
+            return
+        tuning = self.caches[replica].tuning
+        ttl = value.ttl or tuning.ttl("l1" if tier == "l1" else "l2")
+        age = self.now(replica) - value.created
+        if stale:
+            assert ttl - SLACK <= age <= ttl + tuning.stale_seconds + SLACK, (age, ttl, value)
+        else:
+            assert age <= ttl + SLACK, f"{age:.0f} s old of {ttl:.0f} s: {value}"
+
+    def expected(self, user: str, message: str, replica: int) -> Value | None:
+        """Return the exact answer that must be served, if one must."""
+        if not self.clean:
+            return None
+        ttl = self.caches[replica].tuning.l1_ttl
+        for scope in (user, "shared"):
+            slot = (scope, message)
+            if slot not in self.slots:
+                continue
+            value = self.slots[slot]
+            if value is None or value.live is None:
+                return None
+            age = self.now(replica) - value.created
+            if value.live and self.fresh(value, ttl, replica):
+                return value
+            if value.live and age <= (value.ttl or ttl) + SLACK:
+                return None
+        return None
+
+    def kill(self, dead: list[Value], replica: int, done: Invalidation) -> None:
+        if done.complete:
+            for value in dead:
+                value.live = False
+            return
+        # Known here; the other replica learns of it when it is confirmed.
+        for value in dead:
+            value.dead_here.add(replica)
+        self.pending.append((replica, dead))
+
+    # ---------------------------------------------------------------------------- answers
+
+    @rule(target=seen, replica=replicas, user=users, message=messages, allow_stale=st.booleans())
+    def look(self, replica: int, user: str, message: str, allow_stale: bool) -> Any:
+        self.tell("look", replica, user, message, allow_stale)
+        clean, epochs = self.clean, self.of(message, user)
+        expected = self.expected(user, message, replica)
+        result: LookupResult = self.apart(
+            self.caches[replica].lookup(message, user, allow_stale=allow_stale)
+        )
+        if result.response is not None:
+            Machine.hits += 1
+            Machine.stale_hits += result.stale
+            self.check(result.response, user, message, replica, result.tier, stale=result.stale)
+            assert allow_stale or not result.stale
+        if clean:
+            assert result.outcome != "error", result
+        if expected is not None:
+            assert result.response == expected.text, self.told(f"{result}, expected {expected}")
+        for document in result.rag_results or ():
+            self.check(document["of"], user, message, replica, None, stale=False)
+        return Seen(result, user, message, epochs, clean and result.sighting is not None)
+
+    @rule(
+        replica=replicas, user=users, message=messages, shared=st.booleans(),
+        ttl=st.sampled_from((None, 50.0, 5_000.0)), doc=st.none() | labels, tag=st.none() | labels,
+    )  # fmt: skip
+    def put(
+        self, replica: int, user: str, message: str, shared: bool, ttl: float | None,
+        doc: str | None, tag: str | None,
+    ) -> None:  # fmt: skip
+        """Look up, and put at once."""
+        cache, clean = self.caches[replica], self.clean
+        result = self.apart(cache.lookup(message, user))
+        value = self.new(user, message, shared, ttl, replica)
+        documents = [{"id": doc, "of": value.text}] if doc else None
+        self.apart(
+            cache.put(message, user, value.text, "faq", documents, shared=shared, ttl=ttl,
+                      tags=[tag] if tag else [], lookup=result)
+        )  # fmt: skip
+        self.tell("put", replica, value, doc, tag, clean)
+        self.stored(value, doc, tag, sure=clean)
+
+    @rule(replica=replicas, seen=seen, shared=st.booleans())
+    def put_late(self, replica: int, seen: Seen, shared: bool) -> None:
+        """Put what was computed after a lookup of long ago."""
+        clean = self.clean
+        current = self.of(seen.message, seen.user)
+        value = self.new(seen.user, seen.message, shared, None, replica)
+        if current != seen.epochs:
+            value.live = None if self.pending else False
+            # Where that is still to be confirmed, so is that this one goes with it.
+            self.pending += [(replica, [value])] if self.pending else []
+        self.tell("put late", replica, seen, value)
+        self.apart(
+            self.caches[replica].put(
+                seen.message, seen.user, value.text, shared=shared, lookup=seen.result
+            )
+        )
+        if current != seen.epochs:
+            self.slots[("shared" if shared else seen.user, seen.message)] = None
+            return
+        # What was invalidated because it is similar may have got a token, too: both are right.
+        similar = any(
+            name[0] == "similar" and name[1] == group(seen.message) for name in self.epochs
+        )
+        self.stored(value, None, None, sure=clean and seen.clean and not similar)
+
+    @rule(replica=replicas, user=users, message=messages, fails=st.booleans(), both=st.booleans())
+    def compute(self, replica: int, user: str, message: str, fails: bool, both: bool) -> None:
+        """From one replica or from both at once; computing may fail."""
+        made: list[Value] = []
+        asked = [replica, 1 - replica] if both else [replica]
+        expected = self.expected(user, message, replica)
+        clean = self.clean
+
+        async def work() -> str:
+            await asyncio.sleep(0.005)
+            if fails:
+                raise ZeroDivisionError
+            made.append(self.new(user, message, False, None, replica))
+            return made[-1].text
+
+        async def everything() -> list[Any]:
+            found = await asyncio.gather(
+                *(self.caches[n].get_or_compute(message, user, work) for n in asked),
+                return_exceptions=True,
+            )
+            for n in asked:
+                await asyncio.gather(*self.caches[n]._engine.refreshing.values())
+            return found
+
+        found = self.apart(everything())
+        self.tell("compute", asked, user, message, fails, found, made)
+        refreshed = sum(cache.metrics.refreshes["stored"] for cache in self.caches)
+        for n, answer in zip(asked, found, strict=True):
+            if isinstance(answer, BaseException):
+                assert isinstance(answer, ZeroDivisionError), repr(answer)
+                assert fails
+                assert expected is None
+                continue
+            value = self.values[answer]
+            assert value in made or value.visible(user, message, n), self.told(f"{n}: {value}")
+            tuning = self.caches[n].tuning
+            most = max(tuning.l1_ttl, tuning.l2_ttl) if value.ttl is None else value.ttl
+            most += tuning.stale_seconds if fails else 0.0
+            assert self.now(n) - value.created <= most + SLACK, self.told(f"expired: {value}")
+        if expected is not None:
+            assert found[0] == expected.text, self.told(f"expected {expected}, not {found[0]}")
+        if clean:
+            assert len(made) <= 1 + bool(refreshed), made
+        for value in made:
+            self.stored(value, None, None, sure=clean and len(made) == 1)
+
+    # ---------------------------------------------------------------------------- invalidations
+
+    @rule(replica=replicas, message=messages, user=st.none() | users)
+    def invalidate(self, replica: int, message: str, user: str | None) -> None:
+        """By message, everybody's or one user's; and of what is similar what is stored."""
+        done = self.apart(self.caches[replica].invalidate(message, user))
+        self.tell("invalidate", replica, message, user, done)
+        similar = [v for v in self.values.values() if group(v.message) == group(message)]
+        if user is not None:
+            similar = [v for v in similar if v.owner == user and not v.shared]
+        exact = [v for v in similar if v.message == message]
+        # What L2 has not, or no longer, is not found by similarity.
+        others = [v for v in similar if v.message != message and v.live is not False]
+        for value in others:
+            value.live = None
+        self.bump("similar", group(message))
+        self.bump(*(("message", message) if user is None else ("own", message, user)))
+        self.kill(exact, replica, done)
+
+    @rule(replica=replicas, kind=st.sampled_from(("document", "tag")), label=labels)
+    def invalidate_label(self, replica: int, kind: str, label: str) -> None:
+        """By document or tag: every answer to the messages that had it."""
+        cache = self.caches[replica]
+        work = cache.invalidate_document if kind == "document" else cache.invalidate_tag
+        done = self.apart(work(label))
+        self.tell("invalidate", replica, kind, label, done)
+        listed = self.listed.pop((kind, label), {})
+        for message, sure in listed.items():
+            values = [v for v in self.values.values() if v.message == message]
+            if sure and done.complete:
+                self.bump("message", message)
+                self.kill(values, replica, done)
+                continue
+            self.bump("similar", group(message))
+            for value in values:
+                value.live = None if value.live else value.live
+        if not done.complete:
+            self.pending.append((replica, []))
+
+    @rule(replica=replicas, user=users)
+    def forget(self, replica: int, user: str) -> None:
+        done = self.apart(self.caches[replica].forget_user(user))
+        self.tell("forget", replica, user, done)
+        self.bump("user", user)
+        dead = [v for v in self.values.values() if v.owner == user and not v.shared]
+        self.kill(dead, replica, done)
+
+    # ---------------------------------------------------------------------------- the world
+
+    @rule(seconds=st.sampled_from((0.5, 30.0, 90.0, 120.0, 950.0, 3_000.0)))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.move(seconds)
+
+    @rule(seconds=st.sampled_from((10.0, 500.0, 100_000.0)))
+    def the_clock_is_set_back(self, seconds: float) -> None:
+        self.clock.advance(-seconds)
+        self.move(-seconds)
+
+    def move(self, seconds: float) -> None:
+        """Let both replicas notice, as they do within a second."""
+        self.tell("the clock moves", seconds)
+        for cache in self.caches:
+            store: Any = cache.parts.store
+            if self.url:
+                # As if the server had told it.
+                store.inner._clock.set(store.now() + seconds)
+            else:
+                self.run(store.inner.tend())
+        for replica in (0, 1):
+            now = self.now(replica)
+            assert now >= self.latest - SLACK, "time went back"
+        self.latest = max(self.latest, self.now(0))
+
+    @precondition(lambda self: not self.faulty)
+    @rule(
+        which=st.sampled_from(((0,), (1,), (0, 1))),
+        throw=st.sampled_from((0.0, 0.3, 1.0)), corrupt=st.sampled_from((0.0, 0.3)),
+        lose_reply=st.sampled_from((0.0, 0.3)),
+    )  # fmt: skip
+    def faults_begin(
+        self, which: tuple[int, ...], throw: float, corrupt: float, lose_reply: float
+    ) -> None:
+        self.tell("faults", which, throw, corrupt, lose_reply)
+        for replica in which:
+            faults = self.faults[replica]
+            faults.throw, faults.corrupt, faults.lose_reply = throw, corrupt, lose_reply
+            faults.only = USED
+
+    @precondition(lambda self: self.faulty)
+    @rule()
+    def faults_end(self) -> None:
+        """What is pending is confirmed by the next retry."""
+        self.tell("no faults")
+        for faults in self.faults:
+            faults.never()
+        for cache in self.caches:
+            running = cache._engine.running
+            assert running is not None
+            self.run(running.invalidator.retry())
+            assert running.invalidator.pending == 0
+        for replica, dead in self.pending:
+            for value in dead:
+                value.live = False
+                value.dead_here.discard(replica)
+        if self.pending:
+            # What was put after an invalidation, but before it was confirmed, went with it.
+            for slot in self.slots:
+                self.slots[slot] = None
+            for value in self.values.values():
+                value.live = None if value.live else value.live
+        self.pending = []
+
+    @precondition(lambda self: not self.faulty)
+    @rule(
+        l1=st.sampled_from(TTLS), l2=st.sampled_from(TTLS), stale=st.sampled_from((0.0, 500.0)),
+        refresh=st.sampled_from((0.0, 0.5)), threshold=st.sampled_from((0.9, 0.95)),
+    )  # fmt: skip
+    def tune(self, l1: float, l2: float, stale: float, refresh: float, threshold: float) -> None:
+        self.run(
+            self.retuned({
+                "l1_ttl": l1, "l2_ttl": l2, "stale_seconds": stale, "refresh_share": refresh,
+                "semantic_threshold": threshold,
+            })
+        )  # fmt: skip
+
+    async def retuned(self, values: dict[str, float]) -> None:
+        self.tell("tune", values)
+        await self.caches[0].tune(values, author="the machine")
+        version = self.caches[0].tuning.version
+        async with asyncio.timeout(30):
+            while self.caches[1].tuning.version < version:
+                await asyncio.sleep(0.01)
+
+    @invariant()
+    def counts_balance(self) -> None:
+        Machine.steps += 1
+        for cache in self.caches:
+            check_balance(cache.metrics)
+            if self.clean:
+                assert cache.metrics.stale_hits <= cache.metrics.outcomes["hit"]
+
+
+@pytest.mark.timeout(86_400 if "STATEFUL_EXAMPLES" in os.environ else 300)
+def test_whatever_is_done(store_kind: str, request: pytest.FixtureRequest) -> None:
+    """No answer of another user, none that was invalidated, none that expired; counts balance."""
+
+    class Kind(Machine):
+        url = str(request.getfixturevalue("empty_redis")) if store_kind == "redis" else ""
+
+    Machine.steps = Machine.hits = Machine.stale_hits = 0
+    run_state_machine_as_test(
+        Kind,
+        settings=settings(
+            max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None,
+            suppress_health_check=list(HealthCheck), print_blob=True,
+        ),
+    )  # fmt: skip
+    print(f"{store_kind}: {Machine.steps} steps, {Machine.hits} hits, {Machine.stale_hits} stale")
+    assert Machine.hits > 0
