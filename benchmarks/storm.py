@@ -115,6 +115,7 @@ async def ours(url: str, lookups: int, tasks: int, seed: int) -> dict[str, Any]:
                 return await cache.get_multilevel(f"message number{number}", f"user {number % 7}")
 
             before, tasks_before = await opened(url), len(asyncio.all_tasks())
+            held = in_use(cache.redis_client)
             began = time.perf_counter()
             counts = await storm(ask, lookups, tasks, seed)
             seconds = time.perf_counter() - began
@@ -123,7 +124,7 @@ async def ours(url: str, lookups: int, tasks: int, seed: int) -> dict[str, Any]:
             counts["wrong"] += sum(text != f"answer {n}" for n, text in enumerate(found))
             return _result(
                 counts, seconds, lookups,
-                leaked_connections=in_use(cache.redis_client),
+                leaked_connections=max(0, in_use(cache.redis_client) - held),
                 leaked_tasks=max(0, len(asyncio.all_tasks()) - tasks_before),
                 opened_connections=await opened(url) - before - 1,
                 counted_cancelled=cache.metrics.cancelled,

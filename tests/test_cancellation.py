@@ -163,9 +163,9 @@ async def test_cancelled_at_every_await(
         # What was still to be done is done.
         assert (await cache.lookup(message, "ann")).response is None
     if cache.redis_client is not None:
-        # In the background some are used now and then; one that leaked is never given back.
+        # Reads keep one. Others are used now and then; one that leaked is never given back.
         async with asyncio.timeout(30):
-            while cache.redis_client.connection_pool._in_use_connections:
+            while len(cache.redis_client.connection_pool._in_use_connections) > 1:
                 await asyncio.sleep(0.005)
         with servers.admin(request.getfixturevalue("empty_redis")) as client:
             assert list(client.keys("*:lease:*")) == []
