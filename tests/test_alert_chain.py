@@ -48,7 +48,7 @@ async def main(port, flood, characters):
             message, user = f"question {number if unique else number % 10}", "ann"
             if (await cache.lookup(message, user)).response is None:
                 await cache.put(message, user, answer, "shipping", [{"id": "doc-1"}])
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.004)
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -102,7 +102,7 @@ def webhook() -> Iterator[Webhook]:
 
 
 def fast_rules(directory: Path) -> None:
-    """Copy the shipped rules, with every `for:` a sixtieth of what it is: minutes become seconds.
+    """Copy the shipped rules, with every `for:` a 120th of what it is: minutes become seconds.
 
     Not where there is no data: Prometheus takes more than seconds to look for its targets. And a
     new process is judged at once, not after an hour.
@@ -116,7 +116,7 @@ def fast_rules(directory: Path) -> None:
             if rule.get("alert") != "CacheNoData":
                 for key in {"for", "keep_firing_for"} & rule.keys():
                     number, unit = int(rule[key][:-1]), rule[key][-1]
-                    rule[key] = f"{max(1, number * seconds[unit] // 60)}s"
+                    rule[key] = f"{max(1, number * seconds[unit] // 120)}s"
         (directory / name).write_text(yaml.safe_dump(document), encoding="utf-8")
 
 
@@ -160,7 +160,11 @@ def prometheus_config(directory: Path, targets: dict[str, int], alertmanager: in
     return path
 
 
-def wait_until(holds: Callable[[], object], what: str, seconds: float = 20.0) -> float:
+SOON = 20.0
+"""Seconds in which an alert reaches the webhook, from when its cause begins."""
+
+
+def wait_until(holds: Callable[[], object], what: str, seconds: float = SOON) -> float:
     """Wait until something holds; return how long it took."""
     started = time.monotonic()
     while time.monotonic() < started + seconds:
@@ -316,10 +320,9 @@ def test_redis_down_reaches_the_webhook_alone_and_resolves(
         assert "CacheRedisDown" not in webhook.names("firing")
         servers_.stop_redis()
         both = {"agent", "redis"}
-        took = wait_until(
+        wait_until(
             lambda: webhook.jobs("firing", "CacheRedisDown") == both, "Redis down at the webhook"
         )
-        assert took < 20
         follows = {"CacheTierErrors", "CacheBreakerOpen", "CacheAvailability"}
         wait_until(lambda: follows <= servers_.suppressed(), f"{follows} suppressed")
 
@@ -353,7 +356,7 @@ def test_questions_that_never_repeat_reach_the_webhook_with_their_reason(
     with chain(tmp_path, webhook, "--maxmemory", "256mb") as servers_:
         servers_.flood.touch()
         wait_until(
-            lambda: webhook.alerts("firing", "CacheHitRateLow"), "the hit rate at the webhook", 60
+            lambda: webhook.alerts("firing", "CacheHitRateLow"), "the hit rate at the webhook"
         )
         servers_.flood.unlink()
         recorded = re.compile(r"\b[a-z_]+(:[a-z0-9_]+)+\b")
@@ -391,7 +394,7 @@ def test_a_redis_that_fills_up_reaches_the_webhook_and_fails_no_lookup(
         assert "CacheRedisMemoryFull" not in webhook.names("firing")
         servers_.flood.touch()
         wait_until(
-            lambda: webhook.alerts("firing", "CacheRedisMemoryFull"), "memory at the webhook", 60
+            lambda: webhook.alerts("firing", "CacheRedisMemoryFull"), "memory at the webhook"
         )
         refused = 'sum(cache_puts_total{outcome="dropped"}) > 0'
         wait_until(lambda: servers_.ask(refused), "a write that was refused, and counted", 30)
