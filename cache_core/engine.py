@@ -33,12 +33,17 @@ from cache_core.stores.base import KeyValueStore, WrapStore
 from cache_core.stores.vectors import WrapIndex
 from cache_core.tuning import Layer, Tuning
 from cache_core.tuning_trail import TUNING
+from cache_core.unconfirmed import Request, Unconfirmed
 from cache_core.verdicts import Verdicts, Verifier, Verify
 from cache_core.writing import Writer
 
 log = logging.getLogger("glasscache")
 
 _RETRY_SECONDS = 0.25
+
+
+async def _no_one(_: Request) -> None:
+    """Make nothing: nobody said how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,8 @@ class Engine:
         self.running: Running | None = None
         self.when_running: dict[Hashable, Callable[[Running], Awaitable[Any]]] = {}
         """Invalidations that were asked for while the store had not been reached yet."""
+        self.make: Callable[[Request], Awaitable[Any]] = _no_one
+        """Makes an invalidation that another process left."""
         self.invalidations = 0
         """How often this cache was told to invalidate something."""
         self.counters: Callable[[], Mapping[str, Any]] = self.stats.snapshot
@@ -112,6 +119,8 @@ class Engine:
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         self._opening = asyncio.Lock()
         self._retry: asyncio.Task[None] | None = None
+        self.unconfirmed = Unconfirmed(settings.dir, namespace, self.replica)
+        """Invalidations that wait for a backend."""
         self.live = LiveTuning(self._started_with, self._tuned, self._reported)
         """The tuning, followed and changed while the cache is open."""
 
@@ -223,7 +232,7 @@ class Engine:
             breakers={breaker.backend: breaker.state} if breaker is not None else {},
             entries={},
             tuning=self.tuning,
-            pending_invalidations=0,
+            pending_invalidations=len(self.when_running),
             dropped={},
         )
 
@@ -243,7 +252,7 @@ class Engine:
             self._embedder,
             self._wrap_index,
         )
-        invalidator = Invalidator(parts)
+        invalidator = Invalidator(parts, self.unconfirmed)
         verdicts = Verdicts(store, parts.keys.own("verdicts"), parts.decisions, self.instruments)
         verifier = None
         if self._verify is not None:
@@ -258,6 +267,7 @@ class Engine:
             self.contexts,
             lambda: verifier.dropped if verifier is not None else 0,
             self.settings.heartbeat,
+            lambda: self.unconfirmed.adopt(self.make),
         )
         self.running = Running(
             parts,

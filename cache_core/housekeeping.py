@@ -48,6 +48,7 @@ class Housekeeper:
         contexts: Knows which context key churns.
         lost_checks: Returns how many verifications were not made.
         heartbeat: Whether to tell the other processes of this one.
+        adopt: Makes the invalidations that other processes left.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Housekeeper:
         contexts: ContextWatch,
         lost_checks: Callable[[], int],
         heartbeat: bool = True,
+        adopt: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._parts = parts
         self._invalidator = invalidator
@@ -71,6 +73,7 @@ class Housekeeper:
         self._contexts = contexts
         self._lost_checks = lost_checks
         self._heartbeat = heartbeat
+        self._adopt = adopt
         self._entries: dict[Level, int] = {}
         self._next_count = 0.0
         self._tasks: list[asyncio.Task[None]] = []
@@ -88,6 +91,7 @@ class Housekeeper:
         ]
         if self._heartbeat:
             duties.append(("heartbeat", self._beat, lambda: _SECOND))
+            duties.append(("adopt", self._adopt_unconfirmed, lambda: _COUNT_SECONDS))
         if self._parts.semantic is not None:
             duties += [
                 ("semantic", self._tend_semantic, lambda: _SECOND),
@@ -134,6 +138,10 @@ class Housekeeper:
 
     async def _report(self) -> None:
         self._instruments.report(self.state())
+
+    async def _adopt_unconfirmed(self) -> None:
+        if self._adopt is not None and self._parts.store.breaker.state == "closed":
+            await self._adopt()
 
     async def _apply_feed(self) -> None:
         await self._invalidator.apply(self._live.current)

@@ -19,6 +19,7 @@ from cache_core.parts import Parts
 from cache_core.seen import know
 from cache_core.stores.base import KeyValueStore, Write
 from cache_core.tuning import Tuning
+from cache_core.unconfirmed import Unconfirmed
 from cache_core.writing import LIFE, token
 
 if TYPE_CHECKING:  # these need the `semantic` extra
@@ -107,9 +108,11 @@ class Invalidator:
 
     Args:
         parts: Of the cache.
+        unconfirmed: Is cleared when nothing is pending any more.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, unconfirmed: Unconfirmed) -> None:
+        self._unconfirmed = unconfirmed
         self._store: KeyValueStore = parts.store
         self._keys: Keys = parts.keys
         semantic = parts.semantic
@@ -208,12 +211,13 @@ class Invalidator:
     # ------------------------------------------------------------------------- trying and retrying
 
     async def close(self) -> None:
-        """Try once more what is pending; say what is lost."""
+        """Try once more what is pending; say what has to be made by others."""
         await self.retry()
         if self._steps:
             log.limited(
-                "lost",
-                "%d invalidations could not be made before closing; make them again",
+                "unconfirmed",
+                "%d invalidations could not be made before closing: the next cache of this "
+                "namespace in this data directory makes them",
                 self.pending,
             )
 
@@ -222,6 +226,8 @@ class Invalidator:
         waiting = [step for step in self._in_order() if step.job not in self._active]
         if waiting:
             await self._run(waiting)
+        if not self._steps:
+            self._unconfirmed.clear()
 
     def _in_order(self) -> list[Step]:
         """Return what is to be done, tokens first: what depends on them only cleans up."""

@@ -50,6 +50,7 @@ from cache_core.settings import Settings, load_settings
 from cache_core.stores.base import WrapStore
 from cache_core.stores.vectors import WrapIndex
 from cache_core.tuning import Sharing
+from cache_core.unconfirmed import Request
 from cache_core.verdicts import Verify
 from cache_core.writing import NewAnswer, choose_scopes, document_ids, shared_by_policy
 
@@ -200,6 +201,7 @@ class MultiLevelCache(OperatedCache):
             wrap_index=wrap_index,
         )
         self._engine.counters = self.get_metrics
+        self._engine.make = self._make
         self._numbers = itertools.count(1)
         self._sightings = Sightings()
         self._answering = Answering(self._engine)
@@ -622,11 +624,31 @@ class MultiLevelCache(OperatedCache):
                 call.outcome = "error"
                 if not dry_run:
                     self._engine.postpone(name, work)
+                    self._engine.unconfirmed.note(name)
                 return Invalidation(0, complete=False, pending=("store",))
-            removed = await work(running)
+            complete = dry_run
+            try:
+                removed = await work(running)
+                complete = complete or removed.complete
+            finally:
+                # Whoever is cancelled leaves the rest to be retried, too.
+                if not complete:
+                    self._engine.unconfirmed.note(name)
             call.count = removed.removed
             call.outcome = "ok" if removed.complete else "error"
             return removed
+
+    async def _make(self, request: Request) -> None:
+        """Make an invalidation that another process could not."""
+        match request:
+            case ("message", str(query), str(user) | (None as user)):
+                await self.invalidate(query, user)
+            case ("document", str(document)):
+                await self.invalidate_document(document)
+            case ("tag", str(tag)):
+                await self.invalidate_tag(tag)
+            case ("user", str(user)):
+                await self.forget_user(user)
 
     # ------------------------------------------------------------------------------ explain
 
