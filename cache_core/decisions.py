@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Mapping
-from random import Random
+from collections.abc import Callable, Mapping
+from random import random
 from typing import NamedTuple
 
 from cache_core.stores.base import KeyValueStore
@@ -98,32 +98,33 @@ class DecisionLog:
         self._keep = keep
         self._waiting: list[Decision] = []
         self._offered = 0
-        self._random = Random()
         self._writing = asyncio.Lock()
         self.recent: deque[Decision] = deque(maxlen=min(keep, 200))
-        """This replica's last decisions, newest last."""
+        """This replica's last decisions that were kept, newest last."""
         self.dropped = 0
         """Decisions lost because the store was away."""
         self.left_out = 0
         """Decisions not kept because more came than are written: see `add`."""
 
-    def add(self, decision: Decision) -> None:
-        """Take a decision; it is in the store after the next `flush`.
+    def offer(self, make: Callable[[], Decision]) -> None:
+        """Take the decision that *make* returns; it is in the store after the next `flush`.
 
         When more come between two flushes than are written at once, a uniform sample of them is
-        kept (reservoir sampling, Vitter's algorithm R), and the others are counted as left out.
+        kept (reservoir sampling, Vitter's algorithm R). The others are counted as left out, and not
+        even made.
         """
         if not self._keep:
             return
-        self.recent.append(decision)
         self._offered += 1
-        if len(self._waiting) < _PER_FLUSH:
-            self._waiting.append(decision)
-            return
-        self.left_out += 1
-        place = self._random.randrange(self._offered)
-        if place < _PER_FLUSH:
-            self._waiting[place] = decision
+        place = len(self._waiting)
+        if place >= _PER_FLUSH:
+            self.left_out += 1
+            place = int(random() * self._offered)
+            if place >= _PER_FLUSH:
+                return
+        decision = make()
+        self.recent.append(decision)
+        self._waiting[place : place + 1] = [decision]
 
     async def flush(self) -> None:
         """Write what waits; raises `BackendError`, and keeps for the next time what is left."""

@@ -22,6 +22,7 @@ from cache_core.arguments import (
 )
 from cache_core.clock import Clock
 from cache_core.computing import Compute, completed
+from cache_core.decisions import Decision
 from cache_core.embedder import Embedder
 from cache_core.engine import Engine, Running
 from cache_core.exceptions import ConfigurationError
@@ -307,10 +308,14 @@ class MultiLevelCache(OperatedCache):
         self._sightings.note(sighting, answered=result.response is not None)
         if context and "context_limit" in result.reasons:
             self._engine.contexts.note(context)
-        decision = decide(query, result, found, call, tuning, running.parts.store.now())
-        running.parts.decisions.add(decision)
+        parts = running.parts
+
+        def decision() -> Decision:
+            return decide(query, result, found, call, tuning, parts.store.now())
+
+        parts.decisions.offer(decision)
         if running.verifier is not None and result.response is not None:
-            running.verifier.offer(query.text, result.response, decision, tuning)
+            running.verifier.offer(query.text, result.response, decision(), tuning)
         return result
 
     def _check(
