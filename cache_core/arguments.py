@@ -7,9 +7,9 @@ from itertools import islice
 from typing import Any
 
 from cache_core import envelope
+from cache_core.intent_tuning import MAX_TTL
 from cache_core.models import BypassReason, Entry
 from cache_core.settings import Settings
-from cache_core.tuning import MAX_TTL
 
 _TRIPLE = 3
 _MOST_USD = 1_000_000.0

@@ -31,7 +31,8 @@ from cache_core.settings import Settings, TuningEnvironment
 from cache_core.stats import CacheStats
 from cache_core.stores.base import KeyValueStore, WrapStore
 from cache_core.stores.vectors import WrapIndex
-from cache_core.tuning import Layer, Tuning
+from cache_core.tuning import Tuning
+from cache_core.tuning_layers import Layer
 from cache_core.tuning_trail import TUNING
 from cache_core.unconfirmed import Request, Unconfirmed
 from cache_core.verdicts import Verdicts, Verifier, Verify

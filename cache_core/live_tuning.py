@@ -13,29 +13,15 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 from cache_core.exceptions import BackendError, ConfigurationError, TuningConflict
+from cache_core.intent_tuning import unflatten
 from cache_core.logs import RateLimited
 from cache_core.stores.base import KeyValueStore
-from cache_core.tuning import (
-    CHANGE,
-    INTENT_PREFIX,
-    IntentField,
-    Layer,
-    Tuning,
-    flatten,
-    make_tuning,
-    unflatten,
-)
-from cache_core.tuning_trail import (
-    MAX_AUTHOR,
-    MAX_NOTE,
-    Record,
-    Trail,
-    TuningChange,
-    parse,
-)
+from cache_core.tuning_edit import Edit, check_words, edit_of
+from cache_core.tuning_layers import CHANGE, Layer, make_tuning
+from cache_core.tuning_trail import Record, Trail, TuningChange, parse
 
 __all__ = ["LiveTuning", "TuningChange", "TuningConflict"]
 
@@ -57,8 +43,6 @@ _CHUNK = 8
 _REFUSED_KEPT = 1_000
 
 Event: TypeAlias = Callable[[Literal["applied", "rejected"]], None]
-Edit: TypeAlias = Callable[[Mapping[str, Any]], dict[str, Any]]
-"""Returns everything that is to be tuned, given everything that is; flat."""
 
 
 class LiveTuning:
@@ -281,13 +265,13 @@ class LiveTuning:
         dry_run: bool = False,
     ) -> TuningChange:
         """Change fields for all replicas; see `MultiLevelCache.tune`."""
-        _check_words(author, note)
-        edit = _edit_of(changes)
+        check_words(author, note)
+        edit = edit_of(changes)
         return await self._change(edit, author, note, expected_version, None, dry_run=dry_run)
 
     async def revert(self, version: int, *, author: str, note: str = "") -> TuningChange:
         """Tune again exactly what was tuned as of *version*; see `MultiLevelCache`."""
-        _check_words(author, note)
+        check_words(author, note)
         tuned = await self._tuned_at(version)
         return await self._change(lambda _: dict(tuned), author, note, None, version)
 
@@ -370,64 +354,3 @@ class LiveTuning:
 
 def _is_older(newest: Record | None, mine: Record) -> bool:
     return newest is None or newest.change.at < mine.change.at
-
-
-def _check_words(author: str, note: str) -> None:
-    if not isinstance(author, str) or not 0 < len(author.strip()) <= MAX_AUTHOR:
-        raise ConfigurationError(f"author={author!r} is refused: 1 to {MAX_AUTHOR} characters")
-    if not isinstance(note, str) or len(note) > MAX_NOTE:
-        raise ConfigurationError(f"the note is refused: {MAX_NOTE:,} characters at most")
-
-
-def _edit_of(changes: Mapping[str, Any]) -> Edit:
-    """Return what *changes* does to what is tuned; `None` returns a field to what it was before.
-
-    Raises:
-        ConfigurationError: For a name that is no field.
-    """
-    if not changes:
-        raise ConfigurationError("there is nothing to change: name a field and its value")
-    for name in changes:
-        _check_name(name)
-
-    def edit(tuned: Mapping[str, Any]) -> dict[str, Any]:
-        found = dict(tuned)
-        for name, value in changes.items():
-            if name == "intents":
-                _drop(found, INTENT_PREFIX)
-                found.update(flatten({"intents": value}))
-            elif _is_intent(name):
-                _drop(found, f"{name}.")
-                if value is not None:
-                    found.update(flatten({"intents": {name.removeprefix(INTENT_PREFIX): value}}))
-            elif value is None:
-                found.pop(name, None)
-            else:
-                found[name] = value
-        return {name: value for name, value in found.items() if value is not None}
-
-    return edit
-
-
-_INTENT_FIELDS: tuple[str, ...] = get_args(IntentField)
-
-
-def _is_intent(name: str) -> bool:
-    """Whether *name* names all overrides of an intent, not one of them."""
-    return name.startswith(INTENT_PREFIX) and name.rpartition(".")[2] not in _INTENT_FIELDS
-
-
-def _drop(found: dict[str, Any], prefix: str) -> None:
-    for name in [name for name in found if name.startswith(prefix)]:
-        # An intent's label may begin with another's: drop intent.a.* but not intent.a.b.*.
-        if prefix == INTENT_PREFIX or name.removeprefix(prefix) in _INTENT_FIELDS:
-            del found[name]
-
-
-def _check_name(name: str) -> None:
-    if isinstance(name, str) and (name in Tuning.bounds() or name.startswith(INTENT_PREFIX)):
-        return
-    raise ConfigurationError(
-        f"{name!r} cannot be tuned; what can: {', '.join(Tuning.bounds())}, and "
-        f"intent.LABEL.FIELD with FIELD one of {', '.join(_INTENT_FIELDS)}"
-    )

@@ -6,118 +6,39 @@ line's help and the sliders of the tuner all come from here (`Tuning.bounds`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
-    ValidationError,
 )
 
-from cache_core.exceptions import ConfigurationError
+from cache_core.intent_tuning import (
+    INTENT_FIELDS,
+    MAX_INTENTS,
+    MAX_TTL,
+    Intents,
+    Overrides,
+    Share,
+    Ttl,
+    flatten,
+    number,
+)
 from cache_core.models import Level
-
-INTENT_PATTERN = re.compile(r"[\w:.-]{1,64}", re.ASCII)
-"""What an intent label must look like to be shared or counted: free text may name a person."""
-
-MAX_TTL = 30 * 86_400.0
-"""The longest TTL, in seconds: generation tokens are made to outlive twice this."""
-
-MAX_INTENTS = 200
-"""Intents that may have overrides of their own."""
 
 MAX_SHARED_INTENTS = 1_000
 
-INTENT_PREFIX = "intent."
-"""An override is named `intent.LABEL.FIELD` wherever a single field is named."""
-
-
-def _number(value: Any) -> Any:
-    # JSON's true is no threshold of 1.
-    if isinstance(value, bool):
-        msg = "a number is expected, not true or false"
-        raise ValueError(msg)  # noqa: TRY004 - pydantic takes no other
-    return value
-
-
-def _labels(found: Mapping[str, IntentTuning]) -> Mapping[str, IntentTuning]:
-    for label in found:
-        if INTENT_PATTERN.fullmatch(label) is None:
-            msg = f"an intent is 1 to 64 letters, digits, '_', '.', ':', '-', not {label!r}"
-            raise ValueError(msg)
-    return Overrides(found)
-
-
-def _plain(found: Mapping[str, IntentTuning]) -> dict[str, Any]:
-    return {
-        label: override.model_dump(mode="json", exclude_none=True)
-        for label, override in sorted(found.items())
-    }
-
-
 GuardName = Literal["numbers", "negation", "direction"]
 Sharing = Literal["private", "intents", "all"]
-IntentField = Literal["semantic_threshold", "l1_ttl", "l2_ttl", "l4_ttl", "shared"]
-Ttl = Annotated[float, BeforeValidator(_number), Field(gt=0, le=MAX_TTL, allow_inf_nan=False)]
-Price = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1_000, allow_inf_nan=False)]
-Grace = Annotated[float, BeforeValidator(_number), Field(ge=0, le=MAX_TTL, allow_inf_nan=False)]
-Last = Annotated[float, BeforeValidator(_number), Field(ge=0, le=0.5, allow_inf_nan=False)]
-Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1, allow_inf_nan=False)]
+Price = Annotated[float, BeforeValidator(number), Field(ge=0, le=1_000, allow_inf_nan=False)]
+Grace = Annotated[float, BeforeValidator(number), Field(ge=0, le=MAX_TTL, allow_inf_nan=False)]
+Last = Annotated[float, BeforeValidator(number), Field(ge=0, le=0.5, allow_inf_nan=False)]
 SharedIntent = Annotated[str, Field(min_length=1, max_length=256)]
-
-
-class IntentTuning(BaseModel):
-    """What is different for the answers of one intent; `None` is as for all others.
-
-    Attributes:
-        semantic_threshold: Least similarity at which L2 serves such an answer, 0..1.
-        l1_ttl, l2_ttl, l4_ttl: Seconds until such an answer, or its documents, expire.
-        shared: Whether every user may get such an answer, whatever *sharing* says.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    semantic_threshold: Share | None = None
-    l1_ttl: Ttl | None = None
-    l2_ttl: Ttl | None = None
-    l4_ttl: Ttl | None = None
-    shared: bool | None = None
-
-
-class Overrides(Mapping[str, IntentTuning]):
-    """Overrides by intent, as part of a frozen model: can be copied and pickled, not changed."""
-
-    __slots__ = ("_found",)
-
-    def __init__(self, found: Mapping[str, IntentTuning] | None = None) -> None:
-        self._found = dict(found or {})
-
-    def __getitem__(self, label: str) -> IntentTuning:
-        return self._found[label]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._found)
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    def __repr__(self) -> str:
-        return repr(self._found)
-
-
-Intents = Annotated[
-    Mapping[str, IntentTuning],
-    Field(max_length=MAX_INTENTS),
-    AfterValidator(_labels),
-    PlainSerializer(_plain),
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +83,7 @@ class Bounds:
             case "labels":
                 return f"intents, {MAX_SHARED_INTENTS:,} at most"
             case "intents":
-                return f"overrides per intent, {MAX_INTENTS} at most: {', '.join(_INTENT_FIELDS)}"
+                return f"overrides per intent, {MAX_INTENTS} at most: {', '.join(INTENT_FIELDS)}"
 
 
 def _field(default: Any, title: str, description: str, unit: str = "", step: float = 0.0) -> Any:
@@ -315,7 +236,6 @@ class Tuning(BaseModel):
         return dict(_BOUNDS)
 
 
-_INTENT_FIELDS: tuple[str, ...] = get_args(IntentField)
 _KINDS: Mapping[str, Literal["choice", "choices", "labels", "intents"]] = {
     "sharing": "choice",
     "guards": "choices",
@@ -356,87 +276,3 @@ def _bounds() -> Iterator[Bounds]:
 
 
 _BOUNDS: Mapping[str, Bounds] = {bounds.field: bounds for bounds in _bounds()}
-
-
-def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *values* with each override of `intents` under a name of its own.
-
-    Raises:
-        ConfigurationError: If `intents` is no mapping of mappings.
-    """
-    flat = {name: value for name, value in values.items() if name != "intents"}
-    intents = values.get("intents") or {}
-    if not isinstance(intents, Mapping):
-        raise ConfigurationError(f"intents={intents!r} is refused: a mapping is expected")
-    for label, override in intents.items():
-        if isinstance(override, IntentTuning):
-            override = override.model_dump(exclude_none=True)  # noqa: PLW2901
-        if not isinstance(override, Mapping):
-            raise ConfigurationError(f"intents[{label!r}] is refused: a mapping is expected")
-        for name, value in override.items():
-            flat[f"{INTENT_PREFIX}{label}.{name}"] = value
-    return flat
-
-
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `flatten` was given."""
-    values: dict[str, Any] = {}
-    intents: dict[str, dict[str, Any]] = {}
-    for name, value in flat.items():
-        if name.startswith(INTENT_PREFIX):
-            label, _, field = name.removeprefix(INTENT_PREFIX).rpartition(".")
-            intents.setdefault(label, {})[field] = value
-        else:
-            values[name] = value
-    return {**values, "intents": intents} if intents else values
-
-
-CHANGE = "the change"
-"""The origin of values that somebody is about to tune."""
-
-Layer = tuple[str, Mapping[str, Any]]
-"""A name for where values come from (`"the environment"`, ...), and the values."""
-
-
-def make_tuning(*layers: Layer, version: int = 0) -> tuple[Tuning, dict[str, str]]:
-    """Return the tuning of *layers*, strongest last, and where each given value came from.
-
-    Args:
-        *layers: Where values come from.
-        version: Of the last change.
-
-    Raises:
-        ConfigurationError: Naming the field, its origin, the value, the bounds and the default.
-    """
-    values: dict[str, Any] = {}
-    origin: dict[str, str] = {}
-    for name, layer in layers:
-        values.update(layer)
-        origin.update(dict.fromkeys(layer, name))
-    if "shared_intents" in values and "sharing" not in values:
-        # Naming intents to share is asking for them to be shared.
-        values["sharing"] = "intents"
-        origin["sharing"] = "the intents named"
-    try:
-        return Tuning(**{**values, "version": version}), origin
-    except ValidationError as error:
-        raise ConfigurationError(_refusal(error, origin)) from None
-
-
-def _refusal(error: ValidationError, origin: Mapping[str, str]) -> str:
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"]] or ["tuning"]
-    field = place[0]
-    name = INTENT_PREFIX + ".".join(place[1:]) if field == "intents" and place[1:] else field
-    msg = (
-        f"{name}={first['input']!r} (from {origin.get(field, 'unknown')}) is refused: "
-        f"{first['msg']}"
-    )
-    bounds = _BOUNDS.get(place[-1] if field == "intents" else field)
-    if bounds is None:
-        return msg
-    msg += f". {bounds.title}: {bounds.expected}"
-    if field == "intents" or origin.get(field) == CHANGE:
-        return msg
-    default = Tuning.model_fields[field].default
-    return msg + f". Correct it there, or leave it out for the default, {default!r}"

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cache_core.exceptions import ConfigurationError
+from cache_core.intent_tuning import unflatten
 from cache_core.stores.base import KeyValueStore
-from cache_core.tuning import make_tuning, unflatten
+from cache_core.tuning_layers import make_tuning
 
 KEPT = 1_000
 """Versions that the trail keeps."""

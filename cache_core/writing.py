@@ -13,6 +13,7 @@ from cache_core.arguments import MAX_INTENT_CHARS
 from cache_core.deadline import Deadline
 from cache_core.exceptions import BackendError
 from cache_core.instrumentation import CacheCall
+from cache_core.intent_tuning import INTENT_PATTERN, MAX_TTL
 from cache_core.keys import Keys
 from cache_core.logs import RateLimited
 from cache_core.models import Documents, Entry, Generation, Level, Query, Scope, Sighting
@@ -20,7 +21,7 @@ from cache_core.parts import Parts
 from cache_core.settings import Settings
 from cache_core.stores.base import RowWrite, Write
 from cache_core.tiers.keyed import KEPT
-from cache_core.tuning import INTENT_PATTERN, MAX_TTL, Tuning
+from cache_core.tuning import Tuning
 
 log = RateLimited(logging.getLogger("glasscache"))
 

@@ -8,8 +8,10 @@ from functools import cached_property
 from typing import Any
 
 from cache_core.decisions import Decision
+from cache_core.intent_tuning import INTENT_PREFIX, unflatten
 from cache_core.models import LEVELS, Level
-from cache_core.tuning import INTENT_PREFIX, Tuning, make_tuning, unflatten
+from cache_core.tuning import Tuning
+from cache_core.tuning_layers import make_tuning
 from cache_core.verdicts import Verdict
 from cache_core.whatif import (
     GRID,

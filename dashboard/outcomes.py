@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cache_core.decisions import Decision
+from cache_core.intent_tuning import unflatten
 from cache_core.live_tuning import TuningChange
-from cache_core.tuning import Tuning, make_tuning, unflatten
+from cache_core.tuning import Tuning
+from cache_core.tuning_layers import make_tuning
 from cache_core.verdicts import Verdict
 from dashboard.estimates import Estimates, rate
 

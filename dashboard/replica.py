@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cache_core.exceptions import ConfigurationError
-from cache_core.tuning import INTENT_PREFIX, Tuning, make_tuning, unflatten
+from cache_core.intent_tuning import INTENT_PREFIX, unflatten
+from cache_core.tuning import Tuning
+from cache_core.tuning_layers import make_tuning
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from cache_core.intent_tuning import INTENT_PREFIX
 from cache_core.live_tuning import TuningChange
-from cache_core.tuning import INTENT_PREFIX, Tuning
+from cache_core.tuning import Tuning
 
 
 class SourceAwayError(Exception):

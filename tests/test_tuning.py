@@ -20,6 +20,7 @@ import redis.asyncio as redis
 from cache_core import MultiLevelCache
 from cache_core.exceptions import BackendError, ConfigurationError, TuningConflict
 from cache_core.housekeeping import replicas
+from cache_core.intent_tuning import MAX_INTENTS
 from cache_core.live_tuning import TuningChange
 from cache_core.settings import Settings
 from cache_core.stores.base import KeyValueStore
@@ -27,7 +28,8 @@ from cache_core.stores.embedded import EmbeddedStore
 from cache_core.stores.redis import RedisStore
 from cache_core.stores.redis_client import connect
 from cache_core.testing import ManualClock, RecordingInstrument
-from cache_core.tuning import MAX_INTENTS, Tuning, make_tuning
+from cache_core.tuning import Tuning
+from cache_core.tuning_layers import make_tuning
 from cache_core.tuning_trail import KEPT, Record
 from tests import servers
 from tests.conftest import CacheFactory

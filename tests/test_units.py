@@ -30,7 +30,7 @@ from cache_core.guards import negated, numbers, veto
 from cache_core.keys import Keys, digest, normalise
 from cache_core.settings import load_settings
 from cache_core.testing import HashEmbedder
-from cache_core.tuning import make_tuning
+from cache_core.tuning_layers import make_tuning
 
 SECRET = b"s" * 32
 BOTH = ("numbers", "negation")

@@ -23,9 +23,10 @@ from cache_core.cli.operate import (
 )
 from cache_core.exceptions import TuningConflict
 from cache_core.housekeeping import agreed, replicas, serving
+from cache_core.intent_tuning import INTENT_PREFIX
 from cache_core.live_tuning import TUNED, TuningChange
 from cache_core.multilevel_cache import MultiLevelCache
-from cache_core.tuning import INTENT_PREFIX, Bounds, Tuning
+from cache_core.tuning import Bounds, Tuning
 
 app = typer.Typer(
     help=(

@@ -10,6 +10,7 @@ from typing import Literal
 
 from cache_core import envelope
 from cache_core.exceptions import BackendError
+from cache_core.intent_tuning import INTENT_PATTERN
 from cache_core.keys import Keys
 from cache_core.models import (
     Entry,
@@ -23,7 +24,7 @@ from cache_core.models import (
     Scope,
 )
 from cache_core.stores.base import KeyValueStore, Write
-from cache_core.tuning import INTENT_PATTERN, Tuning
+from cache_core.tuning import Tuning
 from cache_core.vetoes import Vetoes
 
 log = logging.getLogger("glasscache")

@@ -18,6 +18,7 @@ from cache_core.embedder import Embedder, Vector
 from cache_core.exceptions import BackendError, CorruptValueError
 from cache_core.feed import IndexFeed
 from cache_core.guards import veto
+from cache_core.intent_tuning import MAX_TTL
 from cache_core.keys import PARTITIONS, Keys
 from cache_core.models import (
     Entry,
@@ -34,7 +35,7 @@ from cache_core.stores.vectors import Row, VectorIndex
 from cache_core.tiers.candidates import Candidate, best, hides, no_answer, rank
 from cache_core.tiers.keyed import KEPT
 from cache_core.tiers.private_vectors import KEPT_VECTORS, nearest, pack
-from cache_core.tuning import MAX_TTL, Tuning
+from cache_core.tuning import Tuning
 from cache_core.vetoes import Vetoes
 
 log = logging.getLogger("glasscache")

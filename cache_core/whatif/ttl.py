@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cache_core.decisions import Decision
+from cache_core.intent_tuning import MAX_TTL
 from cache_core.models import LEVELS, Level
-from cache_core.tuning import MAX_TTL, Tuning
+from cache_core.tuning import Tuning
 
 _FACTORS = (1 / 24, 1 / 12, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0, 1.25, 1.5, 2.0)
 _AGE_BINS = 24

@@ -7,7 +7,8 @@ from typing import Any
 
 import streamlit as st
 
-from cache_core.tuning import INTENT_PREFIX, Bounds, Tuning
+from cache_core.intent_tuning import INTENT_PREFIX
+from cache_core.tuning import Bounds, Tuning
 
 
 def key(field: str, now: Tuning) -> str:

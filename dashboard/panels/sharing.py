@@ -6,7 +6,8 @@ from typing import Any
 
 import streamlit as st
 
-from cache_core.tuning import INTENT_PREFIX, Tuning
+from cache_core.intent_tuning import INTENT_PREFIX
+from cache_core.tuning import Tuning
 from dashboard import charts
 from dashboard.estimates import Estimates
 from dashboard.panels.controls import control, key
