@@ -102,12 +102,12 @@ def threshold_wrong(
         if item.wrong_share is not None
     ]
     table = pd.DataFrame(rows, columns=["threshold", "value", "low", "high", "kind", "evidence"])
-    scale = alt.Scale(domain=[0, _top(curve, now, proposed, accepted)], clamp=True)
+    scale = alt.Scale(domain=[0, _top(curve, now, proposed, accepted)])
     base = alt.Chart(table)
-    band = base.mark_area(color=look.band, opacity=0.2).encode(
+    band = base.mark_area(color=look.band, opacity=0.2, clip=True).encode(
         _axis(), alt.Y("low:Q", scale=scale), y2="high:Q"
     )
-    line = base.mark_line(color=look.band, strokeWidth=2).encode(
+    line = base.mark_line(color=look.band, strokeWidth=2, clip=True).encode(
         _axis(),
         alt.Y("value:Q", title=None, scale=scale, axis=percent(1)),
         strokeDash=alt.StrokeDash(
@@ -183,7 +183,7 @@ def _marks(
             row = pd.DataFrame({"threshold": [at], "value": [there]})
             points.append(
                 alt.Chart(row)
-                .mark_point(filled=True, size=80, color=colour, opacity=1)
+                .mark_point(filled=True, size=80, color=colour, opacity=1, clip=True)
                 .encode(_axis(), y)
             )
     return lines, points, "; ".join(mark.label for mark in lines)
