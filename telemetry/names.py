@@ -215,7 +215,7 @@ RESOURCE_VERSION: Final = "glasscache.version"
 
 SPAN_PREFIX: Final = "cache."
 """A span is named after its operation: cache.lookup, cache.get, cache.embed, cache.search,
-cache.compute, cache.put, cache.invalidate."""
+cache.compute, cache.refresh, cache.put, cache.invalidate."""
 
 ATTRIBUTE_NAME: Final = "cache.name"
 ATTRIBUTE_LEVEL: Final = "cache.level"

@@ -20,7 +20,7 @@ from cache_core.models import Level
 
 from . import names
 
-_ROOTS: frozenset[Operation] = frozenset({"lookup", "put", "invalidate", "compute"})
+_ROOTS: frozenset[Operation] = frozenset({"lookup", "put", "invalidate", "compute", "refresh"})
 
 
 class _SpanScope:
@@ -49,7 +49,7 @@ class _SpanScope:
             self._span.end()
 
     def _fail(self, call: CacheCall) -> None:
-        if call.operation == "compute":
+        if call.operation in {"compute", "refresh"}:
             self._span.set_status(trace.StatusCode.ERROR)
         else:
             self._span.add_event(names.EVENT_FAILED, {names.ATTRIBUTE_ERROR: _error_type(call)})

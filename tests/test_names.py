@@ -6,12 +6,14 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from cache_core.instrumentation import Operation
 from cache_core.models import LEVELS
 from telemetry import PrometheusInstrument, names
 
@@ -186,3 +188,11 @@ def test_the_reference_lists_every_metric_as_it_is() -> None:
         for metric in names.METRICS
     ]
     assert table.splitlines()[2:] == rows
+
+
+def test_the_reference_names_every_span_and_attribute() -> None:
+    """What a trace may show is documented."""
+    text = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
+    operations = {*get_args(Operation)} - {"verdict", "tune"}  # records without a span
+    for name in [*ATTRIBUTES, *(names.SPAN_PREFIX + operation for operation in operations)]:
+        assert f"`{name}`" in text or name in text.partition("```\ninvoke_agent")[2], name

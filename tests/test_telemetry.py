@@ -243,6 +243,43 @@ async def test_a_failing_compute_is_the_agents_error(
 SECRETS = ("Zanzibar", "xylophone", "quokka", "ursula", "pangolin", "okapi", "narwhal", "tapir")
 
 
+@pytest.mark.parametrize("store_kind", ["embedded"], indirect=True)
+async def test_a_refresh_in_the_background_is_in_the_trace_that_set_it_off(
+    store_kind: str, make_watched: MakeWatched, watch: Watch, clock: ManualClock
+) -> None:
+    """Also when that request ended before it; one that fails is the agent's error."""
+    cache = await make_watched(watch, {"tiers": "l1,l3,l4"}, clock=clock)
+    await cache.tune({"l1_ttl": 30.0, "refresh_share": 0.5}, author="test")
+    ended = asyncio.Event()
+
+    async def works() -> str:
+        await ended.wait()
+        return "anew"
+
+    async def fails() -> str:
+        await ended.wait()
+        raise RuntimeError("the model is away")
+
+    for compute, status in ((works, StatusCode.UNSET), (fails, StatusCode.ERROR)):
+        watch.exporter.clear()
+        ended.clear()
+        message = f"{compute.__name__} beta"
+        await cache.put(message, "ann", "old")
+        clock.advance(16)
+        with watch.agent.start_as_current_span("agent") as agent:
+            assert await cache.get_or_compute(message, "ann", compute) == "old"
+        ended.set()
+        while not watch.named("cache.refresh"):
+            await asyncio.sleep(0.01)
+        (refresh,) = watch.named("cache.refresh")
+        assert refresh.context is not None
+        assert refresh.context.trace_id == agent.get_span_context().trace_id
+        assert refresh.status.status_code is status
+        (computed,) = watch.named("cache.compute")
+        assert computed.parent is not None
+        assert computed.parent.span_id == refresh.context.span_id
+
+
 async def test_no_text_user_or_key_leaves_in_telemetry(
     make_watched: MakeWatched, watch: Watch
 ) -> None:
