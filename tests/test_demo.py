@@ -19,7 +19,7 @@ import pytest
 from cache_core.cli import demo as command
 from cache_core.demo import Knowledge, load_knowledge
 from cache_core.demo.agent import CLASSIFY, Bill, Score, SimulatedLLM
-from cache_core.demo.board import _WHY, Board, Watch, snapshot
+from cache_core.demo.board import _WHY, _WHY_WIDTH, Board, Watch, snapshot
 from cache_core.demo.traffic import Traffic
 from cache_core.keys import normalise
 from cache_core.models import ERROR_REASONS, MISS_REASONS, BypassReason
@@ -153,6 +153,7 @@ def test_the_board_has_words_for_every_reason():
     in_other_words = {"below_threshold", "guard_veto"}
     reasons = {*MISS_REASONS, *ERROR_REASONS, *get_args(BypassReason)}
     assert reasons - in_other_words <= set(_WHY)
+    assert max(map(len, _WHY.values())) <= _WHY_WIDTH, "none is cut off"
 
 
 @pytest.mark.parametrize(("width", "height"), [(60, 20), (80, 24), (100, 30), (160, 60)])

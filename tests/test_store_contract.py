@@ -854,3 +854,32 @@ async def test_a_change_of_the_tuning_crosses_a_cluster(cluster_url: str, tmp_pa
             await asyncio.sleep(0.01)
         assert one.tuning == other.tuning
         assert one.tuning.version == 1
+
+
+@pytest.mark.parametrize("url", ["redis://h", "rediss://h", "unix:///s"])
+def test_commands_are_packed_as_redis_py_packs_them(url: str) -> None:
+    """In C, to the same bytes: numbers, text beyond ASCII, names of several words."""
+    ours = connect(url, timeout=1).connection_pool.connection_class()
+    theirs = redis.Connection()
+    for command in [
+        ("GET", "k"),
+        ("CLIENT LIST", "ID", 7),
+        ("SET", "\u0444\x00", b"\xff\r\n", "PX", 5),
+    ]:
+        assert b"".join(ours.pack_command(*command)) == b"".join(theirs.pack_command(*command))
+
+
+async def test_reads_share_one_connection_that_comes_back(empty_redis: str) -> None:
+    """However many reads there are; and when the server closes it, the next read opens another."""
+    url = servers.any_key(empty_redis)
+    store = RedisStore(connect(url, timeout=1), read_timeout=2)
+    await store.open()
+    with servers.admin(empty_redis) as admin:
+        own = len(admin.client_list())
+        for _ in range(3):
+            await asyncio.gather(*(store.read([f"k{number}"]) for number in range(20)))
+        assert len(admin.client_list()) <= own + 1
+        await store.write([Write("k", "v", None)])
+        admin.client_kill_filter(_type="normal", skipme=True)
+        assert list(await store.read(["k"])) == ["v"]
+    await store.close()
