@@ -22,6 +22,7 @@ import json
 import logging
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -151,13 +152,15 @@ class Agents:
     async def store(self) -> None:
         """Put what they will ask for, and let the model see every question."""
         for number, (first, second) in enumerate(self._questions):
-            for user in range(_USERS):
-                name = f"user-{user}"
-                await self._cache.put(
-                    f"{first} ({_word(user)})", name, f"{name} {number}", lookup=None
-                )
-                await self._cache.lookup(f"{first} ({_word(user)})", name)
-            await self._cache.put(first, None, f"all {number}", shared=True)
+            await asyncio.gather(
+                *(
+                    self._cache.put(
+                        f"{first} ({_word(user)})", f"user-{user}", f"user-{user} {number}"
+                    )
+                    for user in range(_USERS)
+                ),
+                self._cache.put(first, None, f"all {number}", shared=True),
+            )
             await self._cache.lookup(second, "user-0")
         # The index is written behind; it is to be asked, not the buffer before it.
         await asyncio.sleep(1.5)
@@ -248,7 +251,7 @@ async def _restored(agents: Agents, found: Measured, scenario: Scenario) -> None
         if scenario.name == "redis: killed" and time.perf_counter() > stored + 0.25:
             stored = time.perf_counter()
             first = agents._questions[0][0]
-            await agents._cache.put(f"{first} (red)", "user-0", "user-0 0", lookup=None)
+            await agents._cache.put(f"{first} (red)", "user-0", "user-0 0")
     await asyncio.sleep(1.0)
 
 
@@ -365,13 +368,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = ", ".join(scenario.name for scenario in SCENARIOS)
     parser.add_argument("--only", action="append", metavar="FAULT", help=f"one of: {names}")
     parser.add_argument(
-        "--seconds", type=float, default=4.0, help="of calm, and of each fault (%(default)s)"
+        "--seconds", type=float, default=3.0, help="of calm, and of each fault (%(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     parser.add_argument(
         "--write-docs", action="store_true", help="write the table into docs/reliability.md"
     )
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers must not outlive this
     if unknown := set(options.only or ()) - {scenario.name for scenario in SCENARIOS}:
         parser.error(f"there is no fault {', '.join(sorted(unknown))}; there are: {names}")
     if options.write_docs and options.only:

@@ -28,6 +28,7 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -46,7 +47,7 @@ from _soak_report import Run, report, show
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-_READY_SECONDS = 120.0
+_READY_SECONDS = 300.0
 _CLOSE_SECONDS = 45.0
 _SAMPLE_SECONDS = 5.0
 
@@ -291,6 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw it (needs matplotlib)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep events and logs there")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers must not outlive this
     if unknown := set(options.only or ()) - set(SERVERS) - set(EMBEDDED):
         parser.error(f"there is no fault {', '.join(unknown)}")
     with contextlib.ExitStack() as stack:
