@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-_START_SECONDS = 20.0
+_START_SECONDS = 90.0
 
 
 _COLLECTOR = """
@@ -111,7 +111,7 @@ class Server:
 
         Raises:
             RuntimeError: If it ended instead.
-            TimeoutError: If it does not answer within 20 s.
+            TimeoutError: If it does not answer within 90 s.
         """
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:

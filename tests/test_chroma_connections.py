@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cache_core.testing import ChaosProxy
+from tests.faulty import until
 
 
 def _connections(cache: Any) -> list[Any]:
@@ -24,7 +25,8 @@ async def test_cancelled_lookups_leave_no_connection_behind(make_cache, chroma_u
             settings={"chroma_url": proxy.url(chroma_url)}, namespace="storm", sharing="all"
         )
         await cache.ready()
-        for _ in range(60):
+        await until(lambda: cache.state.backends["chroma"], 60)
+        for _ in range(30):
             lookups = [
                 asyncio.create_task(cache.lookup(f"{chance.random()}", "ann")) for _ in range(10)
             ]
@@ -32,10 +34,5 @@ async def test_cancelled_lookups_leave_no_connection_behind(make_cache, chroma_u
             for lookup in lookups:
                 lookup.cancel()
             await asyncio.gather(*lookups, return_exceptions=True)
-        lost = _connections(cache)
-        for _ in range(100):
-            lost = [each for each in _connections(cache) if not each.is_idle()]
-            if not lost:
-                break
-            await asyncio.sleep(0.05)
-        assert not lost, f"neither open nor closed: {lost}"
+        # Neither open nor closed for good is what cancelled requests left behind.
+        await until(lambda: all(each.is_idle() for each in _connections(cache)), 60)
