@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import yaml
 from PIL import Image
 
 from grafana import figures, generate, pictures
+from grafana import queries as queries_shared
 from grafana.live import Prometheus, Target, targets
 from telemetry import names
 from tests import servers
@@ -541,6 +543,24 @@ def test_alerts_that_only_silence_others_are_not_counted(live: tuple[Prometheus,
     prometheus, _ = live
     (firing,) = [one for one in queries() if one.panel == "Alerts firing"]
     assert max(prometheus.numbers(firing)) == 1
+
+
+@pytest.mark.parametrize(("wrong", "verified"), [(0, 100), (3, 120), (40, 40)])
+def test_the_ends_of_the_interval_are_wilsons(
+    live: tuple[Prometheus, str], wrong: int, verified: int
+) -> None:
+    """At least and at most: as the textbook has it, within 0..1, around what was found."""
+    prometheus, _ = live
+    share, z = wrong / verified, 1.96
+    middle = (share + z**2 / (2 * verified)) / (1 + z**2 / verified)
+    spread = z * math.sqrt(share * (1 - share) / verified + z**2 / (4 * verified**2))
+    spread /= 1 + z**2 / verified
+    for sign, end in (("-", middle - spread), ("+", middle + spread)):
+        asked = queries_shared.wilson(f"vector({wrong})", f"vector({verified})", sign)
+        (found,) = prometheus.get("query", query=asked)["result"]
+        assert float(found["value"][1]) == pytest.approx(end, abs=1e-4)
+    nothing = queries_shared.wilson("vector(0)", "vector(0)", "-")
+    assert prometheus.get("query", query=nothing)["result"] == []
 
 
 @each_board
