@@ -17,9 +17,11 @@ st.set_page_config(
     layout="wide",
     menu_items={"about": "The cache for LLM agents that you can see through."},
 )
-# The bar at the top is as high as this; Streamlit leaves twice as much.
+# The bar at the top is as high as this; Streamlit leaves twice as much. And what is about to be
+# refreshed does not fade: the page would flicker every two seconds, and be too pale to read.
 st.html(
-    "<style>[data-testid=stMainBlockContainer] {padding-top: 4.75rem; padding-bottom: 3rem}</style>"
+    "<style>[data-testid=stMainBlockContainer] {padding-top: 4.75rem; padding-bottom: 3rem}"
+    "[data-stale=true] {opacity: 1 !important; transition: none !important}</style>"
 )
 if st.context.theme.type == "dark":
     # White, which Streamlit takes, cannot be read on a colour that is bright enough for the dark.
@@ -48,3 +50,13 @@ _page = st.navigation(
 )
 admit()
 _page.run()
+# On a narrow screen the list of pages lies over the page, and Streamlit leaves it there. The title
+# is in it so that it runs once for each page that is opened.
+st.html(
+    f"""<script>/* {_page.title} */
+    if (innerWidth < 768) document.querySelector(
+        "[data-testid=stSidebar][data-collapsed=false] [data-testid=stSidebarCollapseButton] button"
+    )?.click()
+    </script>""",
+    unsafe_allow_javascript=True,
+)
