@@ -183,7 +183,7 @@ def _marks(
             row = pd.DataFrame({"threshold": [at], "value": [there]})
             points.append(
                 alt.Chart(row)
-                .mark_point(filled=True, size=80, color=colour, opacity=1, clip=True)
+                .mark_point(filled=True, size=80, color=colour, opacity=1)
                 .encode(_axis(), y)
             )
     return lines, points, "; ".join(mark.label for mark in lines)
