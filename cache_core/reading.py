@@ -53,6 +53,11 @@ class Found:
                 return item
         return None
 
+    @property
+    def response(self) -> Hit | None:
+        """The tier's hit that has the response."""
+        return self.hit("l1") or self.hit("l2")
+
     def hit(self, level: Level) -> Hit | None:
         """Return a tier's hit."""
         item = self.of(level)
@@ -88,6 +93,16 @@ class Reader:
             call: The lookup's record; its level says meanwhile which tier is waited for.
         """
         deadline = time.monotonic() + self._settings.lookup_budget
+        if not query.grace:
+            return await self._find(query, tuning, call, deadline)
+        # Nothing stale before anything fresh, wherever that is.
+        found = await self._find(query._replace(grace=0.0), tuning, call, deadline)
+        if found.response is None:
+            stale = await self._find(query, tuning, call, deadline)
+            return found if stale.response is None else stale
+        return found
+
+    async def _find(self, query: Query, tuning: Tuning, call: CacheCall, deadline: float) -> Found:
         exact = self._tiers.get("l1")
         call.level = "l1" if exact is not None else self._second
         if exact is None:

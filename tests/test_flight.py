@@ -448,6 +448,21 @@ async def test_a_fresh_answer_is_not_marked(aged: Callable[..., Any]) -> None:
     assert cache.get_metrics()["cost_savings_usd"] == pytest.approx(0.036)
 
 
+async def test_anything_fresh_before_anything_stale(aged: Callable[..., Any]) -> None:
+    """An own answer that expired stands back for a shared one."""
+    cache = await aged(1.5, {"stale_seconds": 60.0})
+    await cache.put("alpha beta", "bob", "shared", shared=True)
+    result = await cache.lookup("alpha beta", "ann", allow_stale=True)
+    assert (result.response, result.stale, result.tier) == ("shared", False, "l1")
+
+
+async def test_a_fresh_answer_of_l2_before_a_stale_one_of_l1(aged: Callable[..., Any]) -> None:
+    """L1's answers expire sooner: what L2 still has is not stale."""
+    cache = await aged(1.5, {"stale_seconds": 60.0, "l2_ttl": 600.0})
+    result = await cache.lookup("alpha beta", "ann", allow_stale=True)
+    assert (result.response, result.stale, result.tier) == ("old", False, "l2")
+
+
 async def test_bounds_of_stale_and_refresh(cache: MultiLevelCache) -> None:
     """Both are live values with bounds, and off unless somebody tuned them."""
     assert (cache.tuning.stale_seconds, cache.tuning.refresh_share) == (0.0, 0.0)
