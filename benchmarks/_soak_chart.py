@@ -44,6 +44,7 @@ def draw(run: Run, found: Mapping[str, Any], path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", alpha=0.3)
 
+    axes[0].set_xlim(0, (run.end - run.start) / 60)
     width = (run.end - run.start) / _BINS
     bins: dict[int, list[Event]] = defaultdict(list)
     for event in run.of("lookup"):
