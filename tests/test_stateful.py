@@ -433,7 +433,7 @@ class Machine(RuleBasedStateMachine):
             if isinstance(answer, BaseException):
                 assert isinstance(answer, ZeroDivisionError), repr(answer)
                 assert fails
-                assert expected is None
+                assert expected is None, self.told(f"{n} did not find {expected}")
                 continue
             value = self.values[answer]
             assert value.shared or value.owner == user, self.told(f"{n}: {value}")
