@@ -48,6 +48,8 @@ _WORTH_JUDGING = 0.5
 """Below this similarity nobody would set a threshold."""
 
 _WAITING_PUTS = 1_000
+_LOOKED_AFTER = 10_000
+_LOOKED_AFTER_AT_ONCE = 1_000
 
 
 class SemanticTier:
@@ -88,6 +90,7 @@ class SemanticTier:
         self._feed = feed
         self._waiting: deque[tuple[Query, Entry, Scope, Tuning]] = deque(maxlen=_WAITING_PUTS)
         self._dead: dict[str, set[str]] = {}
+        self._written_late: dict[tuple[str, str], str] = {}
         self.dropped = 0
         """Puts lost because too many waited for the model."""
         self.refused_contexts = 0
@@ -311,7 +314,8 @@ class SemanticTier:
         kept = KEPT * (tuning.ttl("l2", entry.intent) if entry.ttl is None else entry.ttl)
         if scope == "shared":
             row = Row(query.tag, vector, text, entry.created + kept)
-            return await self._put_shared(query.context, row, Write(key, text, kept))
+            write = Write(key, text, kept)
+            return await self._put_shared(query.context, row, write, entry.generation)
         vectors = self._keys.vectors(digest, query.context)
         await self._store.write([Write(key, text, kept)])
         owner = {vectors: f"{digest} {query.context}"}
@@ -323,14 +327,38 @@ class SemanticTier:
         )
         return ""
 
-    async def _put_shared(self, context: str, row: Row, write: Write) -> NotStored:
+    async def _put_shared(self, context: str, row: Row, write: Write, generation: str) -> NotStored:
         if not await self._index.add(context, row):
             self.refused_contexts += 1
             return "context_limit"
         if self._feed.own_index:
             await self._store.write([write])
             await self._feed.put(context, row)
+        elif len(self._written_late) < _LOOKED_AFTER:
+            self._written_late[context, row.id] = generation
         return ""
+
+    async def _remove_outdated(self) -> None:
+        """Remove rows that reached a shared index after their message was invalidated.
+
+        Rows are written out a little later than they are put. Whoever invalidated the message in
+        between, in another process, could not remove what was not there yet; without the store it
+        would be served unconfirmed. Where somebody put it anew since, that goes, too: a miss.
+        """
+        late = list(self._written_late.items())[:_LOOKED_AFTER_AT_ONCE]
+        if not late:
+            return
+        tokens = await self._store.read([self._keys.generation(tag) for (_, tag), _ in late])
+        outdated: dict[str, list[str]] = {}
+        for ((context, tag), generation), token in zip(late, tokens, strict=True):
+            if token != generation:
+                outdated.setdefault(context, []).append(tag)
+        for context, tags in outdated.items():
+            await self._index.remove(context, tags)
+        for place, generation in late:
+            # One that was put again meanwhile is looked after again.
+            if self._written_late.get(place) == generation:
+                del self._written_late[place]
 
     def forget_waiting(self, user: str) -> None:
         """Drop a user's puts that wait for the model."""
@@ -350,7 +378,10 @@ class SemanticTier:
         self._waiting.extend(kept)
 
     async def tend(self) -> None:
-        """Make the puts that waited for the model; remove rows that were found dead."""
+        """Make the puts that waited for the model; remove rows that are dead or outdated.
+
+        What the index was given before has been written out.
+        """
         while self._waiting and self._embedder.ready:
             first = self._waiting[0]
             # What was invalidated meanwhile, by anybody, would only lie there: of a user who was
@@ -361,6 +392,7 @@ class SemanticTier:
                     await self._erase(first[0])
             if self._waiting and self._waiting[0] is first:
                 self._waiting.popleft()
+        await self._remove_outdated()
         dead = dict(self._dead)
         self._dead.clear()
         for context, tags in dead.items():
