@@ -82,7 +82,12 @@ def _exceeds(context: object, limit: int) -> bool:
 
 
 def check_put(
-    response: object, intent: object, ttl: object, tags: object, cost_usd: object
+    response: object,
+    intent: object,
+    ttl: object,
+    tags: object,
+    cost_usd: object,
+    personal: object = (),
 ) -> None:
     """Check what is to be stored.
 
@@ -99,11 +104,12 @@ def check_put(
     if ttl == 0:
         msg = f"ttl=0 is refused: expected more than 0 and up to {MAX_TTL:.0f} s"
         raise ValueError(msg)
-    if not isinstance(tags, (list, tuple, set, frozenset)) or not all(
-        isinstance(tag, str) for tag in tags
-    ):
-        msg = "tags must be a list of str"
-        raise TypeError(msg)
+    for name, value in (("tags", tags), ("personal", personal)):
+        if not isinstance(value, (list, tuple, set, frozenset)) or not all(
+            isinstance(item, str) for item in value
+        ):
+            msg = f"{name} must be a list of str"
+            raise TypeError(msg)
 
 
 def _check_number(name: str, value: object, most: float) -> None:

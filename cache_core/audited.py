@@ -9,7 +9,7 @@ from cache_core.decisions import Decision
 from cache_core.models import Invalidation
 from cache_core.multilevel_cache import MultiLevelCache
 
-What = Literal["message", "document", "tag", "user"]
+What = Literal["message", "document", "tag", "writer", "user"]
 
 _VALUES = 10
 
@@ -42,6 +42,8 @@ async def invalidate(
             done = await cache.invalidate_document(value)
         case "tag":
             done = await cache.invalidate_tag(value)
+        case "writer":
+            done = await cache.invalidate_writer(value)
         case "user":
             done = await cache.forget_user(value)
     await log.end(record, removed=done.removed, complete=done.complete)
@@ -59,14 +61,18 @@ async def count(
             return await cache.invalidate_document(value, dry_run=True)
         case "tag":
             return await cache.invalidate_tag(value, dry_run=True)
+        case "writer":
+            return await cache.invalidate_writer(value, dry_run=True)
         case "user":
             return Invalidation(await _entries_of(cache, value), complete=True)
 
 
 async def _entries_of(cache: MultiLevelCache, user: str) -> int:
     keys, store = cache.parts.keys, cache.parts.store
-    index = await store.rows(keys.index("user", keys.user(user)))
-    names = [name for name, tag in index.items() if tag]
+    names: list[str] = []
+    for kind in ("user", "writer"):
+        index = await store.rows(keys.index(kind, keys.user(user)))
+        names += [name for name, tag in index.items() if tag]
     found = 0
     for start in range(0, len(names), _VALUES):
         values = await store.read(names[start : start + _VALUES])
@@ -76,10 +82,12 @@ async def _entries_of(cache: MultiLevelCache, user: str) -> int:
 
 def _shown(cache: MultiLevelCache, what: What, value: str, user: str | None) -> str:
     """Return what was invalidated as the audit trail may keep it."""
-    if cache.settings.capture_message_content or what in {"document", "tag"}:
-        return value if user is None else f"{value}, of user {user}"
     keys = cache.parts.keys
-    if what == "user":
+    if what in {"document", "tag"}:
+        return value
+    if what in {"user", "writer"}:
+        # Whoever is forgotten is forgotten here, too.
         return f"user {keys.user(value)[:12]}"
-    digest = f"message {keys.query(value, None).tag[:12]}"
-    return digest if user is None else f"{digest}, of user {keys.user(user)[:12]}"
+    readable = cache.settings.capture_message_content and keys.sealer is None
+    shown = value if readable else f"message {keys.query(value, None).tag[:12]}"
+    return shown if user is None else f"{shown}, of user {keys.user(user)[:12]}"

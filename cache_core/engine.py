@@ -35,7 +35,7 @@ from cache_core.tuning import Tuning
 from cache_core.tuning_layers import Layer
 from cache_core.tuning_trail import TUNING
 from cache_core.unconfirmed import Request, Unconfirmed
-from cache_core.verdicts import Verdicts, Verifier, Verify
+from cache_core.verdicts import LOG, Verdicts, Verifier, Verify
 from cache_core.writing import Writer
 
 log = logging.getLogger("glasscache")
@@ -254,7 +254,7 @@ class Engine:
             self._wrap_index,
         )
         invalidator = Invalidator(parts, self.unconfirmed)
-        verdicts = Verdicts(store, parts.keys.own("verdicts"), parts.decisions, self.instruments)
+        verdicts = Verdicts(store, parts.keys.own(LOG), parts.decisions, self.instruments)
         verifier = None
         if self._verify is not None:
             verifier = Verifier(self._verify, verdicts, self.instruments)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection
-from typing import Any
+from typing import Any, get_args
 
 from pydantic_core import from_json
 
-from cache_core.models import Entry, MissReason
+from cache_core.models import Entry, MissReason, Source
 
 VERSION = 1
 
@@ -17,6 +17,7 @@ FUTURE_SECONDS = 5.0
 """An entry from further in the future than this was stamped by a clock that jumped: it expires."""
 
 _LARGEST = 10**15
+_SOURCES: tuple[str, ...] = get_args(Source)
 _BODY = ("response", "intent", "rag_results", "message", "cost_usd")
 
 
@@ -47,6 +48,10 @@ def encode(entry: Entry, key: str) -> str:
     }
     if entry.by_policy:
         envelope["p"] = 1
+    if entry.source != "put":
+        envelope["o"] = entry.source
+    if entry.replica:
+        envelope["r"] = entry.replica
     try:
         return json.dumps(envelope, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -87,12 +92,24 @@ def decode(text: str, key: str, readable: Collection[str]) -> Entry:
             scope=envelope["s"],
             writer=envelope["w"],
             by_policy=bool(envelope.get("p")),
+            source=envelope.get("o", "put"),
+            replica=envelope.get("r", ""),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise CorruptError from None
-    if not isinstance(entry.generation, str) or not isinstance(entry.writer, str):
+    texts = (entry.generation, entry.writer, entry.replica)
+    if entry.source not in _SOURCES or not all(isinstance(text, str) for text in texts):
         raise CorruptError
     return entry
+
+
+def writer(text: str) -> str:
+    """Return the digest of who wrote an envelope, without a check of the rest; else empty."""
+    try:
+        found = _parse(text)["w"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return ""
+    return found if isinstance(found, str) else ""
 
 
 def age(entry: Entry, now: float) -> float:

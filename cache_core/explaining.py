@@ -68,11 +68,20 @@ async def _explain(
     return _miss(level, answer, threshold)
 
 
+_HOW_SHARED: Mapping[str, str] = {
+    "put": "",
+    "warm": " (an operator's)",
+    "promotion": " (promoted: enough different users got the same)",
+}
+
+
 def _hit(level: Level, answer: Hit, tuning: Tuning, threshold: float | None) -> TierExplanation:
     entry = answer.entry
     ttl = tuning.ttl(level, entry.intent) if entry.ttl is None else entry.ttl
     what = {"l1": "the response", "l2": "a response", "l3": "the intent", "l4": "the documents"}
     whose = "of this user" if answer.scope == "user" else "shared by all users"
+    if answer.scope == "shared":
+        whose += _HOW_SHARED[entry.source]
     detail = f"serves {what[level]} {whose}, {answer.age:.0f} s old of {ttl:.0f} s"
     if answer.similarity is not None:
         detail += f", to a question of similarity {answer.similarity:.3f} (threshold {threshold})"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -91,6 +91,22 @@ class IndexFeed:
     async def _append(self, record: Record) -> None:
         values = {name: getattr(record, name) for name in Record.__slots__}
         await self.store.append(self._log, [json.dumps(values)], keep=KEPT)
+
+    async def forget(self, tags: Collection[str]) -> int:
+        """Remove the records of shared answers to messages, with their vectors."""
+        wanted, position, removed = set(tags), "", 0
+        while found := await self.store.after(self._log, position, _BATCH):
+            gone = [
+                at
+                for at, text in found
+                if (record := _parse(text)) is not None
+                and record.kind == "put"
+                and not wanted.isdisjoint(record.tags)
+            ]
+            await self.store.remove(self._log, gone)
+            removed += len(gone)
+            position = found[-1][0]
+        return removed
 
     @property
     def _log(self) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from cache_core.decisions import DecisionLog
 from cache_core.exceptions import BackendError
-from cache_core.keys import PARTITIONS, Keys
+from cache_core.forgetting import Forgetter
+from cache_core.keys import Keys
 from cache_core.logs import RateLimited
 from cache_core.models import Invalidation, Query, Scope
 from cache_core.parts import Parts
@@ -37,7 +37,7 @@ MOST_PENDING = 10_000
 
 Kind = Literal[
     "tokens", "own tokens", "user token", "entries", "own entries", "rows", "similar shared",
-    "similar private", "similar own", "label", "label rows", "announce", "erase",
+    "similar private", "similar own", "label", "label rows", "announce", "erase", "erase entries",
 ]  # fmt: skip
 Name: TypeAlias = tuple[Kind, tuple[str, ...], str]
 """What a step does, to which messages, and whose or which value; the same name is the same step."""
@@ -121,11 +121,12 @@ class Invalidator:
             semantic.similar if semantic is not None else None
         )
         self._feed: IndexFeed | None = semantic.feed if semantic is not None else None
-        self._decisions: DecisionLog = parts.decisions
+        self._forgetter = Forgetter(parts)
         self._vetoes = parts.vetoes
         self._jobs = itertools.count(1)
         self._active: set[Job] = set()
         self._steps: dict[Name, Step] = {}
+        self._counts: dict[int, Counter[str]] = {}
 
     @property
     def pending(self) -> int:
@@ -176,9 +177,14 @@ class Invalidator:
         if dry_run:
             return await self._count(lambda: self._count_label(index))
         job = self._begin()
+        return await self._do(job, [self._listed(job, index)])
+
+    def _listed(self, job: Job, index: str) -> Step:
+        """Return the step that invalidates every message of an index."""
 
         async def find() -> tuple[int, Sequence[Step]]:
-            tags = list(await self._store.rows(index))
+            listed = await self._store.rows(index)
+            tags = _tags(listed)
             steps = [
                 step
                 for start in range(0, len(tags), _BATCH)
@@ -189,24 +195,45 @@ class Invalidator:
                 # Until then it is all that tells which messages they are.
                 if any(step.job == job and step.name[0] in _TOKENS for step in self._in_order()):
                     raise BackendError("backend_error", "TokensPending")
-                await self._store.delete_rows(index, tags)
+                await self._store.delete_rows(index, list(listed))
                 return 0, ()
 
             return 0, [*steps, Step(("label rows", tuple(tags), index), drop, job)]
 
-        return await self._do(job, [Step(("label", (), index), find, job)])
+        return Step(("label", (), index), find, job)
 
     async def user(self, user: str) -> Invalidation:
-        """Erase everything that is private to a user, the decisions about them included."""
+        """Erase everything of a user, what was recorded about them included."""
         job = self._begin()
-        names = [self._keys.user_generation(user)]
+        return await self._do(job, self._erasing(job, user, traces=True))
+
+    async def writer(self, user: str, *, dry_run: bool) -> Invalidation:
+        """Invalidate every message for which a user stored something, and erase what is theirs."""
+        index = self._keys.index("writer", user)
+        if dry_run:
+            return await self._count(lambda: self._count_writer(user, index))
+        job = self._begin()
         return await self._do(
-            job,
-            [
-                Step(("user token", (), user), self._replacing(names, job), job),
-                Step(("erase", (), user), lambda: self._erase(user), job),
-            ],
+            job, [self._listed(job, index), *self._erasing(job, user, traces=False)]
         )
+
+    def _erasing(self, job: Job, user: str, *, traces: bool) -> list[Step]:
+        """Return the steps that erase a user; without *traces* not what was recorded about them."""
+        names = [self._keys.user_generation(user)]
+
+        async def erase() -> tuple[int, Sequence[Step]]:
+            if any(step.job == job and step.name[0] == "label" for step in self._in_order()):
+                # Erasing takes the list of their messages with it.
+                raise BackendError("backend_error", "MessagesPending")
+            done = await self._forgetter.erase(user, traces=traces)
+            if job in self._active:
+                self._counts.setdefault(job.number, Counter()).update(done.counts)
+            return done.entries, self._of_the_index(job, done.indexed) if done.indexed else ()
+
+        return [
+            Step(("user token", (), user), self._replacing(names, job), job),
+            Step(("erase" if traces else "erase entries", (), user), erase, job),
+        ]
 
     # ------------------------------------------------------------------------- trying and retrying
 
@@ -241,7 +268,8 @@ class Invalidator:
             removed, failed = await self._run(steps)
         finally:
             self._active.discard(job)
-        return Invalidation(removed, complete=not failed, pending=tuple(failed))
+            counts = self._counts.pop(job.number, Counter())
+        return Invalidation(removed, not failed, tuple(failed), dict(counts))
 
     def _plan(self, steps: Iterable[Step]) -> None:
         for step in steps:
@@ -332,9 +360,16 @@ class Invalidator:
             Step(("tokens", names, ""), self._replacing(tokens, job), job),
             Step(("entries", names, ""), entries, job),
         ]
+        return [*steps, *self._of_the_index(job, tags, text, threshold)]
+
+    def _of_the_index(
+        self, job: Job, tags: Sequence[str], text: str = "", threshold: float = 0.0
+    ) -> list[Step]:
+        """Return the steps that remove messages from every process's vector index."""
+        names = tuple(tags)
         semantic, questions, feed = self._semantic, self._questions, self._feed
         if semantic is None or questions is None or feed is None:
-            return steps
+            return []
         semantic.forget_waiting_messages(set(tags))
 
         async def rows() -> tuple[int, Sequence[Step]]:
@@ -345,7 +380,6 @@ class Invalidator:
             return 0, ()
 
         return [
-            *steps,
             Step(("rows", names, ""), rows, job),
             Step(("announce", names, text), announce, job),
         ]
@@ -464,21 +498,6 @@ class Invalidator:
             ]
             await self._store.delete(theirs)
 
-    async def _erase(self, user: str) -> tuple[int, Sequence[Step]]:
-        if self._semantic is not None:
-            self._semantic.forget_waiting(user)
-        index = self._keys.index("user", user)
-        names = await self._store.rows(index)
-        removed = await self._delete([name for name, tag in names.items() if tag])
-        await self._delete([name for name, tag in names.items() if not tag])
-        await self._store.delete_rows(self._keys.own(PARTITIONS + self._keys.model), list(names))
-        for name, tag in names.items():
-            if tag:
-                await self._store.delete_rows(self._keys.index("message", tag), [name])
-        await self._store.delete([index])
-        await self._decisions.forget_user(user)
-        return removed, ()
-
     # ------------------------------------------------------------------------- only counting
 
     async def _count(self, count: Callable[[], Awaitable[int]]) -> Invalidation:
@@ -497,7 +516,13 @@ class Invalidator:
         return await self._count_messages(tags)
 
     async def _count_label(self, index: str) -> int:
-        return await self._count_messages(list(await self._store.rows(index)))
+        return await self._count_messages(_tags(await self._store.rows(index)))
+
+    async def _count_writer(self, user: str, index: str) -> int:
+        listed = await self._store.rows(self._keys.index("user", user))
+        return await self._live([name for name, tag in listed.items() if tag]) + (
+            await self._count_label(index)
+        )
 
     async def _count_messages(self, tags: Sequence[str]) -> int:
         here, _ = await self._entries_of(tags)
@@ -534,6 +559,11 @@ class Invalidator:
                         await step.work()
 
         await feed.apply(invalidate)
+
+
+def _tags(listed: Mapping[str, str]) -> list[str]:
+    """Return the messages of an index: that of a writer names entries, the others messages."""
+    return sorted({tag or name for name, tag in listed.items()})
 
 
 def _marks(value: str | None, user: str) -> bool:

@@ -173,6 +173,20 @@ class Keys:
         return f"{self._prefix}:{{{query.tag}}}:m:{query.context}:{query.history}"
 
     @staticmethod
+    def is_vectors(name: str) -> bool:
+        """Whether *name* is the key of a user's private vectors."""
+        return "}:v" in name
+
+    @staticmethod
+    def is_votes(name: str) -> bool:
+        """Whether *name* is the key of votes on an answer."""
+        return "}:p:" in name
+
+    def votes(self, query: Query) -> str:
+        """Return the key of who got which answer to this message."""
+        return f"{self._prefix}:{{{query.tag}}}:p:{query.context}:{query.history}"
+
+    @staticmethod
     def marker_beside(entry: str) -> str:
         """Return the key of the marker of the message, context and history of an entry's key."""
         head, _, rest = entry.partition("}:")

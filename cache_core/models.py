@@ -39,6 +39,19 @@ NotStored = Literal[
 ]
 """Why a tier did not store what it was offered; empty when it did."""
 
+PUT_REASONS: tuple[str, ...] = (
+    "queued", "has_history", "truncated", "unreadable", "context_limit", "overloaded",
+    "invalidated",  # computed before its message was invalidated
+    "rate_limited",  # its user wrote too much
+    "personal",  # stored, but private: it looks personal, and only the tuning would share it
+    "promoted",  # stored for everybody: enough users got the same
+    "timeout", "backend_error", "breaker_open", "isolation",
+)  # fmt: skip
+"""What there is to say of a tier's part of a put."""
+
+Source = Literal["put", "warm", "promotion"]
+"""How an answer came to be stored: by the agent, by an operator, or shared by enough users."""
+
 Reason: TypeAlias = MissReason | ErrorReason | BypassReason | Literal["", "unconfirmed"]
 
 MISS_REASONS: tuple[MissReason, ...] = (
@@ -114,6 +127,8 @@ class Entry(NamedTuple):
         writer: Digest of the user who wrote it; empty when nobody in particular did.
         by_policy: Whether it is shared only because the tuning said so when it was put: others get
             it only while the tuning still does.
+        source: How it came to be stored.
+        replica: Name of the process that stored it; empty in entries of older versions.
     """
 
     response: str | None = None
@@ -127,10 +142,20 @@ class Entry(NamedTuple):
     scope: str = ""
     writer: str = ""
     by_policy: bool = False
+    source: Source = "put"
+    replica: str = ""
 
-    def withheld(self, user: str | None, *, shares: bool) -> bool:
-        """Whether *user* must not get it, as the policy that shared it is no longer in force."""
-        return self.by_policy and not shares and (user is None or user != self.writer)
+    def withheld(self, user: str | None, *, shares: bool, promotes: bool) -> bool:
+        """Whether *user* must not get it, as the policy that shared it is no longer in force.
+
+        Args:
+            user: Who asks.
+            shares: Whether the tuning shares such an answer.
+            promotes: Whether it still shares what enough users got.
+        """
+        if not self.by_policy or shares or (promotes and self.source == "promotion"):
+            return False
+        return user is None or user != self.writer
 
 
 class Generation(NamedTuple):
@@ -270,11 +295,14 @@ class Invalidation:
         removed: Number of entries that were, or in a dry run would be, taken out of service.
         complete: False while some backend has not confirmed it.
         pending: What is still to be done, and is retried: names of backends.
+        counts: After `forget_user` and `invalidate_writer`, how much was erased of each kind:
+            `private entries`, `shared entries`, `vectors`, `votes`, `decisions`, `verdicts`.
     """
 
     removed: int
     complete: bool
     pending: tuple[str, ...] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from cache_core.exceptions import ConfigurationError
 from cache_core.explaining import explain
 from cache_core.instrumentation import CacheCall, Instrument
 from cache_core.keys import NAMESPACE_PATTERN, Keys
+from cache_core.limits import WriteLimits
 from cache_core.models import (
     Answer,
     BypassReason,
@@ -40,6 +41,7 @@ from cache_core.models import (
     LookupResult,
     Query,
     Sighting,
+    Source,
     TierExplanation,
     Turn,
 )
@@ -48,12 +50,12 @@ from cache_core.reading import Found, fold
 from cache_core.recording import capture, decide, finish
 from cache_core.seen import Sightings
 from cache_core.settings import Settings, load_settings
+from cache_core.sharing import admit, document_ids
 from cache_core.stores.base import WrapStore
 from cache_core.stores.vectors import WrapIndex
 from cache_core.tuning import Sharing
 from cache_core.unconfirmed import Request
 from cache_core.verdicts import Verify
-from cache_core.writing import NewAnswer, choose_scopes, document_ids, shared_by_policy
 
 log = logging.getLogger("glasscache")
 
@@ -99,6 +101,8 @@ class _How(NamedTuple):
     ttl: float | None
     tags: tuple[str, ...]
     cost_usd: float | None
+    personal: tuple[str, ...] = ()
+    source: Source = "put"
 
 
 def _sighting(query: Query, found: Found) -> Sighting:
@@ -206,6 +210,7 @@ class MultiLevelCache(OperatedCache):
         self._numbers = itertools.count(1)
         self._sightings = Sightings()
         self._answering = Answering(self._engine)
+        self._limits = WriteLimits()
         # For what is asked while the store, which keeps the secret, was not reached yet.
         self._keys = Keys(namespace, secrets.token_bytes(32))
 
@@ -338,6 +343,7 @@ class MultiLevelCache(OperatedCache):
         ttl: float | None = None,
         tags: Sequence[str] = (),
         cost_usd: float | None = None,
+        personal: Sequence[str] = (),
     ) -> str:
         """Return the cached response, or compute and store it.
 
@@ -355,7 +361,7 @@ class MultiLevelCache(OperatedCache):
             compute: Makes the response: a function or coroutine function of no argument, or of the
                 `LookupResult`, whose intent and documents save it those steps. Returns the
                 response, or an `Answer` with what else is to be stored.
-            intent, shared, share_documents, ttl, tags, cost_usd: As for `put`.
+            intent, shared, share_documents, ttl, tags, cost_usd, personal: As for `put`.
 
         Raises:
             Exception: Whatever *compute* raises, unless a stale answer may be returned instead;
@@ -363,7 +369,7 @@ class MultiLevelCache(OperatedCache):
         """
         # Copies: an agent's compute appends to its conversation while it works.
         where = _Where(copy.deepcopy(context), copy.deepcopy(history), standalone)
-        check_put(None, intent, ttl, tags, cost_usd)
+        check_put(None, intent, ttl, tags, cost_usd, personal)
         own = Answer(
             "", intent, None, shared, share_documents, ttl=ttl, tags=tuple(tags), cost_usd=cost_usd
         )
@@ -377,7 +383,7 @@ class MultiLevelCache(OperatedCache):
             answer = completed(answer, own)
             check_put(answer.response, answer.intent, answer.ttl, answer.tags, answer.cost_usd)
             how = _How(answer.shared, answer.share_documents, answer.ttl, tuple(answer.tags),
-                       answer.cost_usd)  # fmt: skip
+                       answer.cost_usd, tuple(personal))  # fmt: skip
             return await self._put(
                 message, user_id, answer.response, answer.intent or result.intent,
                 answer.rag_results, where, how, result,
@@ -407,6 +413,7 @@ class MultiLevelCache(OperatedCache):
         ttl: float | None = None,
         tags: Sequence[str] = (),
         cost_usd: float | None = None,
+        personal: Sequence[str] = (),
         lookup: LookupResult | None = None,
     ) -> None:
         """Store what answers *message*; readable when this returns.
@@ -427,6 +434,8 @@ class MultiLevelCache(OperatedCache):
             ttl: Seconds that this answer lives, instead of each tier's TTL; up to 30 days.
             tags: What `invalidate_tag` finds the answer by.
             cost_usd: What the answer cost, and a hit saves, in USD; default: the tuning's prices.
+            personal: Names of the user. An answer that holds one, or looks personal otherwise, is
+                not shared by *sharing* or promotion; `shared=True` shares it all the same.
             lookup: What `lookup` returned: needed only where lookups of the same message by the
                 same user overlap in different tasks.
 
@@ -434,9 +443,9 @@ class MultiLevelCache(OperatedCache):
             TypeError: For an argument of another type, or documents that are not JSON.
             ValueError: For a TTL or cost out of range.
         """
-        check_put(response, intent, ttl, tags, cost_usd)
+        check_put(response, intent, ttl, tags, cost_usd, personal)
         where = _Where(context, history, standalone)
-        how = _How(shared, share_documents, ttl, tuple(tags), cost_usd)
+        how = _How(shared, share_documents, ttl, tuple(tags), cost_usd, tuple(personal))
         await self._put(message, user_id, response, intent, rag_results, where, how, lookup)
 
     async def _put(
@@ -460,6 +469,8 @@ class MultiLevelCache(OperatedCache):
             rag_results=documents,
             cost_usd=how.cost_usd,
             ttl=how.ttl,
+            source=how.source,
+            replica=self.replica,
         )
         running = await self._engine.started()
         tuning = self.tuning
@@ -470,13 +481,20 @@ class MultiLevelCache(OperatedCache):
                 call.reason = bypass or "backend_error"
                 return call.outcome
             query = running.parts.keys.query(message, user_id, *where)
-            scopes = choose_scopes(query, entry, tuning, how.shared, how.share_documents)
-            policy = shared_by_policy(entry, scopes, how.shared, how.share_documents)
-            answer = NewAnswer(entry, scopes, document_ids(documents), how.tags, policy)
-            if not scopes or running.writer.too_large(answer):
+            answer = admit(
+                query, entry, tuning, shared=how.shared, share_documents=how.share_documents,
+                user_id=user_id, names=how.personal, documents=document_ids(documents),
+                tags=how.tags,
+            )  # fmt: skip
+            if not answer.scopes or running.writer.too_large(answer):
                 nothing = entry.response is entry.intent is entry.rag_results is None
                 call.outcome = "bypass"
-                call.reason = "too_large" if scopes else "empty" if nothing else "no_user"
+                call.reason = "too_large" if answer.scopes else "empty" if nothing else "no_user"
+                return call.outcome
+            public = answer.for_everybody
+            if how.source != "warm" and not self._limits.take(query.user, tuning, shared=public):
+                call.calls = running.writer.refused(answer, "rate_limited")
+                call.outcome, call.reason = "bypass", "rate_limited"
                 return call.outcome
             if lookup is not None:
                 seen = lookup.sighting
@@ -521,7 +539,8 @@ class MultiLevelCache(OperatedCache):
         except ConfigurationError as error:
             log.warning("warming without L2: %s", error)
         where = _Where(context, None, None)
-        how = _How(shared=True, share_documents=None, ttl=ttl, tags=tuple(tags), cost_usd=None)
+        how = _How(shared=True, share_documents=None, ttl=ttl, tags=tuple(tags), cost_usd=None,
+                   source="warm")  # fmt: skip
         # What is invalidated while this goes on is not stored.
         known = await self._generations_of([query for query, _, _ in items], context)
         stored = 0
@@ -606,11 +625,31 @@ class MultiLevelCache(OperatedCache):
         )
 
     async def forget_user(self, user_id: str) -> Invalidation:
-        """Erase everything private to a user: entries, vectors, and decisions about them."""
+        """Erase everything of a user, in every tier and replica; `counts` says how much of what.
+
+        What is private to them, what they put for all users, their votes, the decisions and
+        verdicts on them, with captured texts. What stays for 61 days is the name of one token, a
+        digest: it keeps what is being computed for them from being stored.
+        """
         user = check_label("user_id", user_id)
         return await self._invalidate(
             ("user", user),
             lambda running: running.invalidator.user(running.parts.keys.user(user)),
+        )
+
+    async def invalidate_writer(self, user_id: str, *, dry_run: bool = False) -> Invalidation:
+        """Take out of service all that a user's puts stored, for them or for everybody.
+
+        For when a user turned out to feed the cache with wrong answers. Of each message that they
+        stored something for all users for, every answer goes.
+        """
+        user = check_label("user_id", user_id)
+        return await self._invalidate(
+            ("writer", user),
+            lambda running: running.invalidator.writer(
+                running.parts.keys.user(user), dry_run=dry_run
+            ),
+            dry_run=dry_run,
         )
 
     async def _invalidate(
@@ -652,6 +691,8 @@ class MultiLevelCache(OperatedCache):
                 await self.invalidate_document(document)
             case ("tag", str(tag)):
                 await self.invalidate_tag(tag)
+            case ("writer", str(user)):
+                await self.invalidate_writer(user)
             case ("user", str(user)):
                 await self.forget_user(user)
 

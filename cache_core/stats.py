@@ -51,6 +51,7 @@ class CacheStats:
         self.joined = 0
         self.refreshes: Counter[str] = Counter(stored=0, error=0, skipped=0, cancelled=0)
         self.puts: Counter[tuple[Level, str]] = Counter()
+        self.put_reasons: Counter[tuple[Level, str]] = Counter()
         self.other_scope_intents: Counter[str] = Counter()
         self.verdicts: Counter[tuple[str, str]] = Counter()
         self.tunings: Counter[str] = Counter(applied=0, rejected=0)
@@ -75,6 +76,8 @@ class CacheStats:
             for part in call.calls:
                 if part.level is not None:
                     self.puts[part.level, part.outcome] += 1
+                    if part.reason:
+                        self.put_reasons[part.level, part.reason] += 1
             return
         if call.operation == "compute":
             self.joined += call.outcome == "joined"
@@ -202,6 +205,7 @@ class CacheStats:
             "joined": self.joined,
             "refreshes": dict(self.refreshes),
             "puts": _nested(self.puts),
+            "put_reasons": _nested(self.put_reasons),
             "verdicts": _nested(self.verdicts),
             "tuning": dict(self.tunings),
             "spent_usd": round(self.spent_usd, 6),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -29,15 +30,25 @@ from cache_core.intent_tuning import (
     flatten,
     number,
 )
-from cache_core.models import Level
+from cache_core.models import Entry, Level
 
 MAX_SHARED_INTENTS = 1_000
 
+
+def _not_one(value: int) -> int:
+    if value == 1:
+        raise ValueError("one user is everybody's stranger: 0 for never, or 2 and more")
+    return value
+
+
 GuardName = Literal["numbers", "negation", "direction"]
 Sharing = Literal["private", "intents", "all"]
+PersonalAnswers = Literal["refuse", "share"]
 Price = Annotated[float, BeforeValidator(number), Field(ge=0, le=1_000, allow_inf_nan=False)]
 Grace = Annotated[float, BeforeValidator(number), Field(ge=0, le=MAX_TTL, allow_inf_nan=False)]
 Last = Annotated[float, BeforeValidator(number), Field(ge=0, le=0.5, allow_inf_nan=False)]
+Rate = Annotated[float, BeforeValidator(number), Field(ge=1, le=1_000_000, allow_inf_nan=False)]
+Votes = Annotated[int, BeforeValidator(number), Field(ge=0, le=1_000), AfterValidator(_not_one)]
 SharedIntent = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -149,6 +160,36 @@ class Tuning(BaseModel):
     ] = _field(
         frozenset(), "Shared intents", "Intents whose new answers are the same for every user."
     )
+    personal: PersonalAnswers = _field(
+        "refuse",
+        "Personal answers",
+        "Whether an answer that looks personal (it or its question names an e-mail address, a "
+        "phone, card, account or order number, the user) is kept private although the two above "
+        "would share it.",
+    )
+    promote_after: Votes = _field(
+        0,
+        "Promote after",
+        "How many different users must have got the same answer to a message until every user may "
+        "get it. 0: never; 1 is refused.",
+        "users",
+        1,
+    )
+    puts_per_minute: Rate = _field(
+        6_000.0,
+        "Writes per user",
+        "How many answers one user's lookups may store in a minute, in each replica; more are not "
+        "stored.",
+        "per minute",
+        60,
+    )
+    shared_puts_per_minute: Rate = _field(
+        600.0,
+        "Shared writes per user",
+        "How many of those may be for all users.",
+        "per minute",
+        10,
+    )
     response_usd: Price = _field(
         0.03, "Price of a response", "What a cached response saves.", "USD", 0.001
     )
@@ -216,6 +257,12 @@ class Tuning(BaseModel):
             return True
         return self.sharing == "intents" and intent in self.shared_intents
 
+    def withholds(self, entry: Entry, user: str | None) -> bool:
+        """Whether *user* must not get an entry that was shared by a policy no longer in force."""
+        return entry.by_policy and entry.withheld(
+            user, shares=self.shares(entry.intent), promotes=self.promote_after > 0
+        )
+
     def saves(self, level: Level, cost_usd: float | None) -> float:
         """Return what a hit of *level* saves, in USD; an entry's own cost beats the prices."""
         if level == "l3":
@@ -238,12 +285,14 @@ class Tuning(BaseModel):
 
 _KINDS: Mapping[str, Literal["choice", "choices", "labels", "intents"]] = {
     "sharing": "choice",
+    "personal": "choice",
     "guards": "choices",
     "shared_intents": "labels",
     "intents": "intents",
 }
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "sharing": get_args(Sharing),
+    "personal": get_args(PersonalAnswers),
     "guards": get_args(GuardName),
 }
 

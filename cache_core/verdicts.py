@@ -71,6 +71,7 @@ def parse(text: str) -> Verdict | None:
     return found if known else None
 
 
+LOG = "verdicts"
 KEPT = 10_000
 _AT_ONCE = 1
 _WAITING = 8

@@ -6,19 +6,21 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from cache_core.arguments import MAX_INTENT_CHARS
 from cache_core.deadline import Deadline
 from cache_core.exceptions import BackendError
 from cache_core.instrumentation import CacheCall
-from cache_core.intent_tuning import INTENT_PATTERN, MAX_TTL
+from cache_core.intent_tuning import MAX_TTL
 from cache_core.keys import Keys
 from cache_core.logs import RateLimited
-from cache_core.models import Documents, Entry, Generation, Level, Query, Scope, Sighting
+from cache_core.models import Entry, Generation, Level, Query, Scope, Sighting
 from cache_core.parts import Parts
+from cache_core.promotion import Promotion
 from cache_core.settings import Settings
+from cache_core.sharing import NewAnswer
 from cache_core.stores.base import RowWrite, Write
 from cache_core.tiers.keyed import KEPT
 from cache_core.tuning import Tuning
@@ -37,88 +39,6 @@ def token(kind: str) -> str:
     return kind + secrets.token_hex(8)
 
 
-@dataclass(frozen=True, slots=True)
-class NewAnswer:
-    """What is to be put.
-
-    Attributes:
-        entry: Its parts; scope, generation and time are filled in on the way.
-        scopes: Where each tier's part goes; a tier that is absent gets none.
-        documents: Ids of the documents that the answer came from.
-        tags: The caller's tags.
-        by_policy: Tiers whose part is shared only because the tuning says so.
-    """
-
-    entry: Entry
-    scopes: Mapping[Level, Scope]
-    documents: Sequence[str] = field(default=())
-    tags: Sequence[str] = field(default=())
-    by_policy: Collection[Level] = field(default=())
-
-
-def choose_scopes(
-    query: Query,
-    entry: Entry,
-    tuning: Tuning,
-    shared: bool | None,
-    share_documents: bool | None,
-) -> dict[Level, Scope]:
-    """Return who may read each part of *entry*.
-
-    A response is private to its user unless somebody said that it may be shared; documents follow
-    it; an intent label is shared, because it says nothing about anybody - if it looks like a label.
-    Without a user only what is shared can be kept.
-    """
-    sharing = tuning.shares(entry.intent) if shared is None else shared
-    answer: Scope = "shared" if sharing else "user"
-    scopes: dict[Level, Scope] = {}
-    if entry.response is not None:
-        scopes["l1"] = scopes["l2"] = answer
-    if entry.intent is not None:
-        label = INTENT_PATTERN.fullmatch(entry.intent) is not None and shared is not False
-        scopes["l3"] = "shared" if label or sharing else "user"
-    if entry.rag_results is not None:
-        scopes["l4"] = "shared" if share_documents else answer
-        if share_documents is False:
-            scopes["l4"] = "user"
-    if query.user is None:
-        return {level: scope for level, scope in scopes.items() if scope == "shared"}
-    return scopes
-
-
-def shared_by_policy(
-    entry: Entry,
-    scopes: Mapping[Level, Scope],
-    shared: bool | None,
-    share_documents: bool | None,
-) -> frozenset[Level]:
-    """Return the tiers whose part is shared only because the tuning says so, not the caller.
-
-    An intent that looks like a label is not among them: it is shared whatever the tuning says.
-    """
-    if shared is not None:
-        return frozenset()
-    label = entry.intent is not None and INTENT_PATTERN.fullmatch(entry.intent) is not None
-    asked: dict[Level, bool] = {"l3": label, "l4": bool(share_documents)}
-    return frozenset(
-        level for level, scope in scopes.items() if scope == "shared" and not asked.get(level)
-    )
-
-
-def document_ids(documents: Documents | None) -> list[str]:
-    """Return the ids that *documents* name: `id`, `source` or `metadata.source` of each."""
-    found: dict[str, None] = {}
-    for item in documents or ():
-        if not isinstance(item, Mapping):
-            continue
-        metadata = item.get("metadata")
-        nested = metadata.get("source") if isinstance(metadata, Mapping) else None
-        for value in (item.get("id"), item.get("source"), nested):
-            if isinstance(value, (str, int)) and not isinstance(value, bool) and value != "":
-                found[str(value)] = None
-    return list(found)
-
-
 class Writer:
     """Stores answers.
 
@@ -130,6 +50,7 @@ class Writer:
     def __init__(self, parts: Parts, settings: Settings) -> None:
         self._parts = parts
         self._settings = settings
+        self._promotion = Promotion(parts.store, parts.keys)
 
     async def put(
         self, query: Query, answer: NewAnswer, tuning: Tuning, seen: Sighting | None
@@ -149,12 +70,12 @@ class Writer:
                 generation = await self._generation(query, seen)
                 if generation is None:
                     return [_finished(level, "bypass", "invalidated") for level in levels]
+                if answer.candidate:
+                    answer = await self._promoted(query, answer, generation, tuning)
                 entry = _stamped(answer.entry, self._parts.store.now(), query)
                 await self._parts.store.put_rows(self._index_records(query, answer, levels))
                 stored = await asyncio.gather(
-                    *(self._put(level, query,
-                                entry._replace(by_policy=level in answer.by_policy),
-                                generation, answer.scopes[level], tuning)
+                    *(self._put(level, query, entry, generation, answer, tuning)
                       for level in levels)
                 )  # fmt: skip
                 await self._leave_nothing_forgotten(query, answer, levels, generation)
@@ -163,6 +84,30 @@ class Writer:
             reason = error.reason if isinstance(error, BackendError) else "timeout"
             log.limited("put", "an answer could not be stored (%s) and was dropped", reason)
             return [_finished(level, "dropped", reason) for level in levels]
+
+    async def _promoted(
+        self, query: Query, answer: NewAnswer, generation: Generation, tuning: Tuning
+    ) -> NewAnswer:
+        """Return *answer* for everybody, if this is the user by whom enough got it; else as it is.
+
+        The vote can be found by its user before it is there.
+        """
+        keys, store = self._parts.keys, self._parts.store
+        index = keys.index("user", query.user or "")
+        await store.put_rows([RowWrite(index, self._promotion.index_rows(query), LIFE, _INDEXED)])
+        response = answer.entry.response or ""
+        if not await self._promotion.vote(query, response, generation.message or "", tuning):
+            return answer
+        # Their own older answer would be found before it.
+        own = entry_names(keys, query, {"l1": "user", "l2": "user"}, ("l1", "l2"))
+        await store.delete(list(own))
+        scopes: dict[Level, Scope] = {**answer.scopes, "l1": "shared", "l2": "shared"}
+        return replace(
+            answer,
+            entry=answer.entry._replace(source="promotion"),
+            scopes=scopes,
+            by_policy=("l1", "l2"),
+        )
 
     async def _generation(self, query: Query, seen: Sighting | None) -> Generation | None:
         """Return the generation in force, or `None` if *seen* was invalidated since."""
@@ -185,15 +130,16 @@ class Writer:
 
         It would not be served. But whoever forgot them has read already what there is to erase.
         """
-        if query.user is None or "user" not in answer.scopes.values():
+        if query.user is None:
             return
         store, keys = self._parts.store, self._parts.keys
         if (await store.read([keys.user_generation(query.user)]))[0] == generation.user:
             return
-        scopes = entry_names(keys, query, answer.scopes, levels)
-        names = [name for name, scope in scopes.items() if scope == "user"]
+        names = list(entry_names(keys, query, answer.scopes, levels))
         await store.delete([*names, keys.marker(query)])
         await store.delete_rows(keys.vectors(query.user, query.context), [query.tag])
+        if answer.scopes.get("l2") == "shared" and self._parts.semantic is not None:
+            await self._parts.semantic.index.remove(query.context, [query.tag])
 
     def _index_records(
         self, query: Query, answer: NewAnswer, levels: Sequence[Level]
@@ -212,6 +158,9 @@ class Writer:
             private[keys.vectors(query.user, query.context)] = ""
             private[keys.marker(query)] = ""
             records.append(RowWrite(keys.index("user", query.user), private, LIFE, _INDEXED))
+        shared = {name: query.tag for name, scope in names.items() if scope == "shared"}
+        if shared and query.user is not None:
+            records.append(RowWrite(keys.index("writer", query.user), shared, LIFE, _INDEXED))
         labels = [("document", item) for item in answer.documents]
         labels += [("tag", item) for item in answer.tags]
         for kind, value in labels:
@@ -225,10 +174,16 @@ class Writer:
         query: Query,
         entry: Entry,
         generation: Generation,
-        scope: Scope,
+        answer: NewAnswer,
         tuning: Tuning,
     ) -> CacheCall:
-        entry = entry._replace(generation=generation.stamp(scope) or "")
+        scope = answer.scopes[level]
+        by_policy = level in answer.by_policy
+        entry = entry._replace(
+            generation=generation.stamp(scope) or "",
+            by_policy=by_policy,
+            source=entry.source if by_policy or entry.source != "promotion" else "put",
+        )
         try:
             why_not = await self._parts.tiers[level].put(query, entry, scope, tuning)
         except BackendError as error:
@@ -238,9 +193,15 @@ class Writer:
             log.limited("bug", "%s: unexpected %s: %s", level, type(error).__name__, error)
             return _finished(level, "dropped", "backend_error")
         if not why_not:
-            return _finished(level, "stored", "")
+            said = "personal" if level in answer.withheld else ""
+            return _finished(level, "stored", "promoted" if entry.source == "promotion" else said)
         outcomes = {"queued": "queued", "overloaded": "dropped"}
         return _finished(level, outcomes.get(why_not, "bypass"), why_not)
+
+    def refused(self, answer: NewAnswer, reason: str) -> list[CacheCall]:
+        """Return one finished call per tier, for an answer that is not stored."""
+        levels = [level for level in answer.scopes if level in self._parts.tiers]
+        return [_finished(level, "bypass", reason) for level in levels]
 
     def too_large(self, answer: NewAnswer) -> bool:
         """Whether an entry, or its intent, would exceed the largest value that is stored."""

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, values
 
 from cache_core import __version__
 from cache_core.instrumentation import CacheCall, CacheState
-from cache_core.models import ERROR_REASONS, LEVELS, MISS_REASONS, OUTCOMES
+from cache_core.models import ERROR_REASONS, LEVELS, MISS_REASONS, OUTCOMES, PUT_REASONS
 from cache_core.tuning import GuardName
 
 from . import names
@@ -72,9 +72,12 @@ class PrometheusInstrument:
         self._vetoes = each(names.GUARD_VETOES, _GUARDS)
         self._spent = each(names.SPENT, ("embedding", "verification"))
         self._dropped = each(names.DROPPED, names.QUEUES)
-        self._invalidations = each(names.INVALIDATIONS, ("message", "document", "tag", "user"))
+        self._invalidations = each(
+            names.INVALIDATIONS, ("message", "document", "tag", "user", "writer")
+        )
         self._reasons = pairs(names.MISS_REASONS, LEVELS, MISS_REASONS)
         self._errors = pairs(names.ERRORS, LEVELS, ERROR_REASONS)
+        self._put_reasons = pairs(names.PUT_REASONS, LEVELS, PUT_REASONS)
         self._puts = pairs(names.PUTS, LEVELS, _PUT_OUTCOMES)
         self._verdicts = pairs(
             names.VERDICTS, ("correct", "wrong"), ("feedback", "review", "verify")
@@ -128,6 +131,8 @@ class PrometheusInstrument:
                 for part in call.calls:
                     if part.level is not None:
                         self._puts[part.level, part.outcome].amount += 1
+                        if part.reason:
+                            self._put_reasons[part.level, part.reason].amount += 1
             case "embed":
                 if call.outcome == "ok":
                     self._embedding.observe(call.seconds, exemplar)

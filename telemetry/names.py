@@ -79,6 +79,13 @@ PUTS: Final = Metric(
     ("level", "outcome"),
     "Entries offered to a tier, by what became of them.",
 )
+PUT_REASONS: Final = Metric(
+    "cache_put_reasons_total",
+    "counter",
+    ("level", "reason"),
+    "Entries offered to a tier of which there is something to say: why one was not stored, that it "
+    "stayed private because it looks personal, that it was promoted.",
+)
 DROPPED: Final = Metric(
     "cache_dropped_total",
     "counter",

@@ -137,7 +137,7 @@ class Model:
 
     def forget(self, user: str) -> None:
         for item in self.puts:
-            if item.user == user and not item.shared:
+            if item.user == user:
                 self.kill(item)
 
     def invalidate_document(self, document: str) -> None:
@@ -390,3 +390,95 @@ async def test_a_customers_decoding_pool(decoding_pool: Any, tmp_path: Path) -> 
         assert cache.redis_client.connection_pool is decoding_pool
     client = redis.Redis(connection_pool=decoding_pool)
     assert await client.ping()
+
+
+# ------------------------------------------------------------------------------------ promotion
+
+_PROMOTION_STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["put"] * 4 + ["lookup"] * 3 + ["invalidate", "forget"]),
+        st.sampled_from(["alpha beta", "gamma delta"]),
+        st.sampled_from(["ann", "bob", "eve"]),
+        st.sampled_from(["one", "two"]),
+    ),
+    min_size=8, max_size=24,
+)  # fmt: skip
+
+
+class Votes:
+    """The model: whose last answer is what, and which answer two of them made everybody's."""
+
+    def __init__(self) -> None:
+        self.own: dict[tuple[str, str], str] = {}
+        self.votes: dict[tuple[str, str], str] = {}
+        self.promoted: dict[str, tuple[str, str]] = {}
+
+    def put(self, message: str, user: str, answer: str) -> None:
+        self.votes[message, user] = answer
+        same = [vote for (of, _), vote in self.votes.items() if of == message and vote == answer]
+        if len(same) < 2:
+            self.own[message, user] = answer
+            return
+        self.own.pop((message, user), None)
+        self.promoted[message] = (answer, user)
+
+    def invalidate(self, message: str) -> None:
+        self.promoted.pop(message, None)
+        for found in (self.own, self.votes):
+            for key in [key for key in found if key[0] == message]:
+                del found[key]
+
+    def forget(self, user: str) -> None:
+        self.promoted = {of: by for of, by in self.promoted.items() if by[1] != user}
+        for found in (self.own, self.votes):
+            for key in [key for key in found if key[1] == user]:
+                del found[key]
+
+    def expected(self, message: str, user: str) -> str | None:
+        return self.own.get((message, user), self.promoted.get(message, (None, ""))[0])
+
+
+def test_nobody_gets_what_too_few_got(
+    store_kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """With promotion after two: one's own last answer, else what two users got; never another's."""
+    url = request.getfixturevalue("empty_redis") if store_kind == "redis" else None
+    fixed = Settings(dir=tmp_path, redis_url=url, decisions=0, **PATIENT)  # type: ignore[arg-type]
+    cache = MultiLevelCache(settings=fixed, embedding_model=HashEmbedder(), instruments=())
+    runs = itertools.count(1)
+
+    async def play(steps: list[tuple[str, str, str, str]]) -> None:
+        await cache.initialize()
+        await cache.tune({"promote_after": 2}, author="ana")
+        run, model = next(runs), Votes()
+        for user in ("ann", "bob", "eve"):
+            await cache.forget_user(user)
+        for action, words, user, answer in steps:
+            message = f"run{run} {words}"
+            if action == "put":
+                await cache.put(message, user, answer)
+                model.put(message, user, answer)
+            elif action == "invalidate":
+                assert (await cache.invalidate(message)).complete
+                model.invalidate(message)
+            elif action == "forget":
+                assert (await cache.forget_user(user)).complete
+                model.forget(user)
+            else:
+                found = await cache.lookup(message, user)
+                assert found.response == model.expected(message, user), (message, user, steps)
+
+    with asyncio.Runner() as runner:
+
+        @settings(
+            max_examples=40, deadline=None, database=None,
+            suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
+        @given(_PROMOTION_STEPS)
+        def example(steps: list[tuple[str, str, str, str]]) -> None:
+            runner.run(play(steps))
+
+        try:
+            example()
+        finally:
+            runner.run(cache.close())

@@ -193,6 +193,9 @@ def invalidate(
         str | None, typer.Option(help="Answers made from the document with this id.")
     ] = None,
     tag: Annotated[str | None, typer.Option(help="Answers put with this tag.")] = None,
+    writer: Annotated[
+        str | None, typer.Option(help="All that this user's lookups stored, for whomever.")
+    ] = None,
     user: Annotated[
         str | None,
         typer.Option(help="With a message: only this user's. Alone: everything of this user."),
@@ -208,8 +211,8 @@ def invalidate(
 ) -> None:
     """Take answers out of service, for all users, tiers and replicas.
 
-    Name one of: a question, a document that answers were made from, a tag, or a user. A question
-    takes similar ones with it: whatever L2 would have served for it.
+    Name one of: a question, a document that answers were made from, a tag, a writer, or a user. A
+    question takes similar ones with it: whatever L2 would have served for it.
 
     [bold]glasscache invalidate "How long does delivery take?" --dry-run[/bold]
         How many entries would go.
@@ -218,21 +221,23 @@ def invalidate(
         After that document has changed.
 
     [bold]glasscache invalidate --user u42[/bold]
-        Erases everything that is kept for this user.
+        Erases everything that is kept of this user.
+
+    [bold]glasscache invalidate --writer u42[/bold]
+        This user fed the cache with wrong answers: whatever they wrote goes, for everybody.
     """
     named: list[tuple[What, str | None]] = [
-        ("message", message), ("document", document), ("tag", tag),
+        ("message", message), ("document", document), ("tag", tag), ("writer", writer),
     ]  # fmt: skip
+    what_else = document or tag or writer
     chosen = [(what, value) for what, value in named if value is not None]
-    if len(chosen) > 1 or not (chosen or user) or (user and (document or tag)):
-        fail("name one of: a message (also with --user), --document, --tag, --user")
+    if len(chosen) > 1 or not (chosen or user) or (user and what_else):
+        fail("name one of: a message (also with --user), --document, --tag, --writer, --user")
     what, value = chosen[0] if chosen else ("user", user or "")
     only = user if what == "message" else None
 
     async def work() -> Invalidation:
-        async with opened(
-            namespace, redis_url, chroma_url, directory, semantic=what != "user"
-        ) as cache:
+        async with opened(namespace, redis_url, chroma_url, directory) as cache:
             await cache.stand_in()
             if dry_run:
                 return await audited.count(cache, what, value, only)
@@ -246,6 +251,9 @@ def invalidate(
     else:
         verb = "would take" if dry_run else "took"
         out.print(f"{verb.capitalize()} {done.removed:,} entries out of service.")
+        erased = ", ".join(f"{count:,} {kind}" for kind, count in done.counts.items() if count)
+        if erased:
+            out.print(f"Erased: {erased}.")
     if not done.complete:
         err.print("Not complete: a backend is away. Run it again when it is back.", style="red")
         raise typer.Exit(1)

@@ -99,7 +99,7 @@ class KeyedTier:
             grace = query.grace if self.part == "response" else 0.0
             stamp = None if vetoed else generation.stamp(whose)
             reason = envelope.judge(entry, stamp, now, ttl, grace)
-            if reason is None and entry.withheld(query.user, shares=tuning.shares(entry.intent)):
+            if reason is None and tuning.withholds(entry, query.user):
                 reason, withheld = "other_scope", entry.intent or ""
             if reason is None:
                 age = envelope.age(entry, now)

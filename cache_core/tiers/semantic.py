@@ -271,8 +271,7 @@ class SemanticTier:
                 ttl = tuning.ttl("l2", entry.intent) if entry.ttl is None else entry.ttl
                 # What cannot be confirmed may be invalidated: then it must not be stale, too.
                 near.dead = envelope.judge(entry, stamp, now, ttl, query.grace if values else 0.0)
-                shares = tuning.shares(entry.intent)
-                if near.dead is None and entry.withheld(query.user, shares=shares):
+                if near.dead is None and tuning.withholds(entry, query.user):
                     near.dead = "other_scope"
                 near.gone = envelope.age(entry, now) > KEPT * ttl
                 near.guard = veto(query.text, entry.message or "", tuning.guards) or ""

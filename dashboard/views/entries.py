@@ -19,7 +19,8 @@ _KINDS: dict[What, tuple[str, str]] = {
     "message": ("Message", "Its answers of all users and contexts, and those that L2 would serve."),
     "document": ("Document id", "Every answer that was made from this document."),
     "tag": ("Tag", "Every answer that was put with this tag."),
-    "user": ("User id", "Erases everything private to this user, for good."),
+    "writer": ("Writer", "All that this user's lookups stored, for themselves or for everybody."),
+    "user": ("User id", "Erases everything of this user, for good."),
 }
 
 
@@ -160,6 +161,9 @@ def _invalidate(page: Page) -> None:
         result = page.source.invalidate(kind, value, user=user, author=page.visitor.name, note=note)
         st.session_state.pop("counted", None)
         text = f"{result.removed:,} entries are out of service on every replica."
+        erased = ", ".join(f"{count:,} {what}" for what, count in result.counts.items() if count)
+        if erased:
+            text += f" Erased: {erased}."
         if not result.complete:
             text += " Not complete: a backend is away; it is tried again while this app runs."
         st.session_state["invalidated"] = text

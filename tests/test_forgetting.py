@@ -1,0 +1,105 @@
+"""What is left of a user after they were forgotten: the whole store is searched for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache_core import MultiLevelCache
+from tests import servers
+from tests.conftest import CacheFactory
+from tests.patient import PATIENT
+
+CANARIES = ("canaryquestion", "canaryanswer", "canarydocument", "canaryhistory")
+
+
+def _redis_lines(url: str) -> Iterator[str]:
+    """Yield every key and value of a Redis."""
+    with servers.admin(url) as client:
+        for key in client.scan_iter():
+            kind = client.type(key)
+            value: Any = {
+                b"string": client.get, b"hash": client.hgetall,
+                b"stream": client.xrange,
+            }[kind](key)  # fmt: skip
+            yield f"{key!r} {value!r}"
+
+
+def _sqlite_lines(directory: Path) -> Iterator[str]:
+    """Yield every row of every table of the embedded store's file."""
+    (path,) = directory.rglob("glasscache.db")
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        tables = file.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        for (table,) in tables:
+            for row in file.execute(f'SELECT * FROM "{table}"').fetchall():
+                yield f"{table} {row!r}"
+
+
+async def _everything(cache: MultiLevelCache, url: str | None, directory: Path) -> list[str]:
+    """Return all that is in the keyed store and in the vector index, as text."""
+    semantic = cache.parts.semantic
+    assert semantic is not None
+    await semantic.index.tend(cache.parts.store.now())
+    await cache.parts.decisions.flush()
+    lines = list(_redis_lines(url) if url else _sqlite_lines(directory))
+    query = cache.parts.keys.query("", None, "ctx")
+    for context in {*await semantic.index.contexts(), query.context}:
+        vector = await semantic.embedder.embed("a")
+        lines += [f"chroma {one!r}" for one in await semantic.index.search(context, vector, 100)]
+    return lines
+
+
+async def test_nothing_is_left_of_a_forgotten_user(
+    make_cache: CacheFactory, store_kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Neither a text of theirs nor their digest, but in the name of the one token that says so.
+
+    In entries of every tier, private and shared, vectors, indexes, votes, decisions with captured
+    texts, verdicts, and the feed. Other users' things stay.
+    """
+    url = request.getfixturevalue("empty_redis") if store_kind == "redis" else None
+    cache: MultiLevelCache = await make_cache(settings={**PATIENT, "capture_message_content": True})
+    await cache.ready()
+    await cache.tune({"promote_after": 3}, author="ana")
+    documents = [{"id": "d", "text": "canarydocument"}]
+    await cache.put("canaryquestion one", "ann", "canaryanswer", "faq", documents)
+    await cache.put("canaryquestion two", "ann", "canaryanswer", context="ctx")
+    await cache.put("canaryquestion three", "ann", "canaryanswer", history=["canaryhistory"])
+    await cache.put("canaryquestion four", "ann", "canaryanswer", "faq", documents, shared=True)
+    await cache.put("something else", "bob", "bobs answer", "faq", shared=True)
+    await cache.put("something mine", "bob", "bobs own answer")
+    for message in ("canaryquestion one", "one canaryquestion", "canaryquestion nine"):
+        found = await cache.lookup(message, "ann")
+        await cache.parts.decisions.flush()
+        await cache.feedback(found.lookup_id, correct=False)
+    await cache.lookup("something mine", "bob")
+    digest = cache.parts.keys.user("ann")
+    directory = tmp_path / "cache"
+    before = await _everything(cache, url, directory)
+    for sought in (digest, *CANARIES[:3]):
+        assert any(sought in line for line in before), f"{sought} is not found where it should be"
+
+    done = await cache.forget_user("ann")
+
+    assert done.complete
+    assert done.counts["private entries"] == 6
+    assert done.counts["shared entries"] >= 3
+    assert done.counts["votes"] == 3
+    assert done.counts["decisions"] == 3
+    assert done.counts["verdicts"] == 2
+    assert done.counts["vectors"] == 2
+    await asyncio.sleep(0.1)
+    after = await _everything(cache, url, directory)
+    for canary in CANARIES:
+        assert [line for line in after if canary in line] == []
+    token = cache.parts.keys.user_generation(digest)
+    assert [line for line in after if digest in line.replace(token, "")] == []
+    assert (await cache.lookup("something else", "eve")).response == "bobs answer"
+    assert (await cache.lookup("something mine", "bob")).response == "bobs own answer"
+    assert (await cache.forget_user("ann")).removed == 0
