@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from random import random
 from typing import NamedTuple
 
+from cache_core.sealing import Sealer, SealError
 from cache_core.stores.base import KeyValueStore
 
 VERSION = 2
@@ -19,6 +20,7 @@ _READABLE = (1, 2)
 
 NOTHING: Mapping[str, float] = {}
 
+_TEXTS = ("message_text", "matched_text", "response_text")
 _PER_FLUSH = 250
 _CHUNK = 50
 """Written at once: the loop serves lookups between two chunks."""
@@ -90,9 +92,13 @@ class DecisionLog:
         store: Where the log is.
         name: The log's key.
         keep: Lookups to keep; 0 switches the log off.
+        sealer: Encrypts captured texts.
     """
 
-    def __init__(self, store: KeyValueStore, name: str, keep: int) -> None:
+    def __init__(
+        self, store: KeyValueStore, name: str, keep: int, sealer: Sealer | None = None
+    ) -> None:
+        self._sealer = sealer
         self._store = store
         self._name = name
         self._keep = keep
@@ -132,7 +138,7 @@ class DecisionLog:
             taken, self._waiting, self._offered = self._waiting, [], 0
             while taken:
                 chunk = taken[:_CHUNK]
-                texts = [json.dumps([VERSION, *item], separators=(",", ":")) for item in chunk]
+                texts = [self._written(item) for item in chunk]
                 try:
                     await self._store.append(self._name, texts, keep=self._keep)
                 except BaseException:
@@ -142,10 +148,16 @@ class DecisionLog:
                     raise
                 taken = taken[_CHUNK:]
 
+    def _written(self, item: Decision) -> str:
+        if self._sealer is not None and item.message_text:
+            seal = self._sealer.seal
+            item = _texts(item, lambda text, name: seal(text, item.lookup_id + name))
+        return json.dumps([VERSION, *item], separators=(",", ":"))
+
     async def last(self, count: int) -> list[Decision]:
         """Return the newest decisions of all replicas, oldest first."""
         found = await self._store.last(self._name, count)
-        return [item for _, text in found if (item := parse(text)) is not None]
+        return [item for _, text in found if (item := parse(text, self._sealer)) is not None]
 
     async def find(self, lookup_id: str) -> Decision | None:
         """Return the decision of a lookup of any replica, if the log still has it."""
@@ -177,11 +189,35 @@ class DecisionLog:
             return len(positions)
 
 
-def parse(text: str) -> Decision | None:
-    """Return the decision in *text*; `None` for what is not one of this version."""
+def parse(text: str, sealer: Sealer | None = None) -> Decision | None:
+    """Return the decision in *text*; `None` for what is not one of this version.
+
+    Its captured texts are empty where they are sealed and *sealer* cannot open them.
+    """
     try:
         version, *values = json.loads(text)
         found = Decision(*values) if version in _READABLE else None
-        return None if found is None else found._replace(reasons=tuple(found.reasons))
+        if found is None:
+            return None
+        found = found._replace(reasons=tuple(found.reasons))
+        return found if sealer is None or not found.message_text else _opened(found, sealer)
     except (TypeError, ValueError):
         return None
+
+
+def _opened(item: Decision, sealer: Sealer) -> Decision:
+    def opened(text: str, name: str) -> str:
+        try:
+            return sealer.open(text, item.lookup_id + name)
+        except SealError:
+            return ""
+
+    return _texts(item, opened)
+
+
+def _texts(item: Decision, change: Callable[[str, str], str]) -> Decision:
+    """Return *item* with its captured texts changed; *change* is told which one it is."""
+    message, matched, response = (
+        change(text, name) if (text := str(getattr(item, name))) else "" for name in _TEXTS
+    )
+    return item._replace(message_text=message, matched_text=matched, response_text=response)

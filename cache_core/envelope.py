@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, get_args
 
 from pydantic_core import from_json
 
 from cache_core.models import Entry, MissReason, Source
+from cache_core.sealing import Sealer, SealError, UnknownKeyError
 
 VERSION = 1
 
@@ -18,6 +19,7 @@ FUTURE_SECONDS = 5.0
 
 _LARGEST = 10**15
 _SOURCES: tuple[str, ...] = get_args(Source)
+_BOUND = ("v", "k", "s", "g", "t", "x", "w", "p", "o", "r")
 _BODY = ("response", "intent", "rag_results", "message", "cost_usd")
 
 
@@ -25,18 +27,30 @@ class CorruptError(Exception):
     """Stored text that is not an envelope of this key."""
 
 
+class LockedError(CorruptError):
+    """An envelope that was sealed with a key which this process does not have: not to be deleted.
+
+    Others may have that key.
+    """
+
+
 class ForeignError(Exception):
     """An envelope of a scope that the reader may not see: isolation was about to break."""
 
 
-def encode(entry: Entry, key: str) -> str:
+def encode(entry: Entry, key: str, sealer: Sealer | None = None) -> str:
     """Return *entry* as text that only *key* can be read with.
+
+    Args:
+        entry: With its scope, generation and time.
+        key: The name that it will be stored under.
+        sealer: Encrypts the body; without one it is readable.
 
     Raises:
         TypeError: If `rag_results` is not JSON.
     """
     body = {name: value for name in _BODY if (value := getattr(entry, name)) is not None}
-    envelope = {
+    envelope: dict[str, Any] = {
         "v": VERSION,
         "k": key,
         "s": entry.scope,
@@ -44,7 +58,6 @@ def encode(entry: Entry, key: str) -> str:
         "t": round(entry.created, 3),
         "x": entry.ttl,
         "w": entry.writer,
-        "b": body,
     }
     if entry.by_policy:
         envelope["p"] = 1
@@ -53,22 +66,28 @@ def encode(entry: Entry, key: str) -> str:
     if entry.replica:
         envelope["r"] = entry.replica
     try:
-        return json.dumps(envelope, separators=(",", ":"), allow_nan=False)
+        if sealer is not None:
+            envelope["e"] = sealer.seal(_compact(body), _place(envelope))
+        else:
+            envelope["b"] = body
+        return _compact(envelope)
     except (TypeError, ValueError, RecursionError) as error:
         msg = f"rag_results must be JSON values (dict, list, str, number, bool, None): {error}"
         raise TypeError(msg) from None
 
 
-def decode(text: str, key: str, readable: Collection[str]) -> Entry:
+def decode(text: str, key: str, readable: Collection[str], sealer: Sealer | None = None) -> Entry:
     """Return the entry in *text*.
 
     Args:
         text: What the store holds under *key*.
         key: Where it was found: an envelope moved there from elsewhere is refused.
         readable: Digests of the scopes that the reader may see.
+        sealer: Opens the body; with one a readable body is refused, as anybody could have made it.
 
     Raises:
         CorruptError: If it is not an envelope of this version and key.
+        LockedError: If it is sealed, and there is no key for it.
         ForeignError: If it is an envelope of another scope.
     """
     try:
@@ -79,7 +98,7 @@ def decode(text: str, key: str, readable: Collection[str]) -> Entry:
             raise ForeignError
         if envelope["k"] != key:
             raise CorruptError
-        body = envelope["b"]
+        body = _body(envelope, sealer)
         entry = Entry(
             response=_typed(body.get("response"), str),
             intent=_typed(body.get("intent"), str),
@@ -101,6 +120,28 @@ def decode(text: str, key: str, readable: Collection[str]) -> Entry:
     if entry.source not in _SOURCES or not all(isinstance(text, str) for text in texts):
         raise CorruptError
     return entry
+
+
+def _body(envelope: dict[str, Any], sealer: Sealer | None) -> Any:
+    if sealer is None:
+        if "e" in envelope:
+            raise LockedError
+        return envelope["b"]
+    try:
+        return _parse(sealer.open(envelope["e"], _place(envelope)))
+    except UnknownKeyError:
+        raise LockedError from None
+    except SealError:
+        raise CorruptError from None
+
+
+def _place(envelope: Mapping[str, Any]) -> str:
+    """Return what a sealed body is bound to: everything else in the envelope."""
+    return _compact([envelope.get(name) for name in _BOUND])
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 def writer(text: str) -> str:

@@ -11,11 +11,12 @@ import base64
 import binascii
 import json
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from cache_core.embedder import Vector
 from cache_core.keys import Keys
+from cache_core.sealing import SealError
 from cache_core.stores.base import KeyValueStore, RowWrite
 from cache_core.stores.vectors import Row, VectorIndex
 
@@ -90,6 +91,8 @@ class IndexFeed:
 
     async def _append(self, record: Record) -> None:
         values = {name: getattr(record, name) for name in Record.__slots__}
+        if self.keys.sealer is not None and record.text:
+            values["text"] = self.keys.sealer.seal(record.text, self._log)
         await self.store.append(self._log, [json.dumps(values)], keep=KEPT)
 
     async def forget(self, tags: Collection[str]) -> int:
@@ -130,12 +133,22 @@ class IndexFeed:
             for position, text in found:
                 record = _parse(text)
                 if record is not None and record.by != self.replica:
+                    record = self._opened(record)
                     await self._apply(record, invalidate)
                 self._position = position
             await self.index.tend(self.store.now())
             await self.store.put_rows([RowWrite(applied, {self.place: self._position}, _LIFE)])
             if len(found) < _BATCH:
                 break
+
+    def _opened(self, record: Record) -> Record:
+        """Return a record with its text, or without where it cannot be read: by its tags alone."""
+        if self.keys.sealer is None or not record.text:
+            return record
+        try:
+            return replace(record, text=self.keys.sealer.open(record.text, self._log))
+        except SealError:
+            return replace(record, text="")
 
     async def _apply(self, record: Record, invalidate: Callable[[Record], Awaitable[None]]) -> None:
         if record.kind == "invalidate":

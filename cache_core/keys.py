@@ -15,6 +15,7 @@ from hashlib import blake2b
 from typing import Any
 
 from cache_core.models import Context, Level, Query, Turn
+from cache_core.sealing import Sealer
 
 PREFIX = "gc1"
 """First part of every key; the digit is the layout's version."""
@@ -55,10 +56,12 @@ class Keys:
     Args:
         namespace: `[A-Za-z0-9_.-]`, 1 to 64 characters.
         secret: 16 to 64 bytes; whoever lacks it cannot find out who asked what from the keys.
+        sealer: Encrypts what is stored under the keys; `None` leaves it readable.
     """
 
-    def __init__(self, namespace: str, secret: bytes) -> None:
+    def __init__(self, namespace: str, secret: bytes, sealer: Sealer | None = None) -> None:
         self.namespace = namespace
+        self.sealer = sealer
         self._secret = secret
         self._prefix = f"{PREFIX}:{namespace}"
         self._shared = digest(secret, "scope", "shared")

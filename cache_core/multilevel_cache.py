@@ -48,6 +48,7 @@ from cache_core.models import (
 from cache_core.operating import OperatedCache
 from cache_core.reading import Found, fold
 from cache_core.recording import capture, decide, finish
+from cache_core.sealing import make_sealer
 from cache_core.seen import Sightings
 from cache_core.settings import Settings, load_settings
 from cache_core.sharing import admit, document_ids
@@ -190,6 +191,8 @@ class MultiLevelCache(OperatedCache):
             "sharing": sharing,
             "shared_intents": frozenset(shared_intents) or None,
         }
+        # Keys that cannot work are told here, and not to whoever looks up first.
+        make_sealer(settings)
         self.namespace = namespace
         self.settings = settings
         self._engine = Engine(

@@ -21,6 +21,7 @@ from cache_core.exceptions import BackendError
 from cache_core.instrumentation import Instruments
 from cache_core.keys import PREFIX, Keys
 from cache_core.models import Level
+from cache_core.sealing import make_sealer
 from cache_core.settings import Settings
 from cache_core.stores.base import KeyValueStore, Write
 from cache_core.stores.embedded import EmbeddedStore
@@ -199,7 +200,7 @@ async def assemble(
         BackendError: If the digests' secret cannot be had yet.
     """
     secret = await find_secret(settings, store, namespace)
-    keys = Keys(namespace, secret.key)
+    keys = Keys(namespace, secret.key, make_sealer(settings))
     vetoes = Vetoes()
     tiers: dict[Level, Tier] = {}
     if "l1" in settings.tiers:
@@ -208,7 +209,7 @@ async def assemble(
         tiers["l3"] = KeyedTier("l3", "intent", (), False, store, keys, vetoes)
     if "l4" in settings.tiers:
         tiers["l4"] = KeyedTier("l4", "rag_results", ("intent",), False, store, keys, vetoes)
-    decisions = DecisionLog(store, keys.own("decisions"), settings.decisions)
+    decisions = DecisionLog(store, keys.own("decisions"), settings.decisions, keys.sealer)
     parts = Parts(store, secret, keys, tiers, decisions, vetoes=vetoes)
     if "l2" not in settings.tiers:
         return parts

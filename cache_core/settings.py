@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cache_core.capture import wanted
@@ -96,6 +96,12 @@ class Settings(BaseSettings):
         default=frozenset(LEVELS), description="The tiers that are on, comma-separated."
     )
 
+    encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(),
+        description="Keys that entries and captured texts are encrypted with at rest, "
+        "comma-separated: the first encrypts, all decrypt. Each: openssl rand -base64 32.",
+    )
+
     exact_budget: Seconds = Field(default=0.05, description="Seconds for a keyed round trip.")
     embedding_budget: Seconds = Field(default=0.25, description="Seconds for one embedding.")
     search_budget: Seconds = Field(default=0.15, description="Seconds for one vector search.")
@@ -156,6 +162,13 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             return frozenset(part.strip().lower() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("encryption_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
     @field_validator("capture_message_content", mode="before")

@@ -243,7 +243,7 @@ class Source:
         parts = (await self._cache()).parts
         async with self._following:
             if self._tail is None:
-                self._tail = DecisionTail(parts.keys.own("decisions"))
+                self._tail = DecisionTail(parts.keys.own("decisions"), parts.keys.sealer)
             return await self._tail.follow(parts.store)
 
     async def _replicas(self) -> list[Replica]:

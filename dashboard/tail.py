@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from cache_core.decisions import Decision, parse
+from cache_core.sealing import Sealer
 from cache_core.stores.base import KeyValueStore
 
 LONGEST = 100_000
@@ -44,10 +45,12 @@ class DecisionTail:
 
     Args:
         name: The log's key.
+        sealer: Opens captured texts.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, sealer: Sealer | None = None) -> None:
         self._name = name
+        self._sealer = sealer
         self._position = ""
         self._recorded = Recorded((), frame_of([]))
 
@@ -62,7 +65,7 @@ class DecisionTail:
             page = await store.after(self._name, self._position, _PAGE)
             if page:
                 self._position = page[-1][0]
-                new += [item for _, text in page if (item := parse(text)) is not None]
+                new += [item for _, text in page if (item := parse(text, self._sealer)) is not None]
             if len(page) < _PAGE:
                 break
         if new:

@@ -9,6 +9,7 @@ from grafana.queries import ours, over, quantile, rate, total
 _BY_LEVEL = "sum by (level)"
 _LEVELS = ("l1", "l2", "l3", "l4")
 _HITS, _MISSES, _ERRORS = (ours(f"cache_{name}_total") for name in ("hits", "misses", "errors"))
+_TELLING = 'level="l1",reason=~"personal|promoted|rate_limited"'
 
 ANSWERS = (
     Panel(
@@ -199,16 +200,21 @@ ENTRIES = (
         "timeseries",
         "What becomes of puts?",
         "Entries offered to each tier. dropped: the backend was away or too slow. bypass: not to "
-        "be stored there.",
+        "be stored there. For L1 also what there is to say: personal: stored for its user only, as "
+        "it looks personal. promoted: for everybody, as enough users got it. rate_limited: its "
+        "user writes too much.",
         [
             Query(
                 f"sum by (level, outcome) ({rate(ours('cache_puts_total'))}) > 0",
                 "{{level}} {{outcome}}",
-            )
+            ),
+            Query(
+                f"sum by (reason) ({rate(ours('cache_put_reasons_total', _TELLING))})",
+                "{{reason}}",
+            ),
         ],
         "wps",
         "glasscache-stores",
-        stacked=True,
         ends=(0, None),
     ),
     Panel(

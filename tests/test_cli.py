@@ -66,6 +66,7 @@ def test_a_warmed_answer_is_explained_and_invalidated(
     assert document(run(*question, "--dry-run"))["removed"] == 2
     assert document(run(*question)) == {
         "removed": 2,
+        "counts": {},
         "complete": True,
         "pending": [],
         "dry_run": False,

@@ -41,7 +41,7 @@ def _sqlite_lines(directory: Path) -> Iterator[str]:
                 yield f"{table} {row!r}"
 
 
-async def _everything(cache: MultiLevelCache, url: str | None, directory: Path) -> list[str]:
+async def everything(cache: MultiLevelCache, url: str | None, directory: Path) -> list[str]:
     """Return all that is in the keyed store and in the vector index, as text."""
     semantic = cache.parts.semantic
     assert semantic is not None
@@ -81,7 +81,7 @@ async def test_nothing_is_left_of_a_forgotten_user(
     await cache.lookup("something mine", "bob")
     digest = cache.parts.keys.user("ann")
     directory = tmp_path / "cache"
-    before = await _everything(cache, url, directory)
+    before = await everything(cache, url, directory)
     for sought in (digest, *CANARIES[:3]):
         assert any(sought in line for line in before), f"{sought} is not found where it should be"
 
@@ -95,7 +95,7 @@ async def test_nothing_is_left_of_a_forgotten_user(
     assert done.counts["verdicts"] == 2
     assert done.counts["vectors"] == 2
     await asyncio.sleep(0.1)
-    after = await _everything(cache, url, directory)
+    after = await everything(cache, url, directory)
     for canary in CANARIES:
         assert [line for line in after if canary in line] == []
     token = cache.parts.keys.user_generation(digest)

@@ -102,7 +102,7 @@ async def test_others_keep_theirs(make_cache: CacheFactory, how: str) -> None:
     cache = await make_cache(settings=PATIENT)
     await cache.put("alpha beta", "bob", "his")
     await cache.put("alpha beta", "ann", "hers")
-    await cache.put("gamma delta", "ann", "shared", shared=True)
+    await cache.put("gamma delta", "bob", "shared", shared=True)
     assert "other_scope" in (await cache.lookup("alpha beta", "carl")).reasons
     await take_away(cache, how)
     assert (await cache.lookup("alpha beta", "bob")).response == "his"

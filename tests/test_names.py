@@ -31,7 +31,8 @@ DOCUMENTED = """
     cache_cost_saved_usd cache_lookups_total{outcome} cache_lookup_seconds{outcome}
     cache_errors_total{level,reason} cache_miss_reasons_total{level,reason}
     cache_cancelled_total{level} cache_saved_usd_total{level} cache_spent_usd_total{kind}
-    cache_puts_total{level,outcome} cache_dropped_total{queue} cache_invalidations_total{kind}
+    cache_puts_total{level,outcome} cache_put_reasons_total{level,reason}
+    cache_dropped_total{queue} cache_invalidations_total{kind}
     cache_invalidations_pending cache_backend_up{backend} cache_breaker_state{backend}
     cache_similarity{outcome} cache_entry_age_seconds{level} cache_stale_hits_total
     cache_embedding_seconds cache_guard_vetoes_total{guard} cache_isolation_violations_total

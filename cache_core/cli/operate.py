@@ -224,7 +224,7 @@ def invalidate(
         Erases everything that is kept of this user.
 
     [bold]glasscache invalidate --writer u42[/bold]
-        This user fed the cache with wrong answers: whatever they wrote goes, for everybody.
+        After a user fed the cache with wrong answers: all that they wrote goes.
     """
     named: list[tuple[What, str | None]] = [
         ("message", message), ("document", document), ("tag", tag), ("writer", writer),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Protocol
 
+from cache_core.logs import RateLimited
 from cache_core.models import Entry, Hit, Level, Miss, NotStored, Query, Scope
 from cache_core.tuning import Tuning
+
+log = RateLimited(logging.getLogger("glasscache"))
 
 
 class Tier(Protocol):
@@ -30,3 +34,12 @@ class Tier(Protocol):
             Why it was not stored; empty when it was.
         """
         ...
+
+
+def tell_locked() -> None:
+    """Say that an entry cannot be opened here, and what to do."""
+    log.limited(
+        "locked",
+        "an entry was sealed with a key that this process does not have, and was not served: give "
+        "all replicas the same CACHE_ENCRYPTION_KEYS",
+    )

@@ -24,6 +24,7 @@ from cache_core.models import (
     Scope,
 )
 from cache_core.stores.base import KeyValueStore, Write
+from cache_core.tiers.base import tell_locked
 from cache_core.tuning import Tuning
 from cache_core.vetoes import Vetoes
 
@@ -82,10 +83,10 @@ class KeyedTier:
             if value is None:
                 continue
             try:
-                entry = envelope.decode(value, name, scopes)
-            except envelope.CorruptError:
+                entry = envelope.decode(value, name, scopes, self.keys.sealer)
+            except envelope.CorruptError as error:
                 reasons.append("corrupt")
-                await self._discard(name)
+                await self._discard(name, error)
                 continue
             except envelope.ForeignError:
                 await self._discard(name)
@@ -134,7 +135,7 @@ class KeyedTier:
         )
         name = self.keys.entry(self.level, query.tag, part.scope, query.context, query.history)
         ttl = KEPT * (tuning.ttl(self.level, entry.intent) if entry.ttl is None else entry.ttl)
-        writes = [Write(name, envelope.encode(part, name), ttl)]
+        writes = [Write(name, envelope.encode(part, name, self.keys.sealer), ttl)]
         if self.marks and scope == "user":
             intent = entry.intent if entry.intent and INTENT_PATTERN.fullmatch(entry.intent) else ""
             # Others don't know the tokens of its user: invalidating those deletes the mark.
@@ -164,7 +165,11 @@ class KeyedTier:
             return None
         return str(intent) if live and user != query.user else None
 
-    async def _discard(self, name: str) -> None:
+    async def _discard(self, name: str, why: envelope.CorruptError | None = None) -> None:
+        if isinstance(why, envelope.LockedError):
+            # Whoever has the key still serves it.
+            tell_locked()
+            return
         log.warning("%s: an entry could not be read and was deleted", self.level)
         with contextlib.suppress(BackendError):
             await self.store.delete([name])

@@ -32,6 +32,7 @@ from cache_core.models import (
 )
 from cache_core.stores.base import KeyValueStore, RowWrite, Write
 from cache_core.stores.vectors import Row, VectorIndex
+from cache_core.tiers.base import tell_locked
 from cache_core.tiers.candidates import Candidate, best, hides, no_answer, rank
 from cache_core.tiers.keyed import KEPT
 from cache_core.tiers.private_vectors import KEPT_VECTORS, nearest, pack
@@ -246,7 +247,11 @@ class SemanticTier:
                 near.dead, near.gone = "expired", True
                 continue
             try:
-                near.entry = envelope.decode(near.text, near.key, query.readable)
+                near.entry = envelope.decode(near.text, near.key, query.readable, self._keys.sealer)
+            except envelope.LockedError:
+                tell_locked()
+                near.dead = "corrupt"
+                continue
             except envelope.CorruptError:
                 near.dead = "corrupt"
                 await self._discard(query, near)
@@ -309,7 +314,7 @@ class SemanticTier:
         digest = query.scope(scope)
         key = self._keys.entry("l2", query.tag, digest, query.context)
         part = entry._replace(scope=digest, message=query.text, rag_results=None)
-        text = envelope.encode(part, key)
+        text = envelope.encode(part, key, self._keys.sealer)
         kept = KEPT * (tuning.ttl("l2", entry.intent) if entry.ttl is None else entry.ttl)
         if scope == "shared":
             row = Row(query.tag, vector, text, entry.created + kept)

@@ -121,7 +121,7 @@ class SimilarQuestions:
     ) -> bool:
         """Whether the stored envelope *value* is similar enough to *text*, and no guard vetoes."""
         try:
-            stored = envelope.decode(value or "", key, (scope,))
+            stored = envelope.decode(value or "", key, (scope,), self._keys.sealer)
         except (envelope.CorruptError, envelope.ForeignError):
             return similarity >= tuning.semantic_threshold
         if similarity < tuning.threshold(stored.intent):

@@ -1,0 +1,155 @@
+"""Encryption at rest: nothing readable in any store, nothing forged, keys that rotate."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache_core import MultiLevelCache, envelope
+from cache_core.exceptions import ConfigurationError
+from cache_core.logs import RateLimited
+from cache_core.models import Entry
+from cache_core.sealing import Sealer, SealError, UnknownKeyError
+from cache_core.settings import Settings
+from cache_core.tiers import base
+from tests.conftest import CacheFactory
+from tests.patient import PATIENT
+from tests.test_forgetting import CANARIES, everything
+
+KEYS = [base64.b64encode(bytes([number]) * 32).decode() for number in range(3)]
+
+
+def encrypted(*keys: str) -> dict[str, Any]:
+    return {**PATIENT, "encryption_keys": ",".join(keys)}
+
+
+# -------------------------------------------------------------------------------------- sealing
+
+
+@pytest.mark.parametrize("text", ["", "a", "\ud800 lone", "x" * 100_000])
+def test_what_is_sealed_opens(text: str) -> None:
+    sealed = Sealer(KEYS[:1]).seal(text, "here")
+    assert sealed.isascii()
+    assert Sealer([KEYS[1], KEYS[0]]).open(sealed, "here") == text
+    assert sealed != Sealer(KEYS[:1]).seal(text, "here")
+
+
+def test_what_was_changed_or_moved_does_not_open() -> None:
+    sealer = Sealer(KEYS[:1])
+    sealed = sealer.seal("text", "here")
+    with pytest.raises(SealError):
+        sealer.open(sealed, "there")
+    for place in range(9, len(sealed)):
+        changed = sealed[:place] + ("A" if sealed[place] != "A" else "B") + sealed[place + 1 :]
+        with pytest.raises(SealError):
+            sealer.open(changed, "here")
+    for broken in ("", ".", sealed[:9], sealed[:20], sealed + "=", "x" * 50):
+        with pytest.raises(SealError):
+            sealer.open(broken, "here")
+    with pytest.raises(UnknownKeyError):
+        Sealer(KEYS[1:2]).open(sealed, "here")
+
+
+@pytest.mark.parametrize("field", ["k", "s", "g", "t", "x", "w", "p", "o", "r"])
+def test_the_whole_envelope_is_bound(field: str) -> None:
+    """Whoever writes to the store cannot change whose an answer is, how old, or what it answers."""
+    sealer = Sealer(KEYS[:1])
+    entry = Entry(response="text", scope="s", generation="g", created=1.0, writer="w")
+    changed = json.loads(envelope.encode(entry, "key", sealer))
+    other = {"t": 2.0, "x": 5.0, "p": 1, "o": "warm"}.get(field, "other")
+    changed[field] = other
+    key = other if field == "k" else "key"
+    with pytest.raises(envelope.CorruptError):
+        envelope.decode(json.dumps(changed), str(key), ("s", "other"), sealer)
+
+
+def test_a_readable_body_is_refused_where_bodies_are_sealed() -> None:
+    text = envelope.encode(Entry(response="forged", scope="s", generation="g"), "key")
+    with pytest.raises(envelope.CorruptError):
+        envelope.decode(text, "key", ("s",), Sealer(KEYS[:1]))
+
+
+# ------------------------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize("keys", ["short", KEYS[0][:-4], f"{KEYS[0]},nonsense!"])
+def test_a_key_that_is_none_is_told_at_once(
+    keys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what to do, and without the key."""
+    monkeypatch.setenv("CACHE_ENCRYPTION_KEYS", keys)
+    with pytest.raises(ConfigurationError, match="openssl rand -base64 32") as told:
+        MultiLevelCache()
+    assert keys.rpartition(",")[2] not in str(told.value)
+    assert keys not in repr(Settings(dir=tmp_path))
+
+
+# ---------------------------------------------------------------------------------------- cache
+
+
+async def test_nothing_readable_is_stored(
+    make_cache: CacheFactory, store_kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """In no tier, index, feed or log; and the cache works as it does without."""
+    url = request.getfixturevalue("empty_redis") if store_kind == "redis" else None
+    settings = {**encrypted(KEYS[0]), "capture_message_content": True}
+    one: MultiLevelCache = await make_cache(settings=settings)
+    other: MultiLevelCache = await make_cache(settings=settings)
+    documents = [{"id": "d", "text": "canarydocument"}]
+    await one.put("canaryquestion one", "ann", "canaryanswer", "faq", documents)
+    await one.put("canaryquestion two", "ann", "canaryanswer", history=["canaryhistory"])
+    await one.put("canaryquestion four", "ann", "canaryanswer", "faq", documents, shared=True)
+    await asyncio.sleep(1.2)
+    for cache in (one, other):
+        assert (await cache.lookup("canaryquestion one", "ann")).tier == "l1"
+        assert (await cache.lookup("one canaryquestion", "ann")).tier == "l2"
+        assert (await cache.lookup("four canaryquestion", "bob")).tier == "l2"
+    await one.invalidate("canaryquestion four")
+    lines = await everything(one, url, tmp_path / "cache")
+    for canary in CANARIES:
+        assert [line for line in lines if canary in line] == []
+    recorded = await one.parts.decisions.last(10)
+    assert any(item.message_text == "four canaryquestion" for item in recorded)
+    await asyncio.sleep(1.2)
+    assert (await other.lookup("four canaryquestion", "bob")).response is None
+
+
+async def test_keys_rotate(make_cache: CacheFactory) -> None:
+    """A new first key: what the old one sealed is still served, until it is left out."""
+    old: MultiLevelCache = await make_cache(settings=encrypted(KEYS[0]))
+    await old.put("alpha beta", "ann", "before")
+    both: MultiLevelCache = await make_cache(settings=encrypted(KEYS[1], KEYS[0]))
+    assert await both.get_multilevel("alpha beta", "ann") == "before"
+    await both.put("gamma delta", "ann", "after")
+    new: MultiLevelCache = await make_cache(settings=encrypted(KEYS[1]))
+    assert await new.get_multilevel("gamma delta", "ann") == "after"
+    assert (await new.lookup("alpha beta", "ann")).response is None
+
+
+@pytest.mark.parametrize("keys", [(), (KEYS[1],)], ids=["no key", "another key"])
+async def test_without_the_key_it_is_a_miss_that_deletes_nothing(
+    make_cache: CacheFactory,
+    keys: tuple[str, ...],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`corrupt`, with a line in the log; whoever has the key goes on being served."""
+    monkeypatch.setattr(base, "log", RateLimited(logging.getLogger("glasscache")))
+    right: MultiLevelCache = await make_cache(settings=encrypted(KEYS[0]))
+    await right.put("alpha beta", "ann", "private", "faq")
+    await right.put("gamma delta", "ann", "for all", shared=True)
+    await asyncio.sleep(1.2)
+    wrong: MultiLevelCache = await make_cache(settings=encrypted(*keys) if keys else PATIENT)
+    await asyncio.sleep(1.2)
+    for message, user in (("alpha beta", "ann"), ("beta alpha", "ann"), ("delta gamma", "bob")):
+        found = await wrong.lookup(message, user)
+        assert (found.response, "corrupt" in found.reasons) == (None, True), message
+    assert "CACHE_ENCRYPTION_KEYS" in caplog.text
+    for message, user in (("alpha beta", "ann"), ("beta alpha", "ann"), ("delta gamma", "bob")):
+        assert (await right.lookup(message, user)).response is not None, message
