@@ -87,7 +87,7 @@ class Sealer:
         if cipher is None:
             raise UnknownKeyError
         try:
-            raw = base64.b64decode(data, validate=True)
+            raw = binascii.a2b_base64(data.encode("ascii"), strict_mode=True)
             opened = cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _bytes(place))
             return opened.decode("utf-8", "surrogatepass")
         except (self._invalid, binascii.Error, ValueError):
