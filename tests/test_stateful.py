@@ -498,6 +498,10 @@ class Machine(RuleBasedStateMachine):
         self.bump("user", user)
         dead = [v for v in self.values.values() if v.owner == user and not v.shared]
         self.kill(dead, replica, done)
+        # What they put for everybody goes, too, but from the indexes of others within a second.
+        for value in self.values.values():
+            if value.owner == user and value.shared:
+                value.live = None if value.live else value.live
 
     # ---------------------------------------------------------------------------- the world
 
