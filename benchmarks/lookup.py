@@ -297,9 +297,9 @@ async def semantic_contenders(bench: Bench) -> list[Contender]:
     other = await bench.cache("unrelated", _watchers("unrelated", 0.0), embedder)
     for number, (stored, _) in enumerate(found):
         answer = f"answer {number} ".ljust(_VALUE_BYTES, "v")
-        await cache.put(stored, "someone", answer, "howto", shared=True)
+        await cache.put(stored, None, answer, "howto", shared=True)
     for stored, _ in pairs()[-_STORED_QUESTIONS:]:
-        await other.put(stored, "someone", "v" * _VALUE_BYTES, shared=True)
+        await other.put(stored, None, "v" * _VALUE_BYTES, shared=True)
     await asyncio.sleep(2.0)  # the last rows are written out
 
     def question(number: int) -> str:
