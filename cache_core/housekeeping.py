@@ -22,6 +22,7 @@ from cache_core.live_tuning import LiveTuning
 from cache_core.logs import RateLimited
 from cache_core.models import Level
 from cache_core.parts import Parts
+from cache_core.remedies import tell
 from cache_core.stores.base import RowWrite, Write
 
 log = RateLimited(logging.getLogger("glasscache"))
@@ -127,10 +128,7 @@ class Housekeeper:
         try:
             await work()
         except BackendError as error:
-            if error.reason != "breaker_open":
-                log.limited(
-                    f"housekeeping {error.error_type}", "a backend is away: %s", error.error_type
-                )
+            tell("a backend is away", error)
         except Exception as error:  # noqa: BLE001 - the next tick tries again
             log.limited(
                 "housekeeping", "housekeeping: unexpected %s: %s", type(error).__name__, error

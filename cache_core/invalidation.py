@@ -16,6 +16,7 @@ from cache_core.keys import Keys
 from cache_core.logs import RateLimited
 from cache_core.models import Invalidation, Query, Scope
 from cache_core.parts import Parts
+from cache_core.remedies import remedy
 from cache_core.seen import know
 from cache_core.stores.base import KeyValueStore, Write
 from cache_core.tuning import Tuning
@@ -27,7 +28,7 @@ if TYPE_CHECKING:  # these need the `semantic` extra
     from cache_core.tiers.semantic import SemanticTier
     from cache_core.tiers.similar import Similar, SimilarQuestions
 
-log = RateLimited(logging.getLogger("glasscache"))
+log = RateLimited(logging.getLogger("glasscache"), 10.0)
 
 _BATCH = 500
 _VALUES = 10
@@ -308,9 +309,10 @@ class Invalidator:
                     self._steps[step.name] = self._steps.pop(step.name)
                 log.limited(
                     "invalidation",
-                    "an invalidation is pending: %s (%s); it is tried again",
+                    "an invalidation is pending: %s (%s); it is tried again. %s",
                     error.reason,
                     error.error_type,
+                    remedy(error),
                 )
                 continue
             removed += count

@@ -13,6 +13,7 @@ from cache_core.engine import Engine
 from cache_core.exceptions import BackendError
 from cache_core.instrumentation import CacheState
 from cache_core.parts import Parts
+from cache_core.remedies import tell
 from cache_core.settings import Settings
 from cache_core.stats import CacheStats
 from cache_core.tuning import Tuning
@@ -229,7 +230,7 @@ class OperatedCache:
         try:
             return await running.verdicts.judge(lookup_id, correct=correct, source=source)
         except BackendError as error:
-            log.warning("feedback was lost: %s", error.reason)
+            tell("feedback was lost", error)
             return False
 
     async def judge(self, decision: Decision, *, correct: bool, source: Source = "review") -> bool:

@@ -16,6 +16,7 @@ from cache_core.instrumentation import CacheCall, Instruments
 from cache_core.logs import RateLimited
 from cache_core.models import Hit, Level, LookupResult, Miss, Outcome, Query, Sighting
 from cache_core.parts import Parts
+from cache_core.remedies import tell
 from cache_core.settings import Settings
 from cache_core.tiers.base import Tier
 from cache_core.tuning import Tuning
@@ -223,14 +224,8 @@ def _fill_error(call: CacheCall, error: BackendError) -> None:
             "%s: an entry of another scope was found and not served; see docs/architecture.md",
             call.level,
         )
-    elif error.reason != "breaker_open":
-        log.limited(
-            f"backend {call.level}",
-            "%s cannot answer: %s (%s); the agent goes on without it",
-            call.level,
-            error.reason,
-            error.error_type,
-        )
+    else:
+        tell(f"{call.level} cannot answer", error)
 
 
 def fold(found: Found, lookup_id: str, sighting: Sighting | None = None) -> LookupResult:

@@ -14,6 +14,7 @@ from cache_core.decisions import Decision, DecisionLog
 from cache_core.exceptions import BackendError
 from cache_core.instrumentation import CacheCall, Instruments
 from cache_core.logs import RateLimited
+from cache_core.remedies import tell
 from cache_core.stores.base import KeyValueStore
 from cache_core.tuning import Tuning
 
@@ -208,7 +209,7 @@ class Verifier:
                 await self._verdicts.record(decision, correct=correct, source="verify")
             except BackendError as error:
                 self.dropped += 1
-                log.limited("verify", "a verdict was lost: %s", error.reason)
+                tell("a verdict was lost", error)
 
     async def close(self) -> None:
         """Cancel what waits."""

@@ -19,6 +19,7 @@ from cache_core.logs import RateLimited
 from cache_core.models import Entry, Generation, Level, Query, Scope, Sighting
 from cache_core.parts import Parts
 from cache_core.promotion import Promotion
+from cache_core.remedies import tell
 from cache_core.settings import Settings
 from cache_core.sharing import NewAnswer
 from cache_core.stores.base import RowWrite, Write
@@ -82,7 +83,10 @@ class Writer:
                 return list(stored)
         except (TimeoutError, BackendError) as error:
             reason = error.reason if isinstance(error, BackendError) else "timeout"
-            log.limited("put", "an answer could not be stored (%s) and was dropped", reason)
+            if isinstance(error, BackendError):
+                tell("an answer could not be stored and was dropped", error)
+            else:
+                log.limited("put", "an answer could not be stored in time and was dropped")
             return [_finished(level, "dropped", reason) for level in levels]
 
     async def _promoted(
@@ -187,7 +191,7 @@ class Writer:
         try:
             why_not = await self._parts.tiers[level].put(query, entry, scope, tuning)
         except BackendError as error:
-            log.limited("put", "%s: not stored (%s), dropped", level, error.reason)
+            tell(f"{level}: an answer could not be stored and was dropped", error)
             return _finished(level, "dropped", error.reason)
         except Exception as error:  # noqa: BLE001 - the agent must not fail because of us
             log.limited("bug", "%s: unexpected %s: %s", level, type(error).__name__, error)

@@ -121,6 +121,18 @@ OUTAGES: dict[str, tuple[Act, Act]] = {
 }
 
 
+REMEDIES = {
+    "wrong password": "password",
+    "too many clients": "maxclients",
+    "refuse": "See whether it runs",
+    "stopped": "It is stopped or slow",
+    "full": "raise maxmemory",
+    "a read-only replica": "is a replica",
+    "writes denied by ACL": "compare its ACL",
+}
+"""What the log says is to be done."""
+
+
 @pytest.fixture
 async def world(server: servers.BreakableRedis, tmp_path: Path) -> AsyncIterator[World]:
     async with ChaosProxy("127.0.0.1", server.port) as proxy:
@@ -191,6 +203,7 @@ async def test_an_outage(kind: str, world: World, caplog: pytest.LogCaptureFixtu
     await cache.put(question(9), "ann", answer(9, "ann"))
     await asker.served_by_l1([0, 2, 3, 9])
     assert lines.are_few()
+    assert REMEDIES.get(kind, "") in lines.text()
     assert "secret" not in lines.text()
     assert question(0) not in lines.text()
     assert world.proxy.connections <= CONNECTIONS
@@ -254,6 +267,7 @@ async def test_refused_writes(kind: str, world: World, caplog: pytest.LogCapture
     await cache.put(question(9), "ann", answer(9, "ann"))
     await asker.served_by_l1([0, 2, 3, 9])
     assert lines.are_few()
+    assert REMEDIES[kind] in lines.text()
 
 
 async def test_reads_denied_by_acl(world: World) -> None:

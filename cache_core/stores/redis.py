@@ -28,11 +28,13 @@ from cache_core.breaker import Breaker
 from cache_core.clock import WallClock
 from cache_core.deadline import Deadline
 from cache_core.exceptions import BackendError, CorruptValueError
+from cache_core.logs import RateLimited
 from cache_core.stores.base import RowWrite, Write
 from cache_core.stores.coalescing import Coalescer
 from cache_core.stores.redis_cluster import ClusterNodes, cluster_of
 
 log = logging.getLogger("glasscache")
+_log = RateLimited(log)
 
 _KEPT_SECONDS = 10 * 365 * 86_400.0
 _LISTENING = 5.0
@@ -389,7 +391,7 @@ class RedisStore:
             if _text(found) not in {kind, "none"}
         ]
         if other:
-            log.warning("redis: %d keys were no %s of this cache's and were deleted",
+            _log.limited("keys", "redis: %d keys were no %s of this cache's and were deleted",
                         len(other), kind)  # fmt: skip
             await self.delete(other)
 
@@ -420,8 +422,13 @@ class RedisStore:
                 if 0 < rows <= _INSPECTED and await self._has_large_row(key):
                     large.append(key)
             if large:
-                log.warning("redis: %d values larger than %d bytes were no values of this cache's "
-                            "and were deleted", len(large), self._largest_bytes)  # fmt: skip
+                _log.limited(
+                    "values",
+                    "redis: %d values larger than %d bytes were no values of this cache's and "
+                    "were deleted",
+                    len(large),
+                    self._largest_bytes,
+                )
                 await self.delete(large)
                 self._removed.update(key for key in large if key not in hashed)
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cache_core import envelope
+from cache_core.deadline import Deadline
 from cache_core.exceptions import BackendError
 from cache_core.intent_tuning import INTENT_PATTERN
 from cache_core.keys import Keys
+from cache_core.logs import RateLimited
 from cache_core.models import (
     Entry,
     Generation,
@@ -28,7 +30,10 @@ from cache_core.tiers.base import tell_locked
 from cache_core.tuning import Tuning
 from cache_core.vetoes import Vetoes
 
-log = logging.getLogger("glasscache")
+log = RateLimited(logging.getLogger("glasscache"))
+
+DISCARD_SECONDS = 0.05
+"""For deleting what cannot be read; what was not deleted in time is found again, never served."""
 
 Part = Literal["response", "intent", "rag_results"]
 
@@ -170,6 +175,8 @@ class KeyedTier:
             # Whoever has the key still serves it.
             tell_locked()
             return
-        log.warning("%s: an entry could not be read and was deleted", self.level)
-        with contextlib.suppress(BackendError):
-            await self.store.delete([name])
+        log.limited("unreadable", "%s: an entry could not be read and was deleted", self.level)
+        # A lookup waits for it, and its budget is for reading.
+        with contextlib.suppress(BackendError, TimeoutError):
+            async with Deadline(DISCARD_SECONDS):
+                await self.store.delete([name])

@@ -20,6 +20,7 @@ from cache_core.feed import IndexFeed
 from cache_core.guards import veto
 from cache_core.intent_tuning import MAX_TTL
 from cache_core.keys import PARTITIONS, Keys
+from cache_core.logs import RateLimited
 from cache_core.models import (
     Entry,
     Generation,
@@ -39,7 +40,7 @@ from cache_core.tiers.private_vectors import KEPT_VECTORS, nearest, pack
 from cache_core.tuning import Tuning
 from cache_core.vetoes import Vetoes
 
-log = logging.getLogger("glasscache")
+log = RateLimited(logging.getLogger("glasscache"))
 
 NEIGHBOURS = 5
 """Shared neighbours looked at first; more only while all of them are dead."""
@@ -287,7 +288,7 @@ class SemanticTier:
 
     async def _discard(self, query: Query, near: Candidate) -> None:
         """Delete what must not stay where it was found."""
-        log.warning("l2: an entry could not be read and was deleted")
+        log.limited("unreadable", "l2: an entry could not be read and was deleted")
         with contextlib.suppress(BackendError):
             if near.scope == "user":
                 await self._store.delete([near.key])
