@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import redis.asyncio as redis
 
-from cache_core import MultiLevelCache
+from cache_core import MultiLevelCache, envelope
 from cache_core.breaker import Breaker, Queueing
 from cache_core.clock import WallClock
 from cache_core.deadline import Deadline
 from cache_core.embedder import ThreadEmbedder
 from cache_core.exceptions import BackendError
 from cache_core.guards import veto
-from cache_core.models import OUTCOMES
+from cache_core.models import OUTCOMES, Entry
 from cache_core.settings import Settings
 from cache_core.stores.base import Write
 from cache_core.stores.embedded import EmbeddedStore
@@ -365,6 +365,18 @@ async def test_a_clock_set_back_while_running(tmp_path: Path, clock: ManualClock
         await store.close()
 
 
+def test_a_changed_character_is_corrupt() -> None:
+    """Wherever one character of a stored entry differs, it is not served, though it decodes."""
+    entry = Entry(response="at nine", message="when", scope="s", generation="g", created=1.0)
+    text = envelope.encode(entry, "key")
+    assert envelope.decode(text, "key", ("s",)) == entry
+    for place, at in enumerate(text):
+        for other in {"a", "0", " ", "z"} - {at}:
+            changed = text[:place] + other + text[place + 1 :]
+            with pytest.raises((envelope.CorruptError, envelope.ForeignError)):
+                envelope.decode(changed, "key", ("s",))
+
+
 async def test_an_entry_from_the_future(cache: MultiLevelCache) -> None:
     """It was stamped by a clock that was wrong: never served."""
     await cache.put("alpha", "ann", "answer")
@@ -376,6 +388,8 @@ async def test_an_entry_from_the_future(cache: MultiLevelCache) -> None:
     for ahead, served in ((4, "answer"), (10, None)):
         created = text.partition('"t":')[2].partition(",")[0]
         moved = text.replace(f'"t":{created}', f'"t":{store.now() + ahead:.3f}')
+        # As the clock that was wrong would have written it: with a checksum that is right.
+        moved = envelope.summed(moved.rpartition(',"c":')[0] + "}")
         await store.write([Write(name, moved, 60)])
         result = await cache.get_multilevel("alpha", "ann")
         if served is None:
