@@ -556,11 +556,17 @@ def test_the_command_changes_an_agent_in_another_process(
         assert hit["at"] - change["at"] < SOON
         assert hit["intents"] == ["faq", "returns"], "what the agent shared is still shared"
         assert change["before"] == {"semantic_threshold": 0.99, "shared_intents": ["returns"]}
-        shown = json.loads(_glasscache("tune", "show", "--json", *where).stdout)
+        # The replica reports itself every second.
+        deadline = time.monotonic() + 10
+        while True:
+            shown = json.loads(_glasscache("tune", "show", "--json", *where).stdout)
+            reported = [item["tuning_version"] for item in shown["replicas"]]
+            if reported == [1] or time.monotonic() > deadline:
+                break
+        assert reported == [1]
         assert shown["version"] == 1
         assert shown["values"]["shared_intents"] == ["faq", "returns"]
         assert shown["origins"]["semantic_threshold"] == "tuned"
-        assert [item["tuning_version"] for item in shown["replicas"]] == [1]
     finally:
         agent.communicate("\n", timeout=30)
 
