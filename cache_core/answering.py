@@ -76,8 +76,12 @@ class Answering:
             running = self._engine.running
             query = wanted.query(running)
             since = self._since(result)
+            name = self._name(query, result, since)
+            if self._engine.flight.inside(name):
+                # Asked for by its own computation, which holds the lease.
+                return await self._compute(wanted, result, running, None)
             response, joined = await self._engine.flight.run(
-                self._name(query, result, since),
+                name,
                 lambda: self._take_turns(wanted, result, running, query, since),
                 arrival,
             )

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Awaitable, Callable, Iterator
+from contextvars import ContextVar
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -18,6 +19,10 @@ class _Flight(Generic[Result]):
     def __init__(self, task: asyncio.Task[Result]) -> None:
         self.task = task
         self.waiting = 0
+
+
+_within: ContextVar[tuple[object, ...]] = ContextVar("glasscache_within", default=())
+"""The flights that this task runs in, of all caches: who waited for one of them would for ever."""
 
 
 class SingleFlight(Generic[Result]):
@@ -57,6 +62,10 @@ class SingleFlight(Generic[Result]):
                 break
             del self._landed[key]
 
+    def inside(self, key: str) -> bool:
+        """Whether the caller is part of what `run` runs for *key*: waiting would never end."""
+        return key in self._flights and (self, key) in _within.get()
+
     async def run(
         self, key: str, work: Callable[[], Awaitable[Result]], arrival: int | None = None
     ) -> tuple[Result, bool]:
@@ -78,7 +87,7 @@ class SingleFlight(Generic[Result]):
         flight = self._flights.get(key)
         joined = flight is not None
         if flight is None:
-            flight = _Flight(asyncio.ensure_future(_as_coroutine(work)))
+            flight = _Flight(asyncio.ensure_future(_as_coroutine(work, (self, key))))
             self._flights[key] = flight
             flight.task.add_done_callback(partial(self._end, key, flight))
         flight.waiting += 1
@@ -108,5 +117,6 @@ class SingleFlight(Generic[Result]):
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _as_coroutine(work: Callable[[], Awaitable[Result]]) -> Result:
+async def _as_coroutine(work: Callable[[], Awaitable[Result]], name: object) -> Result:
+    _within.set((*_within.get(), name))
     return await work()

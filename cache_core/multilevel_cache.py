@@ -371,7 +371,10 @@ class MultiLevelCache(OperatedCache):
                 nothing is stored then.
         """
         # Copies: an agent's compute appends to its conversation while it works.
-        where = _Where(copy.deepcopy(context), copy.deepcopy(history), standalone)
+        try:
+            where = _Where(copy.deepcopy(context), copy.deepcopy(history), standalone)
+        except RecursionError:
+            raise TypeError("context and history must be JSON, not nested that deep") from None
         check_put(None, intent, ttl, tags, cost_usd, personal)
         own = Answer(
             "", intent, None, shared, share_documents, ttl=ttl, tags=tuple(tags), cost_usd=cost_usd

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from cache_core.intent_tuning import INTENT_PATTERN
 from cache_core.logs import RateLimited
@@ -96,9 +96,25 @@ def admit(
 
 
 def _texts(entry: Entry) -> list[str]:
+    """Return every text that would be shared: response, free intent, and all in the documents."""
     texts = [] if entry.response is None else [entry.response]
-    if entry.rag_results:
-        texts.append(json.dumps(entry.rag_results, ensure_ascii=False))
+    if entry.intent is not None and INTENT_PATTERN.fullmatch(entry.intent) is None:
+        texts.append(entry.intent)
+    waiting: list[Any] = [entry.rag_results or ()]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            texts.append(item)
+        elif isinstance(item, Mapping):
+            # With its name before it: {"order": 48213} says what is a number of what.
+            named = [(str(name), value) for name, value in item.items()]
+            texts += [name.replace("_", " ") + ": " + str(value) for name, value in named
+                      if isinstance(value, (str, int, float))]  # fmt: skip
+            waiting += [value for _, value in named if not isinstance(value, (str, int, float))]
+        elif isinstance(item, (list, tuple)):
+            waiting += item
+        elif item is not None:
+            texts.append(str(item))
     return texts
 
 

@@ -13,7 +13,7 @@ from cache_core.arguments import MAX_INTENT_CHARS
 from cache_core.deadline import Deadline
 from cache_core.exceptions import BackendError
 from cache_core.instrumentation import CacheCall
-from cache_core.intent_tuning import MAX_TTL
+from cache_core.intent_tuning import INTENT_PATTERN, MAX_TTL
 from cache_core.keys import Keys
 from cache_core.logs import RateLimited
 from cache_core.models import Entry, Generation, Level, Query, Scope, Sighting
@@ -103,7 +103,8 @@ class Writer:
         if not await self._promotion.vote(query, response, generation.message or "", tuning):
             return answer
         # Their own older answer would be found before it.
-        own = entry_names(keys, query, {"l1": "user", "l2": "user"}, ("l1", "l2"))
+        levels: tuple[Level, ...] = ("l1",) if query.history else ("l1", "l2")
+        own = entry_names(keys, query, {"l1": "user", "l2": "user"}, levels)
         await store.delete(list(own))
         scopes: dict[Level, Scope] = {**answer.scopes, "l1": "shared", "l2": "shared"}
         return replace(
@@ -183,7 +184,12 @@ class Writer:
     ) -> CacheCall:
         scope = answer.scopes[level]
         by_policy = level in answer.by_policy
+        intent = entry.intent or ""
+        if scope == "shared" and answer.scopes.get("l3") == "user":
+            # A label that is private does not travel with an answer that is not.
+            intent = intent if INTENT_PATTERN.fullmatch(intent) else ""
         entry = entry._replace(
+            intent=intent or None,
             generation=generation.stamp(scope) or "",
             by_policy=by_policy,
             source=entry.source if by_policy or entry.source != "promotion" else "put",

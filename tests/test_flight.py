@@ -114,6 +114,17 @@ async def test_ten_thousand_at_once(make_cache: CacheFactory) -> None:
     assert leases(cache) == []
 
 
+async def test_a_computation_that_asks_for_itself(make_cache: CacheFactory) -> None:
+    """It computes what it asked for, and waits neither for itself nor for its own lease."""
+    cache = await make_cache(settings=KEYED)
+
+    async def outer() -> str:
+        return await cache.get_or_compute("Hello there", "ann", lambda: "inner") + " outer"
+
+    async with asyncio.timeout(5):
+        assert await cache.get_or_compute("hello  there?", "ann", outer) == "inner outer"
+
+
 async def test_replicas_share_a_computation(two: Two) -> None:
     """Of two replicas one computes; the other waits for its answer, and no lease is left."""
     watch = Computer()

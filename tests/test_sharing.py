@@ -127,6 +127,40 @@ async def test_what_enough_users_got_becomes_everybodys(make_cache: CacheFactory
     assert await cache.get_multilevel("alpha beta", "eve") is None, "the policy can be undone"
 
 
+async def test_a_private_intent_is_not_promoted(make_cache: CacheFactory) -> None:
+    """What is no label stays with who said it, also when their vote shares the answer."""
+    cache = await make_cache(settings=PATIENT)
+    await cache.tune({"promote_after": 2}, author="test")
+    await cache.put("alpha beta", "ann", "same", "faq")
+    await cache.put("alpha beta", "bob", "same", "a divorce, he says")
+    for message in ("alpha beta", "beta alpha"):
+        result = await cache.lookup(message, "carl")
+        assert (result.response, result.intent) == ("same", None)
+    assert (await cache.lookup("alpha beta", "bob")).intent is None
+
+
+async def test_promotion_in_a_conversation_deletes_nothing_else(make_cache: CacheFactory) -> None:
+    cache = await make_cache(settings=PATIENT)
+    await cache.tune({"promote_after": 2}, author="test")
+    await cache.put("alpha beta", "bob", "without history", shared=False)
+    for user in ("ann", "bob"):
+        await cache.put("alpha beta", user, "same", history=["before"])
+    assert (await cache.lookup("beta alpha", "bob")).response == "without history"
+
+
+@pytest.mark.parametrize(
+    "document",
+    ["Customer:\nu-4711", "Dear\nAnn Smith", "Card:\n4111 1111 1111 1111", {"order_id": "48213"},
+     {"a": [{"order": 48213}]}],
+)  # fmt: skip
+async def test_documents_are_read_as_they_are(make_cache: CacheFactory, document: Any) -> None:
+    """A line break before it, or a field around it, hides nothing that is personal."""
+    cache = await make_cache(settings=PATIENT, sharing="all")
+    await cache.put("alpha", "u-4711", "r", None, [document], personal=["Ann Smith"])
+    found = await cache.lookup("alpha", "bob")
+    assert (found.response, found.rag_results) == (None, None)
+
+
 async def test_nobody_promotes_alone(make_cache: CacheFactory) -> None:
     """However often one user puts, from however many tasks, they have one vote; and only theirs."""
     cache = await promoting(make_cache, 2)
