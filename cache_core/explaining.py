@@ -68,6 +68,14 @@ async def _explain(
     return _miss(level, answer, threshold)
 
 
+def _duration(seconds: float) -> str:
+    """Return seconds as people say them; whole seconds below a minute."""
+    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= (2 * size if unit == "days" else size):
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.0f} s"
+
+
 _HOW_SHARED: Mapping[str, str] = {
     "put": "",
     "warm": " (an operator's)",
@@ -82,7 +90,7 @@ def _hit(level: Level, answer: Hit, tuning: Tuning, threshold: float | None) -> 
     whose = "of this user" if answer.scope == "user" else "shared by all users"
     if answer.scope == "shared":
         whose += _HOW_SHARED[entry.source]
-    detail = f"serves {what[level]} {whose}, {answer.age:.0f} s old of {ttl:.0f} s"
+    detail = f"serves {what[level]} {whose}, {_duration(answer.age)} old of {_duration(ttl)}"
     if answer.similarity is not None:
         detail += f", to a question of similarity {answer.similarity:.3f} (threshold {threshold})"
     if not answer.confirmed:
@@ -100,7 +108,10 @@ def _miss(level: Level, answer: Miss, threshold: float | None) -> TierExplanatio
     if answer.guard:
         detail += f"; vetoed by the guard {answer.guard!r}"
     if answer.other_intent:
-        detail += f"; its intent is {answer.other_intent!r}: share it by shared_intents"
+        detail += (
+            f"; its intent is {answer.other_intent!r}: if such answers are the same for everybody, "
+            "name it in shared_intents"
+        )
     return TierExplanation(
         level, "miss", answer.reason, answer.similarity, threshold, detail=detail
     )
