@@ -129,6 +129,8 @@ class Entry(NamedTuple):
             it only while the tuning still does.
         source: How it came to be stored.
         replica: Name of the process that stored it; empty in entries of older versions.
+        writer_token: Token of everything that is its writer's, when it was put: another one since
+            shows that they were forgotten. On the way to a store only; no store keeps it.
     """
 
     response: str | None = None
@@ -144,6 +146,7 @@ class Entry(NamedTuple):
     by_policy: bool = False
     source: Source = "put"
     replica: str = ""
+    writer_token: str | None = None
 
     def withheld(self, user: str | None, *, shares: bool, promotes: bool) -> bool:
         """Whether *user* must not get it, as the policy that shared it is no longer in force.

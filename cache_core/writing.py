@@ -191,6 +191,7 @@ class Writer:
         entry = entry._replace(
             intent=intent or None,
             generation=generation.stamp(scope) or "",
+            writer_token=generation.user,
             by_policy=by_policy,
             source=entry.source if by_policy or entry.source != "promotion" else "put",
         )

@@ -287,27 +287,31 @@ async def test_another_process_learns_of_answers_and_invalidations(
     assert await _within(1.5, lambda: questions.count_messages([tag]), 0)
 
 
+@pytest.mark.parametrize("how", ["invalidate", "forget_user"])
 async def test_a_row_written_after_its_invalidation_does_not_stay(
-    make_cache: CacheFactory, chroma_url: str, store_kind: str
+    make_cache: CacheFactory, chroma_url: str, store_kind: str, how: str
 ) -> None:
     """On a shared index nobody leaves what another process invalidated before it was written."""
     if store_kind == "embedded":
         pytest.skip("processes with a Chroma server share a Redis")
     settings = {**PATIENT, "chroma_url": chroma_url}
-    here = await make_cache(settings=settings, namespace="late-rows")
-    there = await make_cache(settings=settings, namespace="late-rows")
+    here = await make_cache(settings=settings, namespace=f"late-rows-{how}")
+    there = await make_cache(settings=settings, namespace=f"late-rows-{how}")
     index, keys = there.parts.semantic.index, there.parts.keys
     tag, kept = keys.tag("alpha beta"), keys.tag("gamma delta")
     # Its duties are done by hand here.
     await here._engine.running.housekeeper.close()
-    for message in ("alpha beta", "gamma delta"):
-        await here.put(message, "ann", "answer", shared=True)
+    for message, user in (("alpha beta", "ann"), ("gamma delta", "bob")):
+        await here.put(message, user, "answer", shared=True)
     # It waits to be written out, where nobody else can remove it.
-    assert (await there.invalidate("alpha beta")).complete
+    gone = there.invalidate("alpha beta") if how == "invalidate" else there.forget_user("ann")
+    assert (await gone).complete
     await here.parts.semantic.index.tend(here.parts.store.now())
     assert await index.present(keys.no_context, [tag, kept]) == {tag, kept}
     await here.parts.semantic.tier.tend()
     assert await index.present(keys.no_context, [tag, kept]) == {kept}
+    assert (await there.lookup("beta alpha", "eve")).response is None
+    assert (await there.lookup("delta gamma", "eve")).response == "answer"
 
 
 async def _within(seconds: float, ask: Any, expected: Any) -> bool:

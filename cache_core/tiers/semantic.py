@@ -92,7 +92,7 @@ class SemanticTier:
         self._feed = feed
         self._waiting: deque[tuple[Query, Entry, Scope, Tuning]] = deque(maxlen=_WAITING_PUTS)
         self._dead: dict[str, set[str]] = {}
-        self._written_late: dict[tuple[str, str], str] = {}
+        self._written_late: dict[tuple[str, str], Entry] = {}
         self.dropped = 0
         """Puts lost because too many waited for the model."""
         self.refused_contexts = 0
@@ -320,7 +320,7 @@ class SemanticTier:
         if scope == "shared":
             row = Row(query.tag, vector, text, entry.created + kept)
             write = Write(key, text, kept)
-            return await self._put_shared(query.context, row, write, entry.generation)
+            return await self._put_shared(query.context, row, write, entry)
         vectors = self._keys.vectors(digest, query.context)
         await self._store.write([Write(key, text, kept)])
         owner = {vectors: f"{digest} {query.context}"}
@@ -332,7 +332,7 @@ class SemanticTier:
         )
         return ""
 
-    async def _put_shared(self, context: str, row: Row, write: Write, generation: str) -> NotStored:
+    async def _put_shared(self, context: str, row: Row, write: Write, entry: Entry) -> NotStored:
         if not await self._index.add(context, row):
             self.refused_contexts += 1
             return "context_limit"
@@ -340,29 +340,37 @@ class SemanticTier:
             await self._store.write([write])
             await self._feed.put(context, row)
         elif len(self._written_late) < _LOOKED_AFTER:
-            self._written_late[context, row.id] = generation
+            # Without its texts.
+            self._written_late[context, row.id] = Entry(
+                generation=entry.generation, writer=entry.writer, writer_token=entry.writer_token
+            )
         return ""
 
     async def _remove_outdated(self) -> None:
-        """Remove rows that reached a shared index after their message was invalidated.
+        """Remove rows that reached a shared index after their message, or writer, was invalidated.
 
         Rows are written out a little later than they are put. Whoever invalidated the message in
-        between, in another process, could not remove what was not there yet; without the store it
-        would be served unconfirmed. Where somebody put it anew since, that goes, too: a miss.
+        between, or forgot the writer, in another process, could not remove what was not there yet.
+        Where somebody put it anew since, that goes, too: a miss.
         """
         late = list(self._written_late.items())[:_LOOKED_AFTER_AT_ONCE]
         if not late:
             return
-        tokens = await self._store.read([self._keys.generation(tag) for (_, tag), _ in late])
+        tokens = {self._keys.generation(tag) for (_, tag), _ in late}
+        writers = {self._keys.user_generation(entry.writer) for _, entry in late if entry.writer}
+        names = [*tokens, *writers]
+        found = dict(zip(names, await self._store.read(names), strict=True))
         outdated: dict[str, list[str]] = {}
-        for ((context, tag), generation), token in zip(late, tokens, strict=True):
-            if token != generation:
+        for (context, tag), entry in late:
+            message = found[self._keys.generation(tag)]
+            writer = found.get(self._keys.user_generation(entry.writer))
+            if message != entry.generation or (entry.writer and writer != entry.writer_token):
                 outdated.setdefault(context, []).append(tag)
         for context, tags in outdated.items():
             await self._index.remove(context, tags)
-        for place, generation in late:
+        for place, entry in late:
             # One that was put again meanwhile is looked after again.
-            if self._written_late.get(place) == generation:
+            if self._written_late.get(place) is entry:
                 del self._written_late[place]
 
     def forget_waiting(self, user: str) -> None:
@@ -405,7 +413,8 @@ class SemanticTier:
 
     async def _is_current(self, query: Query, entry: Entry, scope: Scope) -> bool:
         tokens = await self._store.read(self._keys.generations(query))
-        return Generation(*tokens).stamp(scope) == entry.generation
+        current = Generation(*tokens)
+        return current.stamp(scope) == entry.generation and current.user == entry.writer_token
 
     async def _erase(self, query: Query) -> None:
         """Erase a user's own answer to a message."""
