@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from cache_core import envelope
 from cache_core.embedder import Vector
 from cache_core.keys import Keys
 from cache_core.sealing import SealError
@@ -159,9 +160,19 @@ class IndexFeed:
             return
         tag = record.tags[0]
         key = self.keys.entry("l2", tag, self.keys.shared, record.context)
-        envelope = (await self.store.read([key]))[0]
-        if envelope is not None:
-            await self.index.add(record.context, Row(tag, vector, envelope, record.dropped))
+        text, token = await self.store.read([key, self.keys.generation(tag)])
+        # While the store is away a row is served as it is: none may come in that is outdated.
+        if text is not None and self._is_current(text, key, token):
+            await self.index.add(record.context, Row(tag, vector, text, record.dropped))
+
+    def _is_current(self, text: str, key: str, token: str | None) -> bool:
+        try:
+            entry = envelope.decode(text, key, (self.keys.shared,), self.keys.sealer)
+        except envelope.LockedError:
+            return True
+        except (envelope.CorruptError, envelope.ForeignError):
+            return False
+        return entry.generation == token
 
 
 def pack(vector: Vector) -> str:
@@ -179,7 +190,7 @@ def unpack(text: str) -> Vector | None:
         return None
     vector = values.astype(np.float32)
     length = float(np.linalg.norm(vector))
-    return vector / length if length else None
+    return vector / length if 0 < length < float("inf") else None
 
 
 def _parse(text: str) -> Record | None:

@@ -314,6 +314,45 @@ async def test_a_row_written_after_its_invalidation_does_not_stay(
     assert (await there.lookup("delta gamma", "eve")).response == "answer"
 
 
+class GatedEmbedder(HashEmbedder):
+    """Embeds when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.gate = asyncio.Event(), asyncio.Event()
+
+    async def embed(self, text: str) -> Any:
+        self.asked.set()
+        await self.gate.wait()
+        return await super().embed(text)
+
+
+async def test_what_was_embedded_too_long_reaches_no_index(
+    make_cache: CacheFactory, tmp_path: Path, store_kind: str
+) -> None:
+    """A put that its message's invalidation overtook leaves no row in anybody's own index."""
+    if store_kind == "embedded":
+        pytest.skip("two processes on one file: tests of the command line")
+    gated = GatedEmbedder()
+    here = await make_cache(settings=PATIENT, embedding_model=gated)
+    there = await make_cache(settings={**PATIENT, "dir": tmp_path / "elsewhere"})
+    both = (here, there)
+    for cache in both:
+        await cache._engine.running.housekeeper.close()
+    put = asyncio.ensure_future(here.put("alpha beta", "ann", "answer", shared=True))
+    await gated.asked.wait()
+    assert (await there.invalidate("alpha beta")).complete
+    gated.gate.set()
+    await put
+    tag, context = here.parts.keys.tag("alpha beta"), here.parts.keys.no_context
+    assert await here.parts.semantic.index.present(context, [tag])
+    for cache in both:
+        await cache._engine.running.invalidator.apply(cache.tuning)
+        await cache.parts.semantic.index.tend(cache.parts.store.now())
+        await cache.parts.semantic.tier.tend()
+        assert not await cache.parts.semantic.index.present(context, [tag])
+
+
 async def _within(seconds: float, ask: Any, expected: Any) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -339,7 +339,7 @@ class SemanticTier:
         if self._feed.own_index:
             await self._store.write([write])
             await self._feed.put(context, row)
-        elif len(self._written_late) < _LOOKED_AFTER:
+        if len(self._written_late) < _LOOKED_AFTER:
             # Without its texts.
             self._written_late[context, row.id] = Entry(
                 generation=entry.generation, writer=entry.writer, writer_token=entry.writer_token
@@ -347,11 +347,12 @@ class SemanticTier:
         return ""
 
     async def _remove_outdated(self) -> None:
-        """Remove rows that reached a shared index after their message, or writer, was invalidated.
+        """Remove rows that reached the index after their message, or writer, was invalidated.
 
         Rows are written out a little later than they are put. Whoever invalidated the message in
-        between, or forgot the writer, in another process, could not remove what was not there yet.
-        Where somebody put it anew since, that goes, too: a miss.
+        between, or forgot the writer, in another process, could not remove what was not there yet;
+        while the store is away it would be served, unconfirmed. Where somebody put it anew since,
+        that goes, too: a miss.
         """
         late = list(self._written_late.items())[:_LOOKED_AFTER_AT_ONCE]
         if not late:
