@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -45,9 +46,8 @@ class Unconfirmed:
         self._noted.add(request)
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._file.open("a", encoding="ascii") as file:
+            with open(self._file, "a", encoding="ascii", opener=_only_owner) as file:
                 file.write(json.dumps(request) + "\n")
-            self._file.chmod(0o600)
         except OSError as error:
             log.limited(
                 "unconfirmed",
@@ -87,6 +87,10 @@ class Unconfirmed:
                 continue
             except (OSError, UnicodeDecodeError) as error:
                 log.limited("unconfirmed", "%s cannot be used (%s); delete it", file, error)
+
+
+def _only_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _parse(line: str) -> Request | None:
