@@ -323,7 +323,7 @@ class Invalidator:
         return removed, list(failed)
 
     def _backend(self, step: Step, error: BackendError) -> str:
-        if error.error_type == "ModelLoading":
+        if error.error_type in {"ModelLoading", "ModelUnavailable"}:
             return "embedder"
         of_the_index = step.name[0] in {"rows", "similar shared"}
         return "chroma" if of_the_index else self._store.breaker.backend

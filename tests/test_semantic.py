@@ -503,6 +503,22 @@ async def test_a_model_that_cannot_be_loaded() -> None:
         await embedder.embed("a")
 
 
+async def test_without_a_model_an_invalidation_is_not_complete(
+    make_cache: CacheFactory,
+) -> None:
+    """Who cannot find similar questions says so, and makes it up when they can."""
+    embedder = HashEmbedder()
+    here = await make_cache(settings=PATIENT, embedding_model=embedder)
+    await here.put("beta alpha", "ann", "similar")
+    embedder.ready, embedder.failed = False, True
+    done = await here.invalidate("alpha beta")
+    assert (done.complete, done.pending) == (False, ("embedder",))
+    embedder.ready, embedder.failed = True, False
+    await here._engine.running.invalidator.retry()
+    assert (await here.lookup("alpha beta", "ann")).response is None
+    assert here._engine.running.invalidator.pending == 0
+
+
 async def test_a_slow_embedding_costs_its_budget_and_no_more(
     slow: Any, make_cache: CacheFactory
 ) -> None:

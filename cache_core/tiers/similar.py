@@ -129,9 +129,12 @@ class SimilarQuestions:
         return veto(text, stored.message or "", tuning.guards) is None
 
     def _serves(self, text: str) -> bool:
-        """Whether L2 serves *text* at all; raises `BackendError` while that cannot be known."""
+        """Whether L2 serves *text* at all; raises `BackendError` while that cannot be known.
+
+        Where the model cannot be loaded here, other processes may have it, and serve.
+        """
         if self._embedder.failed:
-            return False
+            raise BackendError("backend_error", "ModelUnavailable")
         if not self._embedder.ready:
             raise BackendError("backend_error", "ModelLoading")
         return self._embedder.fits(text) and self._embedder.knows(text)
