@@ -54,6 +54,9 @@ class Inline:
 
         return contextlib.nullcontext(1)
 
+    def inside(self, key: str) -> bool:
+        return False
+
     async def run(self, key: str, work: Any, arrival: int | None = None) -> tuple[str, bool]:
         return await work(), False
 
