@@ -11,12 +11,13 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def commands(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, ModuleType]:
+def commands(monkeypatch: pytest.MonkeyPatch) -> tuple[ModuleType, ModuleType, ModuleType]:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import _docs_table
     import faults
+    import peers
 
-    return faults, _docs_table
+    return faults, peers, _docs_table
 
 
 def _rows(table: str) -> list[list[str]]:
@@ -25,7 +26,7 @@ def _rows(table: str) -> list[list[str]]:
 
 
 def test_the_table_of_faults_names_each_with_its_figures(commands) -> None:
-    faults, docs = commands
+    faults, _, docs = commands
     rows = _rows(docs.between(docs.RELIABILITY.read_text(encoding="utf-8"), "faults"))
     assert rows[0] == list(faults.HEADER)
     named = [row[0] for row in rows[2:]]
@@ -37,8 +38,18 @@ def test_the_table_of_faults_names_each_with_its_figures(commands) -> None:
         assert row[columns.index("exceptions")] == row[columns.index("wrong")] == "0"
 
 
+def test_the_comparison_names_each_fault_and_each_cache(commands) -> None:
+    _, peers, docs = commands
+    rows = _rows(docs.between(docs.RELIABILITY.read_text(encoding="utf-8"), "peers"))
+    assert rows[0] == list(peers.HEADER)
+    caches = list(peers.PEERS)
+    body = rows[2:]
+    assert [row[0] for row in body[:: len(caches)]] == [one.name for one in peers.COMPARED]
+    assert {row[1].strip("*") for row in body} == set(caches)
+
+
 def test_what_a_command_writes_is_read_back(commands, tmp_path: Path) -> None:
-    _, docs = commands
+    _, _, docs = commands
     path = tmp_path / "page.md"
     begin, end = docs.markers("faults")
     path.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
@@ -52,7 +63,7 @@ def test_what_a_command_writes_is_read_back(commands, tmp_path: Path) -> None:
 
 
 def test_a_page_without_markers_is_refused(commands, tmp_path: Path) -> None:
-    _, docs = commands
+    _, _, docs = commands
     path = tmp_path / "page.md"
     path.write_text("nothing")
     with pytest.raises(ValueError, match="markers"):
