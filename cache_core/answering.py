@@ -100,6 +100,8 @@ class Answering:
         whose = query.user or result.lookup_id
         # Nobody joins a computation from before an invalidation that they came after.
         known = f"unknown {self._engine.invalidations}" if since is None else since
+        if result.sighting is not None:
+            known += f" {result.sighting.position}"
         return f"{query.tag} {whose} {query.context} {query.history} {known}"
 
     def _joined(self) -> None:

@@ -59,7 +59,7 @@ class Breaker:
     def __enter__(self) -> Self:
         if self._failures >= self._limit:
             if self._clock() < self._next_probe:
-                raise BackendError("breaker_open")
+                raise self._named(BackendError("breaker_open"))
             self._next_probe = self._clock() + self._probe_seconds
         return self
 
@@ -76,6 +76,8 @@ class Breaker:
         if not isinstance(error, Exception) or isinstance(error, BackendError):
             if isinstance(error, asyncio.CancelledError):
                 self._next_probe = 0.0
+            if isinstance(error, BackendError):
+                self._named(error)
             return
         if isinstance(error, self._answered):
             self._failures = 0
@@ -84,7 +86,11 @@ class Breaker:
         reason: Literal["timeout", "backend_error"] = (
             "timeout" if isinstance(error, TimeoutError) else "backend_error"
         )
-        raise BackendError(reason, type(error).__name__, str(error)) from error
+        raise self._named(BackendError(reason, type(error).__name__, str(error))) from error
+
+    def _named(self, error: BackendError) -> BackendError:
+        error.backend = error.backend or self.backend
+        return error
 
     def fail(self, error: Exception) -> None:
         """Count a failure that happened outside a guarded call."""

@@ -49,12 +49,20 @@ class BackendError(GlasscacheError):
     Attributes:
         reason: The counted cause.
         error_type: Name of the original exception's type, for logs and spans.
+        backend: Which one, where that is known: `redis`, `embedded`, `chroma` or `embedder`.
     """
 
     def __init__(self, reason: ErrorReason, error_type: str = "", message: str = "") -> None:
         super().__init__(message or reason)
         self.reason: ErrorReason = reason
         self.error_type = error_type or reason
+        self.backend = ""
+
+    def copy(self) -> BackendError:
+        """Return another one that says the same: one object raised twice mixes tracebacks."""
+        other = BackendError(self.reason, self.error_type, str(self))
+        other.backend = self.backend
+        return other
 
 
 class CorruptValueError(BackendError):

@@ -63,6 +63,7 @@ class Forgetter:
         if traces:
             found.counts["decisions"] = await self._parts.decisions.forget_user(user)
             found.counts["verdicts"] = await self._forget_verdicts(user)
+            await self._parts.recent.forget(user)
         return found
 
     async def _private(self, user: str, found: Forgotten) -> None:

@@ -87,6 +87,7 @@ class Housekeeper:
             ("decisions", self._parts.decisions.flush, lambda: TICK),
             ("store", store.tend, lambda: TICK if store.breaker.state != "closed" else _SECOND),
             ("retry", self._invalidator.retry, lambda: TICK),
+            ("invalidations", self._parts.recent.catch_up, lambda: TICK),
             ("secret", self._keep_secret, lambda: _COUNT_SECONDS),
             ("report", self._report, lambda: _SECOND),
         ]

@@ -16,6 +16,7 @@ from cache_core.keys import Keys
 from cache_core.logs import RateLimited
 from cache_core.models import Invalidation, Query, Scope
 from cache_core.parts import Parts
+from cache_core.recent import Broad
 from cache_core.remedies import remedy
 from cache_core.seen import know
 from cache_core.stores.base import KeyValueStore, Write
@@ -122,6 +123,7 @@ class Invalidator:
             semantic.similar if semantic is not None else None
         )
         self._feed: IndexFeed | None = semantic.feed if semantic is not None else None
+        self._recent = parts.recent
         self._forgetter = Forgetter(parts)
         self._vetoes = parts.vetoes
         self._jobs = itertools.count(1)
@@ -180,10 +182,27 @@ class Invalidator:
         job = self._begin()
         return await self._do(job, [self._listed(job, index)])
 
+    def _noting(self, invalidation: Broad) -> Callable[[], Awaitable[None]]:
+        """Return what makes *invalidation* known to the puts to come, when first called.
+
+        That has to be before looking for what is stored.
+        """
+        noted = False
+
+        async def note() -> None:
+            nonlocal noted
+            if not noted:
+                await self._recent.note(invalidation)
+                noted = True
+
+        return note
+
     def _listed(self, job: Job, index: str) -> Step:
         """Return the step that invalidates every message of an index."""
+        note = self._noting(Broad(job.token, labels=[index]))
 
         async def find() -> tuple[int, Sequence[Step]]:
+            await note()
             listed = await self._store.rows(index)
             tags = _tags(listed)
             steps = [
@@ -325,6 +344,8 @@ class Invalidator:
     def _backend(self, step: Step, error: BackendError) -> str:
         if error.error_type in {"ModelLoading", "ModelUnavailable"}:
             return "embedder"
+        if error.backend:
+            return error.backend
         of_the_index = step.name[0] in {"rows", "similar shared"}
         return "chroma" if of_the_index else self._store.breaker.backend
 
@@ -396,10 +417,15 @@ class Invalidator:
             tags = sorted({item.tag for item in found} - {query.tag})
             return self._messages(job, tags) if tags else []
 
+        threshold = tuning.semantic_threshold
+        note = self._noting(Broad(job.token, text=query.text, threshold=threshold))
+
         async def shared() -> tuple[int, Sequence[Step]]:
+            await note()
             return 0, others(await questions.similar_shared(query.text, tuning))
 
         async def private() -> tuple[int, Sequence[Step]]:
+            await note()
             found = await questions.similar_private(query.text, tuning)
             await questions.forget(found)
             return 0, others(found)
@@ -429,7 +455,11 @@ class Invalidator:
         if questions is None:
             return []
 
+        threshold = tuning.semantic_threshold
+        note = self._noting(Broad(job.token, text=query.text, threshold=threshold, user=user))
+
         async def private() -> tuple[int, Sequence[Step]]:
+            await note()
             found = await questions.similar_private(query.text, tuning, user=user)
             await questions.forget(found)
             tags = sorted({item.tag for item in found} - {query.tag})

@@ -241,11 +241,13 @@ class Miss(NamedTuple):
 
 
 class Sighting(NamedTuple):
-    """What a lookup saw of its message's generation.
+    """What a lookup saw: its message's generation, and which invalidations were known.
 
     Attributes:
         tag, user: Of the query.
         generation: `None` when it could not be read: no invalidation forgives that.
+        position: How many broad invalidations the process knew of before the lookup; 0 when that
+            was forgotten: then all of them hold against the put.
         known: Tokens of the invalidations that the task of the put made itself, after the lookup
             or before it.
     """
@@ -253,6 +255,7 @@ class Sighting(NamedTuple):
     tag: str
     user: str | None
     generation: Generation | None
+    position: int = 0
     known: tuple[str, ...] = ()
 
 

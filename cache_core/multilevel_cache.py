@@ -106,11 +106,11 @@ class _How(NamedTuple):
     source: Source = "put"
 
 
-def _sighting(query: Query, found: Found) -> Sighting:
-    """Return what a lookup saw of its message's generation, from the first tier that read it."""
+def _sighting(query: Query, found: Found, position: int) -> Sighting:
+    """Return what a lookup saw; the generation is of the first tier that read it."""
     for item in found.asked:
         if item.answer is not None and item.answer.generation is not None:
-            return Sighting(query.tag, query.user, item.answer.generation)
+            return Sighting(query.tag, query.user, item.answer.generation, position)
     return Sighting(query.tag, query.user, None)
 
 
@@ -307,8 +307,9 @@ class MultiLevelCache(OperatedCache):
                 call.calls = [CacheCall("get", "l1", "error", "backend_error")]
                 return LookupResult(None, None, None, "error", None, None, None, False, number,
                                     ("backend_error",))  # fmt: skip
+            position = running.parts.recent.position
             found = await running.reader.find(query, tuning, call)
-            sighting = _sighting(query, found)
+            sighting = _sighting(query, found, position)
             result = fold(found, number, sighting)
             finish(call, result, found, handed_out=handed_out)
             if self.settings.capture_message_content:
@@ -575,14 +576,16 @@ class MultiLevelCache(OperatedCache):
         running = await self._engine.started()
         if running is None:
             return [None] * len(messages)
-        keys, store = running.parts.keys, running.parts.store
+        keys, store, recent = running.parts.keys, running.parts.store, running.parts.recent
+        await recent.catch_up()
+        position = recent.position
         tags = [keys.query(message, None, context).tag for message in messages]
         found: list[Sighting | None] = []
         for start in range(0, len(tags), _READ_TOGETHER):
             chunk = tags[start : start + _READ_TOGETHER]
             tokens = await store.read([keys.generation(tag) for tag in chunk])
             for tag, token in zip(chunk, tokens, strict=True):
-                found.append(Sighting(tag, None, Generation(token)))
+                found.append(Sighting(tag, None, Generation(token), position))
         return found
 
     # ------------------------------------------------------------------------------ invalidate

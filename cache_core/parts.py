@@ -21,6 +21,7 @@ from cache_core.exceptions import BackendError
 from cache_core.instrumentation import Instruments
 from cache_core.keys import PREFIX, Keys
 from cache_core.models import Level
+from cache_core.recent import RecentInvalidations
 from cache_core.sealing import make_sealer
 from cache_core.settings import Settings
 from cache_core.stores.base import KeyValueStore, Write
@@ -67,6 +68,7 @@ class Parts:
         keys: Digests and names.
         tiers: Those that are on.
         decisions: The decision log.
+        recent: The invalidations that puts are held against.
         semantic: The parts of L2, when it is on.
         missing: Backends that are wanted but cannot be had: an extra is not installed.
         vetoes: What must not be served while its invalidation is pending.
@@ -77,6 +79,7 @@ class Parts:
     keys: Keys
     tiers: Mapping[Level, Tier]
     decisions: DecisionLog
+    recent: RecentInvalidations
     semantic: SemanticParts | None = None
     missing: tuple[str, ...] = ()
     vetoes: Vetoes = field(default_factory=Vetoes)
@@ -197,7 +200,7 @@ async def assemble(
         wrap_index: Returns what to use in the place of the vector index.
 
     Raises:
-        BackendError: If the digests' secret cannot be had yet.
+        BackendError: If the store cannot be asked yet.
     """
     secret = await find_secret(settings, store, namespace)
     keys = Keys(namespace, secret.key, make_sealer(settings))
@@ -210,7 +213,9 @@ async def assemble(
     if "l4" in settings.tiers:
         tiers["l4"] = KeyedTier("l4", "rag_results", ("intent",), False, store, keys, vetoes)
     decisions = DecisionLog(store, keys.own("decisions"), settings.decisions, keys.sealer)
-    parts = Parts(store, secret, keys, tiers, decisions, vetoes=vetoes)
+    recent = RecentInvalidations(store, keys)
+    await recent.open()
+    parts = Parts(store, secret, keys, tiers, decisions, recent, vetoes=vetoes)
     if "l2" not in settings.tiers:
         return parts
     lacking = _lacking(embedder)
@@ -239,6 +244,7 @@ async def assemble(
         embedding_price,
         embedder,
         vetoes,
+        recent,
         wrap_index,
     )
     parts.tiers = {**tiers, "l2": parts.semantic.tier}

@@ -34,6 +34,7 @@ _LOST_SECONDS = 3_600.0
 """How long after its lookup, at most, a put is expected when more than `KEPT` wait for theirs."""
 
 _Name = tuple[int, str, str | None]
+_Seen = tuple[Generation | None, int]
 _NOTHING: Mapping[_Name, Sighting] = {}
 _seen: ContextVar[Mapping[_Name, Sighting]] = ContextVar("glasscache_seen", default=_NOTHING)
 _known: ContextVar[tuple[str, ...]] = ContextVar("glasscache_known", default=())
@@ -50,10 +51,8 @@ class Sightings:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._id = next(_ids)
         self._clock = clock
-        # Of each generation that was seen, the oldest first: how many lookups wait for their put.
-        self._open: OrderedDict[tuple[str, str | None], dict[Generation | None, int]] = (
-            OrderedDict()
-        )
+        # Of all that was seen of a message, the oldest first: how many lookups wait for their put.
+        self._open: OrderedDict[tuple[str, str | None], dict[_Seen, int]] = OrderedDict()
         self._lost_at: float | None = None
 
     def note(self, sighting: Sighting, *, answered: bool) -> None:
@@ -63,7 +62,7 @@ class Sightings:
             sighting: What it saw.
             answered: Whether it found a response: then only a put in the same task may follow.
         """
-        tag, user, generation, _ = sighting
+        tag, user, generation, position, _ = sighting
         seen = _seen.get()
         name = (self._id, tag, user)
         if seen.get(name) != sighting:
@@ -74,7 +73,8 @@ class Sightings:
         if answered:
             return
         waiting = self._open.setdefault((tag, user), {})
-        waiting[generation] = waiting.get(generation, 0) + 1
+        saw = (generation, position)
+        waiting[saw] = waiting.get(saw, 0) + 1
         if len(waiting) > _GENERATIONS or len(self._open) > KEPT:
             if len(waiting) > _GENERATIONS:
                 del waiting[next(iter(waiting))]
@@ -99,8 +99,8 @@ class Sightings:
             _seen.set({other: kept for other, kept in seen.items() if other != name})
             self.settle(sighting)
             return sighting
-        for generation in self._open.get((query.tag, query.user), {}):
-            found = Sighting(query.tag, query.user, generation)
+        for generation, position in self._open.get((query.tag, query.user), {}):
+            found = Sighting(query.tag, query.user, generation, position)
             self.settle(found)
             return found
         if self._lost_at is not None and self._clock() - self._lost_at < _LOST_SECONDS:
@@ -110,13 +110,14 @@ class Sightings:
     def settle(self, sighting: Sighting) -> None:
         """Take note that the put has come."""
         name = (sighting.tag, sighting.user)
+        saw = (sighting.generation, sighting.position)
         waiting = self._open.get(name)
-        if waiting is None or sighting.generation not in waiting:
+        if waiting is None or saw not in waiting:
             return
-        if waiting[sighting.generation] > 1:
-            waiting[sighting.generation] -= 1
+        if waiting[saw] > 1:
+            waiting[saw] -= 1
             return
-        del waiting[sighting.generation]
+        del waiting[saw]
         if not waiting:
             del self._open[name]
 

@@ -15,6 +15,7 @@ from cache_core.feed import IndexFeed
 from cache_core.instrumentation import Instruments
 from cache_core.keys import Keys
 from cache_core.observed import ObservedEmbedder, ObservedIndex, VectorCheck
+from cache_core.recent import RecentInvalidations
 from cache_core.settings import Settings
 from cache_core.stores.base import KeyValueStore
 from cache_core.stores.vectors import VectorIndex, WrapIndex
@@ -61,6 +62,7 @@ async def assemble_semantic(
     embedding_price: Callable[[], float],
     embedder: Embedder | None,
     vetoes: Vetoes,
+    recent: RecentInvalidations,
     wrap_index: WrapIndex | None = None,
 ) -> SemanticParts:
     """Return the open parts of L2; the model goes on loading.
@@ -75,6 +77,7 @@ async def assemble_semantic(
         embedding_price: Returns what one embedding costs, in USD.
         embedder: Instead of the one that the settings name.
         vetoes: What must not be served while its invalidation is pending.
+        recent: What puts that waited for the model are held against.
         wrap_index: Returns what to use in the place of the index.
     """
     model = embedder or shared_embedder(settings.embedding_model, settings.torch_threads)
@@ -106,10 +109,16 @@ async def assemble_semantic(
     await index.open()
     feed = IndexFeed(store, keys, index, chroma.place, replica)
     alone = "l1" not in settings.tiers
-    tier = SemanticTier(store, keys, index, observed, patient, feed, vetoes, alone=alone)
+    similar = SimilarQuestions(store, keys, index, patient)
+    # Its vector has been made, and counted, when the put made itself known.
+    again = ObservedEmbedder(
+        model, Instruments(), breaker, settings.put_budget, embedding_price, check
+    )
+    tier = SemanticTier(
+        store, keys, index, observed, again, feed, similar, recent, vetoes, alone=alone
+    )
     unwatched = ObservedEmbedder(
         model, Instruments(), breaker, settings.embedding_budget, embedding_price, check
     )
     quiet = tier.unobserved(bare, unwatched)
-    similar = SimilarQuestions(store, keys, index, patient)
     return SemanticParts(tier, quiet, similar, index, chroma, observed, feed)

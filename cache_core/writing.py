@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from cache_core.arguments import MAX_INTENT_CHARS
@@ -66,19 +66,30 @@ class Writer:
                 the generation in force now.
         """
         levels = [level for level in answer.scopes if level in self._parts.tiers]
+        known = _known(seen)
         try:
             async with Deadline(self._settings.put_budget):
+                if seen is None:
+                    await self._parts.recent.catch_up()
+                position = self._parts.recent.position if seen is None else seen.position
                 generation = await self._generation(query, seen)
                 if generation is None:
                     return [_finished(level, "bypass", "invalidated") for level in levels]
                 if answer.candidate:
                     answer = await self._promoted(query, answer, generation, tuning)
                 entry = _stamped(answer.entry, self._parts.store.now(), query)
-                await self._parts.store.put_rows(self._index_records(query, answer, levels))
+                records = self._index_records(query, answer, levels)
+                arrival, lost = await self._arrival(query, answer, levels)
+                # Whoever invalidates it from now on finds it, or was before and is found here.
+                await self._parts.store.put_rows([*records, *arrival])
+                if await self._overtaken(query, answer, levels, position, known, tuning):
+                    await self._leave_nothing_forgotten(query, answer, levels, generation)
+                    return [_finished(level, "bypass", "invalidated") for level in levels]
                 stored = await asyncio.gather(
                     *(self._put(level, query, entry, generation, answer, tuning)
-                      for level in levels)
+                      for level in levels if level not in lost)
                 )  # fmt: skip
+                stored += lost.values()
                 await self._leave_nothing_forgotten(query, answer, levels, generation)
                 return list(stored)
         except (TimeoutError, BackendError) as error:
@@ -128,6 +139,57 @@ class Writer:
         current = Generation(*tokens)
         return current if seen is None or _goes_on(seen, current, query.user) else None
 
+    async def _arrival(
+        self, query: Query, answer: NewAnswer, levels: Sequence[Level]
+    ) -> tuple[list[RowWrite], dict[Level, CacheCall]]:
+        """Return the rows that make the question known to L2's invalidations.
+
+        Without them nothing is stored in L2: the second result is its finished call then.
+        """
+        if "l2" not in levels or self._parts.semantic is None:
+            return [], {}
+        try:
+            # The other tiers' parts are stored even if the embedder does not answer.
+            async with Deadline(self._settings.put_budget / 2):
+                return await self._parts.semantic.similar.arrival(query, answer.scopes["l2"]), {}
+        except (TimeoutError, BackendError) as error:
+            failure = error if isinstance(error, BackendError) else BackendError("timeout")
+        tell("l2: an answer could not be stored and was dropped", failure)
+        return [], {"l2": _finished("l2", "dropped", failure.reason)}
+
+    async def _overtaken(
+        self,
+        query: Query,
+        answer: NewAnswer,
+        levels: Sequence[Level],
+        position: int,
+        known: Collection[str | None],
+        tuning: Tuning,
+    ) -> bool:
+        """Whether the answer was invalidated, by its labels or a similar message, since *position*.
+
+        Args:
+            query: The message.
+            answer: To it.
+            levels: That store it.
+            position: How many invalidations were known before it was computed.
+            known: Tokens of those that do not hold against it.
+            tuning: For thresholds and guards.
+        """
+        found = await self._parts.recent.since(position)
+        if found is None:
+            return True
+        others = [item for item in found if item.token not in known]
+        labels = {name for name, _ in self._labels(query, answer, levels)}
+        if any(not labels.isdisjoint(item.labels) for item in others):
+            return True
+        semantic = self._parts.semantic
+        if semantic is None or "l2" not in levels or query.history:
+            return False
+        return await semantic.similar.overtaken(
+            query, answer.entry.intent, answer.scopes["l2"], others, tuning
+        )
+
     async def _leave_nothing_forgotten(
         self, query: Query, answer: NewAnswer, levels: Sequence[Level], generation: Generation
     ) -> None:
@@ -163,15 +225,27 @@ class Writer:
             private[keys.vectors(query.user, query.context)] = ""
             private[keys.marker(query)] = ""
             records.append(RowWrite(keys.index("user", query.user), private, LIFE, _INDEXED))
+        records += [
+            RowWrite(name, rows, LIFE, _INDEXED)
+            for name, rows in self._labels(query, answer, levels)
+        ]
+        return records
+
+    def _labels(
+        self, query: Query, answer: NewAnswer, levels: Sequence[Level]
+    ) -> list[tuple[str, dict[str, str]]]:
+        """Return the indexes of what the answer came from, with the rows that it has there."""
+        keys = self._parts.keys
+        names = entry_names(keys, query, answer.scopes, levels)
         shared = {name: query.tag for name, scope in names.items() if scope == "shared"}
+        found: list[tuple[str, dict[str, str]]] = []
         if shared and query.user is not None:
-            records.append(RowWrite(keys.index("writer", query.user), shared, LIFE, _INDEXED))
+            found.append((keys.index("writer", query.user), shared))
         labels = [("document", item) for item in answer.documents]
         labels += [("tag", item) for item in answer.tags]
         for kind, value in labels:
-            name = keys.index(kind, keys.label(kind, value))
-            records.append(RowWrite(name, {query.tag: ""}, LIFE, _INDEXED))
-        return records
+            found.append((keys.index(kind, keys.label(kind, value)), {query.tag: ""}))
+        return found
 
     async def _put(
         self,
@@ -257,6 +331,11 @@ def _goes_on(seen: Sighting, current: Generation, user: str | None) -> bool:
         return True
     # Another put may have begun the generation meanwhile; an invalidation may not.
     return before.message is None and (current.message or "").startswith("p")
+
+
+def _known(seen: Sighting | None) -> set[str | None]:
+    """Return the tokens of the invalidations that what was seen came after."""
+    return set() if seen is None else {*seen.known, *(seen.generation or ())}
 
 
 def _stamped(entry: Entry, now: float, query: Query) -> Entry:

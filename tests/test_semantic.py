@@ -315,25 +315,28 @@ async def test_a_row_written_after_its_invalidation_does_not_stay(
 
 
 class GatedEmbedder(HashEmbedder):
-    """Embeds when it is told to."""
+    """Embeds so many at once, and then when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int) -> None:
         super().__init__()
+        self.at_once = at_once
         self.asked, self.gate = asyncio.Event(), asyncio.Event()
 
     async def embed(self, text: str) -> Any:
-        self.asked.set()
-        await self.gate.wait()
+        if len(self.calls) >= self.at_once:
+            self.asked.set()
+            await self.gate.wait()
         return await super().embed(text)
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["not yet known", "known"])
 async def test_what_was_embedded_too_long_reaches_no_index(
-    make_cache: CacheFactory, tmp_path: Path, store_kind: str
+    make_cache: CacheFactory, tmp_path: Path, store_kind: str, known: bool
 ) -> None:
     """A put that its message's invalidation overtook leaves no row in anybody's own index."""
     if store_kind == "embedded":
         pytest.skip("two processes on one file: tests of the command line")
-    gated = GatedEmbedder()
+    gated = GatedEmbedder(at_once=int(known))
     here = await make_cache(settings=PATIENT, embedding_model=gated)
     there = await make_cache(settings={**PATIENT, "dir": tmp_path / "elsewhere"})
     both = (here, there)
@@ -345,7 +348,7 @@ async def test_what_was_embedded_too_long_reaches_no_index(
     gated.gate.set()
     await put
     tag, context = here.parts.keys.tag("alpha beta"), here.parts.keys.no_context
-    assert await here.parts.semantic.index.present(context, [tag])
+    assert bool(await here.parts.semantic.index.present(context, [tag])) is known
     for cache in both:
         await cache._engine.running.invalidator.apply(cache.tuning)
         await cache.parts.semantic.index.tend(cache.parts.store.now())

@@ -135,7 +135,7 @@ class Coalescer(Generic[Request, Result]):
 
 
 def _copy(error: Exception) -> Exception:
-    """Return an exception of its own for each waiter: raising one object twice mixes tracebacks."""
+    """Return an exception of its own for each waiter."""
     if isinstance(error, BackendError):
-        return BackendError(error.reason, error.error_type, str(error))
+        return error.copy()
     return BackendError("backend_error", type(error).__name__, str(error))

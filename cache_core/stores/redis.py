@@ -587,7 +587,7 @@ def _set(write: Write) -> tuple[Any, ...]:
 def _checked(result: Any) -> Any:
     """Return *result*, or as a `BackendError` what Redis refused."""
     if isinstance(result, BackendError):
-        return BackendError(result.reason, result.error_type, str(result))
+        return result.copy()
     if isinstance(result, Exception):
         return BackendError("backend_error", type(result).__name__, str(result))
     return result

@@ -7,12 +7,34 @@ import binascii
 from collections.abc import Mapping
 
 from cache_core.embedder import Vector
+from cache_core.intent_tuning import MAX_TTL
+from cache_core.keys import PARTITIONS, Keys
+from cache_core.models import Query
+from cache_core.stores.base import RowWrite
+from cache_core.tiers.keyed import KEPT
 
 KEPT_VECTORS = 64
 """Questions remembered per user and context; the newest."""
 
 QUANTISED = 0.001
 """By what a private similarity may be too low: its vector is kept in 8 bits a value."""
+
+
+def private_rows(keys: Keys, query: Query, packed: str) -> list[RowWrite]:
+    """Return the rows that keep the packed vector of a user's question, and tell where it is.
+
+    Args:
+        keys: Names them.
+        query: The question; of a user.
+        packed: See `pack`.
+    """
+    user = query.scope("user")
+    vectors = keys.vectors(user, query.context)
+    owner = {vectors: f"{user} {query.context}"}
+    return [
+        RowWrite(keys.own(PARTITIONS + keys.model), owner, KEPT * MAX_TTL),
+        RowWrite(vectors, {query.tag: packed}, KEPT * MAX_TTL, KEPT_VECTORS),
+    ]
 
 
 def pack(vector: Vector) -> str:

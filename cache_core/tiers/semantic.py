@@ -18,8 +18,7 @@ from cache_core.embedder import Embedder, Vector
 from cache_core.exceptions import BackendError, CorruptValueError
 from cache_core.feed import IndexFeed
 from cache_core.guards import veto
-from cache_core.intent_tuning import MAX_TTL
-from cache_core.keys import PARTITIONS, Keys
+from cache_core.keys import Keys
 from cache_core.logs import RateLimited
 from cache_core.models import (
     Entry,
@@ -31,12 +30,14 @@ from cache_core.models import (
     Query,
     Scope,
 )
-from cache_core.stores.base import KeyValueStore, RowWrite, Write
+from cache_core.recent import RecentInvalidations
+from cache_core.stores.base import KeyValueStore, Write
 from cache_core.stores.vectors import Row, VectorIndex
 from cache_core.tiers.base import tell_locked
 from cache_core.tiers.candidates import Candidate, best, hides, no_answer, rank
 from cache_core.tiers.keyed import KEPT
-from cache_core.tiers.private_vectors import KEPT_VECTORS, nearest, pack
+from cache_core.tiers.private_vectors import KEPT_VECTORS, nearest, pack, private_rows
+from cache_core.tiers.similar import SimilarQuestions
 from cache_core.tuning import Tuning
 from cache_core.vetoes import Vetoes
 
@@ -50,6 +51,9 @@ _WORTH_JUDGING = 0.5
 """Below this similarity nobody would set a threshold."""
 
 _WAITING_PUTS = 1_000
+_Waiting = tuple[Query, Entry, Scope, Tuning, int]
+"""A put, and how many broad invalidations were known when it came."""
+
 _LOOKED_AFTER = 10_000
 _LOOKED_AFTER_AT_ONCE = 1_000
 
@@ -64,6 +68,8 @@ class SemanticTier:
         embedder: Makes vectors for lookups, in a hurry.
         patient: The same for puts, which may wait longer.
         feed: Tells other processes of shared answers.
+        similar: Finds what an invalidation would have taken with it.
+        recent: What puts that waited for the model are held against.
         vetoes: What must not be served, whatever its generation.
         alone: Whether no keyed tier reads the message's generation before this one.
     """
@@ -78,6 +84,8 @@ class SemanticTier:
         embedder: Embedder,
         patient: Embedder,
         feed: IndexFeed,
+        similar: SimilarQuestions,
+        recent: RecentInvalidations,
         vetoes: Vetoes | None = None,
         *,
         alone: bool = False,
@@ -90,7 +98,9 @@ class SemanticTier:
         self._embedder = embedder
         self._patient = patient
         self._feed = feed
-        self._waiting: deque[tuple[Query, Entry, Scope, Tuning]] = deque(maxlen=_WAITING_PUTS)
+        self._similar = similar
+        self._recent = recent
+        self._waiting: deque[_Waiting] = deque(maxlen=_WAITING_PUTS)
         self._dead: dict[str, set[str]] = {}
         self._written_late: dict[tuple[str, str], Entry] = {}
         self.dropped = 0
@@ -302,7 +312,7 @@ class SemanticTier:
         if not self._embedder.ready:
             full = len(self._waiting) == _WAITING_PUTS
             self.dropped += full
-            self._waiting.append((query, entry, scope, tuning))
+            self._waiting.append((query, entry, scope, tuning, self._recent.position))
             return "queued"
         if not self._embedder.fits(query.text):
             return "truncated"
@@ -321,15 +331,8 @@ class SemanticTier:
             row = Row(query.tag, vector, text, entry.created + kept)
             write = Write(key, text, kept)
             return await self._put_shared(query.context, row, write, entry)
-        vectors = self._keys.vectors(digest, query.context)
+        await self._store.put_rows(private_rows(self._keys, query, pack(vector)))
         await self._store.write([Write(key, text, kept)])
-        owner = {vectors: f"{digest} {query.context}"}
-        await self._store.put_rows(
-            [
-                RowWrite(self._keys.own(PARTITIONS + self._keys.model), owner, KEPT * MAX_TTL),
-                RowWrite(vectors, {query.tag: pack(vector)}, KEPT * MAX_TTL, KEPT_VECTORS),
-            ]
-        )
         return ""
 
     async def _put_shared(self, context: str, row: Row, write: Write, entry: Entry) -> NotStored:
@@ -398,12 +401,18 @@ class SemanticTier:
         """
         while self._waiting and self._embedder.ready:
             first = self._waiting[0]
+            query, entry, scope, tuning, position = first
             # What was invalidated meanwhile, by anybody, would only lie there: of a user who was
             # forgotten nothing may.
-            if await self._is_current(*first[:3]):
-                await self.put(*first)
-                if first[2] == "user" and not await self._is_current(*first[:3]):
-                    await self._erase(first[0])
+            if await self._is_current(query, entry, scope):
+                await self._store.put_rows(await self._similar.arrival(query, scope))
+                recent = await self._recent.since(position)
+                if recent is not None and not await self._similar.overtaken(
+                    query, entry.intent, scope, recent, tuning
+                ):
+                    await self.put(query, entry, scope, tuning)
+                if scope == "user" and not await self._is_current(query, entry, scope):
+                    await self._erase(query)
             if self._waiting and self._waiting[0] is first:
                 self._waiting.popleft()
         await self._remove_outdated()

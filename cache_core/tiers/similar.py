@@ -1,8 +1,13 @@
-"""Which stored questions L2 would serve for another: what an invalidation has to find."""
+"""Which questions L2 would serve for another: what an invalidation has to find, or a put to fear.
+
+A put reaches the index a little after it was made, and that of another process later still. So it
+makes its question known in the keyed store first, where an invalidation finds it at once.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,9 +16,11 @@ from cache_core.embedder import Embedder, Vector
 from cache_core.exceptions import BackendError
 from cache_core.guards import veto
 from cache_core.keys import PARTITIONS, Keys
-from cache_core.stores.base import KeyValueStore
+from cache_core.models import Query, Scope
+from cache_core.recent import Broad
+from cache_core.stores.base import KeyValueStore, RowWrite
 from cache_core.stores.vectors import VectorIndex
-from cache_core.tiers.private_vectors import nearest
+from cache_core.tiers.private_vectors import QUANTISED, nearest, pack, private_rows
 from cache_core.tuning import Tuning
 
 _NEIGHBOURS = 20
@@ -21,6 +28,11 @@ _NEIGHBOURS = 20
 
 _CHUNK = 8
 """Users whose vectors are read together."""
+
+_ARRIVING = "arriving"
+_ARRIVING_KEPT = 1_000
+_ARRIVING_SECONDS = 600.0
+"""How long, at most, a shared row is on its way into the indexes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +152,83 @@ class SimilarQuestions:
         return self._embedder.fits(text) and self._embedder.knows(text)
 
     async def similar_shared(self, text: str, tuning: Tuning) -> list[Similar]:
-        """Return the shared ones of `similar`."""
+        """Return the shared ones of `similar`; of those on their way into the index, too."""
         if not self._serves(text):
             return []
-        return await self._similar_everywhere(text, await self._embedder.embed(text), tuning)
-
-    async def _similar_everywhere(self, text: str, vector: Vector, tuning: Tuning) -> list[Similar]:
+        vector = await self._embedder.embed(text)
         found: list[Similar] = []
+        arriving = await self._arriving(vector, tuning)
         for context in await self._index.contexts():
             found += await self._similar_in(text, vector, context, tuning)
-        return found
+            # What is there already was judged by its text.
+            arriving -= set(await self._index.present(context, sorted(arriving)))
+        return found + [Similar(tag, "", None) for tag in sorted(arriving)]
+
+    async def _arriving(self, vector: Vector, tuning: Tuning) -> set[str]:
+        """Return the tags of the questions like *vector* that were put a moment ago."""
+        oldest = self._store.now() - _ARRIVING_SECONDS
+        rows: dict[str, str] = {}
+        for tag, value in (await self._store.rows(self._arriving_key)).items():
+            at, _, packed = value.partition(" ")
+            with contextlib.suppress(ValueError):
+                if float(at) >= oldest:
+                    rows[tag] = packed
+        least = tuning.lowest_threshold - QUANTISED
+        return {tag for tag, similarity in nearest(rows, vector) if similarity >= least}
+
+    @property
+    def _arriving_key(self) -> str:
+        return self._keys.own(_ARRIVING + self._keys.model)
+
+    async def arrival(self, query: Query, scope: Scope) -> list[RowWrite]:
+        """Return the rows by which `similar` finds *query* from now on; none if L2 won't store it.
+
+        Raises:
+            BackendError: If the embedder failed.
+        """
+        ready = self._embedder.ready and not query.history
+        if not ready or not (self._embedder.fits(query.text) and self._embedder.knows(query.text)):
+            return []
+        if scope == "shared" and not self._index.accepts(query.context):
+            return []
+        packed = pack(await self._embedder.embed(query.text))
+        if scope == "user":
+            return private_rows(self._keys, query, packed)
+        value = f"{self._store.now():.0f} {packed}"
+        rows = {query.tag: value}
+        return [RowWrite(self._arriving_key, rows, _ARRIVING_SECONDS, _ARRIVING_KEPT)]
+
+    async def overtaken(
+        self,
+        query: Query,
+        intent: str | None,
+        scope: Scope,
+        invalidations: Sequence[Broad],
+        tuning: Tuning,
+    ) -> bool:
+        """Whether one of *invalidations* is of a message for which L2 would serve *query*'s answer.
+
+        Args:
+            query: The question of a put.
+            intent: Of its answer.
+            scope: In which L2 stores it.
+            invalidations: That came since its answer began to be computed.
+            tuning: For the guards and the intents' thresholds.
+
+        Raises:
+            BackendError: If that cannot be known: the embedder failed, or is loading.
+        """
+        for item in invalidations:
+            concerned = item.text and (not item.user or (scope, item.user) == ("user", query.user))
+            if not concerned or not (self._serves(item.text) and self._serves(query.text)):
+                continue
+            at = tuning.model_copy(update={"semantic_threshold": item.threshold})
+            invalidated = await self._embedder.embed(item.text)
+            stored = await self._embedder.embed(query.text)
+            near = float(invalidated @ stored) + QUANTISED >= at.threshold(intent)
+            if near and veto(item.text, query.text, tuning.guards) is None:
+                return True
+        return False
 
     async def _similar_in(
         self, text: str, vector: Vector, context: str, tuning: Tuning

@@ -1,0 +1,166 @@
+"""The invalidations of late, against which every put is held.
+
+A generation stops what was computed before its own message was invalidated. But a document, a tag
+or a writer stands for the messages that are stored when it is invalidated, and so does a message
+for those that are similar to it: what is still being computed then is not among them. So each such
+invalidation is appended to one log of the namespace before it looks for what is stored. A put makes
+itself known first (its rows in the indexes, its vector), then reads the log: either the
+invalidation finds the put, or the put finds the invalidation.
+
+No clock is asked. Each process counts the invalidations that it knows of; a lookup notes the count,
+and its put is held against all that came after it. A process learns of what others invalidate a
+quarter of a second late: meanwhile a put may be refused for an invalidation that its lookup came
+after. That costs one answer that is not stored, never an outdated one that is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cache_core.keys import Keys
+from cache_core.sealing import SealError
+from cache_core.stores.base import KeyValueStore
+
+KEPT = 1_000
+"""Invalidations that a process remembers; a put from before all of them is refused."""
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Broad:
+    """An invalidation of more than one message.
+
+    Attributes:
+        token: Names it: whoever made it may still put what they computed before.
+        labels: Keys of the indexes whose messages it takes out of service.
+        text: What it takes similar messages of out of service; empty for none.
+        threshold: What is at least so similar, 0..1.
+        user: Digest of the one whose own answers are meant; empty for everybody's.
+    """
+
+    token: str
+    labels: Sequence[str] = ()
+    text: str = ""
+    threshold: float = 1.0
+    user: str = ""
+
+
+class RecentInvalidations:
+    """The log of a namespace's broad invalidations, and what this process has read of it.
+
+    Args:
+        store: Holds the log.
+        keys: Names it.
+    """
+
+    def __init__(self, store: KeyValueStore, keys: Keys) -> None:
+        self._store = store
+        self._keys = keys
+        self._known: deque[Broad | None] = deque(maxlen=KEPT)
+        self._count = 0
+        self._read_to = ""
+
+    @property
+    def position(self) -> int:
+        """How many invalidations this process knows of."""
+        return self._count
+
+    @property
+    def _log(self) -> str:
+        return self._keys.own("invalidations")
+
+    async def open(self) -> None:
+        """Begin at the end of the log; what is there already holds against nothing computed here.
+
+        Raises:
+            BackendError: If the store is away.
+        """
+        newest = await self._store.last(self._log, 1)
+        self._read_to = newest[0][0] if newest else ""
+
+    async def note(self, invalidation: Broad) -> None:
+        """Append *invalidation*; this process knows of it, then.
+
+        Raises:
+            BackendError: If the store is away.
+        """
+        values = {name: getattr(invalidation, name) for name in Broad.__slots__}
+        if self._keys.sealer is not None and invalidation.text:
+            values["text"] = self._keys.sealer.seal(invalidation.text, self._log)
+        # Twice what is remembered: whoever missed some for having been trimmed has forgotten more.
+        await self._store.append(self._log, [json.dumps(values)], keep=2 * KEPT)
+        await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Read what was appended since the last time.
+
+        Raises:
+            BackendError: If the store is away.
+        """
+        while True:
+            start = self._read_to
+            found = await self._store.after(self._log, start, _BATCH)
+            new = found
+            if self._read_to != start:
+                # Others read meanwhile, from the same place on.
+                places = [place for place, _ in found]
+                new = found[places.index(self._read_to) + 1 :] if self._read_to in places else []
+            for place, text in new:
+                self._known.append(self._opened(text))
+                self._count += 1
+                self._read_to = place
+            if len(found) < _BATCH:
+                return
+
+    async def since(self, position: int) -> Sequence[Broad] | None:
+        """Return the invalidations after *position*; `None` if not all of them can be known.
+
+        Raises:
+            BackendError: If the store is away.
+        """
+        await self.catch_up()
+        new = self._count - position
+        if new > len(self._known):
+            return None
+        found = [*self._known][len(self._known) - new :]
+        readable = [item for item in found if item is not None]
+        return readable if len(readable) == len(found) else None
+
+    async def forget(self, user: str) -> None:
+        """Remove what a user invalidated of their own."""
+        position = ""
+        while found := await self._store.after(self._log, position, _BATCH):
+            theirs = [
+                place for place, text in found if (item := _parse(text)) and item.user == user
+            ]
+            await self._store.remove(self._log, theirs)
+            position = found[-1][0]
+
+    def _opened(self, text: str) -> Broad | None:
+        found = _parse(text)
+        if found is None or self._keys.sealer is None or not found.text:
+            return found
+        try:
+            return replace(found, text=self._keys.sealer.open(found.text, self._log))
+        except SealError:
+            return None
+
+
+def _parse(text: str) -> Broad | None:
+    try:
+        values: Any = json.loads(text)
+        found = Broad(**values)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    sound = (
+        all(isinstance(item, str) for item in (found.token, found.text, found.user))
+        and isinstance(found.labels, list)
+        and all(isinstance(item, str) for item in found.labels)
+        and isinstance(found.threshold, (int, float))
+    )
+    return found if sound else None

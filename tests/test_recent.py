@@ -1,0 +1,274 @@
+"""What is being computed while a document, a tag, a writer or a similar question is invalidated."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cache_core import Answer, MultiLevelCache
+from cache_core import recent as recent_module
+from cache_core.keys import Keys
+from cache_core.models import Invalidation
+from cache_core.recent import Broad, RecentInvalidations
+from cache_core.testing import HashEmbedder
+from tests.conftest import CacheFactory
+from tests.patient import PATIENT
+
+HOW = pytest.mark.parametrize("how", ["document", "tag", "writer", "similar"])
+
+
+async def apart(work: Any) -> Any:
+    """Do *work* in a task of its own: what it learns stays there."""
+    return await asyncio.create_task(work)
+
+
+async def take_away(cache: MultiLevelCache, how: str) -> Invalidation:
+    if how == "document":
+        return await cache.invalidate_document("d")
+    if how == "tag":
+        return await cache.invalidate_tag("t")
+    if how == "writer":
+        return await cache.invalidate_writer("ann")
+    # The test's embedder knows a bag of words: this one is like "alpha beta".
+    return await cache.invalidate("beta alpha")
+
+
+@pytest.fixture(params=[True, False], ids=["here", "another replica"])
+async def pair(
+    request: pytest.FixtureRequest, make_cache: CacheFactory, tmp_path: Path, store_kind: str
+) -> tuple[MultiLevelCache, MultiLevelCache]:
+    """The cache that computes, and the one that is told to invalidate: itself, or another."""
+    cache = await make_cache(settings=PATIENT)
+    if request.param:
+        return cache, cache
+    # On Redis each process has an index of its own, and learns of the other's a second later.
+    apart_too = {"dir": tmp_path / "elsewhere"} if store_kind == "redis" else {}
+    return cache, await make_cache(settings={**PATIENT, **apart_too})
+
+
+@HOW
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "private"])
+async def test_a_put_that_it_overtook_is_not_stored(
+    pair: tuple[MultiLevelCache, MultiLevelCache], how: str, shared: bool
+) -> None:
+    cache, other = pair
+    seen = await cache.lookup("alpha beta", "ann")
+    assert (await apart(take_away(other, how))).complete
+    documents = [{"id": "d"}]
+    await cache.put("alpha beta", "ann", "old", "faq", documents, tags=["t"], shared=shared,
+                    lookup=seen)  # fmt: skip
+    for asked in (cache, other):
+        found = await apart(asked.lookup("alpha beta", "ann"))
+        assert (found.response, found.intent, found.rag_results) == (None, None, None)
+        assert (await apart(asked.lookup("beta alpha", "ann"))).response is None
+
+
+@HOW
+async def test_what_came_after_it_is_stored(
+    pair: tuple[MultiLevelCache, MultiLevelCache], how: str
+) -> None:
+    cache, other = pair
+    await apart(take_away(other, how))
+    await cache.parts.recent.catch_up()
+    seen = await cache.lookup("alpha beta", "ann")
+    await cache.put("alpha beta", "ann", "new", "faq", [{"id": "d"}], tags=["t"], lookup=seen)
+    assert (await apart(cache.lookup("alpha beta", "ann"))).response == "new"
+    # Without a lookup it belongs to now, whatever this process was told so far.
+    await apart(take_away(other, how))
+    await apart(cache.put("gamma", "ann", "newer", None, [{"id": "d"}], tags=["t"]))
+    assert (await apart(cache.lookup("gamma", "ann"))).response == "newer"
+
+
+@HOW
+async def test_who_invalidates_may_put_what_they_know(make_cache: CacheFactory, how: str) -> None:
+    """Whoever invalidates after the lookup and puts then does so knowingly."""
+    cache = await make_cache(settings=PATIENT)
+    await cache.lookup("alpha beta", "ann")
+    await take_away(cache, how)
+    await cache.put("alpha beta", "ann", "new", None, [{"id": "d"}], tags=["t"], shared=True)
+    assert (await cache.lookup("alpha beta", "ann")).response == "new"
+
+
+@HOW
+async def test_others_go_on(make_cache: CacheFactory, how: str) -> None:
+    """An invalidation holds against nothing that it does not concern."""
+    cache = await make_cache(settings=PATIENT)
+    seen = await cache.lookup("gamma delta", "bob")
+    await apart(take_away(cache, how))
+    await cache.put("gamma delta", "bob", "kept", None, [{"id": "e"}], tags=["u"], shared=True,
+                    lookup=seen)  # fmt: skip
+    assert (await cache.lookup("gamma delta", "eve")).response == "kept"
+
+
+@pytest.mark.parametrize("how", ["document", "tag", "similar"])
+async def test_a_computation_that_it_overtook(
+    pair: tuple[MultiLevelCache, MultiLevelCache], how: str
+) -> None:
+    """Its caller gets the answer; nobody who comes after the invalidation does."""
+    cache, other = pair
+    begun = 0
+
+    async def compute() -> Answer:
+        nonlocal begun
+        begun += 1
+        number = begun
+        await asyncio.sleep(0.5 if number == 1 else 0)
+        return Answer(f"answer {number}", rag_results=[{"id": "d"}], tags=("t",))
+
+    first = asyncio.create_task(cache.get_or_compute("alpha beta", "ann", compute))
+    while not begun:
+        await asyncio.sleep(0.005)
+    assert (await apart(take_away(other, how))).complete
+    await cache.parts.recent.catch_up()
+    second = asyncio.create_task(cache.get_or_compute("alpha beta", "ann", compute))
+    assert await asyncio.gather(first, second) == ["answer 1", "answer 2"]
+    assert (await apart(other.lookup("alpha beta", "ann"))).response == "answer 2"
+
+
+async def test_warming_while_its_tag_is_invalidated(make_cache: CacheFactory) -> None:
+    cache = await make_cache(settings=PATIENT)
+    items = [(f"topic number{number}", None, "provided") for number in range(40)]
+
+    async def invalidated_midway(_: int) -> None:
+        await cache.invalidate_tag("t")
+
+    tasks: list[asyncio.Task[None]] = []
+
+    def progress(done: int) -> None:
+        if not tasks:
+            tasks.append(asyncio.create_task(invalidated_midway(done)))
+
+    await cache.warm_cache(items, tags=["t"], progress=progress)
+    await asyncio.gather(*tasks)
+    found = [await cache.get_multilevel(message, "eve") for message, _, _ in items]
+    assert found == [None] * 40
+
+
+class GatedEmbedder(HashEmbedder):
+    """Embeds what makes a put known at once, and what L2 stores when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.gate = asyncio.Event(), asyncio.Event()
+
+    async def embed(self, text: str) -> Any:
+        if self.calls:
+            self.asked.set()
+            await self.gate.wait()
+        return await super().embed(text)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "private"])
+async def test_invalidated_between_its_being_known_and_its_row(
+    make_cache: CacheFactory, tmp_path: Path, store_kind: str, shared: bool
+) -> None:
+    """A similar question's invalidation finds what is in no index yet."""
+    gated = GatedEmbedder()
+    cache = await make_cache(settings=PATIENT, embedding_model=gated)
+    elsewhere = {"dir": tmp_path / "elsewhere"} if store_kind == "redis" else {}
+    other = await make_cache(settings={**PATIENT, **elsewhere})
+    put = asyncio.ensure_future(cache.put("alpha beta", "ann", "old", shared=shared))
+    await gated.asked.wait()
+    assert (await other.invalidate("beta alpha")).complete
+    gated.gate.set()
+    await put
+    for asked in (cache, other):
+        for words in ("alpha beta", "beta alpha"):
+            assert (await apart(asked.lookup(words, "ann"))).response is None
+
+
+async def test_what_is_on_its_way_and_not_alike_stays(make_cache: CacheFactory) -> None:
+    """What the index has already is judged by its text, guards included."""
+    cache = await make_cache(settings=PATIENT)
+    await cache.put("room number 12", "ann", "kept", shared=True)
+    await apart(cache.invalidate("room number 13"))
+    assert (await cache.lookup("room number 12", "eve")).response == "kept"
+
+
+async def test_a_put_that_waited_for_the_model(
+    make_cache: CacheFactory, tmp_path: Path, store_kind: str
+) -> None:
+    """A similar question was invalidated while the model was loading: it does not reach L2."""
+    if store_kind == "embedded":
+        pytest.skip("two processes on one file: tests of the command line")
+    slow = HashEmbedder()
+    slow.ready = False
+    cache = await make_cache(settings=PATIENT, embedding_model=slow)
+    other = await make_cache(settings={**PATIENT, "dir": tmp_path / "elsewhere"})
+    await cache.put("alpha beta", "ann", "old", shared=True)
+    assert (await other.invalidate("beta alpha")).complete
+    slow.ready = True
+    await cache.parts.semantic.tier.tend()
+    for asked in (cache, other):
+        assert (await apart(asked.lookup("beta alpha", "eve"))).response is None
+
+
+# ------------------------------------------------------------------------------------- the log
+
+
+@pytest.fixture
+async def logs(make_cache: CacheFactory) -> tuple[RecentInvalidations, RecentInvalidations]:
+    """The log of one namespace, seen from two processes."""
+    cache = await make_cache(settings=PATIENT)
+    await cache._engine.running.housekeeper.close()
+    keys: Keys = cache.parts.keys
+    both = tuple(RecentInvalidations(cache.parts.store, keys) for _ in range(2))
+    for one in both:
+        await one.open()
+    return both[0], both[1]
+
+
+async def test_each_is_read_once_and_in_order(logs: Any) -> None:
+    here, there = logs
+    for number in range(3):
+        await here.note(Broad(f"i{number}", labels=["x"]))
+    assert (here.position, there.position) == (3, 0)
+    # Many who read at once take each of them once.
+    await asyncio.gather(*(there.catch_up() for _ in range(20)))
+    assert there.position == 3
+    assert [item.token for item in await there.since(1)] == ["i1", "i2"]
+    assert await there.since(3) == []
+
+
+async def test_who_opens_later_begins_at_the_end(logs: Any) -> None:
+    here, there = logs
+    await here.note(Broad("i1", labels=["x"]))
+    await there.open()
+    await there.catch_up()
+    assert there.position == 0
+
+
+async def test_too_many_to_know(logs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever missed some cannot say that they don't concern it."""
+    here, there = logs
+    for number in range(recent_module.KEPT + 1):
+        await here.note(Broad(f"i{number}", labels=["x"]))
+    assert await there.since(0) is None
+    assert len(await there.since(1)) == recent_module.KEPT
+
+
+@pytest.mark.parametrize(
+    "garbage", ["", "[]", '{"token": 1}', "{" * 5_000, '{"token": "i", "labels": []}']
+)
+async def test_what_cannot_be_read_may_have_been_any(logs: Any, garbage: str) -> None:
+    here, _ = logs
+    await here._store.append(here._log, [garbage], keep=10)
+    readable = garbage == '{"token": "i", "labels": []}'
+    found = await here.since(0)
+    assert (found is not None) is readable
+    assert await here.since(1) == []
+
+
+async def test_what_a_user_invalidated_of_their_own_is_forgotten(make_cache: CacheFactory) -> None:
+    cache = await make_cache(settings=PATIENT)
+    await cache.invalidate("alpha beta", "ann")
+    await cache.invalidate("alpha beta", "bob")
+    log = cache.parts.recent
+    assert len(await log._store.after(log._log, "", 10)) == 2
+    await cache.forget_user("ann")
+    left = await log._store.after(log._log, "", 10)
+    assert len(left) == 1
+    assert (cache.parts.keys.user("bob") or "?") in left[0][1]
