@@ -19,7 +19,7 @@ from cache_core.defaults import default_instruments
 from cache_core.embedder import Embedder
 from cache_core.exceptions import BackendError, ConfigurationError
 from cache_core.flight import SingleFlight
-from cache_core.housekeeping import Housekeeper, agreed, replicas
+from cache_core.housekeeping import Housekeeper, agreed, replicas, somebody_has_l2
 from cache_core.instrumentation import CacheCall, CacheState, Instrument, Instruments
 from cache_core.invalidation import MOST_PENDING, Invalidator
 from cache_core.keys import PREFIX
@@ -253,7 +253,7 @@ class Engine:
             self._embedder,
             self._wrap_index,
         )
-        invalidator = Invalidator(parts, self.unconfirmed)
+        invalidator = Invalidator(parts, self.unconfirmed, lambda: somebody_has_l2(parts))
         verdicts = Verdicts(store, parts.keys.own(LOG), parts.decisions, self.instruments)
         verifier = None
         if self._verify is not None:

@@ -87,7 +87,7 @@ class Housekeeper:
             ("decisions", self._parts.decisions.flush, lambda: TICK),
             ("store", store.tend, lambda: TICK if store.breaker.state != "closed" else _SECOND),
             ("retry", self._invalidator.retry, lambda: TICK),
-            ("invalidations", self._parts.recent.catch_up, lambda: TICK),
+            ("invalidations", self._follow_invalidations, lambda: TICK),
             ("secret", self._keep_secret, lambda: _COUNT_SECONDS),
             ("report", self._report, lambda: _SECOND),
         ]
@@ -141,6 +141,10 @@ class Housekeeper:
     async def _adopt_unconfirmed(self) -> None:
         if self._adopt is not None and self._parts.store.breaker.state == "closed":
             await self._adopt()
+
+    async def _follow_invalidations(self) -> None:
+        await self._parts.recent.catch_up()
+        await self._invalidator.search_for_others(self._live.current)
 
     async def _apply_feed(self) -> None:
         await self._invalidator.apply(self._live.current)
@@ -236,6 +240,11 @@ async def replicas(parts: Parts) -> list[dict[str, Any]]:
             if isinstance(beat, dict):
                 found.append(beat)
     return found
+
+
+async def somebody_has_l2(parts: Parts) -> bool:
+    """Whether a replica that is alive looks for similar questions; `BackendError` as `replicas`."""
+    return any("chroma" in (beat.get("breakers") or ()) for beat in await replicas(parts))
 
 
 def agreed(beats: Sequence[Mapping[str, Any]], besides: str) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,12 +36,16 @@ log = RateLimited(logging.getLogger("glasscache"), 10.0)
 _BATCH = 500
 _VALUES = 10
 
+_SEARCHED_SECONDS = 2.0
+"""How long somebody who cannot look for similar questions waits for another process to."""
+
 MOST_PENDING = 10_000
 """Steps that may wait for a backend; beyond it the oldest are given up, and said to be lost."""
 
 Kind = Literal[
     "tokens", "own tokens", "user token", "entries", "own entries", "rows", "similar shared",
-    "similar private", "similar own", "label", "label rows", "announce", "erase", "erase entries",
+    "similar private", "similar own", "similar elsewhere", "searched", "label", "label rows",
+    "announce", "erase", "erase entries",
 ]  # fmt: skip
 Name: TypeAlias = tuple[Kind, tuple[str, ...], str]
 """What a step does, to which messages, and whose or which value; the same name is the same step."""
@@ -111,10 +117,18 @@ class Invalidator:
     Args:
         parts: Of the cache.
         unconfirmed: Is cleared when nothing is pending any more.
+        somebody_has_l2: Tells whether a process that is alive looks for similar questions.
     """
 
-    def __init__(self, parts: Parts, unconfirmed: Unconfirmed) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        unconfirmed: Unconfirmed,
+        somebody_has_l2: Callable[[], Awaitable[bool]],
+    ) -> None:
         self._unconfirmed = unconfirmed
+        self._somebody_has_l2 = somebody_has_l2
+        self._searching: set[str] = set()
         self._store: KeyValueStore = parts.store
         self._keys: Keys = parts.keys
         semantic = parts.semantic
@@ -346,6 +360,8 @@ class Invalidator:
             return "embedder"
         if error.backend:
             return error.backend
+        if error.error_type == "NobodySearched":
+            return "chroma"
         of_the_index = step.name[0] in {"rows", "similar shared"}
         return "chroma" if of_the_index else self._store.breaker.backend
 
@@ -411,7 +427,7 @@ class Invalidator:
         """Return the steps that find similar questions, and invalidate them."""
         questions = self._questions
         if questions is None:
-            return []
+            return [self._elsewhere(job, query, tuning, "")]
 
         def others(found: Sequence[Similar]) -> list[Step]:
             tags = sorted({item.tag for item in found} - {query.tag})
@@ -453,7 +469,7 @@ class Invalidator:
     def _own_similar(self, job: Job, query: Query, tuning: Tuning, user: str) -> list[Step]:
         questions = self._questions
         if questions is None:
-            return []
+            return [self._elsewhere(job, query, tuning, user)]
 
         threshold = tuning.semantic_threshold
         note = self._noting(Broad(job.token, text=query.text, threshold=threshold, user=user))
@@ -466,6 +482,65 @@ class Invalidator:
             return 0, self._own(job, tags, user) if tags else ()
 
         return [Step(("similar own", (query.tag,), user), private, job)]
+
+    def _elsewhere(self, job: Job, query: Query, tuning: Tuning, user: str) -> Step:
+        """Return the step that has similar questions looked for by a process with L2."""
+        threshold = tuning.semantic_threshold
+        asked = Broad(job.token, (), query.text, threshold, user, searched=False)
+        note = self._noting(asked)
+        patience = _SEARCHED_SECONDS
+
+        async def work() -> tuple[int, Sequence[Step]]:
+            nonlocal patience
+            await note()
+            deadline, patience = time.monotonic() + patience, 0.0
+            # Without such a process nothing similar is served; one that comes looks first.
+            while await self._waits_for_search(asked):
+                if time.monotonic() > deadline:
+                    raise BackendError("backend_error", "NobodySearched")
+                await asyncio.sleep(_SEARCHED_SECONDS / 20)
+            return 0, ()
+
+        return Step(("similar elsewhere", (query.tag,), user), work, job)
+
+    async def _waits_for_search(self, asked: Broad) -> bool:
+        await self._recent.catch_up()
+        if all(item.token != asked.token for item in self._recent.unsearched):
+            return False
+        return await self._somebody_has_l2()
+
+    async def search_for_others(self, tuning: Tuning) -> None:
+        """Look for what is similar to what processes without L2 invalidated."""
+        if self._questions is None or self._questions.unable:
+            return
+        for asked in self._recent.unsearched:
+            if asked.token in self._searching:
+                continue
+            self._searching.add(asked.token)
+            job = Job(next(self._jobs), token("i"))
+            query = self._keys.query(asked.text, None)
+            at = tuning.model_copy(update={"semantic_threshold": asked.threshold})
+            steps = (
+                self._own_similar(job, query, at, asked.user)
+                if asked.user
+                else [
+                    *self._of_the_index(job, [query.tag], asked.text, asked.threshold),
+                    *self._similar(job, query, at),
+                ]
+            )
+            await self._do(job, steps)
+            # After all that the search found: what is pending of it has its turn before.
+            await self._do(job, [self._searched(job, asked)])
+
+    def _searched(self, job: Job, asked: Broad) -> Step:
+        async def work() -> tuple[int, Sequence[Step]]:
+            if any(step.job == job and step.name[0] != "searched" for step in self._in_order()):
+                raise BackendError("backend_error", "SearchPending")
+            await self._recent.searched(asked)
+            self._searching.discard(asked.token)
+            return 0, ()
+
+        return Step(("searched", (), asked.token), work, job)
 
     def _replacing(
         self, names: Sequence[str], job: Job

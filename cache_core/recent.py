@@ -41,6 +41,7 @@ class Broad:
         text: What it takes similar messages of out of service; empty for none.
         threshold: What is at least so similar, 0..1.
         user: Digest of the one whose own answers are meant; empty for everybody's.
+        searched: False while nobody has looked for similar messages: whoever told it cannot.
     """
 
     token: str
@@ -48,6 +49,7 @@ class Broad:
     text: str = ""
     threshold: float = 1.0
     user: str = ""
+    searched: bool = True
 
 
 class RecentInvalidations:
@@ -64,6 +66,7 @@ class RecentInvalidations:
         self._known: deque[Broad | None] = deque(maxlen=KEPT)
         self._count = 0
         self._read_to = ""
+        self._unsearched: dict[str, tuple[str, Broad]] = {}
 
     @property
     def position(self) -> int:
@@ -80,8 +83,35 @@ class RecentInvalidations:
         Raises:
             BackendError: If the store is away.
         """
-        newest = await self._store.last(self._log, 1)
-        self._read_to = newest[0][0] if newest else ""
+        while found := await self._store.after(self._log, self._read_to, _BATCH):
+            for place, text in found:
+                self._follow(place, self._opened(text))
+            self._read_to = found[-1][0]
+
+    @property
+    def unsearched(self) -> Sequence[Broad]:
+        """Those for which nobody has looked for similar messages yet, as far as is known here."""
+        return [item for _, item in self._unsearched.values()]
+
+    async def searched(self, invalidation: Broad) -> None:
+        """Take note, for everybody, that similar messages were looked for.
+
+        Raises:
+            BackendError: If the store is away.
+        """
+        place, _ = self._unsearched.get(invalidation.token, ("", None))
+        await self.note(replace(invalidation, searched=True))
+        if place:
+            # Only now: whoever had not read it has its other record.
+            await self._store.remove(self._log, [place])
+
+    def _follow(self, place: str, item: Broad | None) -> None:
+        if item is None:
+            return
+        if item.searched:
+            self._unsearched.pop(item.token, None)
+        else:
+            self._unsearched[item.token] = (place, item)
 
     async def note(self, invalidation: Broad) -> None:
         """Append *invalidation*; this process knows of it, then.
@@ -111,7 +141,9 @@ class RecentInvalidations:
                 places = [place for place, _ in found]
                 new = found[places.index(self._read_to) + 1 :] if self._read_to in places else []
             for place, text in new:
-                self._known.append(self._opened(text))
+                item = self._opened(text)
+                self._known.append(item)
+                self._follow(place, item)
                 self._count += 1
                 self._read_to = place
             if len(found) < _BATCH:
@@ -162,5 +194,6 @@ def _parse(text: str) -> Broad | None:
         and isinstance(found.labels, list)
         and all(isinstance(item, str) for item in found.labels)
         and isinstance(found.threshold, (int, float))
+        and isinstance(found.searched, bool)
     )
     return found if sound else None

@@ -25,6 +25,7 @@ _REMEDIES: Mapping[str, str] = {
     "ReadOnlyFileError": "Make CACHE_DIR writable, or name another one",
     "InternalError": "See whether CACHE_DIR has room and is sound",
     "ModelUnavailable": "The embedding model cannot be loaded: see the error at the start",
+    "NobodySearched": "A process with L2 has to look for similar questions: see why it does not",
     "QueueTimeout": "More is asked than this machine answers in time: add replicas",
 }
 _BY_TEXT: Mapping[str, str] = {

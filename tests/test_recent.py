@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from cache_core import Answer, MultiLevelCache
 from cache_core import recent as recent_module
+from cache_core.housekeeping import replicas
 from cache_core.keys import Keys
 from cache_core.models import Invalidation
 from cache_core.recent import Broad, RecentInvalidations
@@ -204,6 +206,90 @@ async def test_a_put_that_waited_for_the_model(
     await cache.parts.semantic.tier.tend()
     for asked in (cache, other):
         assert (await apart(asked.lookup("beta alpha", "eve"))).response is None
+
+
+# ------------------------------------------------------------------------------ without an index
+
+
+@pytest.fixture
+async def blind(make_cache: CacheFactory) -> MultiLevelCache:
+    """A cache without L2."""
+    cache: MultiLevelCache = await make_cache(settings={**PATIENT, "tiers": "l1,l4"})
+    return cache
+
+
+async def beaten(*caches: MultiLevelCache) -> None:
+    """Wait until each has given a sign of life."""
+    for cache in caches:
+        while cache.replica not in {beat["replica"] for beat in await replicas(cache.parts)}:
+            await asyncio.sleep(0.02)
+
+
+async def test_who_has_l2_searches_for_who_has_not(
+    make_cache: CacheFactory, blind: MultiLevelCache
+) -> None:
+    cache = await make_cache(settings=PATIENT)
+    await beaten(cache)
+    await cache.put("alpha beta", "ann", "hers", shared=False)
+    await cache.put("beta alpha gamma", "ann", "kept", shared=True)
+    await cache.put("alpha  beta", "bob", "shared", shared=True)
+    assert (await apart(blind.invalidate("beta alpha"))).complete
+    for user in ("ann", "eve"):
+        assert (await apart(cache.lookup("alpha beta", user))).response is None
+        assert (await apart(cache.lookup("beta alpha", user))).response is None
+    assert (await cache.lookup("beta alpha gamma", "eve")).response == "kept"
+    assert blind.parts.recent.unsearched == []
+
+
+async def test_only_ones_own(make_cache: CacheFactory, blind: MultiLevelCache) -> None:
+    cache = await make_cache(settings=PATIENT)
+    await beaten(cache)
+    await cache.put("alpha beta", "ann", "hers")
+    await cache.put("alpha beta", "bob", "his")
+    assert (await apart(blind.invalidate("beta alpha", "ann"))).complete
+    assert (await apart(cache.lookup("alpha beta", "ann"))).response is None
+    assert (await apart(cache.lookup("beta alpha", "bob"))).response == "his"
+
+
+async def test_it_is_pending_while_nobody_has(
+    make_cache: CacheFactory, blind: MultiLevelCache
+) -> None:
+    cache = await make_cache(settings=PATIENT)
+    await beaten(cache)
+    await cache.put("alpha beta", "ann", "old", shared=True)
+    running = cache._engine.running
+    assert running is not None
+    await running.housekeeper.close()
+    await running.housekeeper._beat()
+    done = await apart(blind.invalidate("beta alpha"))
+    assert (done.complete, done.pending) == (False, ("chroma",))
+    assert blind._engine.running.invalidator.pending == 1
+    await running.housekeeper._follow_invalidations()
+    assert (await apart(cache.lookup("alpha beta", "eve"))).response is None
+    await blind._engine.running.invalidator.retry()
+    assert blind._engine.running.invalidator.pending == 0
+
+
+async def test_who_opens_later_searches_first(
+    make_cache: CacheFactory, blind: MultiLevelCache
+) -> None:
+    first = await make_cache(settings=PATIENT)
+    await first.put("alpha beta", "ann", "old", shared=True)
+    await first.put("alpha beta", "bob", "his", shared=False)
+    await first.close()
+    # Nobody who lives serves anything similar.
+    assert (await apart(blind.invalidate("beta alpha"))).complete
+    assert len(blind.parts.recent.unsearched) == 1
+    later = await make_cache(settings=PATIENT)
+    await until(lambda: not later.parts.recent.unsearched)
+    for user in ("ann", "bob"):
+        assert (await apart(later.lookup("alpha beta", user))).response is None
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not true():
+            await asyncio.sleep(0.02)
 
 
 # ------------------------------------------------------------------------------------- the log

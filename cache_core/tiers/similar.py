@@ -140,6 +140,11 @@ class SimilarQuestions:
             return False
         return veto(text, stored.message or "", tuning.guards) is None
 
+    @property
+    def unable(self) -> bool:
+        """Whether this process never can: its model could not be loaded."""
+        return self._embedder.failed
+
     def _serves(self, text: str) -> bool:
         """Whether L2 serves *text* at all; raises `BackendError` while that cannot be known.
 
