@@ -21,7 +21,7 @@ from cache_core.exceptions import BackendError, ConfigurationError
 from cache_core.flight import SingleFlight
 from cache_core.housekeeping import Housekeeper, agreed, replicas, somebody_has_l2
 from cache_core.instrumentation import CacheCall, CacheState, Instrument, Instruments
-from cache_core.invalidation import MOST_PENDING, Invalidator
+from cache_core.invalidation import Invalidator
 from cache_core.keys import PREFIX
 from cache_core.leases import Leases
 from cache_core.live_tuning import LiveTuning
@@ -29,6 +29,7 @@ from cache_core.parts import Parts, assemble, make_store
 from cache_core.reading import Reader
 from cache_core.settings import Settings, TuningEnvironment
 from cache_core.stats import CacheStats
+from cache_core.steps import MOST_PENDING
 from cache_core.stores.base import KeyValueStore, WrapStore
 from cache_core.stores.vectors import WrapIndex
 from cache_core.tuning import Tuning
@@ -334,7 +335,7 @@ class Engine:
             await semantic.embedder.wait_ready()
             with contextlib.suppress(BackendError):
                 await semantic.tier.tend()
-                await running.invalidator.retry()
+                await running.invalidator.steps.retry()
                 await running.invalidator.apply(self.tuning)
 
     async def close(self) -> None:
@@ -362,7 +363,7 @@ class Engine:
             if running is not None:
                 last_first.callback(lambda: self._report_closed(running.housekeeper.state()))
                 last_first.push_async_callback(running.parts.close)
-                last_first.push_async_callback(running.invalidator.close)
+                last_first.push_async_callback(running.invalidator.steps.close)
                 last_first.push_async_callback(running.housekeeper.close)
                 last_first.push_async_callback(running.leases.close)
                 last_first.push_async_callback(self._stop_refreshing)

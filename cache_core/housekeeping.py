@@ -86,7 +86,7 @@ class Housekeeper:
         duties: list[tuple[str, Callable[[], Awaitable[Any]], Callable[[], float]]] = [
             ("decisions", self._parts.decisions.flush, lambda: TICK),
             ("store", store.tend, lambda: TICK if store.breaker.state != "closed" else _SECOND),
-            ("retry", self._invalidator.retry, lambda: TICK),
+            ("retry", self._invalidator.steps.retry, lambda: TICK),
             ("invalidations", self._follow_invalidations, lambda: TICK),
             ("secret", self._keep_secret, lambda: _COUNT_SECONDS),
             ("report", self._report, lambda: _SECOND),
@@ -214,7 +214,7 @@ class Housekeeper:
             breakers={name: breaker.state for name, breaker in breakers.items()},
             entries=dict(self._entries),
             tuning=self._live.current,
-            pending_invalidations=self._invalidator.pending,
+            pending_invalidations=self._invalidator.steps.pending,
             dropped={
                 "decisions": self._parts.decisions.dropped,
                 "semantic_puts": semantic.tier.dropped if semantic is not None else 0,

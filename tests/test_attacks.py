@@ -159,7 +159,7 @@ async def test_a_retry_does_not_bring_back_what_others_invalidated(
     running = cache._engine.running
     assert running is not None
     invalidator, keys = running.invalidator, cache.parts.keys
-    [step, *_] = invalidator._messages(invalidator._begin(), [keys.query("alpha", None).tag])
+    [step, *_] = invalidator._messages(invalidator.steps.begin(), [keys.query("alpha", None).tag])
     await step.work()
     seen = await cache.lookup("alpha", "ann")
     await cache.invalidate("alpha")

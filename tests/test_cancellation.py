@@ -158,7 +158,7 @@ async def test_cancelled_at_every_await(
     running = cache._engine.running
     assert running is not None
     async with asyncio.timeout(30):
-        while running.leases._releasing or running.invalidator.pending:
+        while running.leases._releasing or running.invalidator.steps.pending:
             await asyncio.sleep(0.02)
     assert running.leases.held == 0
     assert (cache._engine.flight.__dict__ or {"_flights": {}}).get("_flights") in ({}, None)

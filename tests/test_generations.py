@@ -364,11 +364,11 @@ async def test_invalidated_while_redis_is_stopped(
                     cache.invalidate_tag("t"))  # fmt: skip
                 await again
             assert cache._engine.running is not None
-            assert 1 <= cache._engine.running.invalidator.pending <= 4
-            assert len(cache._engine.running.invalidator._steps) <= 8
+            assert 1 <= cache._engine.running.invalidator.steps.pending <= 4
+            assert len(cache._engine.running.invalidator.steps.waiting) <= 8
         running = cache._engine.running
         # Not for a moment when it is back.
-        while running.invalidator.pending:
+        while running.invalidator.steps.pending:
             for words in ("beta alpha", "alpha beta") if how == "message" else ():
                 assert (await cache.lookup(words, "bob")).response is None
             await asyncio.sleep(0.01)
@@ -399,17 +399,17 @@ async def test_retries_do_not_replace_tokens_again(
         assert not (await cache.invalidate("alpha beta")).complete
         token = (await store.read([name]))[0]
         await asyncio.sleep(1.2)
-        assert running.invalidator.pending == 1
+        assert running.invalidator.steps.pending == 1
         assert (await store.read([name]))[0] == token
         await cache.put("alpha beta", "ann", "new")
         embedder.failure = None
-        await until(lambda: running.invalidator.pending == 0)
+        await until(lambda: running.invalidator.steps.pending == 0)
         assert (await store.read([name]))[0] == token
         # A write that timed out arrives as soon as Redis goes on.
         async with stopped(pid):
             assert not (await cache.invalidate("gamma delta")).complete
-            planned = {step.job.token for step in running.invalidator._steps.values()}
-        await until(lambda: running.invalidator.pending == 0)
+            planned = {step.job.token for step in running.invalidator.steps.waiting}
+        await until(lambda: running.invalidator.steps.pending == 0)
         name = keys.generation(keys.query("gamma delta", "ann").tag)
         assert (await store.read([name]))[0] in planned
 
@@ -424,7 +424,7 @@ async def test_forgotten_while_redis_is_stopped(stoppable: tuple[str, int], tmp_
             assert not (await apart(cache.forget_user("ann"))).complete
         running = cache._engine.running
         assert running is not None
-        while running.invalidator.pending:
+        while running.invalidator.steps.pending:
             assert (await apart(cache.lookup("alpha beta", "ann"))).response is None
         await cache.put("gamma delta", "ann", "old", lookup=result)
         assert (await apart(cache.lookup("gamma delta", "ann"))).response is None

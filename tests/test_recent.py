@@ -263,11 +263,11 @@ async def test_it_is_pending_while_nobody_has(
     await running.housekeeper._beat()
     done = await apart(blind.invalidate("beta alpha"))
     assert (done.complete, done.pending) == (False, ("chroma",))
-    assert blind._engine.running.invalidator.pending == 1
+    assert blind._engine.running.invalidator.steps.pending == 1
     await running.housekeeper._follow_invalidations()
     assert (await apart(cache.lookup("alpha beta", "eve"))).response is None
-    await blind._engine.running.invalidator.retry()
-    assert blind._engine.running.invalidator.pending == 0
+    await blind._engine.running.invalidator.steps.retry()
+    assert blind._engine.running.invalidator.steps.pending == 0
 
 
 async def test_who_opens_later_searches_first(

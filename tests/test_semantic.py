@@ -517,9 +517,9 @@ async def test_without_a_model_an_invalidation_is_not_complete(
     done = await here.invalidate("alpha beta")
     assert (done.complete, done.pending) == (False, ("embedder",))
     embedder.ready, embedder.failed = True, False
-    await here._engine.running.invalidator.retry()
+    await here._engine.running.invalidator.steps.retry()
     assert (await here.lookup("alpha beta", "ann")).response is None
-    assert here._engine.running.invalidator.pending == 0
+    assert here._engine.running.invalidator.steps.pending == 0
 
 
 async def test_a_slow_embedding_costs_its_budget_and_no_more(

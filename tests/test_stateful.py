@@ -92,6 +92,7 @@ class Seen:
     user: str
     message: str
     epochs: tuple[int, int, int]
+    broad: dict[tuple[str, ...], int]
     clean: bool
 
 
@@ -192,6 +193,18 @@ class Machine(RuleBasedStateMachine):
     def bump(self, *name: str) -> None:
         self.epochs[name] = self.epochs.get(name, 0) + 1
 
+    def overtaken(self, seen: Seen, doc: str | None, tag: str | None, *, shared: bool) -> bool:
+        """Whether a similar message, or a label, was invalidated since a lookup."""
+        names = [("alike", group(seen.message)), ("document", doc or ""), ("tag", tag or "")]
+        names += [] if shared else [("alike", group(seen.message), seen.user)]
+        return any(self.epochs.get(name, 0) != seen.broad.get(name, 0) for name in names)
+
+    def learn(self) -> None:
+        """Let both replicas know of what was invalidated, as they do within a quarter second."""
+        if not self.faulty:
+            for cache in self.caches:
+                self.run(cache.parts.recent.catch_up())
+
     def fresh(self, value: Value, ttl: float, replica: int) -> bool:
         most = min(value.ttl or ttl, value.kept)
         return self.now(replica) - value.created <= most - SLACK
@@ -287,7 +300,7 @@ class Machine(RuleBasedStateMachine):
 
     def looked_up(self, replica: int, user: str, message: str, allow_stale: bool) -> Seen:
         self.tell("look", replica, user, message, allow_stale)
-        clean, epochs = self.clean, self.of(message, user)
+        clean, epochs, broad = self.clean, self.of(message, user), dict(self.epochs)
         expected = self.expected(user, message, replica)
         result: LookupResult = self.apart(
             self.caches[replica].lookup(message, user, allow_stale=allow_stale)
@@ -303,7 +316,7 @@ class Machine(RuleBasedStateMachine):
             assert result.response == expected.text, self.told(f"{result}, expected {expected}")
         for document in result.rag_results or ():
             self.check(document["of"], user, message, replica, None, stale=False)
-        return Seen(result, user, message, epochs, clean and result.sighting is not None)
+        return Seen(result, user, message, epochs, broad, clean and result.sighting is not None)
 
     @rule(
         target=places, replica=replicas, user=users, message=messages, shared=st.booleans(),
@@ -372,32 +385,39 @@ class Machine(RuleBasedStateMachine):
         self.looked_up(replica, *place, fails)
         self.computed(replica, *place, fails, both)
 
-    @rule(replica=replicas, seen=seen, shared=st.booleans())
-    def put_late(self, replica: int, seen: Seen, shared: bool) -> None:
+    @rule(
+        replica=replicas, seen=seen, shared=st.booleans(), doc=st.none() | labels,
+        tag=st.none() | labels,
+    )  # fmt: skip
+    def put_late(
+        self, replica: int, seen: Seen, shared: bool, doc: str | None = None, tag: str | None = None
+    ) -> None:
         """Put what was computed after a lookup of long ago."""
         clean = self.clean
-        current = self.of(seen.message, seen.user)
+        outdated = self.of(seen.message, seen.user) != seen.epochs
+        outdated = outdated or self.overtaken(seen, doc, tag, shared=shared)
         value = self.new(seen.user, seen.message, shared, None, replica)
-        if current != seen.epochs:
+        if outdated:
             value.live = None if self.pending else False
             # Where that is still to be confirmed, so is that this one goes with it.
             self.pending += [(replica, [value])] if self.pending else []
         self.tell("put late", replica, seen, value)
         self.apart(
             self.caches[replica].put(
-                seen.message, seen.user, value.text, shared=shared, lookup=seen.result
+                seen.message, seen.user, value.text, None, [{"id": doc, "of": value.text}] if doc
+                else None, shared=shared, tags=[tag] if tag else [], lookup=seen.result,
             )
-        )
+        )  # fmt: skip
         if value.live is False:
             return
-        if current != seen.epochs:
-            self.stored(value, None, None, sure=False)
+        if outdated:
+            self.stored(value, doc, tag, sure=False)
             return
         # What was invalidated because it is similar may have got a token, too: both are right.
         similar = any(
             name[0] == "similar" and name[1] == group(seen.message) for name in self.epochs
         )
-        self.stored(value, None, None, sure=clean and seen.clean and not similar)
+        self.stored(value, doc, tag, sure=clean and seen.clean and not similar)
 
     @rule(replica=replicas, user=users, message=messages, fails=st.booleans(), both=st.booleans())
     def compute(self, replica: int, user: str, message: str, fails: bool, both: bool) -> None:
@@ -468,8 +488,10 @@ class Machine(RuleBasedStateMachine):
         for value in others:
             value.live = None
         self.bump("similar", group(message))
+        self.bump("alike", group(message), *([] if user is None else [user]))
         self.bump(*(("message", message) if user is None else ("own", message, user)))
         self.kill(exact, replica, done)
+        self.learn()
 
     @rule(replica=replicas, kind=st.sampled_from(("document", "tag")), label=labels)
     def invalidate_label(self, replica: int, kind: str, label: str) -> None:
@@ -478,6 +500,8 @@ class Machine(RuleBasedStateMachine):
         work = cache.invalidate_document if kind == "document" else cache.invalidate_tag
         done = self.apart(work(label))
         self.tell("invalidate", replica, kind, label, done)
+        self.bump(kind, label)
+        self.learn()
         listed = self.listed.pop((kind, label), {})
         for message, sure in listed.items():
             values = [v for v in self.values.values() if v.message == message]
@@ -558,8 +582,9 @@ class Machine(RuleBasedStateMachine):
         for cache in self.caches:
             running = cache._engine.running
             assert running is not None
-            self.run(running.invalidator.retry())
-            assert running.invalidator.pending == 0
+            self.run(running.invalidator.steps.retry())
+            assert running.invalidator.steps.pending == 0
+        self.learn()
         for replica, dead in self.pending:
             for value in dead:
                 value.live = False
