@@ -381,7 +381,8 @@ class Invalidator:
             await questions.forget_messages(record.tags)
             if record.text:
                 at = tuning.model_copy(update={"semantic_threshold": record.threshold})
-                found = await questions.similar_shared(record.text, at)
+                # What is on its way may have come after it: whoever announced it looked there.
+                found = await questions.similar_shared(record.text, at, arriving_too=False)
                 tags = sorted({item.tag for item in found})
                 for step in self._messages(self.steps.begin_for_others(), tags) if tags else ():
                     # Whoever announced it told everybody else, too.

@@ -182,6 +182,22 @@ async def test_invalidated_between_its_being_known_and_its_row(
             assert (await apart(asked.lookup(words, "ann"))).response is None
 
 
+async def test_what_was_put_since_stays(
+    make_cache: CacheFactory, tmp_path: Path, store_kind: str
+) -> None:
+    """Another process's index follows the invalidation later, and takes nothing newer with it."""
+    cache = await make_cache(settings=PATIENT)
+    elsewhere = {"dir": tmp_path / "elsewhere"} if store_kind == "redis" else {}
+    other = await make_cache(settings={**PATIENT, **elsewhere})
+    await cache.put("alpha beta", "ann", "old", shared=True)
+    assert (await apart(cache.invalidate("alpha beta"))).complete
+    await apart(cache.put("alpha beta", "ann", "new", shared=True))
+    await apart(cache.put("beta alpha", "ann", "new too", shared=True))
+    await other._engine.running.invalidator.apply(other.tuning)
+    assert (await cache.lookup("alpha beta", "eve")).response == "new"
+    assert (await cache.lookup("beta alpha", "eve")).response == "new too"
+
+
 async def test_what_is_on_its_way_and_not_alike_stays(make_cache: CacheFactory) -> None:
     """What the index has already is judged by its text, guards included."""
     cache = await make_cache(settings=PATIENT)

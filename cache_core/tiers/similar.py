@@ -156,13 +156,21 @@ class SimilarQuestions:
             raise BackendError("backend_error", "ModelLoading")
         return self._embedder.fits(text) and self._embedder.knows(text)
 
-    async def similar_shared(self, text: str, tuning: Tuning) -> list[Similar]:
-        """Return the shared ones of `similar`; of those on their way into the index, too."""
+    async def similar_shared(
+        self, text: str, tuning: Tuning, *, arriving_too: bool = True
+    ) -> list[Similar]:
+        """Return the shared ones of `similar`.
+
+        Args:
+            text: A message.
+            tuning: For threshold and guards.
+            arriving_too: Also those on their way into an index, of any process.
+        """
         if not self._serves(text):
             return []
         vector = await self._embedder.embed(text)
         found: list[Similar] = []
-        arriving = await self._arriving(vector, tuning)
+        arriving = await self._arriving(vector, tuning) if arriving_too else set()
         for context in await self._index.contexts():
             found += await self._similar_in(text, vector, context, tuning)
             # What is there already was judged by its text.
