@@ -239,7 +239,8 @@ def load_settings(**values: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "settings"
-        msg = f"setting {name}={_shown(name, first['input'])} is refused: {first['msg']}"
+        why = first["msg"].removeprefix("Value error, ")
+        msg = f"setting {name}={_shown(name, first['input'])} is refused: {why}"
         raise ConfigurationError(msg) from None
 
 

@@ -126,7 +126,8 @@ def warm(
         if as_document:
             print_json({"warmed": count, "puts": puts, "dropped": dropped})
         else:
-            out.print(f"Stored {count:,} answers, shared by all users of {namespace!r}.")
+            what = f"{count:,} answer{'' if count == 1 else 's'}"
+            out.print(f"Stored {what}, shared by all users of {namespace!r}.")
             if dropped:
                 err.print(f"{dropped} entries were dropped: a backend was away.", style="red")
         if dropped:
