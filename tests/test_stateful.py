@@ -230,10 +230,14 @@ class Machine(RuleBasedStateMachine):
         self.slots[slot] = value if sure else None
         if not sure:
             value.live = None if value.live else value.live
+        self.labelled(value.message, doc, tag, sure=sure)
+
+    def labelled(self, message: str, doc: str | None, tag: str | None, *, sure: bool) -> None:
+        """Take note that a message may be listed under its labels: even if its put was refused."""
         for kind, label in (("document", doc), ("tag", tag)):
             if label is not None:
                 listed = self.listed.setdefault((kind, label), {})
-                listed[value.message] = True if sure or listed.get(value.message) else None
+                listed[message] = True if sure or listed.get(message) else None
 
     def told(self, what: str) -> str:
         """Return *what*, after all that happened."""
@@ -409,6 +413,7 @@ class Machine(RuleBasedStateMachine):
             )
         )  # fmt: skip
         if value.live is False:
+            self.labelled(seen.message, doc, tag, sure=False)
             return
         if outdated:
             self.stored(value, doc, tag, sure=False)
