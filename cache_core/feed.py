@@ -10,21 +10,29 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from cache_core import envelope
-from cache_core.embedder import Vector
+from cache_core.embedder import Embedder, Vector
+from cache_core.exceptions import BackendError
 from cache_core.keys import Keys
+from cache_core.logs import RateLimited
 from cache_core.sealing import SealError
 from cache_core.stores.base import KeyValueStore, RowWrite
 from cache_core.stores.vectors import Row, VectorIndex
+
+log = logging.getLogger("glasscache")
+limited = RateLimited(log)
 
 KEPT = 20_000
 """Records that the log keeps: so many shared answers a new index is built from."""
 
 _BATCH = 500
+_ANY_TEXT = "dimension"
+_FAR = 1e15
 _LIFE = 61 * 86_400.0
 
 
@@ -63,6 +71,7 @@ class IndexFeed:
         index: This process's own.
         place: Where that index is kept; `None` for a server's, which everybody sees anyway.
         replica: Name of this process in the log.
+        model: Makes the vectors of this index.
     """
 
     store: KeyValueStore
@@ -70,7 +79,11 @@ class IndexFeed:
     index: VectorIndex
     place: str | None
     replica: str
+    model: Embedder
     _position: str | None = field(default=None)
+    _ahead: str = field(default="")
+    _dimension: int = field(default=0)
+    _told: bool = field(default=False)
 
     @property
     def own_index(self) -> bool:
@@ -119,6 +132,9 @@ class IndexFeed:
     async def apply(self, invalidate: Callable[[Record], Awaitable[None]]) -> None:
         """Do to the own index what others did since the last time.
 
+        What needs the model waits for it: nothing is served from this index meanwhile. What was
+        invalidated is removed all the same, as far as its tags tell.
+
         Args:
             invalidate: Carries out an invalidation.
 
@@ -127,9 +143,36 @@ class IndexFeed:
         """
         if self.place is None:
             return
-        applied = self.keys.own("applied")
         if self._position is None:
-            self._position = (await self.store.rows(applied)).get(self.place, "")
+            kept = await self.store.rows(self.keys.own("applied"))
+            self._position = self._ahead = kept.get(self.place, "")
+        if not self.model.ready:
+            await self._go_ahead(invalidate)
+            if self.model.failed and not self._told:
+                self._told = True
+                log.error(
+                    "l2: the model cannot be loaded, so this process serves nothing by similarity; "
+                    "what others share waits in the store for one that can load it"
+                )
+            return
+        try:
+            await self._apply_all(invalidate)
+        except BackendError:
+            await self._go_ahead(invalidate)
+            raise
+
+    async def _go_ahead(self, invalidate: Callable[[Record], Awaitable[None]]) -> None:
+        """Remove what was invalidated, by its tags alone, beyond what was applied so far."""
+        while found := await self.store.after(self._log, self._ahead, _BATCH):
+            for position, text in found:
+                record = _parse(text)
+                if record is not None and record.by != self.replica and record.kind == "invalidate":
+                    await invalidate(replace(record, text=""))
+                self._ahead = position
+
+    async def _apply_all(self, invalidate: Callable[[Record], Awaitable[None]]) -> None:
+        applied = self.keys.own("applied")
+        place, self._position = self.place or "", self._position or ""
         while found := await self.store.after(self._log, self._position, _BATCH):
             for position, text in found:
                 record = _parse(text)
@@ -138,9 +181,10 @@ class IndexFeed:
                     await self._apply(record, invalidate)
                 self._position = position
             await self.index.tend(self.store.now())
-            await self.store.put_rows([RowWrite(applied, {self.place: self._position}, _LIFE)])
+            await self.store.put_rows([RowWrite(applied, {place: self._position}, _LIFE)])
             if len(found) < _BATCH:
                 break
+        self._ahead = self._position
 
     def _opened(self, record: Record) -> Record:
         """Return a record with its text, or without where it cannot be read: by its tags alone."""
@@ -155,8 +199,13 @@ class IndexFeed:
         if record.kind == "invalidate":
             await invalidate(record)
             return
-        vector = unpack(record.vector)
-        if vector is None or not record.tags:
+        if not record.tags:
+            return
+        # Whatever comes first into an index decides on its dimension: it must not be another's.
+        self._dimension = self._dimension or (await self.model.embed(_ANY_TEXT)).size
+        vector = unpack(record.vector, self._dimension)
+        if vector is None:
+            limited.limited("vector", "l2: what another process shared has no vector of this model")
             return
         tag = record.tags[0]
         key = self.keys.entry("l2", tag, self.keys.shared, record.context)
@@ -180,8 +229,8 @@ def pack(vector: Vector) -> str:
     return base64.b64encode(vector.astype("float16").tobytes()).decode("ascii")
 
 
-def unpack(text: str) -> Vector | None:
-    """Return the unit vector in *text*; `None` for what is none."""
+def unpack(text: str, dimension: int) -> Vector | None:
+    """Return the unit vector of *dimension* values in *text*; `None` for what is none."""
     import numpy as np
 
     try:
@@ -190,7 +239,9 @@ def unpack(text: str) -> Vector | None:
         return None
     vector = values.astype(np.float32)
     length = float(np.linalg.norm(vector))
-    return vector / length if 0 < length < float("inf") else None
+    if vector.size != dimension or not 0 < length < float("inf"):
+        return None
+    return vector / length
 
 
 def _parse(text: str) -> Record | None:
@@ -204,6 +255,6 @@ def _parse(text: str) -> Record | None:
     sound = (
         isinstance(record.tags, list)
         and all(isinstance(text, str) for text in (*texts, *record.tags))
-        and all(isinstance(number, (int, float)) for number in numbers)
+        and all(isinstance(number, (int, float)) and abs(number) < _FAR for number in numbers)
     )
     return record if sound else None

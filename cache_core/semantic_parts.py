@@ -107,7 +107,10 @@ async def assemble_semantic(
     bare: VectorIndex = chroma if wrap_index is None else wrap_index(chroma)
     index = ObservedIndex(bare, instruments)
     await index.open()
-    feed = IndexFeed(store, keys, index, chroma.place, replica)
+    unwatched = ObservedEmbedder(
+        model, Instruments(), breaker, settings.embedding_budget, embedding_price, check
+    )
+    feed = IndexFeed(store, keys, index, chroma.place, replica, unwatched)
     alone = "l1" not in settings.tiers
     similar = SimilarQuestions(store, keys, index, patient)
     # Its vector has been made, and counted, when the put made itself known.
@@ -116,9 +119,6 @@ async def assemble_semantic(
     )
     tier = SemanticTier(
         store, keys, index, observed, again, feed, similar, recent, vetoes, alone=alone
-    )
-    unwatched = ObservedEmbedder(
-        model, Instruments(), breaker, settings.embedding_budget, embedding_price, check
     )
     quiet = tier.unobserved(bare, unwatched)
     return SemanticParts(tier, quiet, similar, index, chroma, observed, feed)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cache_core import MultiLevelCache
 from cache_core.embedder import ThreadEmbedder
+from cache_core.feed import pack
+from cache_core.stores.vectors import Row
 from cache_core.testing import HashEmbedder
 from tests.conftest import CacheFactory
 from tests.patient import PATIENT
@@ -101,6 +105,68 @@ async def test_a_malformed_feed_record_is_passed_over(make_cache: CacheFactory) 
 
     await feed.apply(invalidate)
     assert applied == ["a"]
+
+
+@pytest.mark.parametrize("store_kind", ["redis"])
+async def test_a_vector_of_another_dimension_in_the_feed(
+    make_cache: CacheFactory, tmp_path: Path
+) -> None:
+    """Even as the first row of an index it does not come in: what is shared next is served."""
+    there = {**PATIENT, "dir": tmp_path / "elsewhere"}
+    other: MultiLevelCache = await make_cache(settings=PATIENT)
+    cache: MultiLevelCache = await make_cache(settings=there)
+    await other.put("alpha beta", "ann", "answer", shared=True)
+    store, semantic = other.parts.store, other.parts.semantic
+    assert semantic is not None
+    feed = semantic.feed
+    ((position, text),) = await store.after(feed._log, "", 10)
+    await store.remove(feed._log, [position])
+    vector = pack(np.ones(8, dtype=np.float32))
+    await store.append(feed._log, [json.dumps({**json.loads(text), "vector": vector})], keep=100)
+    await cache.ready()
+    await cache.put("gamma delta", "ann", "right", shared=True)
+    await cache.ready()
+    assert (await cache.lookup("delta gamma", "bob")).response == "right"
+    assert cache.parts.semantic is not None
+    await cache.parts.semantic.index.tend(store.now())
+    assert (await cache.lookup("delta gamma", "bob")).response == "right"
+    assert cache.parts.semantic.chroma.dropped == 0
+
+
+class Unloadable(HashEmbedder):
+    """A model that cannot be loaded, until it can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ready, self.failed = False, True
+
+
+@pytest.mark.parametrize("store_kind", ["redis"])
+async def test_without_a_model_the_feed_goes_on_by_tags(
+    make_cache: CacheFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was invalidated is removed from its index; what needs the model waits for it."""
+    model = Unloadable()
+    there = {**PATIENT, "dir": tmp_path / "elsewhere"}
+    other: MultiLevelCache = await make_cache(settings=PATIENT)
+    cache: MultiLevelCache = await make_cache(settings=there, embedding_model=model)
+    mine = cache.parts.semantic
+    assert mine is not None
+    for message in ("alpha beta", "gamma delta"):
+        await other.put(message, "ann", f"answer to {message}", shared=True)
+        query = cache.parts.keys.query(message, "ann")
+        vector = await HashEmbedder().embed(message)
+        await mine.index.add(query.context, Row(query.tag, vector, "envelope", 1e12))
+    assert (await other.invalidate("alpha beta")).complete
+    assert (await other.invalidate("gamma delta")).complete
+    for _ in range(2):
+        await cache._engine.running.invalidator.apply(cache.tuning)  # type: ignore[union-attr]
+        assert await mine.index.count() == 0
+    assert caplog.text.count("the model cannot be loaded, so this process") == 1
+    await other.put("epsilon zeta", "ann", "later", shared=True)
+    model.ready, model.failed = True, False
+    await cache.ready()
+    assert (await cache.lookup("zeta epsilon", "bob")).response == "later"
 
 
 async def test_an_absurd_number_in_an_envelope_is_corrupt(cache: MultiLevelCache) -> None:

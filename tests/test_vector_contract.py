@@ -18,7 +18,12 @@ import pytest
 
 from cache_core.embedder import Vector
 from cache_core.exceptions import BackendError
-from cache_core.stores.chroma import FLUSH_SECONDS, ChromaIndex
+from cache_core.stores.chroma import (
+    FLUSH_ROWS,
+    FLUSH_SECONDS,
+    ChromaIndex,
+    _written_together,
+)
 from cache_core.stores.vectors import Row
 from cache_core.testing import ChaosVectors, Faults, HashEmbedder
 from tests import servers
@@ -119,6 +124,40 @@ async def test_a_row_replaces_its_predecessor(index: ChromaIndex) -> None:
     assert [near.text for near in await index.search("none", unit(1), 5)] == ["third"]
     await index.tend(time.time())
     assert [near.text for near in await index.search("none", unit(1), 5)] == ["third"]
+
+
+async def test_a_row_that_chroma_refuses_keeps_no_other_out(index: ChromaIndex) -> None:
+    """Another dimension, no number, no text: dropped and counted, and the others are written."""
+    await index.add("none", row("first", unit(1)))
+    await index.tend(time.time())
+    await index.add("none", row("short", unit(1)[:8]))
+    await index.add("none", row("nan", unit(1) * np.float32("nan")))
+    await index.add("none", Row("text", unit(0, 1), "\ud800", 1e12))
+    await index.add("none", row("second", unit(1, 1)))
+    found = {near.id for near in await index.search("none", unit(1), 9)}
+    assert found >= {"first", "second"}
+    assert "short" not in found
+    await index.tend(time.time())
+    assert await index.count() == 2
+    assert index.dropped == 3
+    found = {near.id for near in await index.search("none", unit(1), 9)}
+    assert found == {"first", "second"}
+    await index.add("none", row("late", unit(1)[:8]))
+    await index.close()
+
+
+def test_what_is_written_together() -> None:
+    """Few rows, not too large together, and of one dimension; a huge one goes alone."""
+    huge, small, short = (
+        Row("huge", unit(1), "x" * 9_000_000, 1.0),
+        Row("small", unit(1), "x", 1.0),
+        Row("short", unit(1)[:8], "x", 1.0),
+    )
+    assert _written_together([small, huge, small]) == [small]
+    assert _written_together([huge, small]) == [huge]
+    assert _written_together([small, small, short, small]) == [small, small]
+    assert len(_written_together([small] * 200)) == 5 * FLUSH_ROWS
+    assert _written_together([]) == []
 
 
 async def test_similarity_is_the_cosine(index: ChromaIndex) -> None:

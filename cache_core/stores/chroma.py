@@ -11,7 +11,7 @@ import contextlib
 import contextvars
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from chromadb.errors import InvalidArgumentError, NotFoundError
 from cache_core.breaker import Breaker
 from cache_core.embedder import Vector
 from cache_core.exceptions import BackendError
+from cache_core.logs import RateLimited
 from cache_core.stores.chroma_client import SERVER_SECONDS, ChromaClient, DiskFullError
 from cache_core.stores.vectors import Neighbour, Row
 
 log = logging.getLogger("glasscache")
+limited = RateLimited(log)
 
 FLUSH_ROWS = 20
 """Rows written at once: 20 cost a tenth of 20 single ones."""
@@ -36,6 +38,12 @@ BUFFER_ROWS = 2_000
 
 OPEN_SECONDS = 0.2
 """How long `open` waits for a server: one that never answers must not hold up the agent's start."""
+
+_WRITE_BYTES = 4 * 1_048_576
+"""Text written at once, in characters: more might not arrive within its time, however often."""
+
+_REFUSED = (InvalidArgumentError, TypeError, UnicodeError)
+"""What is wrong with a row, and not with Chroma."""
 
 _SWEEP_BATCH = 500
 _REBUILD_FROM = 1_000
@@ -96,7 +104,7 @@ class ChromaIndex:
         self._next_sweep = 0.0
         self._deleted: dict[str, int] = {}
         self.dropped = 0
-        """Rows lost because Chroma was away too long."""
+        """Rows lost because Chroma was away too long, or refused them."""
 
     @property
     def breaker(self) -> Breaker:
@@ -247,7 +255,11 @@ class ChromaIndex:
         ]
 
     def _search_buffer(self, context: str, vector: Vector) -> list[Neighbour]:
-        rows = list(self._buffer.get(context, {}).values())
+        rows = [
+            row
+            for row in self._buffer.get(context, {}).values()
+            if row.vector.shape == vector.shape
+        ]
         if not rows:
             return []
         similarities = np.stack([row.vector for row in rows]) @ vector
@@ -289,7 +301,7 @@ class ChromaIndex:
     async def _flush(self) -> None:
         async with self._writing:
             for context in list(self._buffer):
-                while rows := list(self._buffer[context].values())[: 5 * FLUSH_ROWS]:
+                while rows := _written_together(self._buffer[context].values()):
                     await self._write(context, rows)
                     # A row that was put again meanwhile is a new object and stays.
                     kept = self._buffer[context]
@@ -300,7 +312,23 @@ class ChromaIndex:
                 del self._buffer[context]
 
     async def _write(self, context: str, rows: Sequence[Row]) -> None:
+        """Write *rows*; what Chroma refuses is dropped, and does not keep the others out."""
         await self._opened(self._write_timeout)
+        try:
+            await self._upsert(context, rows)
+        except BackendError as error:
+            if not isinstance(error.__cause__, _REFUSED):
+                raise
+            if len(rows) > 1:
+                for row in rows:
+                    await self._write(context, [row])
+                return
+            self.dropped += 1
+            limited.limited(
+                "refused", "chroma: a row was refused and is dropped: %s", error.error_type
+            )
+
+    async def _upsert(self, context: str, rows: Sequence[Row]) -> None:
         await self._chroma.ask(
             context,
             "upsert",
@@ -350,6 +378,22 @@ class ChromaIndex:
             found = await self._chroma.ask(context, "count", timeout=self._search_timeout)
             stored += int(found or 0)
         return stored + self._buffered
+
+
+def _written_together(rows: Iterable[Row]) -> list[Row]:
+    """Return the first rows that can be one write: alike in dimension, few, and not too large."""
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        size += len(row.text)
+        if batch and (
+            len(batch) == 5 * FLUSH_ROWS
+            or size > _WRITE_BYTES
+            or row.vector.shape != batch[0].vector.shape
+        ):
+            break
+        batch.append(row)
+    return batch
 
 
 def _text(metadata: Mapping[str, Any] | None) -> str | None:
