@@ -37,21 +37,23 @@ def check_message(
     Raises:
         TypeError: For something that is no message or no user, or a bottomless context.
     """
-    for name, value in (("message", message), ("standalone", standalone)):
-        if not isinstance(value, str) and (value is not None or name == "message"):
-            msg = f"{name} must be a str, not {type(value).__name__}; decode bytes first"
-            raise TypeError(msg)
+    if not isinstance(message, str):
+        msg = f"message must be a str, not {type(message).__name__}; decode bytes first"
+        raise TypeError(msg)
+    if standalone is not None and not isinstance(standalone, str):
+        msg = f"standalone must be a str, not {type(standalone).__name__}; decode bytes first"
+        raise TypeError(msg)
     if user_id is not None and not isinstance(user_id, str):
         msg = f"user_id must be a str or None, not {type(user_id).__name__}: use str(user_id)"
         raise TypeError(msg)
     if not settings.tiers:
         return "disabled"
-    text = str(message if standalone is None else standalone)
+    text = message if standalone is None else standalone
     # 4 bytes at most per character: most messages need not be encoded to be measured.
     limit = settings.max_message_bytes
     if 4 * len(text) > limit and len(text.encode("utf-8", "surrogatepass")) > limit:
         return "too_large"
-    if isinstance(user_id, str) and len(user_id) > MAX_USER_CHARS:
+    if user_id is not None and len(user_id) > MAX_USER_CHARS:
         return "too_large"
     if context and _exceeds(context, MAX_CONTEXT_CHARS):
         return "too_large"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
@@ -43,36 +44,36 @@ class Hedging(Generic[Result]):
 
     def watch(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Hedge[Result]:
         """Start *work* unless `leave` is called before the delay ends."""
-        loop = asyncio.get_running_loop()
-        hedge = Hedge(loop.time() + self._delay, work)
+        # The event loop is asked for only to set the timer: finding it takes a system call.
+        now = time.monotonic()
+        hedge = Hedge(now + self._delay, work)
         self._watched[hedge] = None
         if self._armed_for is None:
-            self._arm(loop, hedge.due)
+            self._arm(now, hedge.due)
         return hedge
 
     def leave(self, hedge: Hedge[Result]) -> None:
         """Watch no longer."""
         self._watched.pop(hedge, None)
 
-    def _arm(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+    def _arm(self, now: float, due: float) -> None:
         self._armed_for = due
-        loop.call_at(due, self._ring)
+        asyncio.get_running_loop().call_later(due - now, self._ring)
 
     def _ring(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = time.monotonic()
         # A timer that is late itself says that this loop was held up, not what it waits for.
         held_up = self._armed_for is not None and now - self._armed_for > LATE_SECONDS
         self._armed_for = None
         for hedge in list(self._watched):
             if hedge.due > now:
-                self._arm(loop, hedge.due)
+                self._arm(now, hedge.due)
                 return
             if held_up:
-                self._arm(loop, now + self._delay)
+                self._arm(now, now + self._delay)
                 return
             del self._watched[hedge]
             if len(self._running) < AT_ONCE:
-                hedge.task = loop.create_task(hedge.work())
+                hedge.task = asyncio.get_running_loop().create_task(hedge.work())
                 self._running.add(hedge.task)
                 hedge.task.add_done_callback(self._running.discard)

@@ -26,6 +26,10 @@ PARTITIONS = "partitions"
 NAMESPACE_PATTERN = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 _USERS = 4_096
+_MESSAGES = 4_096
+_SHORT = 512
+"""Characters of the longest message whose digest is kept: so they take some megabytes at most."""
+
 _FINAL = " .!?…。！？؟।"
 
 
@@ -69,6 +73,7 @@ class Keys:
         self.model = ""
         """Digest of the embedding model: vectors of different models are never compared."""
         self.user = lru_cache(_USERS)(self._user)
+        self._short = lru_cache(_MESSAGES)(self._tag)
 
     @property
     def shared(self) -> str:
@@ -106,6 +111,9 @@ class Keys:
 
     def tag(self, message: str) -> str:
         """Return the digest that names *message* in this namespace."""
+        return self._short(message) if len(message) <= _SHORT else self._tag(message)
+
+    def _tag(self, message: str) -> str:
         return digest(self._secret, "message", self.namespace, normalise(message))
 
     def _user(self, user_id: str) -> str:

@@ -259,8 +259,7 @@ class Sighting(NamedTuple):
     known: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class LookupResult:
+class LookupResult(NamedTuple):
     """What a lookup found.
 
     Attributes:
@@ -289,8 +288,8 @@ class LookupResult:
     stale: bool = False
     lookup_id: str = ""
     reasons: tuple[str, ...] = ()
-    sighting: Sighting | None = field(default=None, repr=False, compare=False)
-    own_ttl: float | None = field(default=None, repr=False, compare=False)
+    sighting: Sighting | None = None
+    own_ttl: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,8 +61,10 @@ class Found:
 
     def hit(self, level: Level) -> Hit | None:
         """Return a tier's hit."""
-        item = self.of(level)
-        return item.hit if item is not None else None
+        for item in self.asked:
+            if item.call.level == level:
+                return item.hit
+        return None
 
 
 class Reader:
@@ -234,19 +236,21 @@ def fold(found: Found, lookup_id: str, sighting: Sighting | None = None) -> Look
     answer = exact or found.hit("l2")
     reasons = tuple(dict.fromkeys([item.call.reason for item in found.asked if item.call.reason]))
     if answer is not None:
+        entry = answer.entry
         return LookupResult(
-            response=answer.entry.response,
-            intent=answer.entry.intent,
+            entry.response,
+            entry.intent,
             rag_results=None,
             outcome="hit",
             tier="l2" if exact is None else "l1",
             similarity=answer.similarity if exact is None else 1.0,
             age_seconds=answer.age,
-            stale=any(item.call.stale for item in found.asked),
+            # Only a response can be stale: that of the tier asked last.
+            stale=found.asked[-1].call.stale,
             lookup_id=lookup_id,
             reasons=reasons,
             sighting=sighting,
-            own_ttl=answer.entry.ttl,
+            own_ttl=entry.ttl,
         )
     label, documents = found.hit("l3"), found.hit("l4")
     outcome: Outcome = "miss"

@@ -19,18 +19,23 @@ def finish(call: CacheCall, result: LookupResult, found: Found, *, handed_out: b
         found: What the tiers said.
         handed_out: Whether the caller gets intent and documents; else they save nothing.
     """
-    calls = [item.call for item in found.asked]
-    for part in calls:
+    calls: list[CacheCall] = []
+    saved, failed = 0.0, None
+    for item in found.asked:
+        part = item.call
         if part.level in {"l3", "l4"} and not handed_out:
             part.saved_usd = 0.0
+        saved += part.saved_usd
+        if part.outcome == "error" and failed is None:
+            failed = part
+        calls.append(part)
     call.calls = calls
     call.outcome = result.outcome
     call.level = result.tier
     call.similarity = result.similarity
     call.age_seconds = result.age_seconds
     call.stale = result.stale
-    call.saved_usd = sum(part.saved_usd for part in calls)
-    failed = next((part for part in calls if part.outcome == "error"), None)
+    call.saved_usd = saved
     if result.outcome == "error" and failed is not None:
         call.reason, call.error_type = failed.reason, failed.error_type
     elif result.outcome != "hit":

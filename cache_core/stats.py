@@ -65,6 +65,9 @@ class CacheStats:
 
     def record(self, call: CacheCall) -> None:
         """Count a finished operation."""
+        if call.operation == "lookup":
+            self._record_lookup(call)
+            return
         self.spent_usd += call.spent_usd
         if call.operation == "verdict" and call.outcome != "checked":
             self.verdicts[call.reason, call.outcome] += 1
@@ -84,9 +87,8 @@ class CacheStats:
             return
         if call.operation == "refresh":
             self.refreshes[call.outcome] += 1
-            return
-        if call.operation != "lookup":
-            return
+
+    def _record_lookup(self, call: CacheCall) -> None:
         if call.outcome == "cancelled":
             self.cancelled += 1
             return

@@ -27,14 +27,15 @@ class Coalescer(Generic[Request, Result]):
     Args:
         run: Executes a batch; returns one result per request, or raises for all of them. A result
             that is an exception is raised to its request alone.
-        limit: Requests in one batch.
+        limit: Requests in one batch. What is left over travels while this batch's waiters go on;
+            if all waited for the same batch, they and the backend would only wait for each other.
     """
 
     def __init__(
         self,
         run: Callable[[Sequence[Request]], Awaitable[Sequence[Result]]],
         *,
-        limit: int = 128,
+        limit: int = 32,
     ) -> None:
         self._run = run
         self._limit = limit
@@ -91,12 +92,35 @@ class Coalescer(Generic[Request, Result]):
             self._task = asyncio.get_running_loop().create_task(self._drain(), context=context)
 
     async def _drain(self) -> None:
+        """Run one batch. The next one leaves before the waiters of this one go on.
+
+        So the backend is at work while they are.
+        """
+        batch: list[tuple[Request, asyncio.Future[Result]]] = []
+        while self._waiting and len(batch) < self._limit:
+            request, future, _ = self._waiting.popleft()
+            if not future.done():
+                batch.append((request, future))
+        results: Sequence[Result | Exception] = ()
         try:
-            await self._run_batch()
+            if batch:
+                results = await self._run([request for request, _ in batch])
+        except Exception as error:  # noqa: BLE001 - every waiter gets it
+            results = [_copy(error) for _ in batch]
         except BaseException:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(BackendError("backend_error", "Closed"))
             self._abandon()
             raise
         self._start()
+        for (_, future), result in zip(batch, results, strict=True):
+            if future.done():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
 
     def _abandon(self) -> None:
         self._task = None
@@ -104,34 +128,6 @@ class Coalescer(Generic[Request, Result]):
             if not future.done():
                 future.set_exception(BackendError("backend_error", "Closed"))
         self._waiting.clear()
-
-    async def _run_batch(self) -> None:
-        batch: list[tuple[Request, asyncio.Future[Result]]] = []
-        while self._waiting and len(batch) < self._limit:
-            request, future, _ = self._waiting.popleft()
-            if not future.done():
-                batch.append((request, future))
-        if not batch:
-            return
-        try:
-            results = await self._run([request for request, _ in batch])
-        except asyncio.CancelledError:
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(BackendError("backend_error", "Closed"))
-            raise
-        except Exception as error:  # noqa: BLE001 - every waiter gets it
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(_copy(error))
-        else:
-            for (_, future), result in zip(batch, results, strict=True):
-                if future.done():
-                    continue
-                if isinstance(result, Exception):
-                    future.set_exception(result)
-                else:
-                    future.set_result(result)
 
 
 def _copy(error: Exception) -> Exception:

@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import redis.asyncio as redis
@@ -443,11 +444,7 @@ class RedisStore:
         """Read values and hashes for all *requests* in one round trip."""
         if self._nodes is not None:
             return await self._read_nodes(self._nodes, requests)
-        if len(requests) == 1 and not requests[0].rows:
-            keys: list[str] = list(requests[0].keys)
-            hashes: list[str] = []
-        else:
-            keys, hashes = _asked(requests)
+        keys, hashes = _asked(requests)
         try:
             with self._breaker:
                 async with Deadline(self._read_timeout):
@@ -456,21 +453,21 @@ class RedisStore:
             if error.reason == "timeout":
                 self._inspect_soon(keys, hashes)
             raise
-        if len(requests) == 1 and not hashes:
-            return [[_text(value) for value in raw]]
-        values = dict(zip(keys, map(_text, raw), strict=True))
+        values = dict(zip(keys, _texts(raw), strict=True))
+        if not hashes:
+            return [list(map(values.__getitem__, request.keys)) for request in requests]
         found = dict(zip(hashes, rows, strict=True))
         return [
             _checked(found[request.keys[0]])
             if request.rows
-            else [values[key] for key in request.keys]
+            else list(map(values.__getitem__, request.keys))
             for request in requests
         ]
 
     async def _fetch(self, keys: list[str], hashes: list[str]) -> tuple[list[Any], list[Any]]:
         if not hashes:
             line: Any = self._line
-            return list(await line.execute_command("MGET", *keys, **_RAW)) if keys else [], []
+            return await line.execute_command("MGET", *keys, **_RAW) if keys else [], []
         pipe = self._pipeline()
         if keys:
             pipe.execute_command("MGET", *keys, **_RAW)
@@ -501,7 +498,7 @@ class RedisStore:
             if isinstance(items, Exception):
                 failed.update(dict.fromkeys(group, items))
             else:
-                values.update(zip(group, map(_text, items), strict=True))
+                values.update(zip(group, _texts(items), strict=True))
 
         def answer(request: _Read) -> Any:
             if request.rows:
@@ -547,10 +544,8 @@ class _Read(NamedTuple):
 
 def _asked(requests: Sequence[_Read]) -> tuple[list[str], list[str]]:
     """Return the keys and the hashes that *requests* ask for, each once."""
-    keys: dict[str, None] = {}
-    hashes: dict[str, None] = {}
-    for request in requests:
-        (hashes if request.rows else keys).update(dict.fromkeys(request.keys))
+    keys = dict.fromkeys(chain.from_iterable([item.keys for item in requests if not item.rows]))
+    hashes = dict.fromkeys([item.keys[0] for item in requests if item.rows])
     return list(keys), list(hashes)
 
 
@@ -607,6 +602,10 @@ def _text(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     return bytes(value).decode("utf-8", "replace")
+
+
+def _texts(values: Iterable[Any]) -> list[str | None]:
+    return [value if value is None else _text(value) for value in values]
 
 
 def _stream(reply: Any) -> list[tuple[str, str]]:
