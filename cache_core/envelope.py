@@ -222,10 +222,9 @@ def _parse(text: str) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    if value is None:
-        return None
-    if type(value) is int and abs(value) > _LARGEST:
-        raise CorruptError
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise CorruptError
-    return float(value)
+    kind = type(value)
+    if value is None or (kind is float and math.isfinite(value)):
+        return value  # type: ignore[no-any-return]
+    if kind is int and abs(value) <= _LARGEST:
+        return float(value)
+    raise CorruptError

@@ -156,7 +156,7 @@ class Keys:
 
     def own_generation(self, tag: str, user: str) -> str:
         """Return the key of the generation token of one user's answers to a message."""
-        return f"{self._prefix}:{{{tag}}}:g:{user}"
+        return f"{self.generation(tag)}:{user}"
 
     def user_generation(self, user: str) -> str:
         """Return the key of the generation token of everything that is a user's."""
@@ -164,11 +164,10 @@ class Keys:
 
     def generations(self, query: Query) -> list[str]:
         """Return the keys of the tokens that make up a `Generation`, in its order."""
-        message = self.generation(query.tag)
-        if query.user is None:
+        message, user = self.generation(query.tag), query.user
+        if user is None:
             return [message]
-        own = self.own_generation(query.tag, query.user)
-        return [message, own, self.user_generation(query.user)]
+        return [message, f"{message}:{user}", self.user_generation(user)]
 
     def entry(self, level: Level, tag: str, scope: str, context: str, history: str = "") -> str:
         """Return the key of one tier's entry for a message in one scope."""

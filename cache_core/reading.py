@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
 from cache_core.deadline import Deadline
@@ -84,7 +84,7 @@ class Reader:
         beyond: tuple[Level, ...] = ("l2", *_INTENT_AND_DOCUMENTS)
         self._second: Level | None = next((name for name in beyond if name in parts.tiers), None)
 
-    async def find(self, query: Query, tuning: Tuning, call: CacheCall) -> Found:
+    def find(self, query: Query, tuning: Tuning, call: CacheCall) -> Awaitable[Found]:
         """Ask L1; without an answer L2, and beside it L3 and L4.
 
         Nothing else is started while L1 may still answer soon: an embedding costs a hundred times
@@ -96,8 +96,12 @@ class Reader:
             call: The lookup's record; its level says meanwhile which tier is waited for.
         """
         deadline = time.monotonic() + self._settings.lookup_budget
-        if not query.grace:
-            return await self._find(query, tuning, call, deadline)
+        find = self._find_stale if query.grace else self._find
+        return find(query, tuning, call, deadline)
+
+    async def _find_stale(
+        self, query: Query, tuning: Tuning, call: CacheCall, deadline: float
+    ) -> Found:
         # Nothing stale before anything fresh, wherever that is.
         found = await self._find(query._replace(grace=0.0), tuning, call, deadline)
         if found.response is None:
@@ -113,9 +117,9 @@ class Reader:
         hedge = self._hedging.watch(lambda: self._beyond(query, tuning, deadline))
         try:
             first = await self._ask(exact, query, tuning, None)
-            self._hedging.leave(hedge)
             if first.hit is not None:
                 return Found([first])
+            self._hedging.leave(hedge)
             call.level = self._second
             rest = await (hedge.task or self._beyond(query, tuning, deadline))
             return Found([first, *rest])
@@ -155,9 +159,10 @@ class Reader:
 
     async def _ask(self, tier: Tier, query: Query, tuning: Tuning, budget: float | None) -> Asked:
         """Ask one tier, within *budget* seconds; `None` leaves it to the store's own limit."""
-        with self._instruments.scope("get", tier.level) as call:
-            call.ttl_seconds = tuning.ttl(tier.level)
-            if tier.level == "l2":
+        level = tier.level
+        with self._instruments.scope("get", level) as call:
+            call.ttl_seconds = tuning.ttl(level)
+            if level == "l2":
                 call.threshold = tuning.semantic_threshold
             answer: Hit | Miss | None = None
             try:
@@ -174,7 +179,7 @@ class Reader:
                 log.limited(
                     "bug",
                     "%s: unexpected %s: %s; please report it",
-                    tier.level,
+                    level,
                     type(error).__name__,
                     error,
                 )

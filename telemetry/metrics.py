@@ -238,7 +238,7 @@ class _Children:
 def _exemplar() -> Exemplar:
     """Return the ids of the current span, if it is sampled: it can then be found by them."""
     context = trace.get_current_span().get_span_context()
-    if not (context.is_valid and context.trace_flags.sampled):
+    if not context.trace_flags & trace.TraceFlags.SAMPLED or not context.is_valid:
         return None
     return {
         "trace_id": trace.format_trace_id(context.trace_id),
