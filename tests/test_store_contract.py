@@ -690,6 +690,24 @@ async def test_what_nobody_waits_for_is_not_sent() -> None:
     assert sent == [1]
 
 
+async def test_the_next_batch_leaves_before_who_was_served_goes_on() -> None:
+    """So the backend is at work while they are."""
+    happened: list[str] = []
+
+    async def run(requests: Any) -> list[int]:
+        happened.append(f"sent {list(requests)}")
+        await asyncio.sleep(0.01)
+        return list(requests)
+
+    coalescer: Coalescer[int, int] = Coalescer(run, limit=2)
+
+    async def wait(number: int) -> None:
+        happened.append(f"got {await coalescer.submit(number)}")
+
+    await asyncio.gather(*map(wait, range(3)))
+    assert happened == ["sent [0, 1]", "sent [2]", "got 0", "got 1", "got 2"]
+
+
 async def test_who_asks_alone_holds_nobody_up() -> None:
     """Who asks when nothing is in flight goes alone; if it is cancelled the others still go."""
     batches: list[list[int]] = []

@@ -108,6 +108,14 @@ def test_the_secret_counts() -> None:
     assert Keys("n", SECRET).tag("hello") != Keys("m", SECRET).tag("hello")
 
 
+@pytest.mark.parametrize("words", [1, 1_000])
+def test_a_message_has_one_digest(words: int) -> None:
+    """Short ones are kept, long ones are not: it makes no difference."""
+    keys, text = Keys("n", SECRET), "hello " * words
+    assert keys.tag(text) == keys.tag(text) == keys.tag(text.upper()) == Keys("n", SECRET).tag(text)
+    assert keys.tag(text) != keys.tag(text + "you")
+
+
 def test_scopes_contexts_and_histories_have_digests_of_their_own() -> None:
     """Everything that decides which entries answer gives another query."""
     keys = Keys("n", SECRET)

@@ -27,6 +27,7 @@ from cache_core.models import (
 )
 from cache_core.stores.base import KeyValueStore, Write
 from cache_core.tiers.base import tell_locked
+from cache_core.tiers.decoding import Decoder
 from cache_core.tuning import Tuning
 from cache_core.vetoes import Vetoes
 
@@ -57,6 +58,7 @@ class KeyedTier:
         store: Where entries live.
         keys: Names of the entries.
         vetoes: What must not be served, whatever its generation.
+        decoder: Of the stored texts.
     """
 
     level: Level
@@ -66,6 +68,7 @@ class KeyedTier:
     store: KeyValueStore
     keys: Keys
     vetoes: Vetoes = field(default_factory=Vetoes)
+    decoder: Decoder = field(default_factory=Decoder, repr=False, compare=False)
 
     async def get(self, query: Query, tuning: Tuning) -> Hit | Miss:
         """Read the generation and this tier's entries of every readable scope in one round trip."""
@@ -88,7 +91,7 @@ class KeyedTier:
             if value is None:
                 continue
             try:
-                entry = envelope.decode(value, name, scopes, self.keys.sealer)
+                entry = self.decoder.decode(value, name, scopes, self.keys.sealer, now)
             except envelope.CorruptError as error:
                 reasons.append("corrupt")
                 await self._discard(name, error)
