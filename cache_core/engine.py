@@ -25,8 +25,9 @@ from cache_core.invalidation import Invalidator
 from cache_core.keys import PREFIX
 from cache_core.leases import Leases
 from cache_core.live_tuning import LiveTuning
-from cache_core.parts import Parts, assemble, make_store
+from cache_core.parts import Parts, assemble, make_store, name_of_store
 from cache_core.reading import Reader
+from cache_core.sealing import make_sealer
 from cache_core.settings import Settings, TuningEnvironment
 from cache_core.stats import CacheStats
 from cache_core.steps import MOST_PENDING
@@ -121,7 +122,13 @@ class Engine:
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
         self._opening = asyncio.Lock()
         self._retry: asyncio.Task[None] | None = None
-        self.unconfirmed = Unconfirmed(settings.dir, namespace, self.replica)
+        self.unconfirmed = Unconfirmed(
+            settings.dir,
+            namespace,
+            self.replica,
+            name_of_store(settings, redis_pool),
+            make_sealer(settings),
+        )
         """Invalidations that wait for a backend."""
         self.live = LiveTuning(self._started_with, self._tuned, self._reported)
         """The tuning, followed and changed while the cache is open."""
@@ -159,6 +166,7 @@ class Engine:
         self.when_running[name] = work
         if len(self.when_running) > MOST_PENDING:
             del self.when_running[next(iter(self.when_running))]
+            self.unconfirmed.lost += 1
             log.error("too many invalidations wait for the store: some are lost; clear the cache")
 
     async def started(self) -> Running | None:
@@ -235,7 +243,7 @@ class Engine:
             entries={},
             tuning=self.tuning,
             pending_invalidations=len(self.when_running),
-            dropped={},
+            dropped={"invalidations": self.unconfirmed.lost},
         )
 
     def _report_closed(self, last: CacheState) -> None:
@@ -254,6 +262,7 @@ class Engine:
             self._embedder,
             self._wrap_index,
         )
+        self.unconfirmed.store = name_of_store(self.settings, self._redis_pool, parts.secret)
         invalidator = Invalidator(parts, self.unconfirmed, lambda: somebody_has_l2(parts))
         verdicts = Verdicts(store, parts.keys.own(LOG), parts.decisions, self.instruments)
         verifier = None
@@ -270,8 +279,9 @@ class Engine:
             lambda: verifier.dropped if verifier is not None else 0,
             self.settings.heartbeat,
             lambda: self.unconfirmed.adopt(self.make),
+            lambda: self.unconfirmed.lost,
         )
-        self.running = Running(
+        running = Running(
             parts,
             Reader(parts, self.settings, self.instruments),
             Writer(parts, self.settings),
@@ -281,13 +291,33 @@ class Engine:
             verdicts,
             verifier,
         )
+        waiting = await self._begin_waiting(running)
+        self.running = running
+        self.when_running.clear()
         self.instruments.report(housekeeper.state())
         housekeeper.start()
         self.live.follow()
         self._announce()
-        waiting, self.when_running = self.when_running, {}
-        for work in waiting.values():
-            await work(self.running)
+        await asyncio.gather(*waiting)
+
+    async def _begin_waiting(self, running: Running) -> list[asyncio.Task[Any]]:
+        """Begin with what waits for the store: vetoed before any lookup is answered.
+
+        An invalidation is planned, and so vetoed, before it waits for anything.
+        """
+        begun: dict[Hashable, asyncio.Task[Any]] = {}
+        try:
+            while more := self.when_running.keys() - begun.keys():
+                for name in more:
+                    work = self.when_running[name](running)
+                    begun[name] = asyncio.ensure_future(work)
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            for task in begun.values():
+                task.cancel()
+            await asyncio.gather(*begun.values(), return_exceptions=True)
+            raise
+        return list(begun.values())
 
     async def _keep_trying(self, store: KeyValueStore) -> None:
         try:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from cache_core.breaker import Breaker
 from cache_core.clock import Clock
@@ -29,6 +30,7 @@ from cache_core.stores.embedded import EmbeddedStore
 from cache_core.stores.vectors import WrapIndex
 from cache_core.tiers.base import Tier
 from cache_core.tiers.keyed import KeyedTier
+from cache_core.unconfirmed import StoreName
 from cache_core.vetoes import Vetoes
 
 if TYPE_CHECKING:  # it needs the `semantic` extra
@@ -146,6 +148,26 @@ def make_store(settings: Settings, redis_pool: Any, clock: Clock | None) -> KeyV
         max_bytes=settings.max_bytes,
         **breaker,  # type: ignore[arg-type]
     )
+
+
+def name_of_store(settings: Settings, redis_pool: Any, secret: Secret | None = None) -> StoreName:
+    """Return the name of the keyed store of *settings*; with its *secret* once it was reached."""
+    if redis_pool is not None:
+        given = getattr(redis_pool, "connection_kwargs", {})
+        where = [str(given.get(name, "")) for name in ("host", "port", "path", "db")]
+        where.append(str(getattr(redis_pool, "service_name", "")))
+    elif settings.redis_url:
+        url = urlsplit(settings.redis_url)
+        where = [url.netloc.rpartition("@")[2], url.path.rstrip("/")]
+    else:
+        where = [str(settings.dir.absolute())]
+    kept = secret.text if secret is not None and secret.record is not None else ""
+    return StoreName(_name("\0".join(where)), _name(kept) if kept else "")
+
+
+def _name(text: str) -> str:
+    data = text.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, digest_size=16, person=b"glasscache-store").hexdigest()
 
 
 def usable_directory(wanted: Path) -> Path:

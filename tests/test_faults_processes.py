@@ -14,7 +14,7 @@ from typing import Any, Self
 import pytest
 
 from cache_core import housekeeping
-from cache_core.unconfirmed import Unconfirmed
+from cache_core.testing import ChaosStore, Faults
 from tests import servers
 from tests.faulty import Asker, answer, fill, opened, question, until
 
@@ -165,25 +165,30 @@ async def test_told_before_the_store_was_ever_reached(tmp_path: Path) -> None:
             await asker.served_by_l1([0])
 
 
-async def test_the_file_takes_anything(tmp_path: Path) -> None:
-    """Odd requests come back as they were; garbage is left out; other namespaces are not touched."""
-    made: list[Any] = []
-
-    async def make(request: Any) -> None:
-        made.append(request)
-
-    first = Unconfirmed(tmp_path, "a", "one")
-    odd = ("message", 'sur\ud800 "quotes"\n\0', None)
-    for request in (odd, odd, ("user", "ann")):
-        first.note(request)
-    Unconfirmed(tmp_path, "a-b", "two").note(("tag", "other"))
-    (tmp_path / "unconfirmed-a-three.jsonl").write_text('{"not": 1}\n[1]\nnull\n[[\n')
-    await Unconfirmed(tmp_path, "a", "four").adopt(make)
-    assert made == [odd, ("user", "ann")]
-    assert [file.name for file in tmp_path.iterdir()] == ["unconfirmed-a-b-two.jsonl"]
-    first.clear()
-    await Unconfirmed(tmp_path / "nowhere", "a", "five").adopt(make)
-    # Without a directory to write to it still must not raise.
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    Unconfirmed(blocked, "a", "six").note(("user", "ann"))
+async def test_what_waits_for_the_store_is_never_served_once_it_is_reached(
+    tmp_path: Path,
+) -> None:
+    """The first lookup that is answered knows of what was invalidated before."""
+    with servers.BreakableRedis(tmp_path) as server:
+        async with opened(tmp_path / "a", redis_url=server.url) as cache:
+            await fill(cache, 4)
+        faults = Faults()
+        more = {"wrap_store": lambda store: ChaosStore(store, faults), "redis_url": server.url}
+        server.stop()
+        async with opened(tmp_path / "b", **more) as cache:
+            try:
+                for number in (3, 1):
+                    assert not (await cache.invalidate(question(number))).complete
+                # From now on reading goes well and writing takes long.
+                faults.always("hang", only=frozenset({"write"}))
+            finally:
+                server.go_on()
+            asker = Asker(cache)
+            await until(lambda: cache.is_open)
+            for _ in range(20):
+                assert (await asker.ask(1)).response is None
+                await asyncio.sleep(0.01)
+            faults.never()
+            await until(lambda: cache.state is not None and not cache.state.pending_invalidations)
+            assert (await asker.ask(3)).response is None
+            await asker.served_by_l1([0, 2])
