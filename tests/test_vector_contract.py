@@ -77,6 +77,9 @@ async def make(kind: str, where: dict[str, Any]) -> AsyncIterator[Make]:
             index = CalmChaos(index, Faults(), search_timeout=10.0, write_timeout=20.0)
         made.append(index)
         await index.open()
+        async with asyncio.timeout(30):
+            while not index.connected:  # a busy server takes longer than opening waits
+                await asyncio.sleep(0.02)
         return index
 
     yield open_one
