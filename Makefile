@@ -23,7 +23,7 @@ test: $(STAMP) system  ## Set up, check style, types and structure, and run the 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m grafana.generate --check
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 check: $(STAMP)  ## Style, types and structure only
 	$(BIN)/ruff format --check

@@ -28,6 +28,18 @@ _ENVIRONMENT = (
 )  # fmt: skip
 
 
+_LONG = (
+    "test_dashboard_browser.py", "test_dashboard_pages.py", "test_tuning.py", "test_alert_chain.py",
+    "test_demo.py", "test_isolation.py", "test_examples.py", "test_stateful.py",
+    "test_chroma_connections.py", "test_runbooks.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first: no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.path.name not in _LONG)
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the developer's environment, nor writes to the developer's cache."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -23,13 +24,24 @@ import redis
 ACL = Path(__file__).parent.parent / "compose" / "redis.acl"
 PASSWORD = "of-the-tests"
 
+_FIRST_PORT = 16_000
+_PORTS_EACH = 2_000
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+
 _PACKAGES = {"promtool": "prometheus", "amtool": "prometheus-alertmanager"}
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port on which nobody listens, and that nobody else is given.
+
+    It is below what the system hands out for connections, and in this test worker's own share, so
+    that it stays free until a test listens there, and while a test's server is down.
+    """
+    while True:
+        port = _FIRST_PORT + _PORTS_EACH * _WORKER + secrets.randbelow(_PORTS_EACH)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def require(program: str) -> str:
