@@ -133,8 +133,9 @@ async def ours(url: str, lookups: int, tasks: int, seed: int) -> dict[str, Any]:
             counts["wrong"] += sum(text != f"answer {n}" for n, text in enumerate(found))
             return _result(
                 counts, seconds, lookups,
-                leaked_connections=max(0, in_use(cache.redis_client) - held),
+                # First: it waits until the duties are done, which use connections.
                 leaked_tasks=await tasks_beyond(tasks_before),
+                leaked_connections=max(0, in_use(cache.redis_client) - held),
                 opened_connections=await opened(url) - before - 1,
                 counted_cancelled=cache.metrics.cancelled,
             )  # fmt: skip
