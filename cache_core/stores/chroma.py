@@ -11,6 +11,7 @@ import contextlib
 import contextvars
 import hashlib
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from cache_core.breaker import Breaker
 from cache_core.embedder import Vector
 from cache_core.exceptions import BackendError
 from cache_core.logs import RateLimited
-from cache_core.stores.chroma_client import SERVER_SECONDS, ChromaClient, DiskFullError
+from cache_core.stores.chroma_client import SERVER_SECONDS, ChromaClient, DiskFullError, NotYetError
 from cache_core.stores.vectors import Neighbour, Row
 
 log = logging.getLogger("glasscache")
@@ -48,7 +49,6 @@ _REFUSED = (InvalidArgumentError, TypeError, UnicodeError)
 _SWEEP_BATCH = 500
 _REBUILD_FROM = 1_000
 _SWEEP_SECONDS = 30.0
-_NOT_YET = "Nothing found on disk"
 _NOT_YET_SECONDS = 0.02
 
 
@@ -86,7 +86,7 @@ class ChromaIndex:
             "chroma",
             failures=breaker_failures,
             probe_seconds=breaker_probe,
-            answered=(NotFoundError, InvalidArgumentError, DiskFullError),
+            answered=(NotFoundError, InvalidArgumentError, DiskFullError, NotYetError),
         )
         self._chroma = ChromaClient(
             prefix, default_context, directory, url, write_timeout, self._breaker
@@ -228,6 +228,7 @@ class ChromaIndex:
         return sorted(unique.values(), key=lambda near: -near.similarity)[:count]
 
     async def _search_collection(self, context: str, vector: Vector, count: int) -> list[Neighbour]:
+        deadline = time.monotonic() + self._search_timeout
         search = partial(
             self._chroma.ask,
             context,
@@ -235,16 +236,19 @@ class ChromaIndex:
             query_embeddings=vector[np.newaxis, :],
             n_results=count,
             include=["metadatas", "distances"],
-            timeout=self._search_timeout,
         )
-        try:
-            found = await search()
-        except BackendError as error:
-            # A server says so for a moment while a collection's very first rows are written.
-            if _NOT_YET not in str(error):
-                raise
+        while True:
+            try:
+                found = await search(timeout=max(0.001, deadline - time.monotonic()))
+                break
+            except BackendError as error:
+                if not isinstance(error.__cause__, NotYetError):
+                    raise
+                # A moment at most: for longer it is a failure like any other.
+                if time.monotonic() + _NOT_YET_SECONDS >= deadline:
+                    self._breaker.fail(error.__cause__)
+                    raise
             await asyncio.sleep(_NOT_YET_SECONDS)
-            found = await search()
         if found is None:
             return []
         return [

@@ -30,6 +30,7 @@ DIRECTORY_SECONDS = 10.0
 SERVER_SECONDS = 1.0
 """For connecting to a server, so that one that never answers does not hold up the agent."""
 
+_NOT_YET = "Nothing found on disk"
 _MOST_REQUESTS = 256
 """Requests to a server at once, with those that nobody waits for any more."""
 
@@ -47,6 +48,10 @@ class PanicError(Exception):
 
 class DiskFullError(Exception):
     """There is no room on the disk for a write; what is in the index can be searched."""
+
+
+class NotYetError(Exception):
+    """A server has a collection and is still writing its very first rows."""
 
 
 class ChromaClient:
@@ -276,9 +281,14 @@ class ChromaClient:
             slot.release()
 
     async def _run(self, work: Callable[..., Any], *args: Any) -> Any:
-        if self._url:
+        if not self._url:
+            return await self._in_thread(partial(work, *args))
+        try:
             return await self._request(work, *args)
-        return await self._in_thread(partial(work, *args))
+        except InternalError as error:
+            if _NOT_YET in str(error):
+                raise NotYetError(str(error)) from error
+            raise
 
     async def _request(self, work: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """Ask a server. Whoever is cancelled leaves the request to its own end.
