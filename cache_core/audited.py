@@ -6,8 +6,10 @@ from typing import Literal
 
 from cache_core.audit import AUDIT, AuditLog
 from cache_core.decisions import Decision
+from cache_core.exceptions import BackendError
 from cache_core.models import Invalidation
 from cache_core.multilevel_cache import MultiLevelCache
+from cache_core.remedies import tell
 
 What = Literal["message", "document", "tag", "writer", "user"]
 
@@ -31,23 +33,38 @@ async def judge(cache: MultiLevelCache, decision: Decision, *, correct: bool, au
 async def invalidate(
     cache: MultiLevelCache, what: What, value: str, user: str | None, *, author: str, note: str
 ) -> Invalidation:
-    """Take answers out of service."""
-    log = audit_log(cache)
+    """Take answers out of service. While the store is away it is pending, without its line."""
+    if not cache.is_open:
+        return await _invalidate(cache, what, value, user)
+    trail = audit_log(cache)
     target = _shown(cache, what, value, user)
-    record = await log.begin(author, f"invalidate {what}", target, note)
+    try:
+        record = await trail.begin(author, f"invalidate {what}", target, note)
+    except BackendError as error:
+        tell("the audit trail lacks an invalidation", error)
+        return await _invalidate(cache, what, value, user)
+    done = await _invalidate(cache, what, value, user)
+    try:
+        await trail.end(record, removed=done.removed, complete=done.complete)
+    except BackendError as error:
+        tell("the audit trail lacks the end of an invalidation", error)
+    return done
+
+
+async def _invalidate(
+    cache: MultiLevelCache, what: What, value: str, user: str | None
+) -> Invalidation:
     match what:
         case "message":
-            done = await cache.invalidate(value, user)
+            return await cache.invalidate(value, user)
         case "document":
-            done = await cache.invalidate_document(value)
+            return await cache.invalidate_document(value)
         case "tag":
-            done = await cache.invalidate_tag(value)
+            return await cache.invalidate_tag(value)
         case "writer":
-            done = await cache.invalidate_writer(value)
+            return await cache.invalidate_writer(value)
         case "user":
-            done = await cache.forget_user(value)
-    await log.end(record, removed=done.removed, complete=done.complete)
-    return done
+            return await cache.forget_user(value)
 
 
 async def count(

@@ -27,6 +27,7 @@ from cache_core.leases import Leases
 from cache_core.live_tuning import LiveTuning
 from cache_core.parts import Parts, assemble, make_store, name_of_store
 from cache_core.reading import Reader
+from cache_core.remedies import remedy
 from cache_core.sealing import make_sealer
 from cache_core.settings import Settings, TuningEnvironment
 from cache_core.stats import CacheStats
@@ -103,6 +104,8 @@ class Engine:
         self.running: Running | None = None
         self.when_running: dict[Hashable, Callable[[Running], Awaitable[Any]]] = {}
         """Invalidations that were asked for while the store had not been reached yet."""
+        self.away = ""
+        """Why the store was not reached when the cache was opened, and what to do."""
         self.make: Callable[[Request], Awaitable[Any]] = _no_one
         """Makes an invalidation that another process left."""
         self.invalidations = 0
@@ -224,11 +227,13 @@ class Engine:
         try:
             await self._run_on(store)
         except BackendError as error:
+            why = str(store.breaker.last_error or error).rstrip(" .:")
+            self.away = f"{why}. {remedy(error)}"
             log.error(
-                "%s cannot be reached (%s). The agent works without the cache; it is tried again "
-                "every second",
+                "%s cannot be reached: %s. Nothing is cached until it is; it is tried again every "
+                "second",
                 store.breaker.backend,
-                store.breaker.last_error or error,
+                self.away,
             )
             self.instruments.report(self._away(store.breaker))
             # In no context: an outage must not go on in the trace of whoever met it first.

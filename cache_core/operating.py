@@ -104,6 +104,16 @@ class OperatedCache:
         return self._engine.running is not None
 
     @property
+    def away(self) -> str:
+        """Why the store was not reached when the cache was opened; empty when it was."""
+        return "" if self.is_open else self._engine.away
+
+    @property
+    def unkept_invalidations(self) -> int:
+        """Invalidations that could not be kept in the data directory until they are made."""
+        return self._engine.unconfirmed.lost
+
+    @property
     def state(self) -> CacheState | None:
         """How the cache is now: its backends and what waits; `None` while it is not open."""
         running = self._engine.running

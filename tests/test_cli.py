@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from cache_core.cli import console
 from cache_core.cli.app import app
 from cache_core.settings import Settings, without_secrets
 from tests import servers
+from tests.faulty import Asker, fill, opened, question, until
 
 
 def run(*arguments: str) -> Result:
@@ -321,3 +324,60 @@ def test_help_flows() -> None:
             if "\n" in paragraph:
                 lines = Text.from_markup(paragraph).plain.splitlines()
                 assert max(map(len, lines)) <= 78, "an example fits a terminal of 80"
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_commands_while_redis_is_away(how: str, tmp_path: Path) -> None:
+    """Each says what is wrong and what to do, once, and ends; nothing speaks of an agent."""
+    with servers.BreakableRedis(tmp_path) as server:
+        where = ["--redis-url", server.url, "--dir", str(tmp_path / "data")]
+        getattr(server, {"stopped": "stop", "killed": "kill"}[how])()
+        for command in (
+            ["stats", *where[:2]],
+            ["explain", "hello", *where],
+            ["invalidate", "hello", "--dry-run", *where],
+            ["tune", "show", *where[:2]],
+        ):
+            started = time.monotonic()
+            result = run(*command)
+            assert time.monotonic() - started < 30
+            assert result.exit_code == 2, result.output
+            assert f"127.0.0.1:{server.port}" in result.stderr
+            assert "Start it, or name another" in result.stderr
+            assert "Error" in result.stderr
+            assert "agent" not in result.stderr
+            assert "tried again" not in result.stderr
+        assert run("settings").exit_code == 0
+
+
+async def test_an_invalidation_while_redis_is_away_is_made_later(tmp_path: Path) -> None:
+    """The command keeps it, says where, and the next process on that store makes it."""
+    data = tmp_path / "data"
+    with servers.BreakableRedis(tmp_path) as server:
+        where = ["--redis-url", server.url, "--dir", str(data)]
+        async with opened(tmp_path / "agent", redis_url=server.url) as cache:
+            await fill(cache, 2)
+        server.stop()
+        try:
+            result = await asyncio.to_thread(run, "invalidate", question(1), *where, "--json")
+        finally:
+            server.go_on()
+        assert result.exit_code == 1, result.output
+        assert json.loads(result.stdout)["complete"] is False
+        said = " ".join(result.stderr.split())
+        assert "the store cannot be reached" in said
+        assert "the next process with this namespace, data directory and store makes it" in said
+        async with opened(data, redis_url=server.url) as cache:
+            await until(lambda: not list(data.glob("unconfirmed-*")))
+            assert (await Asker(cache).ask(1)).response is None
+            await Asker(cache).served_by_l1([0])
+        # Where it cannot be kept it says that.
+        (tmp_path / "file").write_text("")
+        server.stop()
+        try:
+            where[-1] = str(tmp_path / "file")
+            result = await asyncio.to_thread(run, "invalidate", question(0), *where)
+        finally:
+            server.go_on()
+        assert result.exit_code == 1, result.output
+        assert "could not be kept" in " ".join(result.stderr.split())

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.text import Text
 
-from cache_core.exceptions import GlasscacheError
+from cache_core.exceptions import BackendError, GlasscacheError
+from cache_core.remedies import remedy
 
 # What is printed holds what users wrote: nothing of it is markup, styles are given beside it.
 out = Console(markup=False, emoji=False)
@@ -26,18 +27,25 @@ Result = TypeVar("Result")
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
     """Run a command's coroutine; known errors become one line and exit code 2."""
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=err, show_path=False, show_time=False)],
-    )
+    handler = RichHandler(console=err, show_path=False, show_time=False)
+    handler.addFilter(_is_news)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     quiet_libraries()
     try:
         return asyncio.run(work)
+    except BackendError as error:
+        why = str(error) if str(error) != error.reason else error.error_type
+        fail(f"a backend failed: {error.reason} ({why}). {remedy(error)}")
     except GlasscacheError as error:
         fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line is not what the command itself says, in the words of a command."""
+    told = ("%s cannot be reached:", "%d invalidations could not be made before closing")
+    return not str(record.msg).startswith(told)
 
 
 def quiet_libraries() -> None:

@@ -7,7 +7,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,21 +70,21 @@ async def opened(
     directory: Path | None,
     *,
     semantic: bool = True,
+    needs_store: bool = True,
 ) -> AsyncIterator[MultiLevelCache]:
-    """Open the cache that the options name; fail with a message if its store is away."""
+    """Open the cache that the options name; if it *needs_store* and that is away, fail."""
     settings = load_settings(redis_url=redis_url, chroma_url=chroma_url, dir=directory)
     if not semantic:
         settings = settings.model_copy(update={"tiers": settings.tiers - {"l2"}})
     cache = MultiLevelCache(settings=settings, namespace=namespace, instruments=())
     try:
         await cache.initialize()
-        if not cache.is_open:
-            where = settings.redis_url and without_secrets(settings.redis_url)
+        if not cache.is_open and needs_store:
             fail(
-                f"the store cannot be reached: {where or settings.dir}. Start it, or name another "
-                "with --redis-url (REDIS_URL) or --dir (CACHE_DIR)"
+                f"{_away(cache)} Start it, or name another with --redis-url (REDIS_URL) or --dir "
+                "(CACHE_DIR)"
             )
-        if semantic:
+        if semantic and cache.is_open:
             with err.status("loading the embedding model"):
                 try:
                     await cache.ready()
@@ -93,6 +93,12 @@ async def opened(
         yield cache
     finally:
         await cache.close()
+
+
+def _away(cache: MultiLevelCache) -> str:
+    """Return in words which store is away, and why."""
+    where = cache.settings.redis_url and without_secrets(cache.settings.redis_url)
+    return f"the store cannot be reached: {where or cache.settings.dir} ({cache.away})."
 
 
 def warm(
@@ -237,16 +243,24 @@ def invalidate(
     what, value = chosen[0] if chosen else ("user", user or "")
     only = user if what == "message" else None
 
-    async def work() -> Invalidation:
-        async with opened(namespace, redis_url, chroma_url, directory) as cache:
-            await cache.stand_in()
+    async def work() -> tuple[Invalidation, str]:
+        async with opened(
+            namespace, redis_url, chroma_url, directory, needs_store=dry_run
+        ) as cache:
             if dry_run:
-                return await audited.count(cache, what, value, only)
-            return await audited.invalidate(
+                await cache.stand_in()
+                return await audited.count(cache, what, value, only), "a backend is away."
+            why = "" if cache.is_open else _away(cache)
+            if cache.is_open:
+                with suppress(BackendError):
+                    await cache.stand_in()
+            done = await audited.invalidate(
                 cache, what, value, only, author=author or current_user(), note=note
             )
+            why = why or f"{' and '.join(done.pending) or 'a backend'} is away."
+            return done, f"{why} {_what_becomes_of_it(cache)}"
 
-    done = run(work())
+    done, then = run(work())
     if as_document:
         print_json({**asdict(done), "dry_run": dry_run})
     else:
@@ -256,8 +270,18 @@ def invalidate(
         if erased:
             out.print(f"Erased: {erased}.")
     if not done.complete:
-        err.print("Not complete: a backend is away. Run it again when it is back.", style="red")
+        err.print(f"Not complete: {then}", style="red", highlight=False, soft_wrap=True)
         raise typer.Exit(1)
+
+
+def _what_becomes_of_it(cache: MultiLevelCache) -> str:
+    """Return in words who makes an invalidation that is not complete."""
+    if cache.unkept_invalidations:
+        return f"It could not be kept in {cache.settings.dir}: run it again when that is back."
+    return (
+        f"It is kept in {cache.settings.dir}: the next process with this namespace, data directory "
+        "and store makes it, or one that runs. Elsewhere run it again when that is back."
+    )
 
 
 def explain(
