@@ -100,14 +100,10 @@ class Keys:
         """
         if standalone is not None:
             message, history = standalone, None
-        return Query(
-            text=message,
-            tag=self.tag(message),
-            user=self.user(user_id) if user_id else None,
-            shared=self._shared,
-            context=self._no_context if not context else self._context(context),
-            history=self._history(history) if history else "",
-        )
+        tag, user = self.tag(message), self.user(user_id) if user_id else None
+        where = self._context(context) if context else self._no_context
+        after = self._history(history) if history else ""
+        return Query(message, tag, user, self._shared, where, after)
 
     def tag(self, message: str) -> str:
         """Return the digest that names *message* in this namespace."""
