@@ -241,22 +241,13 @@ def fold(found: Found, lookup_id: str, sighting: Sighting | None = None) -> Look
     answer = exact or found.hit("l2")
     reasons = tuple(dict.fromkeys([item.call.reason for item in found.asked if item.call.reason]))
     if answer is not None:
-        entry = answer.entry
+        # Whoever answers is the last one that was needed.
+        entry, tier = answer.entry, found.asked[-1].call
+        similarity = answer.similarity if exact is None else 1.0
         return LookupResult(
-            entry.response,
-            entry.intent,
-            rag_results=None,
-            outcome="hit",
-            tier="l2" if exact is None else "l1",
-            similarity=answer.similarity if exact is None else 1.0,
-            age_seconds=answer.age,
-            # Only a response can be stale: that of the tier asked last.
-            stale=found.asked[-1].call.stale,
-            lookup_id=lookup_id,
-            reasons=reasons,
-            sighting=sighting,
-            own_ttl=entry.ttl,
-        )
+            entry.response, entry.intent, None, "hit", tier.level, similarity, answer.age,
+            tier.stale, lookup_id, reasons, sighting, entry.ttl,
+        )  # fmt: skip
     label, documents = found.hit("l3"), found.hit("l4")
     outcome: Outcome = "miss"
     if label is not None or documents is not None:
