@@ -20,7 +20,7 @@ FUTURE_SECONDS = 5.0
 
 _LARGEST = 10**15
 _SOURCES: tuple[str, ...] = get_args(Source)
-_BOUND = ("v", "k", "s", "g", "t", "x", "w", "p", "o", "r")
+_BOUND = ("v", "k", "s", "g", "t", "x", "w", "p", "o", "r", "n")
 _KINDS: Mapping[str, type] = {
     "response": str, "intent": str, "rag_results": list, "message": str
 }  # fmt: skip
@@ -69,6 +69,8 @@ def encode(entry: Entry, key: str, sealer: Sealer | None = None) -> str:
         envelope["o"] = entry.source
     if entry.replica:
         envelope["r"] = entry.replica
+    if entry.labels:
+        envelope["n"] = [entry.known, *entry.labels]
     try:
         if sealer is not None:
             envelope["e"] = sealer.seal(_compact(body), _place(envelope))
@@ -106,9 +108,12 @@ def decode(text: str, key: str, readable: Collection[str], sealer: Sealer | None
             raise CorruptError
         generation, writer = envelope["g"], envelope["w"]
         source, replica = envelope.get("o", "put"), envelope.get("r", "")
+        known, *labels = envelope.get("n") or ("",)
         if not (isinstance(generation, str) and isinstance(writer, str)):
             raise CorruptError
         if source not in _SOURCES or not isinstance(replica, str):
+            raise CorruptError
+        if not (isinstance(known, str) and all(isinstance(label, str) for label in labels)):
             raise CorruptError
         body = _body(envelope, sealer)
         for name, value in body.items():
@@ -130,6 +135,8 @@ def decode(text: str, key: str, readable: Collection[str], sealer: Sealer | None
             bool(envelope.get("p")),
             source,
             replica,
+            known,
+            tuple(labels),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise CorruptError from None
@@ -180,6 +187,14 @@ def writer(text: str) -> str:
     except (KeyError, TypeError, ValueError, RecursionError):
         return ""
     return found if isinstance(found, str) else ""
+
+
+def created(text: str) -> float:
+    """Return when an envelope was put, without a check of the rest; else 0."""
+    try:
+        return float(_parse(text)["t"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return 0.0
 
 
 def age(entry: Entry, now: float) -> float:

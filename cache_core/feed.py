@@ -49,6 +49,7 @@ class Record:
         dropped: When a put's row may be swept.
         text: The message that was invalidated; empty when only tags are.
         threshold: Of the invalidation: what is at least so similar goes too.
+        at: The store's time of an invalidation; 0 in records of older versions.
     """
 
     kind: Literal["put", "invalidate"]
@@ -59,6 +60,7 @@ class Record:
     dropped: float = 0.0
     text: str = ""
     threshold: float = 0.0
+    at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -99,8 +101,9 @@ class IndexFeed:
 
     async def invalidated(self, tags: Sequence[str], text: str, threshold: float) -> None:
         """Tell the others what was invalidated."""
+        now = self.store.now()
         await self._append(
-            Record("invalidate", self.replica, list(tags), text=text, threshold=threshold)
+            Record("invalidate", self.replica, list(tags), text=text, threshold=threshold, at=now)
         )
 
     async def _append(self, record: Record) -> None:
@@ -251,7 +254,7 @@ def _parse(text: str) -> Record | None:
     except (TypeError, ValueError, RecursionError):
         return None
     texts = (record.by, record.context, record.vector, record.text)
-    numbers = (record.dropped, record.threshold)
+    numbers = (record.dropped, record.threshold, record.at)
     sound = (
         isinstance(record.tags, list)
         and all(isinstance(text, str) for text in (*texts, *record.tags))

@@ -28,6 +28,9 @@ if TYPE_CHECKING:  # these need the `semantic` extra
 _SEARCHED_SECONDS = 2.0
 """How long somebody who cannot look for similar questions waits for another process to."""
 
+_ON_ITS_WAY = 5.0
+"""Seconds by which others' indexes may lag behind a put."""
+
 
 class Invalidator:
     """Invalidates by message, document, tag and user.
@@ -112,11 +115,12 @@ class Invalidator:
 
     async def label(self, kind: str, value: str, *, dry_run: bool) -> Invalidation:
         """Invalidate every message with an answer that came from a document, or has a tag."""
-        index = self._keys.index(kind, self._keys.label(kind, value))
+        label = self._keys.label(kind, value)
+        index = self._keys.index(kind, label)
         if dry_run:
             return await _counted(self._entries.count_label(index))
         job = self.steps.begin()
-        return await self.steps.do(job, [self._listed(job, index)])
+        return await self.steps.do(job, [self._listed(job, index, label)])
 
     def _noting(self, invalidation: Broad) -> Callable[[], Awaitable[None]]:
         """Return what makes *invalidation* known to the puts to come, when first called.
@@ -133,9 +137,9 @@ class Invalidator:
 
         return note
 
-    def _listed(self, job: Job, index: str) -> Step:
-        """Return the step that invalidates every message of an index."""
-        note = self._noting(Broad(job.token, labels=[index]))
+    def _listed(self, job: Job, index: str, label: str) -> Step:
+        """Return the step that invalidates every message of an index, and of its label."""
+        note = self._noting(Broad(job.token, labels=[label]))
 
         async def find() -> tuple[int, Sequence[Step]]:
             await note()
@@ -170,7 +174,7 @@ class Invalidator:
             return await _counted(self._entries.count_writer(user, index))
         job = self.steps.begin()
         return await self.steps.do(
-            job, [self._listed(job, index), *self._erasing(job, user, traces=False)]
+            job, [self._listed(job, index, user), *self._erasing(job, user, traces=False)]
         )
 
     def _erasing(self, job: Job, user: str, *, traces: bool) -> list[Step]:
@@ -381,8 +385,9 @@ class Invalidator:
             await questions.forget_messages(record.tags)
             if record.text:
                 at = tuning.model_copy(update={"semantic_threshold": record.threshold})
-                # What is on its way may have come after it: whoever announced it looked there.
-                found = await questions.similar_shared(record.text, at, arriving_too=False)
+                # What is younger, whoever announced it found on its way; or it came after.
+                before = record.at - _ON_ITS_WAY
+                found = await questions.similar_shared(record.text, at, before=before)
                 tags = sorted({item.tag for item in found})
                 for step in self._messages(self.steps.begin_for_others(), tags) if tags else ():
                     # Whoever announced it told everybody else, too.

@@ -129,6 +129,9 @@ class Entry(NamedTuple):
             it only while the tuning still does.
         source: How it came to be stored.
         replica: Name of the process that stored it; empty in entries of older versions.
+        known: Up to where the log of invalidations was known when it was put.
+        labels: Digests of the documents, tags and writer that it goes with: one that was
+            invalidated since takes it along, even if the index of its messages was lost.
         writer_token: Token of everything that is its writer's, when it was put: another one since
             shows that they were forgotten. On the way to a store only; no store keeps it.
     """
@@ -146,6 +149,8 @@ class Entry(NamedTuple):
     by_policy: bool = False
     source: Source = "put"
     replica: str = ""
+    known: str = ""
+    labels: tuple[str, ...] = ()
     writer_token: str | None = None
 
     def withheld(self, user: str | None, *, shares: bool, promotes: bool) -> bool:

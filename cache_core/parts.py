@@ -235,7 +235,7 @@ async def assemble(
     if "l4" in settings.tiers:
         tiers["l4"] = KeyedTier("l4", "rag_results", ("intent",), False, store, keys, vetoes)
     decisions = DecisionLog(store, keys.own("decisions"), settings.decisions, keys.sealer)
-    recent = RecentInvalidations(store, keys)
+    recent = RecentInvalidations(store, keys, vetoes)
     await recent.open()
     parts = Parts(store, secret, keys, tiers, decisions, recent, vetoes=vetoes)
     if "l2" not in settings.tiers:

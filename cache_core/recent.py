@@ -7,6 +7,10 @@ invalidation is appended to one log of the namespace before it looks for what is
 itself known first (its rows in the indexes, its vector), then reads the log: either the
 invalidation finds the put, or the put finds the invalidation.
 
+An index can be lost: evicted, or overwritten by somebody else. So an entry also names its labels
+itself, and up to where the log was known when it was put: whoever finds a later invalidation of one
+of them there does not serve it.
+
 No clock is asked. Each process counts the invalidations that it knows of; a lookup notes the count,
 and its put is held against all that came after it. A process learns of what others invalidate a
 quarter of a second late: meanwhile a put may be refused for an invalidation that its lookup came
@@ -24,6 +28,7 @@ from typing import Any
 from cache_core.keys import Keys
 from cache_core.sealing import SealError
 from cache_core.stores.base import KeyValueStore
+from cache_core.vetoes import Vetoes, place
 
 KEPT = 1_000
 """Invalidations that a process remembers; a put from before all of them is refused."""
@@ -37,7 +42,7 @@ class Broad:
 
     Attributes:
         token: Names it: whoever made it may still put what they computed before.
-        labels: Keys of the indexes whose messages it takes out of service.
+        labels: Digests of the document, tag or writer whose messages it takes out of service.
         text: What it takes similar messages of out of service; empty for none.
         threshold: What is at least so similar, 0..1.
         user: Digest of the one whose own answers are meant; empty for everybody's.
@@ -58,10 +63,12 @@ class RecentInvalidations:
     Args:
         store: Holds the log.
         keys: Names it.
+        vetoes: Told which labels were invalidated.
     """
 
-    def __init__(self, store: KeyValueStore, keys: Keys) -> None:
+    def __init__(self, store: KeyValueStore, keys: Keys, vetoes: Vetoes) -> None:
         self._store = store
+        self._vetoes = vetoes
         self._keys = keys
         self._known: deque[Broad | None] = deque(maxlen=KEPT)
         self._count = 0
@@ -84,8 +91,8 @@ class RecentInvalidations:
             BackendError: If the store is away.
         """
         while found := await self._store.after(self._log, self._read_to, _BATCH):
-            for place, text in found:
-                self._follow(place, self._opened(text))
+            for at, text in found:
+                self._follow(at, self._opened(text))
             self._read_to = found[-1][0]
 
     @property
@@ -99,19 +106,25 @@ class RecentInvalidations:
         Raises:
             BackendError: If the store is away.
         """
-        place, _ = self._unsearched.get(invalidation.token, ("", None))
+        at, _ = self._unsearched.get(invalidation.token, ("", None))
         await self.note(replace(invalidation, searched=True))
-        if place:
+        if at:
             # Only now: whoever had not read it has its other record.
-            await self._store.remove(self._log, [place])
+            await self._store.remove(self._log, [at])
 
-    def _follow(self, place: str, item: Broad | None) -> None:
+    def _follow(self, at: str, item: Broad | None) -> None:
         if item is None:
             return
+        for label in item.labels:
+            labels = self._vetoes.labels
+            labels.pop(label, None)
+            labels[label] = place(at)
+            if len(labels) > 2 * KEPT:
+                del labels[next(iter(labels))]
         if item.searched:
             self._unsearched.pop(item.token, None)
         else:
-            self._unsearched[item.token] = (place, item)
+            self._unsearched[item.token] = (at, item)
 
     async def note(self, invalidation: Broad) -> None:
         """Append *invalidation*; this process knows of it, then.
@@ -138,19 +151,21 @@ class RecentInvalidations:
             new = found
             if self._read_to != start:
                 # Others read meanwhile, from the same place on.
-                places = [place for place, _ in found]
+                places = [at for at, _ in found]
                 new = found[places.index(self._read_to) + 1 :] if self._read_to in places else []
-            for place, text in new:
+            for at, text in new:
                 item = self._opened(text)
                 self._known.append(item)
-                self._follow(place, item)
+                self._follow(at, item)
                 self._count += 1
-                self._read_to = place
+                self._read_to = at
             if len(found) < _BATCH:
                 return
 
-    async def since(self, position: int) -> Sequence[Broad] | None:
-        """Return the invalidations after *position*; `None` if not all of them can be known.
+    async def since(self, position: int) -> tuple[Sequence[Broad] | None, str]:
+        """Return the invalidations after *position*, and up to where the log was read.
+
+        `None` stands for invalidations that cannot all be known: they are too many, or unreadable.
 
         Raises:
             BackendError: If the store is away.
@@ -158,18 +173,16 @@ class RecentInvalidations:
         await self.catch_up()
         new = self._count - position
         if new > len(self._known):
-            return None
+            return None, self._read_to
         found = [*self._known][len(self._known) - new :]
         readable = [item for item in found if item is not None]
-        return readable if len(readable) == len(found) else None
+        return readable if len(readable) == len(found) else None, self._read_to
 
     async def forget(self, user: str) -> None:
         """Remove what a user invalidated of their own."""
         position = ""
         while found := await self._store.after(self._log, position, _BATCH):
-            theirs = [
-                place for place, text in found if (item := _parse(text)) and item.user == user
-            ]
+            theirs = [at for at, text in found if (item := _parse(text)) and item.user == user]
             await self._store.remove(self._log, theirs)
             position = found[-1][0]
 

@@ -1,8 +1,8 @@
-"""What was invalidated here while a backend was away: not served by this process meanwhile."""
+"""What this process must not serve, whatever its generation: it was invalidated."""
 
 from __future__ import annotations
 
-from cache_core.models import Scope
+from cache_core.models import Entry, Scope
 
 
 class Vetoes:
@@ -17,9 +17,11 @@ class Vetoes:
         unsure: Scopes in which similar questions are still to be found: any may be one of them.
         unlisted: Whether it is not known yet which messages a document or a tag has: an answer that
             the store cannot confirm may belong to one of them.
+        labels: Of documents, tags and writers that anybody invalidated of late, by their digests:
+            where in the log of invalidations, see `place`.
     """
 
-    __slots__ = ("messages", "own", "rows", "unlisted", "unsure", "users")
+    __slots__ = ("labels", "messages", "own", "rows", "unlisted", "unsure", "users")
 
     def __init__(self) -> None:
         self.messages: frozenset[str] = frozenset()
@@ -28,6 +30,7 @@ class Vetoes:
         self.rows: frozenset[str] = frozenset()
         self.unsure: frozenset[Scope] = frozenset()
         self.unlisted = False
+        self.labels: dict[str, tuple[int, ...]] = {}
 
     def forbid(self, tag: str, scope: Scope, user: str | None) -> bool:
         """Whether an answer to a message must not be served, in a scope of *user*."""
@@ -36,3 +39,19 @@ class Vetoes:
         if scope == "shared" or user is None:
             return False
         return user in self.users or (tag, user) in self.own
+
+    def outdated(self, entry: Entry) -> bool:
+        """Whether a label of *entry* was invalidated after it was put."""
+        labels = self.labels
+        if not labels or not entry.labels:
+            return False
+        known = place(entry.known)
+        return any(labels.get(label, ()) > known for label in entry.labels)
+
+
+def place(position: str) -> tuple[int, ...]:
+    """Return a log's position, as stores name them, so that a later one is larger."""
+    try:
+        return tuple(int(part) for part in position.split("-")) if position else ()
+    except ValueError:
+        return ()

@@ -82,9 +82,12 @@ class Writer:
                 arrival, lost = await self._arrival(query, answer, levels)
                 # Whoever invalidates it from now on finds it, or was before and is found here.
                 await self._parts.store.put_rows([*records, *arrival])
-                if await self._overtaken(query, answer, levels, position, known, tuning):
+                read_to = await self._held(query, answer, levels, position, known, tuning)
+                if read_to is None:
                     await self._leave_nothing_forgotten(query, answer, levels, generation)
                     return [_finished(level, "bypass", "invalidated") for level in levels]
+                labels = tuple(label for _, label in self._labels(query, answer))
+                entry = entry._replace(known=read_to, labels=labels)
                 stored = await asyncio.gather(
                     *(self._put(level, query, entry, generation, answer, tuning)
                       for level in levels if level not in lost)
@@ -157,7 +160,7 @@ class Writer:
         tell("l2: an answer could not be stored and was dropped", failure)
         return [], {"l2": _finished("l2", "dropped", failure.reason)}
 
-    async def _overtaken(
+    async def _held(
         self,
         query: Query,
         answer: NewAnswer,
@@ -165,8 +168,10 @@ class Writer:
         position: int,
         known: Collection[str | None],
         tuning: Tuning,
-    ) -> bool:
-        """Whether the answer was invalidated, by its labels or a similar message, since *position*.
+    ) -> str | None:
+        """Return up to where invalidations were read; `None` if one since *position* concerns it.
+
+        That is one of a label of the answer, or of a message for which L2 would serve it.
 
         Args:
             query: The message.
@@ -176,19 +181,20 @@ class Writer:
             known: Tokens of those that do not hold against it.
             tuning: For thresholds and guards.
         """
-        found = await self._parts.recent.since(position)
+        found, read_to = await self._parts.recent.since(position)
         if found is None:
-            return True
+            return None
         others = [item for item in found if item.token not in known]
-        labels = {name for name, _ in self._labels(query, answer, levels)}
+        labels = {label for _, label in self._labels(query, answer)}
         if any(not labels.isdisjoint(item.labels) for item in others):
-            return True
+            return None
         semantic = self._parts.semantic
         if semantic is None or "l2" not in levels or query.history:
-            return False
-        return await semantic.similar.overtaken(
+            return read_to
+        overtaken = await semantic.similar.overtaken(
             query, answer.entry.intent, answer.scopes["l2"], others, tuning
         )
+        return None if overtaken else read_to
 
     async def _leave_nothing_forgotten(
         self, query: Query, answer: NewAnswer, levels: Sequence[Level], generation: Generation
@@ -225,26 +231,19 @@ class Writer:
             private[keys.vectors(query.user, query.context)] = ""
             private[keys.marker(query)] = ""
             records.append(RowWrite(keys.index("user", query.user), private, LIFE, _INDEXED))
-        records += [
-            RowWrite(name, rows, LIFE, _INDEXED)
-            for name, rows in self._labels(query, answer, levels)
-        ]
+        shared = {name: query.tag for name, scope in names.items() if scope == "shared"}
+        for kind, label in self._labels(query, answer):
+            rows = shared if kind == "writer" else {query.tag: ""}
+            records.append(RowWrite(keys.index(kind, label), rows, LIFE, _INDEXED))
         return records
 
-    def _labels(
-        self, query: Query, answer: NewAnswer, levels: Sequence[Level]
-    ) -> list[tuple[str, dict[str, str]]]:
-        """Return the indexes of what the answer came from, with the rows that it has there."""
-        keys = self._parts.keys
-        names = entry_names(keys, query, answer.scopes, levels)
-        shared = {name: query.tag for name, scope in names.items() if scope == "shared"}
-        found: list[tuple[str, dict[str, str]]] = []
-        if shared and query.user is not None:
-            found.append((keys.index("writer", query.user), shared))
-        labels = [("document", item) for item in answer.documents]
-        labels += [("tag", item) for item in answer.tags]
-        for kind, value in labels:
-            found.append((keys.index(kind, keys.label(kind, value)), {query.tag: ""}))
+    def _labels(self, query: Query, answer: NewAnswer) -> list[tuple[str, str]]:
+        """Return kind and digest of all that takes the answer with it when it is invalidated."""
+        digest = self._parts.keys.label
+        found = [("document", digest("document", item)) for item in answer.documents]
+        found += [("tag", digest("tag", item)) for item in answer.tags]
+        if query.user is not None and "shared" in answer.scopes.values():
+            found.append(("writer", query.user))
         return found
 
     async def _put(

@@ -16,6 +16,7 @@ from cache_core.keys import Keys
 from cache_core.models import Invalidation
 from cache_core.recent import Broad, RecentInvalidations
 from cache_core.testing import HashEmbedder
+from cache_core.vetoes import Vetoes
 from tests.conftest import CacheFactory
 from tests.patient import PATIENT
 
@@ -193,7 +194,9 @@ async def test_what_was_put_since_stays(
     assert (await apart(cache.invalidate("alpha beta"))).complete
     await apart(cache.put("alpha beta", "ann", "new", shared=True))
     await apart(cache.put("beta alpha", "ann", "new too", shared=True))
-    await other._engine.running.invalidator.apply(other.tuning)
+    await other.parts.semantic.index.tend(other.parts.store.now())
+    for follower in (other, cache):
+        await follower._engine.running.invalidator.apply(follower.tuning)
     assert (await cache.lookup("alpha beta", "eve")).response == "new"
     assert (await cache.lookup("beta alpha", "eve")).response == "new too"
 
@@ -222,6 +225,34 @@ async def test_a_put_that_waited_for_the_model(
     await cache.parts.semantic.tier.tend()
     for asked in (cache, other):
         assert (await apart(asked.lookup("beta alpha", "eve"))).response is None
+
+
+# ------------------------------------------------------------------------- an index that is lost
+
+
+@pytest.mark.parametrize("how", ["document", "tag", "writer"])
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "private"])
+async def test_an_index_that_was_lost(
+    pair: tuple[MultiLevelCache, MultiLevelCache], how: str, shared: bool
+) -> None:
+    """Entries name their labels, too: no tier serves them after that, in any process."""
+    cache, other = pair
+    await cache.put("alpha beta", "ann", "old", "faq", [{"id": "d"}], tags=["t"], shared=shared)
+    await cache.put("gamma delta", "bob", "kept", None, [{"id": "e"}], tags=["u"], shared=shared)
+    keys, store = cache.parts.keys, cache.parts.store
+    user = keys.user("ann") or ""
+    labels = {"document": keys.label("document", "d"), "tag": keys.label("tag", "t")}
+    await store.delete([keys.index(how, labels.get(how, user))])
+    assert (await apart(take_away(other, how))).complete
+    for asked in (cache, other):
+        await asked.parts.recent.catch_up()
+        found = await apart(asked.lookup("alpha beta", "ann"))
+        assert (found.response, found.intent, found.rag_results) == (None, None, None)
+        assert (await apart(asked.lookup("beta alpha", "ann"))).response is None
+        assert (await apart(asked.lookup("gamma delta", "bob"))).response == "kept"
+    # What is put from then on is served.
+    await apart(cache.put("alpha beta", "ann", "new", None, [{"id": "d"}], tags=["t"]))
+    assert (await apart(other.lookup("alpha beta", "ann"))).response == "new"
 
 
 # ------------------------------------------------------------------------------ without an index
@@ -317,7 +348,7 @@ async def logs(make_cache: CacheFactory) -> tuple[RecentInvalidations, RecentInv
     cache = await make_cache(settings=PATIENT)
     await cache._engine.running.housekeeper.close()
     keys: Keys = cache.parts.keys
-    both = tuple(RecentInvalidations(cache.parts.store, keys) for _ in range(2))
+    both = tuple(RecentInvalidations(cache.parts.store, keys, Vetoes()) for _ in range(2))
     for one in both:
         await one.open()
     return both[0], both[1]
@@ -331,8 +362,8 @@ async def test_each_is_read_once_and_in_order(logs: Any) -> None:
     # Many who read at once take each of them once.
     await asyncio.gather(*(there.catch_up() for _ in range(20)))
     assert there.position == 3
-    assert [item.token for item in await there.since(1)] == ["i1", "i2"]
-    assert await there.since(3) == []
+    assert [item.token for item in (await there.since(1))[0]] == ["i1", "i2"]
+    assert (await there.since(3))[0] == []
 
 
 async def test_who_opens_later_begins_at_the_end(logs: Any) -> None:
@@ -348,8 +379,8 @@ async def test_too_many_to_know(logs: Any, monkeypatch: pytest.MonkeyPatch) -> N
     here, there = logs
     for number in range(recent_module.KEPT + 1):
         await here.note(Broad(f"i{number}", labels=["x"]))
-    assert await there.since(0) is None
-    assert len(await there.since(1)) == recent_module.KEPT
+    assert (await there.since(0))[0] is None
+    assert len((await there.since(1))[0]) == recent_module.KEPT
 
 
 @pytest.mark.parametrize(
@@ -359,9 +390,9 @@ async def test_what_cannot_be_read_may_have_been_any(logs: Any, garbage: str) ->
     here, _ = logs
     await here._store.append(here._log, [garbage], keep=10)
     readable = garbage == '{"token": "i", "labels": []}'
-    found = await here.since(0)
+    found, _ = await here.since(0)
     assert (found is not None) is readable
-    assert await here.since(1) == []
+    assert (await here.since(1))[0] == []
 
 
 async def test_what_a_user_invalidated_of_their_own_is_forgotten(make_cache: CacheFactory) -> None:

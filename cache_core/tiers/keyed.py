@@ -104,6 +104,7 @@ class KeyedTier:
                 continue
             whose: Scope = "user" if scope == query.user else "shared"
             vetoed = self.vetoes.forbid(query.tag, whose, query.user)
+            vetoed = vetoed or self.vetoes.outdated(entry)
             ttl = tuning.ttl(self.level, entry.intent)
             grace = query.grace if self.part == "response" else 0.0
             stamp = None if vetoed else generation.stamp(whose)

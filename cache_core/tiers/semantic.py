@@ -279,6 +279,7 @@ class SemanticTier:
                         values.get(own.get(query.user or "", "")),
                     ).stamp(near.scope)
                 vetoed = self._vetoes.forbid(near.tag, near.scope, query.user)
+                vetoed = vetoed or self._vetoes.outdated(entry)
                 unsure = near.scope in self._vetoes.unsure
                 if not values:
                     unsure = unsure or self._vetoes.unlisted or near.tag in self._vetoes.rows
@@ -406,7 +407,7 @@ class SemanticTier:
             # forgotten nothing may.
             if await self._is_current(query, entry, scope):
                 await self._store.put_rows(await self._similar.arrival(query, scope))
-                recent = await self._recent.since(position)
+                recent, _ = await self._recent.since(position)
                 if recent is not None and not await self._similar.overtaken(
                     query, entry.intent, scope, recent, tuning
                 ):

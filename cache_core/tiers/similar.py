@@ -157,22 +157,22 @@ class SimilarQuestions:
         return self._embedder.fits(text) and self._embedder.knows(text)
 
     async def similar_shared(
-        self, text: str, tuning: Tuning, *, arriving_too: bool = True
+        self, text: str, tuning: Tuning, *, before: float | None = None
     ) -> list[Similar]:
-        """Return the shared ones of `similar`.
+        """Return the shared ones of `similar`, and what is on its way into an index anywhere.
 
         Args:
             text: A message.
             tuning: For threshold and guards.
-            arriving_too: Also those on their way into an index, of any process.
+            before: Only what was put before this time of the store, and is in the index.
         """
         if not self._serves(text):
             return []
         vector = await self._embedder.embed(text)
         found: list[Similar] = []
-        arriving = await self._arriving(vector, tuning) if arriving_too else set()
+        arriving = await self._arriving(vector, tuning) if before is None else set()
         for context in await self._index.contexts():
-            found += await self._similar_in(text, vector, context, tuning)
+            found += await self._similar_in(text, vector, context, tuning, before)
             # What is there already was judged by its text.
             arriving -= set(await self._index.present(context, sorted(arriving)))
         return found + [Similar(tag, "", None) for tag in sorted(arriving)]
@@ -244,7 +244,7 @@ class SimilarQuestions:
         return False
 
     async def _similar_in(
-        self, text: str, vector: Vector, context: str, tuning: Tuning
+        self, text: str, vector: Vector, context: str, tuning: Tuning, before: float | None
     ) -> list[Similar]:
         count = _NEIGHBOURS
         while True:
@@ -256,6 +256,7 @@ class SimilarQuestions:
         return [
             Similar(row.id, context, None)
             for row in near
+            if before is None or envelope.created(row.text or "") < before
             if self._answers(
                 text,
                 row.similarity,
