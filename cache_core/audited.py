@@ -89,7 +89,7 @@ async def _entries_of(cache: MultiLevelCache, user: str) -> int:
     names: list[str] = []
     for kind in ("user", "writer"):
         index = await store.rows(keys.index(kind, keys.user(user)))
-        names += [name for name, tag in index.items() if tag]
+        names += [keys.listed_by(name) for name, tag in index.items() if tag]
     found = 0
     for start in range(0, len(names), _VALUES):
         values = await store.read(names[start : start + _VALUES])

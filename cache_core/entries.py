@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cache_core.keys import Keys
+from cache_core.keys import APART, Keys
 from cache_core.models import Query
-from cache_core.stores.base import KeyValueStore
+from cache_core.stores.base import KeyValueStore, RowWrite
 from cache_core.tuning import Tuning
+from cache_core.writing import LIFE
 
 if TYPE_CHECKING:  # it needs the `semantic` extra
     from cache_core.tiers.similar import Similar, SimilarQuestions
@@ -71,6 +72,27 @@ class StoredEntries:
             removed += await self._store.delete(names[start : start + BATCH])
         return removed
 
+    async def set_apart(self, index: str, mark: str) -> tuple[list[str], list[str]]:
+        """Return the messages that an index lists, and the rows to delete when they are gone.
+
+        Those rows get names of their own before any message is given a new token: what is put under
+        it, while the invalidation goes on, has rows that are not deleted with these.
+
+        Args:
+            index: Of a document, tag or writer.
+            mark: Of the invalidation.
+        """
+        listed = await self._store.rows(index)
+        names = [name for name in listed if APART in name]
+        fresh = [name for name in listed if APART not in name]
+        for start in range(0, len(fresh), BATCH):
+            batch = fresh[start : start + BATCH]
+            rows = {f"{name}{APART}{mark}": listed[name] for name in batch}
+            await self._store.put_rows([RowWrite(index, rows, LIFE)])
+            await self._store.delete_rows(index, batch)
+            names += rows
+        return tags_of(listed), names
+
     async def delete_markers(self, entries: Sequence[str], user: str) -> None:
         """Delete what tells others of this user's answers."""
         names = sorted({self._keys.marker_beside(name) for name in entries})
@@ -121,7 +143,7 @@ class StoredEntries:
 
 def tags_of(listed: Mapping[str, str]) -> list[str]:
     """Return the messages of an index: that of a writer names entries, the others messages."""
-    return sorted({tag or name for name, tag in listed.items()})
+    return sorted({tag or Keys.listed_by(name) for name, tag in listed.items()})
 
 
 def _marks(value: str | None, user: str) -> bool:

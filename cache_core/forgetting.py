@@ -82,12 +82,14 @@ class Forgetter:
         await self._store.delete_rows(self._keys.own(PARTITIONS + self._keys.model), list(names))
         for name in entries:
             await self._store.delete_rows(self._keys.index("message", names[name]), [name])
-        await self._store.delete([index])
+        # Not the whole: what is put again meanwhile must be found the next time.
+        await self._store.delete_rows(index, list(names))
 
     async def _shared(self, user: str, found: Forgotten) -> None:
         """Erase what they stored for everybody, where nobody has replaced it since."""
         index = self._keys.index("writer", user)
-        names = await self._store.rows(index)
+        listed = await self._store.rows(index)
+        names = {Keys.listed_by(row): tag for row, tag in listed.items()}
         asked = list(names)
         for start in range(0, len(asked), _VALUES):
             batch = asked[start : start + _VALUES]
@@ -103,7 +105,8 @@ class Forgetter:
         )
         if self._parts.semantic is not None and found.indexed:
             await self._parts.semantic.feed.forget(found.indexed)
-        await self._store.delete([index])
+            await self._parts.semantic.similar.forget_arriving(found.indexed)
+        await self._store.delete_rows(index, list(listed))
 
     async def _delete(self, names: Sequence[str]) -> int:
         removed = 0

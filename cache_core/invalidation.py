@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, get_args
 
-from cache_core.entries import BATCH, StoredEntries, tags_of
+from cache_core.entries import BATCH, StoredEntries
 from cache_core.exceptions import BackendError
 from cache_core.forgetting import Forgetter
 from cache_core.keys import Keys
@@ -143,8 +143,7 @@ class Invalidator:
 
         async def find() -> tuple[int, Sequence[Step]]:
             await note()
-            listed = await self._store.rows(index)
-            tags = tags_of(listed)
+            tags, names = await self._entries.set_apart(index, job.token)
             steps = [
                 step
                 for start in range(0, len(tags), BATCH)
@@ -155,7 +154,7 @@ class Invalidator:
                 # Until then it is all that tells which messages they are.
                 if self.steps.has(job, *TOKENS):
                     raise BackendError("backend_error", "TokensPending")
-                await self._store.delete_rows(index, list(listed))
+                await self._store.delete_rows(index, names)
                 return 0, ()
 
             return 0, [*steps, Step(("label rows", tuple(tags), index), drop, job)]

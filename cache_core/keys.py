@@ -20,6 +20,9 @@ from cache_core.sealing import Sealer
 PREFIX = "gc1"
 """First part of every key; the digit is the layout's version."""
 
+APART = " "
+"""Between what a row of an index names and the invalidation that set it apart."""
+
 PARTITIONS = "partitions"
 """Name of the namespace's record of all private vector hashes."""
 
@@ -173,6 +176,11 @@ class Keys:
     def is_entry(name: str, level: Level) -> bool:
         """Whether *name* is the key of an entry of a tier."""
         return f"}}:{level}:" in name
+
+    @staticmethod
+    def listed_by(row: str) -> str:
+        """Return what a row of an index names, whether an invalidation set it apart or not."""
+        return row.partition(APART)[0]
 
     def marker(self, query: Query) -> str:
         """Return the key that says who last got a private answer to this message."""

@@ -251,8 +251,9 @@ class Sighting(NamedTuple):
     Attributes:
         tag, user: Of the query.
         generation: `None` when it could not be read: no invalidation forgives that.
-        position: How many broad invalidations the process knew of before the lookup; 0 when that
-            was forgotten: then all of them hold against the put.
+        position: How many broad invalidations the process knew of before the lookup, counted as
+            only the open cache that made it does; 0 when that was forgotten: then all of them hold
+            against the put.
         known: Tokens of the invalidations that the task of the put made itself, after the lookup
             or before it.
     """

@@ -443,8 +443,9 @@ class MultiLevelCache(OperatedCache):
             cost_usd: What the answer cost, and a hit saves, in USD; default: the tuning's prices.
             personal: Names of the user. An answer that holds one, or looks personal otherwise, is
                 not shared by *sharing* or promotion; `shared=True` shares it all the same.
-            lookup: What `lookup` returned: needed only where lookups of the same message by the
-                same user overlap in different tasks.
+            lookup: What `lookup` of this cache returned: needed only where lookups of the same
+                message by the same user overlap in different tasks. With what another cache, or
+                process, returned, nothing is stored: what was invalidated since is not known.
 
         Raises:
             TypeError: For an argument of another type, or documents that are not JSON.
@@ -506,7 +507,8 @@ class MultiLevelCache(OperatedCache):
             if lookup is not None:
                 seen = lookup.sighting
                 if seen is None or seen.tag != query.tag:
-                    seen = Sighting(query.tag, query.user, None)
+                    position = 0 if seen is None else seen.position
+                    seen = Sighting(query.tag, query.user, None, position)
                 self._sightings.settle(seen)
             elif seen is None:
                 seen = self._sightings.take(query)

@@ -20,6 +20,7 @@ after. That costs one answer that is not stored, never an outdated one that is.
 from __future__ import annotations
 
 import json
+import secrets
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -71,13 +72,14 @@ class RecentInvalidations:
         self._vetoes = vetoes
         self._keys = keys
         self._known: deque[Broad | None] = deque(maxlen=KEPT)
-        self._count = 0
+        # No other cache, and not this one when it was open before, has positions near these.
+        self._start = self._count = secrets.randbits(62)
         self._read_to = ""
         self._unsearched: dict[str, tuple[str, Broad]] = {}
 
     @property
     def position(self) -> int:
-        """How many invalidations this process knows of."""
+        """How many invalidations this process knows of, from a number on that nobody else has."""
         return self._count
 
     @property
@@ -85,15 +87,12 @@ class RecentInvalidations:
         return self._keys.own("invalidations")
 
     async def open(self) -> None:
-        """Begin at the end of the log; what is there already holds against nothing computed here.
+        """Read what is there: it holds against what was looked up before the store was reached.
 
         Raises:
             BackendError: If the store is away.
         """
-        while found := await self._store.after(self._log, self._read_to, _BATCH):
-            for at, text in found:
-                self._follow(at, self._opened(text))
-            self._read_to = found[-1][0]
+        await self.catch_up()
 
     @property
     def unsearched(self) -> Sequence[Broad]:
@@ -112,7 +111,10 @@ class RecentInvalidations:
             # Only now: whoever had not read it has its other record.
             await self._store.remove(self._log, [at])
 
-    def _follow(self, at: str, item: Broad | None) -> None:
+    def _follow(self, at: str, told: Broad | None, item: Broad | None) -> None:
+        if told is not None and told.searched:
+            # Which it was can be read, even if the text cannot be.
+            self._unsearched.pop(told.token, None)
         if item is None:
             return
         for label in item.labels:
@@ -121,9 +123,7 @@ class RecentInvalidations:
             labels[label] = place(at)
             if len(labels) > 2 * KEPT:
                 del labels[next(iter(labels))]
-        if item.searched:
-            self._unsearched.pop(item.token, None)
-        else:
+        if not item.searched:
             self._unsearched[item.token] = (at, item)
 
     async def note(self, invalidation: Broad) -> None:
@@ -148,15 +148,14 @@ class RecentInvalidations:
         while True:
             start = self._read_to
             found = await self._store.after(self._log, start, _BATCH)
-            new = found
             if self._read_to != start:
-                # Others read meanwhile, from the same place on.
-                places = [at for at, _ in found]
-                new = found[places.index(self._read_to) + 1 :] if self._read_to in places else []
-            for at, text in new:
-                item = self._opened(text)
+                # Others read meanwhile, from the same place on; what they took may be gone by now.
+                continue
+            for at, text in found:
+                told = _parse(text)
+                item = self._opened(told)
                 self._known.append(item)
-                self._follow(at, item)
+                self._follow(at, told, item)
                 self._count += 1
                 self._read_to = at
             if len(found) < _BATCH:
@@ -167,27 +166,33 @@ class RecentInvalidations:
 
         `None` stands for invalidations that cannot all be known: they are too many, or unreadable.
 
+        Args:
+            position: Of this log, as it is open now; 0 for before it was opened.
+
         Raises:
             BackendError: If the store is away.
         """
         await self.catch_up()
-        new = self._count - position
-        if new > len(self._known):
+        new = self._count - (position or self._start)
+        if not 0 <= new <= len(self._known):
             return None, self._read_to
         found = [*self._known][len(self._known) - new :]
         readable = [item for item in found if item is not None]
         return readable if len(readable) == len(found) else None, self._read_to
 
     async def forget(self, user: str) -> None:
-        """Remove what a user invalidated of their own."""
+        """Remove what a user invalidated of their own, and what of theirs others did."""
         position = ""
         while found := await self._store.after(self._log, position, _BATCH):
-            theirs = [at for at, text in found if (item := _parse(text)) and item.user == user]
+            theirs = [
+                at
+                for at, text in found
+                if (item := _parse(text)) and user in (item.user, *item.labels)
+            ]
             await self._store.remove(self._log, theirs)
             position = found[-1][0]
 
-    def _opened(self, text: str) -> Broad | None:
-        found = _parse(text)
+    def _opened(self, found: Broad | None) -> Broad | None:
         if found is None or self._keys.sealer is None or not found.text:
             return found
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextvars
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -298,6 +300,18 @@ async def test_only_ones_own(make_cache: CacheFactory, blind: MultiLevelCache) -
     assert (await apart(cache.lookup("beta alpha", "bob"))).response == "his"
 
 
+async def test_who_cannot_read_the_text_of_who_searched(make_cache: CacheFactory) -> None:
+    """Its key is newer: that it was searched is known all the same."""
+    old, new = (base64.b64encode(bytes([number]) * 32).decode() for number in range(2))
+    cache = await make_cache(settings={**PATIENT, "encryption_keys": f"{new},{old}"})
+    unable = {**PATIENT, "encryption_keys": old, "tiers": "l1,l4"}
+    blind = await make_cache(settings=unable)
+    await beaten(cache)
+    await cache.put("alpha beta", "ann", "old", shared=True)
+    assert (await apart(blind.invalidate("beta alpha"))).complete
+    assert (await apart(cache.lookup("alpha beta", "eve"))).response is None
+
+
 async def test_it_is_pending_while_nobody_has(
     make_cache: CacheFactory, blind: MultiLevelCache
 ) -> None:
@@ -339,6 +353,90 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
+# -------------------------------------------------------------------------- lookups of elsewhere
+
+
+async def test_what_was_looked_up_before_the_cache_was_closed(make_cache: CacheFactory) -> None:
+    cache = await make_cache(settings=PATIENT)
+    other = await make_cache(settings=PATIENT)
+    await apart(cache.invalidate_tag("u"))
+    seen = await cache.lookup("alpha beta", "ann")
+    await cache.close()
+    await apart(other.invalidate_document("d"))
+    await cache.initialize()
+    await cache.put("alpha beta", "ann", "old", None, [{"id": "d"}], lookup=seen)
+    assert (await apart(cache.lookup("alpha beta", "ann"))).response is None
+
+
+async def test_what_another_cache_looked_up(make_cache: CacheFactory) -> None:
+    cache = await make_cache(settings=PATIENT)
+    for number in range(3):
+        await apart(cache.invalidate_tag(f"u{number}"))
+    seen = await cache.lookup("alpha beta", "ann")
+    other = await make_cache(settings=PATIENT)
+    await apart(cache.invalidate_document("d"))
+    await other.put("alpha beta", "ann", "old", None, [{"id": "d"}], lookup=seen)
+    assert (await apart(other.lookup("alpha beta", "ann"))).response is None
+
+
+async def test_the_lookup_of_another_message_says_when(make_cache: CacheFactory) -> None:
+    """It tells nothing of this message's generation, but after which invalidations it was."""
+    cache = await make_cache(settings=PATIENT)
+    await apart(cache.invalidate_document("d"))
+    seen = await cache.lookup("gamma", "ann")
+    await cache.put("alpha beta", "ann", "new", None, [{"id": "d"}], lookup=seen)
+    assert (await apart(cache.lookup("alpha beta", "ann"))).response == "new"
+
+
+# -------------------------------------------------------------------------- while it goes on
+
+
+@pytest.mark.parametrize("how", ["document", "tag", "writer"])
+async def test_what_is_put_before_an_invalidation_ends_is_found_by_the_next(
+    make_cache: CacheFactory, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The labels of what came after its token are not removed with those from before."""
+    cache = await make_cache(settings=PATIENT)
+    how_put: Any = {"shared": True, "tags": ["t"], "rag_results": [{"id": "d"}]}
+    await cache.put("alpha beta", "ann", "old", **how_put)
+    entries = cache._engine.running.invalidator._entries
+    original = entries.delete_of
+
+    async def with_a_put(tags: Any) -> int:
+        removed: int = await original(tags)
+        monkeypatch.undo()
+        # In a context that knows nothing of the invalidation.
+        new = cache.put("alpha beta", "ann", "new", **how_put)
+        await asyncio.get_running_loop().create_task(new, context=contextvars.Context())
+        return removed
+
+    monkeypatch.setattr(entries, "delete_of", with_a_put)
+    assert (await apart(take_away(cache, how))).complete
+    assert (await apart(cache.lookup("alpha beta", "ann"))).response == "new"
+    done = await apart(take_away(cache, how))
+    assert done.complete
+    assert done.removed
+    found = await apart(cache.lookup("alpha beta", "ann"))
+    assert (found.response, found.rag_results) == (None, None)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "private"])
+async def test_an_intent_with_a_lower_threshold_on_its_way(
+    make_cache: CacheFactory, shared: bool
+) -> None:
+    gated = GatedEmbedder()
+    cache = await make_cache(settings=PATIENT, embedding_model=gated)
+    other = await make_cache(settings=PATIENT)
+    await cache.tune({"intent.chat.semantic_threshold": 0.3}, author="test")
+    await until(lambda: other.tuning.lowest_threshold == 0.3)
+    put = asyncio.ensure_future(cache.put("alpha beta", "ann", "old", "chat", shared=shared))
+    await gated.asked.wait()
+    assert (await other.invalidate("beta gamma")).complete
+    gated.gate.set()
+    await put
+    assert (await apart(cache.lookup("alpha beta", "ann"))).response is None
+
+
 # ------------------------------------------------------------------------------------- the log
 
 
@@ -356,31 +454,68 @@ async def logs(make_cache: CacheFactory) -> tuple[RecentInvalidations, RecentInv
 
 async def test_each_is_read_once_and_in_order(logs: Any) -> None:
     here, there = logs
+    begun, begun_there = here.position, there.position
     for number in range(3):
         await here.note(Broad(f"i{number}", labels=["x"]))
-    assert (here.position, there.position) == (3, 0)
+    assert (here.position, there.position) == (begun + 3, begun_there)
     # Many who read at once take each of them once.
     await asyncio.gather(*(there.catch_up() for _ in range(20)))
-    assert there.position == 3
-    assert [item.token for item in (await there.since(1))[0]] == ["i1", "i2"]
-    assert (await there.since(3))[0] == []
+    assert there.position == begun_there + 3
+    assert [item.token for item in (await there.since(begun_there + 1))[0]] == ["i1", "i2"]
+    assert (await there.since(begun_there + 3))[0] == []
+
+
+async def test_nobody_knows_what_came_after_the_position_of_another(logs: Any) -> None:
+    here, there = logs
+    await here.note(Broad("i1", labels=["x"]))
+    assert (await there.since(here.position))[0] is None
+    assert (await here.since(there.position))[0] is None
+
+
+async def test_a_record_that_is_removed_while_many_read_hides_no_other(
+    logs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = logs
+    begun = there.position
+    await here.note(Broad("i1", labels=["x"]))
+    waits = asyncio.Event()
+    original = there._store.after
+
+    async def late(*args: Any) -> Any:
+        await waits.wait()
+        return await original(*args)
+
+    monkeypatch.setattr(there._store, "after", late)
+    slow = asyncio.create_task(there.since(begun))
+    await asyncio.sleep(0)
+    monkeypatch.undo()
+    await there.catch_up()
+    await here._store.remove(here._log, [there._read_to])
+    await here.note(Broad("i2", labels=["x"]))
+    waits.set()
+    assert [item.token for item in (await slow)[0]] == ["i1", "i2"]
 
 
 async def test_who_opens_later_begins_at_the_end(logs: Any) -> None:
     here, there = logs
     await here.note(Broad("i1", labels=["x"]))
     await there.open()
+    begun = there.position
     await there.catch_up()
-    assert there.position == 0
+    assert there.position == begun
+    assert (await there.since(begun))[0] == []
+    # What was looked up before it was open may have come before it.
+    assert [item.token for item in (await there.since(0))[0]] == ["i1"]
 
 
 async def test_too_many_to_know(logs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever missed some cannot say that they don't concern it."""
     here, there = logs
+    begun = there.position
     for number in range(recent_module.KEPT + 1):
         await here.note(Broad(f"i{number}", labels=["x"]))
-    assert (await there.since(0))[0] is None
-    assert len((await there.since(1))[0]) == recent_module.KEPT
+    assert (await there.since(begun))[0] is None
+    assert len((await there.since(begun + 1))[0]) == recent_module.KEPT
 
 
 @pytest.mark.parametrize(
@@ -390,9 +525,10 @@ async def test_what_cannot_be_read_may_have_been_any(logs: Any, garbage: str) ->
     here, _ = logs
     await here._store.append(here._log, [garbage], keep=10)
     readable = garbage == '{"token": "i", "labels": []}'
-    found, _ = await here.since(0)
+    begun = here.position
+    found = (await here.since(begun))[0]
     assert (found is not None) is readable
-    assert (await here.since(1))[0] == []
+    assert (await here.since(begun + 1))[0] == []
 
 
 async def test_what_a_user_invalidated_of_their_own_is_forgotten(make_cache: CacheFactory) -> None:
@@ -405,3 +541,16 @@ async def test_what_a_user_invalidated_of_their_own_is_forgotten(make_cache: Cac
     left = await log._store.after(log._log, "", 10)
     assert len(left) == 1
     assert (cache.parts.keys.user("bob") or "?") in left[0][1]
+
+
+async def test_nothing_of_a_forgotten_user_stays(make_cache: CacheFactory) -> None:
+    cache = await make_cache(settings=PATIENT)
+    await cache.put("alpha beta", "ann", "hers", shared=True)
+    await cache.invalidate_writer("ann")
+    await apart(cache.put("alpha gamma", "ann", "hers", shared=True))
+    await cache.forget_user("ann")
+    log, similar = cache.parts.recent, cache.parts.semantic.similar
+    digest = cache.parts.keys.user("ann")
+    assert all(digest not in text for _, text in await log._store.after(log._log, "", 10))
+    tag = cache.parts.keys.query("alpha gamma", None).tag
+    assert tag not in await log._store.rows(similar._arriving_key)

@@ -132,6 +132,9 @@ class SimilarQuestions:
         tuning: Tuning,
     ) -> bool:
         """Whether the stored envelope *value* is similar enough to *text*, and no guard vetoes."""
+        if value is None:
+            # It may be on its way, with an intent of any threshold.
+            return True
         try:
             stored = envelope.decode(value or "", key, (scope,), self._keys.sealer)
         except (envelope.CorruptError, envelope.ForeignError):
@@ -210,6 +213,10 @@ class SimilarQuestions:
         value = f"{self._store.now():.0f} {packed}"
         rows = {query.tag: value}
         return [RowWrite(self._arriving_key, rows, _ARRIVING_SECONDS, _ARRIVING_KEPT)]
+
+    async def forget_arriving(self, tags: Sequence[str]) -> None:
+        """Remove the vectors of questions that are, or were, on their way into the indexes."""
+        await self._store.delete_rows(self._arriving_key, tags)
 
     async def overtaken(
         self,
