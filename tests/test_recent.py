@@ -388,6 +388,23 @@ async def test_the_lookup_of_another_message_says_when(make_cache: CacheFactory)
     assert (await apart(cache.lookup("alpha beta", "ann"))).response == "new"
 
 
+async def test_the_file_was_damaged_and_begun_anew(
+    make_cache: CacheFactory, store_kind: str
+) -> None:
+    """What is invalidated there is after all that this process has read of the old one."""
+    if store_kind != "embedded":
+        pytest.skip("a server goes on with its positions")
+    cache = await make_cache(settings=PATIENT)
+    for number in range(3):
+        await apart(cache.invalidate_tag(f"u{number}"))
+    cache.parts.store._damaged = True
+    await cache.parts.store.tend()
+    seen = await cache.lookup("alpha beta", "ann")
+    await apart(cache.invalidate_document("d"))
+    await cache.put("alpha beta", "ann", "old", None, [{"id": "d"}], lookup=seen)
+    assert (await apart(cache.lookup("alpha beta", "ann"))).response is None
+
+
 # -------------------------------------------------------------------------- while it goes on
 
 

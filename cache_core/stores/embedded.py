@@ -225,6 +225,14 @@ class EmbeddedStore:
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA mmap_size=268435456;"
                 "PRAGMA journal_size_limit=16777216;" + _SCHEMA
             )
+            begun = "SELECT 1 FROM sqlite_sequence WHERE name = 'logs'"
+            if connection.execute(begun).fetchone() is None:
+                # Whoever has read the logs of a file that was here before goes on from there.
+                connection.execute(
+                    "INSERT INTO sqlite_sequence (name, seq) SELECT 'logs', ? "
+                    f"WHERE NOT EXISTS ({begun})",
+                    (time.time_ns() // 1_000,),
+                )
             self.path.chmod(0o600)
         except BaseException:
             connection.close()
