@@ -6,6 +6,8 @@ import asyncio
 import base64
 import json
 import logging
+import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,56 @@ async def test_keys_rotate(make_cache: CacheFactory) -> None:
     new: MultiLevelCache = await make_cache(settings=encrypted(KEYS[1]))
     assert await new.get_multilevel("gamma delta", "ann") == "after"
     assert (await new.lookup("alpha beta", "ann")).response is None
+
+
+async def test_keys_rotate_under_load(make_cache: CacheFactory) -> None:
+    """Replica after replica gets the new key, and loses the old one; nobody notices but by misses."""
+    messages = [f"subject{number} matter{number}" for number in range(6)]
+    serving: list[MultiLevelCache] = [
+        await make_cache(settings=encrypted(KEYS[0])) for _ in range(2)
+    ]
+    busy: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
+    over = asyncio.Event()
+
+    async def load(number: int) -> None:
+        dice = random.Random(number)
+        while not over.is_set():
+            cache, message = serving[number % 2], dice.choice(messages)
+            user = dice.choice(["ann", "bob"])
+            right = f"{message} for {'all' if message < 'subject3' else user}"
+            busy[cache.replica] += 1
+            if dice.random() < 0.3:
+                await cache.put(message, user, right, shared=message < "subject3")
+            else:
+                asked = " ".join(sorted(message.split(), reverse=dice.random() < 0.5))
+                found = await cache.lookup(asked, user)
+                assert found.response in {None, right}
+                outcomes[found.outcome] += 1
+            busy[cache.replica] -= 1
+            await asyncio.sleep(0.005)
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(6):
+            tasks.create_task(load(number))
+        for keys in ([KEYS[1], KEYS[0]], [KEYS[1]]):
+            for place in range(2):
+                await asyncio.sleep(0.4)
+                before = serving[place]
+                serving[place] = await make_cache(settings=encrypted(*keys))
+                while busy[before.replica]:
+                    await asyncio.sleep(0.005)
+                await before.close()
+        await asyncio.sleep(0.4)
+        over.set()
+    assert outcomes["hit"] > outcomes["error"] == 0
+    for cache in serving:
+        assert await cache.decisions(100)
+        for message in messages:
+            shared = message < "subject3"
+            await cache.put(message, "ann", f"{message} last", shared=shared)
+        for message in messages:
+            assert await cache.get_multilevel(message, "ann") == f"{message} last"
 
 
 @pytest.mark.parametrize("keys", [(), (KEYS[1],)], ids=["no key", "another key"])
