@@ -104,6 +104,8 @@ class Engine:
         self.running: Running | None = None
         self.when_running: dict[Hashable, Callable[[Running], Awaitable[Any]]] = {}
         """Invalidations that were asked for while the store had not been reached yet."""
+        self.lost_feedback = 0
+        """Verdicts that were given while the store was away."""
         self.away = ""
         """Why the store was not reached when the cache was opened, and what to do."""
         self.make: Callable[[Request], Awaitable[Any]] = _no_one
@@ -241,6 +243,9 @@ class Engine:
                 self._keep_trying(store), context=contextvars.Context()
             )
 
+    def _lost(self) -> dict[str, int]:
+        return {"feedback": self.lost_feedback, "invalidations": self.unconfirmed.lost}
+
     def _away(self, breaker: Breaker | None) -> CacheState:
         return CacheState(
             backends={breaker.backend: False} if breaker is not None else {},
@@ -248,7 +253,7 @@ class Engine:
             entries={},
             tuning=self.tuning,
             pending_invalidations=len(self.when_running),
-            dropped={"invalidations": self.unconfirmed.lost},
+            dropped=self._lost(),
         )
 
     def _report_closed(self, last: CacheState) -> None:
@@ -284,7 +289,7 @@ class Engine:
             lambda: verifier.dropped if verifier is not None else 0,
             self.settings.heartbeat,
             lambda: self.unconfirmed.adopt(self.make),
-            lambda: self.unconfirmed.lost,
+            self._lost,
         )
         running = Running(
             parts,

@@ -50,7 +50,7 @@ class Housekeeper:
         lost_checks: Returns how many verifications were not made.
         heartbeat: Whether to tell the other processes of this one.
         adopt: Makes the invalidations that other processes left.
-        lost_invalidations: Returns how many were not kept.
+        lost: Returns what else was dropped, per queue.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Housekeeper:
         lost_checks: Callable[[], int],
         heartbeat: bool = True,
         adopt: Callable[[], Awaitable[None]] | None = None,
-        lost_invalidations: Callable[[], int] = lambda: 0,
+        lost: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._parts = parts
         self._invalidator = invalidator
@@ -77,7 +77,7 @@ class Housekeeper:
         self._lost_checks = lost_checks
         self._heartbeat = heartbeat
         self._adopt = adopt
-        self._lost_invalidations = lost_invalidations
+        self._lost = lost
         self._entries: dict[Level, int] = {}
         self._next_count = 0.0
         self._tasks: list[asyncio.Task[None]] = []
@@ -220,7 +220,7 @@ class Housekeeper:
             pending_invalidations=self._invalidator.steps.pending,
             dropped={
                 "decisions": self._parts.decisions.dropped,
-                "invalidations": self._lost_invalidations(),
+                **self._lost(),
                 "semantic_puts": semantic.tier.dropped if semantic is not None else 0,
                 "verification": self._lost_checks(),
                 "vectors": semantic.chroma.dropped if semantic is not None else 0,

@@ -236,10 +236,12 @@ class OperatedCache:
             raise ValueError(msg)
         running = await self._engine.started()
         if running is None:
+            self._engine.lost_feedback += 1
             return False
         try:
             return await running.verdicts.judge(lookup_id, correct=correct, source=source)
         except BackendError as error:
+            self._engine.lost_feedback += 1
             tell("feedback was lost", error)
             return False
 

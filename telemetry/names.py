@@ -209,7 +209,14 @@ METRICS: Final[tuple[Metric, ...]] = tuple(
 PUBLISHED: Final = (HITS, MISSES, LATENCY, COST_SAVED)
 """The documented ones, which an application may define itself."""
 
-QUEUES: Final = ("decisions", "invalidations", "semantic_puts", "vectors", "verification")
+QUEUES: Final = (
+    "decisions",
+    "feedback",
+    "invalidations",
+    "semantic_puts",
+    "vectors",
+    "verification",
+)
 
 TRACER: Final = "glasscache"
 """Instrumentation scope of all spans; its version is this distribution's."""

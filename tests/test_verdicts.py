@@ -8,7 +8,7 @@ import pytest
 
 from cache_core import MultiLevelCache
 from cache_core.instrumentation import Instruments
-from cache_core.testing import RecordingInstrument
+from cache_core.testing import ChaosStore, Faults, RecordingInstrument
 from cache_core.tuning import Tuning
 from cache_core.verdicts import Verifier
 from tests.conftest import CacheFactory
@@ -23,6 +23,20 @@ async def test_feedback_becomes_a_verdict(cache: MultiLevelCache) -> None:
     assert not await cache.feedback(missed.lookup_id, correct=False)
     assert not await cache.feedback("nobody-1", correct=True)
     assert cache.get_metrics()["verdicts"] == {"feedback": {"wrong": 1}}
+
+
+async def test_feedback_while_the_store_is_away_is_counted(make_cache: CacheFactory) -> None:
+    """It is lost, says so, and the count of what was dropped knows it."""
+    faults = Faults()
+    cache = await make_cache(wrap_store=lambda store: ChaosStore(store, faults))
+    await cache.put("alpha beta", "ann", "answer")
+    served = await cache.lookup("alpha beta", "ann")
+    with faults.during("throw"):
+        for _ in range(3):
+            assert not await cache.feedback(served.lookup_id, correct=True)
+        assert cache.state is not None
+        assert cache.state.dropped["feedback"] == 3
+    assert cache.get_metrics()["verdicts"] == {}
 
 
 async def test_feedback_finds_a_lookup_of_another_replica(make_cache: CacheFactory) -> None:
