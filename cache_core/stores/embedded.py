@@ -417,9 +417,9 @@ class EmbeddedStore:
                 )
                 if write.newest is not None:
                     self._execute(
-                        "DELETE FROM rows WHERE key = ?1 AND name IN (SELECT name FROM rows "
-                        "WHERE key = ?1 ORDER BY put DESC LIMIT -1 OFFSET ?2)",
-                        (write.key, write.newest),
+                        "DELETE FROM rows WHERE key = ? AND name IN (SELECT name FROM rows "
+                        "WHERE key = ? ORDER BY put DESC LIMIT -1 OFFSET ?)",
+                        (write.key, write.key, write.newest),
                     )
 
     async def delete_rows(self, key: str, names: Sequence[str]) -> int:
@@ -533,9 +533,9 @@ class EmbeddedStore:
                 "INSERT INTO logs (log, value) VALUES (?, ?)", [(log, value) for value in values]
             )
             self._execute(
-                "DELETE FROM logs WHERE log = ?1 AND position <= (SELECT position FROM logs "
-                "WHERE log = ?1 ORDER BY position DESC LIMIT 1 OFFSET ?2)",
-                (log, keep),
+                "DELETE FROM logs WHERE log = ? AND position <= (SELECT position FROM logs "
+                "WHERE log = ? ORDER BY position DESC LIMIT 1 OFFSET ?)",
+                (log, log, keep),
             )
 
     async def after(self, log: str, position: str, count: int) -> list[tuple[str, str]]:
@@ -617,8 +617,8 @@ class EmbeddedStore:
     def _next_put(self, count: int) -> int:
         """Return the first of *count* numbers in the order of puts, across processes."""
         rows = self._execute(
-            "INSERT INTO counters VALUES ('put', ?1) ON CONFLICT (name) "
-            "DO UPDATE SET value = value + ?1 RETURNING value",
+            "INSERT INTO counters VALUES ('put', ?) ON CONFLICT (name) "
+            "DO UPDATE SET value = value + excluded.value RETURNING value",
             (count,),
         ).fetchall()
         return int(rows[0][0]) - count
