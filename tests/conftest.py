@@ -31,7 +31,7 @@ _ENVIRONMENT = (
 _LONG = (
     "test_dashboard_browser.py", "test_dashboard_pages.py", "test_tuning.py", "test_alert_chain.py",
     "test_demo.py", "test_isolation.py", "test_examples.py", "test_stateful.py",
-    "test_chroma_connections.py", "test_runbooks.py",
+    "test_chroma_connections.py", "test_runbooks.py", "test_whatif.py",
 )  # fmt: skip
 
 

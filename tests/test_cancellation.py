@@ -23,9 +23,13 @@ ROOT = Path(__file__).parent.parent
 KEPT = 12
 
 
-@types.coroutine
-def counted(work: Coroutine[Any, Any, Any], stop: int) -> Generator[Any, Any, int]:
+async def counted(work: Coroutine[Any, Any, Any], stop: int) -> int:
     """Run *work*; the task is cancelled at its suspension number *stop*. Return how many it had."""
+    return await _stepped(work, stop)
+
+
+@types.coroutine
+def _stepped(work: Coroutine[Any, Any, Any], stop: int) -> Generator[Any, Any, int]:
     task = asyncio.current_task()
     assert task is not None
     suspensions = 0
@@ -139,7 +143,7 @@ async def test_cancelled_at_every_await(
             await asyncio.create_task(cache.put(message, "ann", "made", tags=["t"]))
         others = asyncio.create_task(all_right(cache, range(0, KEPT, 3)))
         await asyncio.sleep(0)
-        task = asyncio.create_task(counted(operation(cache, name, message), points + 1))  # type: ignore[arg-type]
+        task = asyncio.create_task(counted(operation(cache, name, message), points + 1))
         await asyncio.wait([task], timeout=60)
         await others
         if not task.cancelled():

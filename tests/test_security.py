@@ -84,8 +84,16 @@ class Authority:
         self._directory = directory
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._key = ec.generate_private_key(ec.SECP256R1())
-        made = self._unsigned(self._name, self._key.public_key()).add_extension(
-            x509.BasicConstraints(ca=True, path_length=0), critical=True
+        # Python 3.13 is strict: an authority says what it is for, and each certificate whose it is.
+        nothing = ("digital_signature", "content_commitment", "key_encipherment",
+                   "data_encipherment", "key_agreement", "encipher_only", "decipher_only")  # fmt: skip
+        signs = x509.KeyUsage(
+            key_cert_sign=True, crl_sign=True, **dict.fromkeys(nothing, False)
+        )  # fmt: skip
+        made = (
+            self._unsigned(self._name, self._key.public_key())
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(signs, critical=True)
         )
         self.file = self._write(name, made.sign(self._key, hashes.SHA256()))
 
@@ -117,6 +125,11 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - dt.timedelta(days=1))
             .not_valid_after(now + dt.timedelta(days=1))
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
+                critical=False,
+            )
         )
 
     def _write(self, name: str, certificate: x509.Certificate) -> Path:

@@ -531,4 +531,5 @@ async def test_a_slow_embedding_costs_its_budget_and_no_more(
     started = time.monotonic()
     found = await cache.lookup("alpha", "ann")
     assert time.monotonic() - started < 0.5
-    assert (found.outcome, found.reasons) == ("error", ("cold", "timeout"))
+    # Which of the two is known first depends on the machine.
+    assert (found.outcome, set(found.reasons)) == ("error", {"cold", "timeout"})
