@@ -47,7 +47,8 @@ async def main():
         await cache.ready()
         with agent.start_as_current_span("remember"):
             await cache.put("how do I reset my password", "ann", "Click the link.")
-        while not await cache.parts.semantic.chroma.collection.count():
+        chroma = cache.parts.semantic.chroma
+        while chroma.collection is None or not await chroma.collection.count():
             await asyncio.sleep(0.05)
         with agent.start_as_current_span("invoke_agent"):
             similar = await cache.lookup("my password how do I reset", "bob")
