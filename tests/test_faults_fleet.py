@@ -12,6 +12,7 @@ import pytest
 import redis as blocking
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 
+from cache_core import MultiLevelCache
 from tests import servers
 from tests.faulty import USERS, Asker, answer, fill, opened, question, until
 
@@ -74,13 +75,15 @@ async def test_a_failover_by_sentinel(tmp_path: Path) -> None:
             await known.aclose()
 
 
+OF_A_CLUSTER = (
+    "--cluster-enabled", "yes", "--cluster-node-timeout", "1000",
+    "--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0",
+)  # fmt: skip
+
+
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[list[servers.BreakableRedis]]:
     """Three masters with a third of the slots each; without one the others go on."""
-    options = (
-        "--cluster-enabled", "yes", "--cluster-node-timeout", "1000",
-        "--cluster-require-full-coverage", "no",
-    )  # fmt: skip
     with contextlib.ExitStack() as stack:
         made = []
         buses = [servers.free_port() for _ in range(3)]
@@ -88,7 +91,7 @@ def cluster(tmp_path: Path) -> Iterator[list[servers.BreakableRedis]]:
             place = tmp_path / f"node{number}"
             place.mkdir()
             bus = ("--cluster-port", str(buses[number]))
-            made.append(stack.enter_context(servers.BreakableRedis(place, *options, *bus)))
+            made.append(stack.enter_context(servers.BreakableRedis(place, *OF_A_CLUSTER, *bus)))
         clients = [
             stack.enter_context(contextlib.closing(blocking.Redis.from_url(server.url)))
             for server in made
@@ -117,11 +120,7 @@ async def test_a_cluster_loses_a_master(
         asker = Asker(cache)
         await fill(cache, count)
         await asker.served_by_l1(range(count))
-        # Not the one with a user's token: without it nothing of that user's can be confirmed.
-        keys, client = cache.parts.keys, cache.redis_client
-        tokens = [keys.user_generation(keys.user(user)) for user in USERS]
-        needed = {client.get_node_from_key(name).port for name in tokens}
-        dead = next(server for server in cluster if server.port not in needed)
+        dead = _without_tokens(cache, cluster)
         dead.kill()
         began = time.monotonic()
         while time.monotonic() - began < 3:
@@ -138,3 +137,104 @@ async def test_a_cluster_loses_a_master(
         await asyncio.sleep(2 * cache.settings.breaker_probe)
         await fill(cache, count)
         await asker.served_by_l1(range(count))
+
+
+def _without_tokens(
+    cache: MultiLevelCache, cluster: list[servers.BreakableRedis]
+) -> servers.BreakableRedis:
+    """Return a master without a user's token: without it nothing of that user's is confirmed."""
+    keys, client = cache.parts.keys, cache.redis_client
+    tokens = [keys.user_generation(keys.user(user)) for user in USERS]
+    needed = {client.get_node_from_key(name).port for name in tokens}
+    return next(server for server in cluster if server.port not in needed)
+
+
+async def test_a_cluster_whose_master_is_stopped(
+    cluster: list[servers.BreakableRedis], tmp_path: Path
+) -> None:
+    """One that is silent is waited for no longer than the budget; the others go on."""
+    count = 24
+    async with opened(tmp_path / "cache", redis_url=cluster[0].url) as cache:
+        asker = Asker(cache)
+        await fill(cache, count)
+        await asker.served_by_l1(range(count))
+        stopped = _without_tokens(cache, cluster)
+        stopped.stop()
+        try:
+            began = time.monotonic()
+            while time.monotonic() - began < 3:
+                found = await asker.ask_all(count)
+            served = sum(item.tier == "l1" for item in found)
+            assert served >= len(found) // 3, [item.reasons for item in found]
+            assert cache.state is not None
+            assert cache.state.backends["redis"]
+            assert asker.in_time()
+            for number in range(count):
+                await cache.put(question(number), "ann", answer(number, "ann"))
+            assert not (await cache.invalidate_tag("t")).complete
+        finally:
+            stopped.go_on()
+        with contextlib.closing(blocking.Redis.from_url(stopped.url)) as back:
+            await until(lambda: back.cluster("info")["cluster_state"] == "ok", 30)
+        await until(lambda: cache.state is not None and not cache.state.pending_invalidations, 30)
+        await asyncio.sleep(2 * cache.settings.breaker_probe)
+        assert {item.response for item in await asker.ask_all(count)} == {None}
+        # A put may be refused for an invalidation of which this process has not read yet.
+        for _ in range(20):
+            await fill(cache, count)
+            if {item.tier for item in await asker.ask_all(count)} == {"l1"}:
+                break
+            await asyncio.sleep(0.1)
+        await asker.served_by_l1(range(count))
+
+
+async def test_a_replica_takes_over_in_a_cluster(
+    cluster: list[servers.BreakableRedis], tmp_path: Path
+) -> None:
+    """What the dead master had is served again by its replica, and written to it."""
+    count = 24
+    bus, place = servers.free_port(), tmp_path / "replica"
+    place.mkdir()
+    replica = servers.BreakableRedis(place, *OF_A_CLUSTER, "--cluster-port", str(bus))
+    with replica, contextlib.closing(blocking.Redis.from_url(replica.url)) as client:
+        async with opened(tmp_path / "cache", redis_url=cluster[0].url) as cache:
+            dead = _without_tokens(cache, cluster)
+            with contextlib.closing(blocking.Redis.from_url(dead.url)) as master:
+                name = master.execute_command("CLUSTER MYID").decode()
+                master.execute_command("CLUSTER", "MEET", "127.0.0.1", replica.port, bus)
+            await until(lambda: len(client.cluster("nodes")) == 4, 30)
+            await until(lambda: _replicates(client, name), 30)
+            asker = Asker(cache)
+            await fill(cache, count)
+            await asker.served_by_l1(range(count))
+            with contextlib.closing(blocking.Redis.from_url(dead.url)) as master:
+                assert master.wait(1, 5_000) == 1
+            dead.kill()
+            await asker.ask_all(count)
+            while client.info("replication")["role"] != "master":
+                await asker.ask_all(count)
+            await _served_again(asker, count)
+            assert asker.in_time()
+            for number in range(count, 2 * count):
+                await cache.put(question(number), "ann", answer(number, "ann"))
+            await asker.served_by_l1(range(2 * count))
+            assert (await cache.invalidate_tag("t")).complete
+            found = [await asker.ask(number) for number in range(count)]
+            assert {item.response for item in found} == {None}
+
+
+async def _served_again(asker: Asker, count: int) -> None:
+    """Wait until the cache has learnt who has the slots now."""
+    for _ in range(150):
+        if {(await asker.ask(number)).tier for number in range(count)} == {"l1"}:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("it does not serve again")
+
+
+def _replicates(client: blocking.Redis, master: str) -> bool:
+    """Make a node a replica, as soon as it knows the master; return whether it follows it."""
+    if client.info("replication")["role"] == "master":
+        with contextlib.suppress(blocking.ResponseError):
+            client.execute_command("CLUSTER", "REPLICATE", master)
+    return bool(client.info("replication").get("master_link_status") == "up")
