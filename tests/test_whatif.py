@@ -460,6 +460,7 @@ def test_predictions_hold_on_the_demos_traffic() -> None:
     check(measured("--demo", "--rows", "700", "--verdicts", "300"))
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(not TRAFFIC.is_file(), reason=f"{TRAFFIC} is not here")
 def test_predictions_hold_on_recorded_traffic() -> None:
     found = measured("--rows", "2000")
