@@ -302,6 +302,8 @@ class Engine:
             verifier,
         )
         waiting = await self._begin_waiting(running)
+        # What is not found at once is vetoed.
+        await invalidator.search_for_others(self.tuning)
         self.running = running
         self.when_running.clear()
         self.instruments.report(housekeeper.state())

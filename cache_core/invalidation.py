@@ -304,7 +304,7 @@ class Invalidator:
             nonlocal patience
             await note()
             deadline, patience = time.monotonic() + patience, 0.0
-            # Without such a process nothing similar is served; one that comes looks first.
+            # Without such a process nothing is served for it; one that comes looks first.
             while await self._waits_for_search(asked):
                 if time.monotonic() > deadline:
                     raise BackendError("backend_error", "NobodySearched")

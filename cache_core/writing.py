@@ -79,6 +79,7 @@ class Writer:
                     answer = await self._promoted(query, answer, generation, tuning)
                 entry = _stamped(answer.entry, self._parts.store.now(), query)
                 records = self._index_records(query, answer, levels)
+                waits = "l2" in levels and not query.history and not self._model_ready
                 arrival, lost = await self._arrival(query, answer, levels)
                 # Whoever invalidates it from now on finds it, or was before and is found here.
                 await self._parts.store.put_rows([*records, *arrival])
@@ -88,8 +89,9 @@ class Writer:
                     return [_finished(level, "bypass", "invalidated") for level in levels]
                 labels = tuple(label for _, label in self._labels(query, answer))
                 entry = entry._replace(known=read_to, labels=labels)
+                later = position if waits else None
                 stored = await asyncio.gather(
-                    *(self._put(level, query, entry, generation, answer, tuning)
+                    *(self._put(level, query, entry, generation, answer, tuning, later)
                       for level in levels if level not in lost)
                 )  # fmt: skip
                 stored += lost.values()
@@ -141,6 +143,10 @@ class Writer:
                     tokens[place] = await store.write_new(Write(name, held, LIFE))
         current = Generation(*tokens)
         return current if seen is None or _goes_on(seen, current, query.user) else None
+
+    @property
+    def _model_ready(self) -> bool:
+        return self._parts.semantic is None or self._parts.semantic.embedder.ready
 
     async def _arrival(
         self, query: Query, answer: NewAnswer, levels: Sequence[Level]
@@ -254,7 +260,9 @@ class Writer:
         generation: Generation,
         answer: NewAnswer,
         tuning: Tuning,
+        later: int | None,
     ) -> CacheCall:
+        """Store one tier's part; with *later* L2 waits for its model, and is held from there on."""
         scope = answer.scopes[level]
         by_policy = level in answer.by_policy
         intent = entry.intent or ""
@@ -268,8 +276,13 @@ class Writer:
             by_policy=by_policy,
             source=entry.source if by_policy or entry.source != "promotion" else "put",
         )
+        semantic = self._parts.semantic
         try:
-            why_not = await self._parts.tiers[level].put(query, entry, scope, tuning)
+            if level == "l2" and later is not None and semantic is not None:
+                # It has not made itself known, even if the model is there by now.
+                why_not = semantic.tier.put_later(query, entry, scope, tuning, later)
+            else:
+                why_not = await self._parts.tiers[level].put(query, entry, scope, tuning)
         except BackendError as error:
             tell(f"{level}: an answer could not be stored and was dropped", error)
             return _finished(level, "dropped", error.reason)

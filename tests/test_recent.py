@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import contextvars
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from cache_core import Answer, MultiLevelCache
 from cache_core import recent as recent_module
+from cache_core.exceptions import BackendError
 from cache_core.housekeeping import replicas
 from cache_core.keys import Keys
 from cache_core.models import Invalidation
@@ -227,6 +229,54 @@ async def test_a_put_that_waited_for_the_model(
     await cache.parts.semantic.tier.tend()
     for asked in (cache, other):
         assert (await apart(asked.lookup("beta alpha", "eve"))).response is None
+
+
+async def test_the_model_comes_in_the_middle_of_a_put(
+    make_cache: CacheFactory, tmp_path: Path, store_kind: str
+) -> None:
+    """A put that has not made itself known is not stored at once, though the model is there."""
+    slow = HashEmbedder()
+    slow.ready = False
+    cache = await make_cache(settings=PATIENT, embedding_model=slow)
+    elsewhere = {"dir": tmp_path / "elsewhere"} if store_kind == "redis" else {}
+    other = await make_cache(settings={**PATIENT, **elsewhere})
+    writer = cache._engine.running.writer
+    held = writer._held
+
+    async def held_and_loaded(*args: Any) -> Any:
+        read_to = await held(*args)
+        slow.ready = True
+        assert (await apart(other.invalidate("beta alpha"))).complete
+        return read_to
+
+    writer._held = held_and_loaded
+    await cache.put("alpha beta", "ann", "old")
+    writer._held = held
+    await cache.parts.semantic.tier.tend()
+    for asked in (cache, other):
+        assert (await apart(asked.lookup("beta alpha", "ann"))).response is None
+
+
+async def test_a_text_that_cannot_be_embedded_holds_no_other_up(make_cache: CacheFactory) -> None:
+    slow = HashEmbedder()
+    slow.ready = False
+    cache = await make_cache(settings=PATIENT, embedding_model=slow)
+    await cache._engine.running.housekeeper.close()
+    await cache.put("alpha beta", "ann", "one", shared=True)
+    await cache.put("gamma delta", "ann", "two", shared=True)
+    slow.ready = True
+    embed = slow.embed
+
+    async def picky(text: str) -> Any:
+        if text == "alpha beta":
+            raise RuntimeError("not this one")
+        return await embed(text)
+
+    slow.embed = picky
+    for _ in range(3):
+        with contextlib.suppress(BackendError):
+            await cache.parts.semantic.tier.tend()
+    assert (await cache.lookup("delta gamma", "eve")).response == "two"
 
 
 # ------------------------------------------------------------------------- an index that is lost

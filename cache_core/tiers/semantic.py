@@ -311,10 +311,7 @@ class SemanticTier:
         if query.history:
             return "has_history"
         if not self._embedder.ready:
-            full = len(self._waiting) == _WAITING_PUTS
-            self.dropped += full
-            self._waiting.append((query, entry, scope, tuning, self._recent.position))
-            return "queued"
+            return self.put_later(query, entry, scope, tuning, self._recent.position)
         if not self._embedder.fits(query.text):
             return "truncated"
         if not self._embedder.knows(query.text):
@@ -395,32 +392,56 @@ class SemanticTier:
         self._waiting.clear()
         self._waiting.extend(kept)
 
+    def put_later(
+        self, query: Query, entry: Entry, scope: Scope, tuning: Tuning, position: int
+    ) -> NotStored:
+        """Store the answer when the model has loaded; hold it against what is after *position*."""
+        self.dropped += len(self._waiting) == _WAITING_PUTS
+        self._waiting.append((query, entry, scope, tuning, position))
+        return "queued"
+
     async def tend(self) -> None:
         """Make the puts that waited for the model; remove rows that are dead or outdated.
 
         What the index was given before has been written out.
         """
+        try:
+            await self._put_waiting()
+        finally:
+            await self._remove_outdated()
+            dead = dict(self._dead)
+            self._dead.clear()
+            for context, tags in dead.items():
+                await self._index.remove(context, sorted(tags))
+
+    async def _put_waiting(self) -> None:
         while self._waiting and self._embedder.ready:
             first = self._waiting[0]
-            query, entry, scope, tuning, position = first
-            # What was invalidated meanwhile, by anybody, would only lie there: of a user who was
-            # forgotten nothing may.
-            if await self._is_current(query, entry, scope):
-                await self._store.put_rows(await self._similar.arrival(query, scope))
-                recent, _ = await self._recent.since(position)
-                if recent is not None and not await self._similar.overtaken(
-                    query, entry.intent, scope, recent, tuning
-                ):
-                    await self.put(query, entry, scope, tuning)
-                if scope == "user" and not await self._is_current(query, entry, scope):
-                    await self._erase(query)
+            try:
+                await self._put_waited(*first)
+            except BackendError:
+                if self._waiting and self._waiting[0] is first:
+                    # The next time others have their turn before it.
+                    self._waiting.rotate(-1)
+                raise
             if self._waiting and self._waiting[0] is first:
                 self._waiting.popleft()
-        await self._remove_outdated()
-        dead = dict(self._dead)
-        self._dead.clear()
-        for context, tags in dead.items():
-            await self._index.remove(context, sorted(tags))
+
+    async def _put_waited(
+        self, query: Query, entry: Entry, scope: Scope, tuning: Tuning, position: int
+    ) -> None:
+        # What was invalidated meanwhile, by anybody, would only lie there: of a user who was
+        # forgotten nothing may.
+        if not await self._is_current(query, entry, scope):
+            return
+        await self._store.put_rows(await self._similar.arrival(query, scope))
+        recent, _ = await self._recent.since(position)
+        if recent is not None and not await self._similar.overtaken(
+            query, entry.intent, scope, recent, tuning
+        ):
+            await self.put(query, entry, scope, tuning)
+        if scope == "user" and not await self._is_current(query, entry, scope):
+            await self._erase(query)
 
     async def _is_current(self, query: Query, entry: Entry, scope: Scope) -> bool:
         tokens = await self._store.read(self._keys.generations(query))
