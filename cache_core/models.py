@@ -251,9 +251,8 @@ class Sighting(NamedTuple):
     Attributes:
         tag, user: Of the query.
         generation: `None` when it could not be read: no invalidation forgives that.
-        position: How many broad invalidations the process knew of before the lookup, counted as
-            only the open cache that made it does; 0 when that was forgotten: then all of them hold
-            against the put.
+        position: Up to where the log of broad invalidations was known before the lookup; empty when
+            that was forgotten, or the store not reached: then all of them hold against the put.
         known: Tokens of the invalidations that the task of the put made itself, after the lookup
             or before it.
     """
@@ -261,7 +260,7 @@ class Sighting(NamedTuple):
     tag: str
     user: str | None
     generation: Generation | None
-    position: int = 0
+    position: str = ""
     known: tuple[str, ...] = ()
 
 

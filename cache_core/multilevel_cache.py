@@ -106,7 +106,7 @@ class _How(NamedTuple):
     source: Source = "put"
 
 
-def _sighting(query: Query, found: Found, position: int) -> Sighting:
+def _sighting(query: Query, found: Found, position: str) -> Sighting:
     """Return what a lookup saw; the generation is of the first tier that read it."""
     for item in found.asked:
         if item.answer is not None and item.answer.generation is not None:
@@ -443,9 +443,9 @@ class MultiLevelCache(OperatedCache):
             cost_usd: What the answer cost, and a hit saves, in USD; default: the tuning's prices.
             personal: Names of the user. An answer that holds one, or looks personal otherwise, is
                 not shared by *sharing* or promotion; `shared=True` shares it all the same.
-            lookup: What `lookup` of this cache returned: needed only where lookups of the same
-                message by the same user overlap in different tasks. With what another cache, or
-                process, returned, nothing is stored: what was invalidated since is not known.
+            lookup: What `lookup` returned, of this cache or of another on the same store: needed
+                only where lookups of the same message by the same user overlap in different tasks,
+                or where another process stores what was computed.
 
         Raises:
             TypeError: For an argument of another type, or documents that are not JSON.
@@ -507,7 +507,7 @@ class MultiLevelCache(OperatedCache):
             if lookup is not None:
                 seen = lookup.sighting
                 if seen is None or seen.tag != query.tag:
-                    position = 0 if seen is None else seen.position
+                    position = "" if seen is None else seen.position
                     seen = Sighting(query.tag, query.user, None, position)
                 self._sightings.settle(seen)
             elif seen is None:

@@ -11,8 +11,8 @@ An index can be lost: evicted, or overwritten by somebody else. So an entry also
 itself, and up to where the log was known when it was put: whoever finds a later invalidation of one
 of them there does not serve it.
 
-No clock is asked. Each process counts the invalidations that it knows of; a lookup notes the count,
-and its put is held against all that came after it. A process learns of what others invalidate a
+No clock is asked. A lookup notes up to where its process has read the log, and its put is held
+against all that came after that. A process learns of what others invalidate a
 quarter of a second late: meanwhile a put may be refused for an invalidation that its lookup came
 after. That costs one answer that is not stored, never an outdated one that is.
 """
@@ -20,7 +20,6 @@ after. That costs one answer that is not stored, never an outdated one that is.
 from __future__ import annotations
 
 import json
-import secrets
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ from typing import Any
 from cache_core.keys import Keys
 from cache_core.sealing import SealError
 from cache_core.stores.base import KeyValueStore
-from cache_core.vetoes import Vetoes, place
+from cache_core.vetoes import Place, Vetoes, place
 
 KEPT = 1_000
 """Invalidations that a process remembers; a put from before all of them is refused."""
@@ -71,16 +70,16 @@ class RecentInvalidations:
         self._store = store
         self._vetoes = vetoes
         self._keys = keys
-        self._known: deque[Broad | None] = deque(maxlen=KEPT)
-        # No other cache, and not this one when it was open before, has positions near these.
-        self._start = self._count = secrets.randbits(62)
+        self._known: deque[tuple[Place, Broad | None]] = deque()
+        # After this place all that was told is known.
+        self._from: Place = ()
         self._read_to = ""
         self._unsearched: dict[str, tuple[str, Broad]] = {}
 
     @property
-    def position(self) -> int:
-        """How many invalidations this process knows of, from a number on that nobody else has."""
-        return self._count
+    def position(self) -> str:
+        """Up to where this process knows the log; the same place for every process."""
+        return self._read_to
 
     @property
     def _log(self) -> str:
@@ -154,29 +153,30 @@ class RecentInvalidations:
             for at, text in found:
                 told = _parse(text)
                 item = self._opened(told)
-                self._known.append(item)
+                self._known.append((place(at), item))
+                if len(self._known) > KEPT:
+                    self._from, _ = self._known.popleft()
                 self._follow(at, told, item)
-                self._count += 1
                 self._read_to = at
             if len(found) < _BATCH:
                 return
 
-    async def since(self, position: int) -> tuple[Sequence[Broad] | None, str]:
+    async def since(self, position: str) -> tuple[Sequence[Broad] | None, str]:
         """Return the invalidations after *position*, and up to where the log was read.
 
         `None` stands for invalidations that cannot all be known: they are too many, or unreadable.
 
         Args:
-            position: Of this log, as it is open now; 0 for before it was opened.
+            position: Of this log, whoever read it up to there; empty for its beginning.
 
         Raises:
             BackendError: If the store is away.
         """
         await self.catch_up()
-        new = self._count - (position or self._start)
-        if not 0 <= new <= len(self._known):
+        after = place(position)
+        if after < self._from:
             return None, self._read_to
-        found = [*self._known][len(self._known) - new :]
+        found = [item for at, item in self._known if at > after]
         readable = [item for item in found if item is not None]
         return readable if len(readable) == len(found) else None, self._read_to
 

@@ -34,7 +34,7 @@ _LOST_SECONDS = 3_600.0
 """How long after its lookup, at most, a put is expected when more than `KEPT` wait for theirs."""
 
 _Name = tuple[int, str, str | None]
-_Seen = tuple[Generation | None, int]
+_Seen = tuple[Generation | None, str]
 _NOTHING: Mapping[_Name, Sighting] = {}
 _seen: ContextVar[Mapping[_Name, Sighting]] = ContextVar("glasscache_seen", default=_NOTHING)
 _known: ContextVar[tuple[str, ...]] = ContextVar("glasscache_known", default=())

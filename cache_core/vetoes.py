@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from cache_core.models import Entry, Scope
+
+Place: TypeAlias = tuple[int, ...]
+"""A position in a log, in an order."""
 
 
 class Vetoes:
@@ -30,7 +35,7 @@ class Vetoes:
         self.rows: frozenset[str] = frozenset()
         self.unsure: frozenset[Scope] = frozenset()
         self.unlisted = False
-        self.labels: dict[str, tuple[int, ...]] = {}
+        self.labels: dict[str, Place] = {}
 
     def forbid(self, tag: str, scope: Scope, user: str | None) -> bool:
         """Whether an answer to a message must not be served, in a scope of *user*."""
@@ -49,7 +54,7 @@ class Vetoes:
         return any(labels.get(label, ()) > known for label in entry.labels)
 
 
-def place(position: str) -> tuple[int, ...]:
+def place(position: str) -> Place:
     """Return a log's position, as stores name them, so that a later one is larger."""
     try:
         return tuple(int(part) for part in position.split("-")) if position else ()

@@ -171,7 +171,7 @@ class Writer:
         query: Query,
         answer: NewAnswer,
         levels: Sequence[Level],
-        position: int,
+        position: str,
         known: Collection[str | None],
         tuning: Tuning,
     ) -> str | None:
@@ -183,7 +183,7 @@ class Writer:
             query: The message.
             answer: To it.
             levels: That store it.
-            position: How many invalidations were known before it was computed.
+            position: Up to where invalidations were known before it was computed.
             known: Tokens of those that do not hold against it.
             tuning: For thresholds and guards.
         """
@@ -260,7 +260,7 @@ class Writer:
         generation: Generation,
         answer: NewAnswer,
         tuning: Tuning,
-        later: int | None,
+        later: str | None,
     ) -> CacheCall:
         """Store one tier's part; with *later* L2 waits for its model, and is held from there on."""
         scope = answer.scopes[level]

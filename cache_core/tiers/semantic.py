@@ -51,8 +51,8 @@ _WORTH_JUDGING = 0.5
 """Below this similarity nobody would set a threshold."""
 
 _WAITING_PUTS = 1_000
-_Waiting = tuple[Query, Entry, Scope, Tuning, int]
-"""A put, and how many broad invalidations were known when it came."""
+_Waiting = tuple[Query, Entry, Scope, Tuning, str]
+"""A put, and up to where the log of broad invalidations was known when it came."""
 
 _LOOKED_AFTER = 10_000
 _LOOKED_AFTER_AT_ONCE = 1_000
@@ -393,7 +393,7 @@ class SemanticTier:
         self._waiting.extend(kept)
 
     def put_later(
-        self, query: Query, entry: Entry, scope: Scope, tuning: Tuning, position: int
+        self, query: Query, entry: Entry, scope: Scope, tuning: Tuning, position: str
     ) -> NotStored:
         """Store the answer when the model has loaded; hold it against what is after *position*."""
         self.dropped += len(self._waiting) == _WAITING_PUTS
@@ -428,7 +428,7 @@ class SemanticTier:
                 self._waiting.popleft()
 
     async def _put_waited(
-        self, query: Query, entry: Entry, scope: Scope, tuning: Tuning, position: int
+        self, query: Query, entry: Entry, scope: Scope, tuning: Tuning, position: str
     ) -> None:
         # What was invalidated meanwhile, by anybody, would only lie there: of a user who was
         # forgotten nothing may.
