@@ -6,6 +6,7 @@ import json
 import secrets
 from typing import NamedTuple
 
+from cache_core.stored import are_numbers, are_texts, from_store
 from cache_core.stores.base import KeyValueStore
 
 AUDIT = "audit"
@@ -94,7 +95,15 @@ class AuditLog:
 
 def _parse(text: str) -> AuditRecord | None:
     try:
-        version, *values = json.loads(text)
-        return AuditRecord(*values) if version == _VERSION else None
+        version, *values = from_store(text)
+        found = AuditRecord(*values) if version == _VERSION else None
     except (TypeError, ValueError):
         return None
+    if found is None:
+        return None
+    sound = (
+        are_texts([found.id, found.author, found.action, found.target, found.note])
+        and are_numbers([found.at] if found.removed is None else [found.at, found.removed])
+        and isinstance(found.complete, bool | None)
+    )
+    return found if sound else None

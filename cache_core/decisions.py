@@ -10,6 +10,7 @@ from random import random
 from typing import NamedTuple
 
 from cache_core.sealing import Sealer, SealError
+from cache_core.stored import are_named_numbers, are_numbers, are_texts, from_store
 from cache_core.stores.base import KeyValueStore
 
 VERSION = 2
@@ -21,6 +22,10 @@ _READABLE = (1, 2)
 NOTHING: Mapping[str, float] = {}
 
 _TEXTS = ("message_text", "matched_text", "response_text")
+_STRINGS = (
+    "lookup_id", "outcome", "level", "reason", "message", "matched", "user", "intent", "scope",
+    "context", "history", *_TEXTS,
+)  # fmt: skip
 _PER_FLUSH = 250
 _CHUNK = 50
 """Written at once: the loop serves lookups between two chunks."""
@@ -195,14 +200,28 @@ def parse(text: str, sealer: Sealer | None = None) -> Decision | None:
     Its captured texts are empty where they are sealed and *sealer* cannot open them.
     """
     try:
-        version, *values = json.loads(text)
+        version, *values = from_store(text)
         found = Decision(*values) if version in _READABLE else None
-        if found is None:
-            return None
-        found = found._replace(reasons=tuple(found.reasons))
-        return found if sealer is None or not found.message_text else _opened(found, sealer)
     except (TypeError, ValueError):
         return None
+    if found is None or not _is_sound(found):
+        return None
+    found = found._replace(reasons=tuple(found.reasons))
+    return found if sealer is None or not found.message_text else _opened(found, sealer)
+
+
+def _is_sound(found: Decision) -> bool:
+    optional = (found.similarity, found.unvetoed, found.age_seconds)
+    return (
+        are_texts([getattr(found, name) for name in _STRINGS])
+        and isinstance(found.reasons, list)
+        and are_texts(found.reasons)
+        and are_numbers([found.at, found.threshold, found.seconds, found.saved_usd])
+        and are_numbers([value for value in optional if value is not None])
+        and are_numbers([found.tuning_version])
+        and are_named_numbers(found.ages)
+        and are_named_numbers(found.expired)
+    )
 
 
 def _opened(item: Decision, sealer: Sealer) -> Decision:

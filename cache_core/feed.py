@@ -21,8 +21,10 @@ from cache_core.exceptions import BackendError
 from cache_core.keys import Keys
 from cache_core.logs import RateLimited
 from cache_core.sealing import SealError
+from cache_core.stored import are_numbers, are_plain, from_store
 from cache_core.stores.base import KeyValueStore, RowWrite
 from cache_core.stores.vectors import Row, VectorIndex
+from cache_core.vetoes import is_place
 
 log = logging.getLogger("glasscache")
 limited = RateLimited(log)
@@ -32,7 +34,6 @@ KEPT = 20_000
 
 _BATCH = 500
 _ANY_TEXT = "dimension"
-_FAR = 1e15
 _LIFE = 61 * 86_400.0
 
 
@@ -148,7 +149,9 @@ class IndexFeed:
             return
         if self._position is None:
             kept = await self.store.rows(self.keys.own("applied"))
-            self._position = self._ahead = kept.get(self.place, "")
+            found = kept.get(self.place, "")
+            # What is no place in a log is asked for in vain for ever.
+            self._position = self._ahead = found if is_place(found) else ""
         if not self.model.ready:
             await self._go_ahead(invalidate)
             if self.model.failed and not self._told:
@@ -249,15 +252,17 @@ def unpack(text: str, dimension: int) -> Vector | None:
 
 def _parse(text: str) -> Record | None:
     try:
-        values: Any = json.loads(text)
+        values: Any = from_store(text)
         record = Record(**values)
-    except (TypeError, ValueError, RecursionError):
+    except (TypeError, ValueError):
         return None
-    texts = (record.by, record.context, record.vector, record.text)
-    numbers = (record.dropped, record.threshold, record.at)
     sound = (
-        isinstance(record.tags, list)
-        and all(isinstance(text, str) for text in (*texts, *record.tags))
-        and all(isinstance(number, (int, float)) and abs(number) < _FAR for number in numbers)
+        record.kind in ("put", "invalidate")
+        and isinstance(record.tags, list)
+        # A name that no store can be asked for would fail for ever, and hold up all that follows.
+        and are_plain([record.by, record.context, record.vector, *record.tags])
+        and isinstance(record.text, str)
+        and are_numbers([record.dropped, record.threshold, record.at])
+        and 0 <= record.threshold <= 1
     )
     return record if sound else None

@@ -23,6 +23,7 @@ from cache_core.logs import RateLimited
 from cache_core.models import Level
 from cache_core.parts import Parts
 from cache_core.remedies import tell
+from cache_core.stored import are_numbers, from_store
 from cache_core.stores.base import RowWrite, Write
 
 log = RateLimited(logging.getLogger("glasscache"))
@@ -234,16 +235,27 @@ async def replicas(parts: Parts) -> list[dict[str, Any]]:
     Raises:
         BackendError: If the store cannot be asked.
     """
-    names = sorted(await parts.store.rows(parts.keys.own(REPLICAS)))
+    listed = sorted(await parts.store.rows(parts.keys.own(REPLICAS)))
+    start = parts.keys.own("replica-").removesuffix("}")
+    names = [name for name in listed if name.startswith(start)]
     found: list[dict[str, Any]] = []
-    for text in await parts.store.read(names) if names else ():
+    for name, text in zip(names, await parts.store.read(names) if names else (), strict=True):
         if text is None:
             continue
         with contextlib.suppress(ValueError):
-            beat = json.loads(text)
-            if isinstance(beat, dict):
+            beat = from_store(text)
+            if _is_beat(beat) and name == parts.keys.own(f"replica-{beat['replica']}"):
                 found.append(beat)
     return found
+
+
+def _is_beat(beat: Any) -> bool:
+    """Whether *beat* is made as `_beat` makes it: other versions may know more, or less."""
+    if not isinstance(beat, dict) or not isinstance(beat.get("replica"), str):
+        return False
+    mappings = ("tuning", "tuning_origins", "backends", "breakers", "counters")
+    numbers = [beat.get(name, 0) for name in ("pid", "at", "tuning_version")]
+    return are_numbers(numbers) and all(isinstance(beat.get(name, {}), dict) for name in mappings)
 
 
 async def somebody_has_l2(parts: Parts) -> bool:

@@ -27,6 +27,7 @@ from typing import Any
 
 from cache_core.keys import Keys
 from cache_core.sealing import SealError
+from cache_core.stored import are_numbers, are_plain, from_store
 from cache_core.stores.base import KeyValueStore
 from cache_core.vetoes import Place, Vetoes, place
 
@@ -203,15 +204,17 @@ class RecentInvalidations:
 
 def _parse(text: str) -> Broad | None:
     try:
-        values: Any = json.loads(text)
+        values: Any = from_store(text)
         found = Broad(**values)
-    except (TypeError, ValueError, RecursionError):
+    except (TypeError, ValueError):
         return None
     sound = (
-        all(isinstance(item, str) for item in (found.token, found.text, found.user))
+        are_plain([found.token, found.user])
+        and isinstance(found.text, str)
         and isinstance(found.labels, list)
-        and all(isinstance(item, str) for item in found.labels)
-        and isinstance(found.threshold, (int, float))
+        and are_plain(found.labels)
+        and are_numbers([found.threshold])
+        and 0 <= found.threshold <= 1
         and isinstance(found.searched, bool)
     )
     return found if sound else None

@@ -15,6 +15,7 @@ from cache_core.exceptions import BackendError
 from cache_core.instrumentation import CacheCall, Instruments
 from cache_core.logs import RateLimited
 from cache_core.remedies import tell
+from cache_core.stored import are_numbers, are_texts, from_store
 from cache_core.stores.base import KeyValueStore
 from cache_core.tuning import Tuning
 
@@ -65,11 +66,18 @@ class Verdict:
 def parse(text: str) -> Verdict | None:
     """Return the verdict in *text*; `None` for what is none."""
     try:
-        found = Verdict(**json.loads(text))
+        found = Verdict(**from_store(text))
     except (TypeError, ValueError):
         return None
-    known = found.source in get_args(Source) and found.verdict in {"correct", "wrong"}
-    return found if known else None
+    similarity = () if found.similarity is None else (found.similarity,)
+    words = (found.lookup_id, found.level, found.message, found.matched, found.user, found.intent)
+    sound = (
+        found.source in get_args(Source)
+        and found.verdict in ("correct", "wrong")
+        and are_texts(words)
+        and are_numbers([found.at, found.threshold, found.tuning_version, *similarity])
+    )
+    return found if sound else None
 
 
 LOG = "verdicts"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TypeAlias
 
 from cache_core.models import Entry, Scope
+
+_PLACE = re.compile(r"[0-9]{1,18}(-[0-9]{1,18})?", re.ASCII)
 
 Place: TypeAlias = tuple[int, ...]
 """A position in a log, in an order."""
@@ -60,3 +63,8 @@ def place(position: str) -> Place:
         return tuple(int(part) for part in position.split("-")) if position else ()
     except ValueError:
         return ()
+
+
+def is_place(position: str) -> bool:
+    """Whether *position* can be one of a log's, in any store."""
+    return _PLACE.fullmatch(position) is not None

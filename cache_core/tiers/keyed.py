@@ -170,9 +170,11 @@ class KeyedTier:
             entry = Entry(created=float(created), ttl=own_ttl, generation=token)
             ttl = tuning.ttl(self.level, intent)
             live = envelope.judge(entry, generation, now, ttl) is None
-        except (TypeError, ValueError, RecursionError):
+        except (TypeError, ValueError, OverflowError, RecursionError):
             return None
-        return str(intent) if live and user != query.user else None
+        if not isinstance(intent, str):
+            return None
+        return intent if live and user != query.user else None
 
     async def _discard(self, name: str, why: envelope.CorruptError | None = None) -> None:
         if isinstance(why, envelope.LockedError):

@@ -1,0 +1,113 @@
+"""What is stored beside entries, and is not what was stored there: left out, never an exception."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from cache_core import MultiLevelCache, audit, decisions, verdicts
+from cache_core.audit import AUDIT, AuditLog
+from cache_core.decisions import Decision
+from cache_core.housekeeping import REPLICAS, replicas, somebody_has_l2
+from cache_core.stores.base import RowWrite, Write
+from cache_core.verdicts import LOG, Verdict
+from tests.conftest import CacheFactory
+
+DEEP = "[" * 60_000 + "]" * 60_000
+DECISION = Decision(
+    1.0, "id", "hit", "l1", "", ("cold",), None, None, 0.95, None, 0.1, 0.0, "m", "m", "u", "", 1
+)  # fmt: skip
+VERDICT = Verdict(1.0, "id", "correct", "review", "l2", 0.96, "m", "m", "u", "")
+
+
+def test_a_decision_with_a_value_of_another_type_is_none() -> None:
+    sound = [decisions.VERSION, *DECISION]
+    assert decisions.parse(json.dumps(sound)) == DECISION
+    for place in range(1, len(sound)):
+        broken: list[Any] = [*sound]
+        broken[place] = [[]]
+        assert decisions.parse(json.dumps(broken)) is None, place
+    for place in (1, 9, 11):
+        broken = [*sound]
+        broken[place] = 10**400
+        assert decisions.parse(json.dumps(broken)) is None, place
+    assert decisions.parse(DEEP) is None
+
+
+def test_a_verdict_with_a_value_of_another_type_is_none() -> None:
+    sound = {name: getattr(VERDICT, name) for name in Verdict.__slots__}
+    assert verdicts.parse(json.dumps(sound)) == VERDICT
+    for name in sound:
+        assert verdicts.parse(json.dumps({**sound, name: [[]]})) is None, name
+    assert verdicts.parse(DEEP) is None
+
+
+async def test_the_logs_are_read_past_what_is_none_of_theirs(cache: MultiLevelCache) -> None:
+    keys, store = cache.parts.keys, cache.parts.store
+    log = AuditLog(store, keys.own(AUDIT))
+    made = await log.begin("ann", "look", "x")
+    for name in (AUDIT, LOG, "decisions"):
+        garbage = [DEEP, json.dumps([1, 1.0, [], "ann", "look", "x"]), '{"verdict": []}', "[[]]"]
+        await store.append(keys.own(name), garbage, keep=audit.KEPT)
+    assert await log.last(10) == [made]
+    assert await cache.decisions() == []
+    assert await cache.verdicts() == []
+    assert not await cache.feedback("id", correct=True)
+    assert (await cache.forget_user("ann")).complete
+
+
+async def test_a_heartbeat_that_is_none_is_left_out(cache: MultiLevelCache) -> None:
+    keys, store = cache.parts.keys, cache.parts.store
+    beat = {"replica": "b", "breakers": {"chroma": "closed"}, "tuning": {}, "counters": {}}
+    texts = {
+        "a": DEEP,
+        "b": json.dumps(beat),
+        "c": json.dumps(beat),  # it is that of another
+        "d": json.dumps({**beat, "replica": "d", "breakers": 1}),
+        "e": json.dumps({**beat, "replica": "e", "at": 10**400}),
+    }
+    rows = {keys.own(f"replica-{name}"): "1" for name in texts} | {"not a replica": "1"}
+    await store.write(
+        [Write(keys.own(f"replica-{name}"), text, 60.0) for name, text in texts.items()]
+    )
+    await store.put_rows([RowWrite(keys.own(REPLICAS), rows, 60.0)])
+    found = [item["replica"] for item in await replicas(cache.parts)]
+    assert [name for name in found if name != cache.replica] == ["b"]
+    assert await somebody_has_l2(cache.parts)
+
+
+async def test_a_mark_out_of_range_is_no_mark(cache: MultiLevelCache) -> None:
+    await cache.put("alpha one", "ann", "alpha one for ann")
+    query = cache.parts.keys.query("alpha one", "bob")
+    token = (await cache.parts.store.read([cache.parts.keys.generation(query.tag)]))[0]
+    name = cache.parts.keys.marker(query)
+    for mark in (["x", token, 10**400, None, ""], ["x", token, 9e9, None, {"a": 1}]):
+        await cache.parts.store.write([Write(name, json.dumps(mark), 60.0)])
+        result = await cache.lookup("alpha one", "bob")
+        assert result.outcome == "miss"
+        assert "other_scope" not in result.reasons
+
+
+@pytest.mark.parametrize("position", ["garbage", "9" * 30, "-1", ""])
+async def test_the_feed_begins_anew_where_its_place_was_overwritten(
+    make_cache: CacheFactory, position: str
+) -> None:
+    cache = await make_cache()
+    await cache.ready()
+    feed = cache.parts.semantic.feed
+    row = {feed.place: position}
+    await cache.parts.store.put_rows([RowWrite(cache.parts.keys.own("applied"), row, 60.0)])
+    feed._position = None
+    told: list[Any] = []
+    record = {"kind": "invalidate", "by": "other", "tags": ["t"], "threshold": 1.0}
+    broken = [{**record, "tags": ["\ud800"]}, {**record, "kind": "put", "context": "\ud800"}]
+    texts = [json.dumps(item) for item in [*broken, record]]
+    await cache.parts.store.append(feed._log, texts, keep=100)
+
+    async def invalidate(found: Any) -> None:
+        told.extend(found.tags)
+
+    await feed.apply(invalidate)
+    assert told == ["t"]
