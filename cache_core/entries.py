@@ -46,6 +46,8 @@ class StoredEntries:
         for tag in tags:
             known = await self._store.rows(self._keys.index("message", tag))
             for name, scope in known.items():
+                if not self._keys.names_entry(name):
+                    continue
                 of_the_index = scope != "user" and self._keys.is_entry(name, "l2")
                 (shared if of_the_index else here).append(name)
         return here, shared
@@ -55,7 +57,11 @@ class StoredEntries:
         names: list[str] = []
         for tag in tags:
             known = await self._store.rows(self._keys.index("message", tag))
-            names += [name for name, scope in known.items() if scope == "user" and user in name]
+            names += [
+                name
+                for name, scope in known.items()
+                if scope == "user" and user in name and self._keys.names_entry(name)
+            ]
         return names
 
     async def delete_of(self, tags: Sequence[str]) -> int:
@@ -121,9 +127,8 @@ class StoredEntries:
     async def count_writer(self, user: str, index: str) -> int:
         """Return how many entries invalidating a writer would take; *index* lists theirs."""
         listed = await self._store.rows(self._keys.index("user", user))
-        return await self._live([name for name, tag in listed.items() if tag]) + (
-            await self.count_label(index)
-        )
+        names = [name for name, tag in listed.items() if tag and self._keys.names_entry(name)]
+        return await self._live(names) + (await self.count_label(index))
 
     async def _count(self, tags: Sequence[str]) -> int:
         here, _ = await self._of(tags)

@@ -69,8 +69,8 @@ class Forgetter:
     async def _private(self, user: str, found: Forgotten) -> None:
         index = self._keys.index("user", user)
         names = await self._store.rows(index)
-        entries = [name for name, tag in names.items() if tag]
-        others = [name for name, tag in names.items() if not tag]
+        entries = [name for name, tag in names.items() if tag and self._keys.names_entry(name)]
+        others = [name for name, tag in names.items() if not tag and self._keys.owns(name)]
         ballots = [name for name in others if Keys.is_votes(name)]
         found.counts["private entries"] = await self._delete(entries)
         for name in ballots:
@@ -89,7 +89,8 @@ class Forgetter:
         """Erase what they stored for everybody, where nobody has replaced it since."""
         index = self._keys.index("writer", user)
         listed = await self._store.rows(index)
-        names = {Keys.listed_by(row): tag for row, tag in listed.items()}
+        rows = {Keys.listed_by(row): tag for row, tag in listed.items()}
+        names = {name: tag for name, tag in rows.items() if self._keys.names_entry(name)}
         asked = list(names)
         for start in range(0, len(asked), _VALUES):
             batch = asked[start : start + _VALUES]

@@ -177,6 +177,17 @@ class Keys:
         """Whether *name* is the key of an entry of a tier."""
         return f"}}:{level}:" in name
 
+    def owns(self, name: str) -> bool:
+        """Whether *name* is a key beside a message or a user in this namespace.
+
+        An index may list anything. What is not the cache's own must be neither read nor deleted.
+        """
+        return name.startswith(f"{self._prefix}:{{") and "}:" in name
+
+    def names_entry(self, name: str) -> bool:
+        """Whether *name* is made as the key of an entry of this namespace is."""
+        return self.owns(name) and name.partition("}:")[2].count(":") >= 3
+
     @staticmethod
     def listed_by(row: str) -> str:
         """Return what a row of an index names, whether an invalidation set it apart or not."""

@@ -11,6 +11,7 @@ from cache_core import MultiLevelCache, audit, decisions, verdicts
 from cache_core.audit import AUDIT, AuditLog
 from cache_core.decisions import Decision
 from cache_core.housekeeping import REPLICAS, replicas, somebody_has_l2
+from cache_core.keys import PARTITIONS
 from cache_core.stores.base import RowWrite, Write
 from cache_core.verdicts import LOG, Verdict
 from tests.conftest import CacheFactory
@@ -88,6 +89,37 @@ async def test_a_mark_out_of_range_is_no_mark(cache: MultiLevelCache) -> None:
         result = await cache.lookup("alpha one", "bob")
         assert result.outcome == "miss"
         assert "other_scope" not in result.reasons
+
+
+async def test_an_index_that_names_no_entry_does_not_hold_up_an_invalidation(
+    cache: MultiLevelCache,
+) -> None:
+    await cache.put("alpha one", "ann", "alpha one for ann")
+    keys = cache.parts.keys
+    query = keys.query("alpha one", "ann")
+    user = query.user or ""
+    secret = keys.own("secret")
+    for name in (f"garbage {user}", secret, "somebody's: own"):
+        rows = [
+            RowWrite(keys.index("message", query.tag), {name: "user"}, 60.0),
+            RowWrite(keys.index("user", user), {name: query.tag}, 60.0),
+            RowWrite(keys.index("writer", user), {name: query.tag}, 60.0),
+            RowWrite(keys.own(PARTITIONS + keys.model), {name: f"{user} x"}, 60.0),
+        ]
+        await cache.parts.store.put_rows(rows)
+    rows = [RowWrite(keys.index("user", user), {secret: ""}, 60.0)]
+    await cache.parts.store.put_rows(rows)
+    await cache.ready()
+    kept = await cache.parts.store.read([secret])
+    assert (await cache.invalidate("alpha one", user_id="ann", dry_run=True)).complete
+    assert (await cache.invalidate("alpha one", user_id="ann")).complete
+    assert (await cache.invalidate("alpha one")).complete
+    assert (await cache.invalidate_writer("ann", dry_run=True)).complete
+    assert (await cache.invalidate_writer("ann")).complete
+    await cache.parts.store.put_rows(rows)
+    assert (await cache.forget_user("ann")).complete
+    assert (await cache.lookup("alpha one", "ann")).response is None
+    assert await cache.parts.store.read([secret]) == kept != [None]
 
 
 @pytest.mark.parametrize("position", ["garbage", "9" * 30, "-1", ""])

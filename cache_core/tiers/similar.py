@@ -101,7 +101,7 @@ class SimilarQuestions:
         wanted = [
             (key, *owner.partition(" ")[::2])
             for key, owner in partitions.items()
-            if user is None or owner.startswith(user)
+            if self._keys.owns(key) and (user is None or owner.startswith(user))
         ]
         for start in range(0, len(wanted), _CHUNK):
             chunk = wanted[start : start + _CHUNK]
