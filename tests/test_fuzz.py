@@ -64,10 +64,10 @@ def _field(dice: random.Random, value: str, others: list[str]) -> str:
         envelope = json.loads(value)
     except ValueError:
         return "{}"
-    if not isinstance(envelope, dict):
+    if not isinstance(envelope, dict) or not envelope:
         return "{}"
     name = dice.choice(list(envelope))
-    if name == "b" and isinstance(envelope["b"], dict):
+    if name == "b" and isinstance(envelope["b"], dict) and envelope["b"]:
         # A response that is a str is an answer: only who has no key can be kept from writing it.
         place = dice.choice(list(envelope["b"]))
         envelope["b"][place] = dice.choice([item for item in JSON if not isinstance(item, str)])
