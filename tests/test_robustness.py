@@ -74,7 +74,9 @@ async def test_a_queue_before_the_model_is_no_fault(make_cache: CacheFactory) ->
     """Texts whose turn does not come in time are `overloaded`; the model is as well as before."""
     embedder = ThreadEmbedder("slow", lambda _: SlowEncoder(0.01))
     cache: MultiLevelCache = await make_cache(
-        embedding_model=embedder, settings={"exact_budget": 10.0, "embedding_budget": 0.25}
+        embedding_model=embedder,
+        # Only the embedding's own may run out.
+        settings={"exact_budget": 10.0, "lookup_budget": 10.0, "embedding_budget": 0.25},
     )
     try:
         await cache.ready()
