@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cache_core.keys import APART, Keys
 from cache_core.models import Query
+from cache_core.stored import from_store
 from cache_core.stores.base import KeyValueStore, RowWrite
 from cache_core.tuning import Tuning
 from cache_core.writing import LIFE
@@ -153,7 +153,7 @@ def tags_of(listed: Mapping[str, str]) -> list[str]:
 
 def _marks(value: str | None, user: str) -> bool:
     try:
-        found = json.loads(value or "")
-    except (ValueError, RecursionError):
+        found = from_store(value or "")
+    except ValueError:
         return False
     return isinstance(found, list) and found[:1] == [user]

@@ -238,13 +238,19 @@ class SimilarQuestions:
         Raises:
             BackendError: If that cannot be known: the embedder failed, or is loading.
         """
-        for item in invalidations:
-            concerned = item.text and (not item.user or (scope, item.user) == ("user", query.user))
-            if not concerned or not (self._serves(item.text) and self._serves(query.text)):
+        concerned = [
+            item
+            for item in invalidations
+            if item.text and (not item.user or (scope, item.user) == ("user", query.user))
+        ]
+        if not concerned or not self._serves(query.text):
+            return False
+        stored = await self._embedder.embed(query.text)
+        for item in concerned:
+            if not self._serves(item.text):
                 continue
             at = tuning.model_copy(update={"semantic_threshold": item.threshold})
             invalidated = await self._embedder.embed(item.text)
-            stored = await self._embedder.embed(query.text)
             near = float(invalidated @ stored) + QUANTISED >= at.threshold(intent)
             if near and veto(item.text, query.text, tuning.guards) is None:
                 return True
