@@ -83,6 +83,8 @@ class Deadline:
         traceback: TracebackType | None,
     ) -> None:
         self._timer.cancel()
+        # The two hold each other: there is one for every round trip, too many for the collector.
+        del self._timer
         if not self._expired:
             return
         ours = self._task.uncancel() <= self._before

@@ -115,25 +115,28 @@ class DecisionLog:
         self.dropped = 0
         """Decisions lost because the store was away."""
         self.left_out = 0
-        """Decisions not kept because more came than are written: see `add`."""
+        """Decisions not kept because more came than are written: see `place`."""
 
-    def offer(self, make: Callable[[], Decision]) -> None:
-        """Take the decision that *make* returns; it is in the store after the next `flush`.
+    def place(self) -> int | None:
+        """Count a lookup; return the place of its decision, `None` if that is not kept.
 
         When more come between two flushes than are written at once, a uniform sample of them is
-        kept (reservoir sampling, Vitter's algorithm R). The others are counted as left out, and not
-        even made.
+        kept (reservoir sampling, Vitter's algorithm R). The others are counted as left out, and
+        need not even be made.
         """
         if not self._keep:
-            return
+            return None
         self._offered += 1
         place = len(self._waiting)
         if place >= _PER_FLUSH:
             self.left_out += 1
             place = int(random() * self._offered)
             if place >= _PER_FLUSH:
-                return
-        decision = make()
+                return None
+        return place
+
+    def add(self, decision: Decision, place: int) -> None:
+        """Take a decision to its place; it is in the store after the next `flush`."""
         self.recent.append(decision)
         self._waiting[place : place + 1] = [decision]
 

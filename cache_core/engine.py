@@ -174,9 +174,14 @@ class Engine:
             self.unconfirmed.lost += 1
             log.error("too many invalidations wait for the store: some are lost; clear the cache")
 
+    @property
+    def here(self) -> Running | None:
+        """The open parts, if they are open in this event loop."""
+        return self.running if self._is_home() else None
+
     async def started(self) -> Running | None:
         """Return the open parts, opening them first; `None` while the store is away."""
-        if self.running is None or not self._is_home():
+        if self.here is None:
             await self.open()
         return self.running
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Protocol, runtime_checkable
@@ -52,9 +53,9 @@ class CacheCall:
         tuning_version: Of the tuning that was used.
         lookup_id: Of the lookup.
         count: How many things it did: entries of an invalidation.
-        start: `time.time_ns()` when it began.
         seconds: How long it took.
         calls: The calls to tiers that were needed.
+        detailed: Whether what it consists of is surrounded, too: see `Scope`.
         message_text, response_text: Of a lookup, only while `capture_message_content` is on: the
             message, and the response that was served; without a hit the one that was nearest.
     """
@@ -76,9 +77,9 @@ class CacheCall:
     tuning_version: int = 0
     lookup_id: str = ""
     count: int = 0
-    start: int = 0
     seconds: float = 0.0
     calls: Sequence[CacheCall] = field(default=())
+    detailed: bool = False
     message_text: str = ""
     response_text: str = ""
 
@@ -106,7 +107,13 @@ class CacheState:
 
 
 class Scope(Protocol):
-    """What an instrument opened around a call."""
+    """What an instrument opened around a call.
+
+    Attributes:
+        detailed: Whether the tiers that are asked within should be surrounded, too.
+    """
+
+    detailed: bool
 
     def close(self, call: CacheCall) -> None:
         """End it. *call* is finished."""
@@ -147,9 +154,12 @@ class Instruments:
             item for item in self._instruments if isinstance(item, ScopingInstrument)
         )
 
-    def scope(self, operation: Operation, level: Level | None = None) -> Observed:
-        """Surround a call; yields the record to be filled in, which is finished on the way out."""
-        return Observed(self, CacheCall(operation, level), recorded=False)
+    def part(
+        self, whole: CacheCall, operation: Operation, level: Level
+    ) -> AbstractContextManager[CacheCall]:
+        """Surround a part of *whole*; yields its record, which is finished on the way out."""
+        call = CacheCall(operation, level)
+        return Observed(self, call, recorded=False) if whole.detailed else _Timed(call)
 
     def operation(self, operation: Operation) -> Observed:
         """Surround an operation and record it on the way out.
@@ -186,6 +196,22 @@ class Instruments:
         )
 
 
+class _Timed:
+    """A call that nobody surrounds: its failures are seen where its result is."""
+
+    __slots__ = ("_call", "_started")
+
+    def __init__(self, call: CacheCall) -> None:
+        self._call = call
+
+    def __enter__(self) -> CacheCall:
+        self._started = time.perf_counter()
+        return self._call
+
+    def __exit__(self, *_: object) -> None:
+        self._call.seconds = time.perf_counter() - self._started
+
+
 class Observed:
     """A call with its scopes around it. A class, because a generator costs a lookup 5 us more."""
 
@@ -199,15 +225,14 @@ class Observed:
 
     def __enter__(self) -> CacheCall:
         call = self._call
-        call.start = time.time_ns()
         for instrument in self._instruments.scoping:
             try:
                 scope = instrument.scope(call.operation, call.level)
-            except Exception as error:  # noqa: BLE001 - watching must not hurt
-                self._instruments.broken(instrument, error)
-            else:
                 if scope is not None:
                     self._opened.append(scope)
+                    call.detailed = call.detailed or scope.detailed
+            except Exception as error:  # noqa: BLE001 - watching must not hurt
+                self._instruments.broken(instrument, error)
         self._started = time.perf_counter()
         return call
 

@@ -163,14 +163,22 @@ class Keys:
 
     def generations(self, query: Query) -> list[str]:
         """Return the keys of the tokens that make up a `Generation`, in its order."""
-        message, user = self.generation(query.tag), query.user
+        message, user = f"{self._prefix}:{{{query.tag}}}:g", query.user
         if user is None:
             return [message]
-        return [message, f"{message}:{user}", self.user_generation(user)]
+        return [message, f"{message}:{user}", f"{self._prefix}:{{{user}}}:g"]
 
     def entry(self, level: Level, tag: str, scope: str, context: str, history: str = "") -> str:
         """Return the key of one tier's entry for a message in one scope."""
         return f"{self._prefix}:{{{tag}}}:{level}:{scope}:{context}:{history}"
+
+    def entries(self, level: Level, query: Query) -> list[str]:
+        """Return the keys of one tier's entries for *query*, in the order of `Query.readable`."""
+        head = f"{self._prefix}:{{{query.tag}}}:{level}:"
+        rest = f":{query.context}:{query.history}"
+        if query.user is None:
+            return [f"{head}{query.shared}{rest}"]
+        return [f"{head}{query.user}{rest}", f"{head}{query.shared}{rest}"]
 
     @staticmethod
     def is_entry(name: str, level: Level) -> bool:

@@ -201,6 +201,7 @@ class Hit(NamedTuple):
         entry: What was stored.
         scope: Whose it was.
         age: Seconds since it was put.
+        ttl: In force for it, in seconds: its own, or the tier's.
         similarity: 0..1 for L2, else `None`.
         matched: Tag of the message it was stored for.
         confirmed: False when its generation could not be read.
@@ -210,6 +211,7 @@ class Hit(NamedTuple):
     entry: Entry
     scope: Scope
     age: float
+    ttl: float
     similarity: float | None = None
     matched: str = ""
     confirmed: bool = True

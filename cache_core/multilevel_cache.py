@@ -22,7 +22,6 @@ from cache_core.arguments import (
 )
 from cache_core.clock import Clock
 from cache_core.computing import Compute, completed
-from cache_core.decisions import Decision
 from cache_core.embedder import Embedder
 from cache_core.engine import Engine, Running
 from cache_core.exceptions import ConfigurationError
@@ -283,17 +282,17 @@ class MultiLevelCache(OperatedCache):
         handed_out: bool,
         allow_stale: bool = False,
     ) -> LookupResult:
-        bypass = self._check(message, user_id, standalone, context)
-        running = await self._engine.started()
+        bypass = check_message(message, user_id, standalone, self.settings, context)
+        running = self._engine.here or await self._engine.started()
         query = (
             running.parts.keys.query(message, user_id, context, history, standalone)
             if running is not None and bypass != "too_large"
             else None
         )
-        tuning = self.tuning
+        tuning = self._engine.live.current
         if allow_stale and query is not None:
             query = query._replace(grace=tuning.stale_seconds)
-        number = f"{self.replica}-{next(self._numbers):x}"
+        number = f"{self._engine.replica}-{next(self._numbers):x}"
         found = Found()
         with self._engine.instruments.operation("lookup") as call:
             call.lookup_id = number
@@ -317,14 +316,15 @@ class MultiLevelCache(OperatedCache):
         self._sightings.note(sighting, answered=result.response is not None)
         if context and "context_limit" in result.reasons:
             self._engine.contexts.note(context)
-        parts = running.parts
-
-        def decision() -> Decision:
-            return decide(query, result, found, call, tuning, parts.store.now())
-
-        parts.decisions.offer(decision)
-        if running.verifier is not None and result.response is not None:
-            running.verifier.offer(query.text, result.response, decision(), tuning)
+        decisions = running.parts.decisions
+        place = decisions.place()
+        checked = running.verifier is not None and result.response is not None
+        if place is not None or checked:
+            decision = decide(query, result, found, call, tuning, running.parts.store.now())
+            if place is not None:
+                decisions.add(decision, place)
+            if running.verifier is not None and result.response is not None:
+                running.verifier.offer(query.text, result.response, decision, tuning)
         return result
 
     def _check(

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from cache_core.deadline import Deadline
 from cache_core.exceptions import BackendError
@@ -113,15 +114,15 @@ class Reader:
         exact = self._tiers.get("l1")
         call.level = "l1" if exact is not None else self._second
         if exact is None:
-            return Found(await self._beyond(query, tuning, deadline))
-        hedge = self._hedging.watch(lambda: self._beyond(query, tuning, deadline))
+            return Found(await self._beyond(query, tuning, call, deadline))
+        hedge = self._hedging.watch(partial(self._beyond, query, tuning, call, deadline))
         try:
-            first = await self._ask(exact, query, tuning, None)
+            first = await self._ask(exact, query, tuning, call, None)
             if first.hit is not None:
                 return Found([first])
             self._hedging.leave(hedge)
             call.level = self._second
-            rest = await (hedge.task or self._beyond(query, tuning, deadline))
+            rest = await (hedge.task or self._beyond(query, tuning, call, deadline))
             return Found([first, *rest])
         finally:
             self._hedging.leave(hedge)
@@ -138,10 +139,12 @@ class Reader:
             return answer if isinstance(answer, Hit) else None
         return None
 
-    async def _beyond(self, query: Query, tuning: Tuning, deadline: float) -> list[Asked]:
+    async def _beyond(
+        self, query: Query, tuning: Tuning, call: CacheCall, deadline: float
+    ) -> list[Asked]:
         """Ask L2, L3 and L4; the latter two count only if L2 has no answer."""
         beside = [
-            asyncio.ensure_future(self._ask(tier, query, tuning, None))
+            asyncio.ensure_future(self._ask(tier, query, tuning, call, None))
             for level in _INTENT_AND_DOCUMENTS
             if (tier := self._tiers.get(level)) is not None
         ]
@@ -150,17 +153,19 @@ class Reader:
             semantic = self._tiers.get("l2")
             if semantic is not None:
                 budget = max(0.001, deadline - time.monotonic())
-                found.append(await self._ask(semantic, query, tuning, budget))
+                found.append(await self._ask(semantic, query, tuning, call, budget))
                 if found[0].hit is not None:
                     return found
             return found + list(await asyncio.gather(*beside))
         finally:
             await _reap(beside)
 
-    async def _ask(self, tier: Tier, query: Query, tuning: Tuning, budget: float | None) -> Asked:
+    async def _ask(
+        self, tier: Tier, query: Query, tuning: Tuning, whole: CacheCall, budget: float | None
+    ) -> Asked:
         """Ask one tier, within *budget* seconds; `None` leaves it to the store's own limit."""
         level = tier.level
-        with self._instruments.scope("get", level) as call:
+        with self._instruments.part(whole, "get", level) as call:
             call.ttl_seconds = tuning.ttl(level)
             if level == "l2":
                 call.threshold = tuning.semantic_threshold
@@ -207,12 +212,12 @@ def _fill(call: CacheCall, answer: Hit | Miss, tuning: Tuning, grace: float) -> 
         call.age_seconds = answer.age
         call.similarity = answer.similarity
         call.reason = "" if answer.confirmed else "unconfirmed"
-        if call.level is not None:
-            own = answer.entry.ttl
-            ttl = tuning.ttl(call.level, answer.entry.intent) if own is None else own
-            call.ttl_seconds, call.stale = ttl, grace > 0 and answer.age > ttl
-            # A stale answer spares nothing: computing another one was tried before.
-            call.saved_usd = 0.0 if call.stale else tuning.saves(call.level, answer.entry.cost_usd)
+        call.ttl_seconds = answer.ttl
+        if grace > 0 and answer.age > answer.ttl:
+            # It spares nothing: computing another one was tried before.
+            call.stale = True
+        elif call.level is not None:
+            call.saved_usd = tuning.saves(call.level, answer.entry.cost_usd)
         return
     call.outcome = "miss"
     call.reason = answer.reason
@@ -239,7 +244,8 @@ def fold(found: Found, lookup_id: str, sighting: Sighting | None = None) -> Look
     """Return what the tiers said as one result."""
     exact = found.hit("l1")
     answer = exact or found.hit("l2")
-    reasons = tuple(dict.fromkeys([item.call.reason for item in found.asked if item.call.reason]))
+    given = [item.call.reason for item in found.asked if item.call.reason]
+    reasons = tuple(dict.fromkeys(given)) if given else ()
     if answer is not None:
         # Whoever answers is the last one that was needed.
         entry, tier = answer.entry, found.asked[-1].call

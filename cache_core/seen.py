@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import ContextVar
 
 from cache_core.models import Generation, Query, Sighting
@@ -33,10 +33,10 @@ _GENERATIONS = 16
 _LOST_SECONDS = 3_600.0
 """How long after its lookup, at most, a put is expected when more than `KEPT` wait for theirs."""
 
-_Name = tuple[int, str, str | None]
 _Seen = tuple[Generation | None, str]
-_NOTHING: Mapping[_Name, Sighting] = {}
-_seen: ContextVar[Mapping[_Name, Sighting]] = ContextVar("glasscache_seen", default=_NOTHING)
+_seen: ContextVar[tuple[tuple[int, Sighting], ...]] = ContextVar("glasscache_seen", default=())
+"""Of the last lookups of a task, the newest first: the id of their cache, and what they saw."""
+
 _known: ContextVar[tuple[str, ...]] = ContextVar("glasscache_known", default=())
 _ids = itertools.count(1)
 
@@ -62,16 +62,12 @@ class Sightings:
             sighting: What it saw.
             answered: Whether it found a response: then only a put in the same task may follow.
         """
-        tag, user, generation, position, _ = sighting
-        seen = _seen.get()
-        name = (self._id, tag, user)
-        if seen.get(name) != sighting:
-            kept = seen.items()
-            if len(seen) >= _IN_A_TASK:
-                kept = list(kept)[1 - _IN_A_TASK :]  # type: ignore[assignment]
-            _seen.set({**dict(kept), name: sighting})
+        seen, own = _seen.get(), (self._id, sighting)
+        if not seen or seen[0] != own:
+            _seen.set((own, *seen[: _IN_A_TASK - 1]))
         if answered:
             return
+        tag, user, generation, position, _ = sighting
         waiting = self._open.setdefault((tag, user), {})
         saw = (generation, position)
         waiting[saw] = waiting.get(saw, 0) + 1
@@ -88,17 +84,14 @@ class Sightings:
         return None if found is None else found._replace(known=_known.get())
 
     def _take(self, query: Query) -> Sighting | None:
-        seen = _seen.get()
-        name = (self._id, query.tag, query.user)
-        sighting = seen.get(name)
-        if sighting is None:
-            # A put may be for another user than the lookup: for everybody, or for who logged in.
-            name = next((other for other in seen if other[:2] == name[:2]), name)
-            sighting = seen.get(name)
-        if sighting is not None:
-            _seen.set({other: kept for other, kept in seen.items() if other != name})
-            self.settle(sighting)
-            return sighting
+        seen = [kept for owner, kept in _seen.get() if owner == self._id and kept.tag == query.tag]
+        # A put may be for another user than the lookup: for everybody, or for who logged in.
+        seen.sort(key=lambda kept: kept.user != query.user)
+        if seen:
+            found = seen[0]
+            _seen.set(tuple(item for item in _seen.get() if not self._is_of(item, found)))
+            self.settle(found)
+            return found
         for generation, position in self._open.get((query.tag, query.user), {}):
             found = Sighting(query.tag, query.user, generation, position)
             self.settle(found)
@@ -106,6 +99,11 @@ class Sightings:
         if self._lost_at is not None and self._clock() - self._lost_at < _LOST_SECONDS:
             return Sighting(query.tag, query.user, None)
         return None
+
+    def _is_of(self, item: tuple[int, Sighting], found: Sighting) -> bool:
+        """Whether a lookup was this cache's, of the same message and user as *found*."""
+        owner, kept = item
+        return owner == self._id and kept[:2] == found[:2]
 
     def settle(self, sighting: Sighting) -> None:
         """Take note that the put has come."""

@@ -108,7 +108,7 @@ class PrometheusInstrument:
 
     def record(self, call: CacheCall) -> None:
         """Tally a finished operation; the metrics have it after the next `count`."""
-        exemplar = _exemplar()
+        exemplar = _exemplar() if call.detailed else None
         with self._one_by_one:
             if call.spent_usd:
                 kind = "verification" if call.operation == "verdict" else "embedding"

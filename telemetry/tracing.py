@@ -26,10 +26,11 @@ _ROOTS: frozenset[Operation] = frozenset({"lookup", "put", "invalidate", "comput
 class _SpanScope:
     """A span that is current until it is closed."""
 
-    __slots__ = ("_name", "_span", "_token")
+    __slots__ = ("_name", "_span", "_token", "detailed")
 
     def __init__(self, span: trace.Span, name: str) -> None:
         self._span = span
+        self.detailed = span.is_recording()
         self._name = name
         self._token: Token[Context] = otel_context.attach(trace.set_span_in_context(span))
 
@@ -41,7 +42,7 @@ class _SpanScope:
         """
         try:
             otel_context.detach(self._token)
-            if self._span.is_recording():
+            if self.detailed:
                 self._span.set_attributes(_attributes(call, self._name))
                 if call.outcome == "error":
                     self._fail(call)

@@ -232,6 +232,8 @@ class _Broken:
 class _BrokenScope(_Broken):
     """An instrument whose scopes cannot be closed."""
 
+    detailed = True
+
     def scope(self, operation: Any, level: Any) -> Any:
         return self
 
@@ -261,7 +263,7 @@ async def test_every_scope_is_closed_once(
     await cache.lookup("beta", "ann")
     await asyncio.sleep(0.01)
     assert len(watcher.opened) == len(watcher.closed)
-    assert all(call.seconds > 0 and call.start > 0 for call in watcher.closed)
+    assert all(call.seconds > 0 for call in watcher.closed)
 
 
 async def test_records_carry_no_text(cache: MultiLevelCache, watcher: RecordingInstrument) -> None:

@@ -759,6 +759,8 @@ def test_buckets_reach_from_a_tenth_of_a_millisecond_to_the_budget(watch: Watch)
 class _Broken:
     """An instrument that breaks wherever it can."""
 
+    detailed = True
+
     def __init__(self, *, opens: bool) -> None:
         self._opens = opens
 

@@ -44,12 +44,20 @@ class Coalescer(Generic[Request, Result]):
         self._alone = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def ask(self, request: Request) -> Result:
+    def ask(self, request: Request) -> Awaitable[Result]:
         """Return the result of *request*, at once if nothing is in flight.
 
         Cancelling it then cancels the round trip.
         """
-        if self._alone or self._task is not None:
+        return self.submit(request) if self._is_busy else self._ask_alone(request)
+
+    @property
+    def _is_busy(self) -> bool:
+        return self._alone or self._task is not None
+
+    async def _ask_alone(self, request: Request) -> Result:
+        if self._is_busy:
+            # Somebody else began after this was called, and before it was awaited.
             return await self.submit(request)
         self._alone = True
         try:
@@ -70,7 +78,7 @@ class Coalescer(Generic[Request, Result]):
             self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = self._loop.create_future()
         self._waiting.append((request, future, contextvars.copy_context()))
-        if self._task is None and not self._alone:
+        if not self._is_busy:
             self._start()
         return future
 

@@ -172,7 +172,7 @@ class RedisStore:
 
     async def read(self, keys: Sequence[str]) -> Sequence[str | None]:
         """Return the values of *keys*; concurrent calls share a round trip."""
-        found: Sequence[str | None] = await self._reads.ask(_Read(keys))
+        found: Sequence[str | None] = await self._reads.ask(keys)
         return self._told_once(keys, found) if self._removed else found
 
     def _told_once(self, keys: Sequence[str], found: Sequence[str | None]) -> list[str | None]:
@@ -207,7 +207,7 @@ class RedisStore:
         """Return the rows of a hash, newest last."""
         if hurry:
             try:
-                raw = await self._reads.ask(_Read((key,), rows=True))
+                raw = await self._reads.ask(_Rows(key))
             except BackendError as error:
                 if not _is_wrong_type(error):
                     raise
@@ -455,12 +455,12 @@ class RedisStore:
             raise
         values = dict(zip(keys, _texts(raw), strict=True))
         if not hashes:
-            return [list(map(values.__getitem__, request.keys)) for request in requests]
+            return [list(map(values.__getitem__, request)) for request in requests]
         found = dict(zip(hashes, rows, strict=True))
         return [
-            _checked(found[request.keys[0]])
-            if request.rows
-            else list(map(values.__getitem__, request.keys))
+            _checked(found[request.hash])
+            if isinstance(request, _Rows)
+            else list(map(values.__getitem__, request))
             for request in requests
         ]
 
@@ -501,10 +501,10 @@ class RedisStore:
                 values.update(zip(group, _texts(items), strict=True))
 
         def answer(request: _Read) -> Any:
-            if request.rows:
-                return _checked(found[request.keys[0]])
-            error = next((failed[key] for key in request.keys if key in failed), None)
-            return [values[key] for key in request.keys] if error is None else _checked(error)
+            if isinstance(request, _Rows):
+                return _checked(found[request.hash])
+            error = next((failed[key] for key in request if key in failed), None)
+            return [values[key] for key in request] if error is None else _checked(error)
 
         return [answer(request) for request in requests]
 
@@ -535,17 +535,22 @@ class RedisStore:
         return self.client.pipeline(transaction=False)
 
 
-class _Read(NamedTuple):
-    """What one caller wants to know: the values of keys, or the rows of one hash."""
+class _Rows(NamedTuple):
+    """A hash whose rows one caller wants to know."""
 
-    keys: Sequence[str]
-    rows: bool = False
+    hash: str
+
+
+_Read: TypeAlias = Sequence[str] | _Rows
+"""What one caller wants to know: the values of keys, or the rows of a hash."""
 
 
 def _asked(requests: Sequence[_Read]) -> tuple[list[str], list[str]]:
     """Return the keys and the hashes that *requests* ask for, each once."""
-    keys = dict.fromkeys(chain.from_iterable([item.keys for item in requests if not item.rows]))
-    hashes = dict.fromkeys([item.keys[0] for item in requests if item.rows])
+    keys = dict.fromkeys(
+        chain.from_iterable([item for item in requests if not isinstance(item, _Rows)])
+    )
+    hashes = dict.fromkeys([item.hash for item in requests if isinstance(item, _Rows)])
     return list(keys), list(hashes)
 
 
@@ -601,11 +606,15 @@ def _text(value: Any) -> str | None:
     """Return a reply as text; what is not UTF-8 becomes text that no envelope equals."""
     if value is None or isinstance(value, str):
         return value
-    return bytes(value).decode("utf-8", "replace")
+    text: str = value.decode("utf-8", "replace")
+    return text
 
 
 def _texts(values: Iterable[Any]) -> list[str | None]:
-    return [value if value is None else _text(value) for value in values]
+    return [
+        value if value is None or isinstance(value, str) else value.decode("utf-8", "replace")
+        for value in values
+    ]
 
 
 def _stream(reply: Any) -> list[tuple[str, str]]:

@@ -7,6 +7,8 @@ from cache_core.models import Level
 
 
 class _RecordingScope:
+    detailed = True
+
     def __init__(self, owner: RecordingInstrument) -> None:
         self._owner = owner
 

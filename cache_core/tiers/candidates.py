@@ -44,7 +44,9 @@ def best(candidates: Sequence[Candidate], tuning: Tuning, now: float) -> Hit | N
             continue
         if near.similarity >= _needed(near, tuning):
             age = envelope.age(near.entry, now)
-            return Hit(near.entry, near.scope, age, near.similarity, near.tag, near.confirmed)
+            own = near.entry.ttl
+            ttl = tuning.ttl("l2", near.entry.intent) if own is None else own
+            return Hit(near.entry, near.scope, age, ttl, near.similarity, near.tag, near.confirmed)
     return None
 
 

@@ -74,10 +74,7 @@ class KeyedTier:
         """Read the generation and this tier's entries of every readable scope in one round trip."""
         generations = self.keys.generations(query)
         scopes = query.readable
-        names = [
-            self.keys.entry(self.level, query.tag, scope, query.context, query.history)
-            for scope in scopes
-        ]
+        names = self.keys.entries(self.level, query)
         asked = [*generations, *names]
         if self.marks:
             asked.append(self.keys.marker(query))
@@ -109,11 +106,12 @@ class KeyedTier:
             grace = query.grace if self.part == "response" else 0.0
             stamp = None if vetoed else generation.stamp(whose)
             reason = envelope.judge(entry, stamp, now, ttl, grace)
-            if reason is None and tuning.withholds(entry, query.user):
+            if reason is None and entry.by_policy and tuning.withholds(entry, query.user):
                 reason, withheld = "other_scope", entry.intent or ""
             if reason is None:
                 age = envelope.age(entry, now)
-                return Hit(entry, whose, age, matched=query.tag, generation=generation)
+                ttl = ttl if entry.ttl is None else entry.ttl
+                return Hit(entry, whose, age, ttl, None, query.tag, True, generation)
             reasons.append(reason)
             if reason == "expired":
                 expired_age = envelope.age(entry, now)
