@@ -123,8 +123,9 @@ def make_store(settings: Settings, redis_pool: Any, clock: Clock | None) -> KeyV
     if redis_pool is not None or settings.redis_url:
         from redis.asyncio import Redis
 
-        from cache_core.stores.redis import LARGEST_BYTES, RedisStore
+        from cache_core.stores.redis import RedisStore
         from cache_core.stores.redis_client import connect
+        from cache_core.stores.redis_foreign import LARGEST_BYTES
 
         owned = redis_pool is None
         client = (
