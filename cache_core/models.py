@@ -75,6 +75,14 @@ Documents: TypeAlias = Sequence[Any]
 """What retrieval returned for a message: any JSON values."""
 
 
+class Where(NamedTuple):
+    """What a message belongs to besides its user, as callers give it."""
+
+    context: Context = None
+    history: Sequence[Turn] | None = None
+    standalone: str | None = None
+
+
 class Query(NamedTuple):
     """A message with everything that decides which entries answer it, as digests.
 

@@ -1,20 +1,18 @@
-"""The cache: four tiers behind one object. Lookup, put and invalidation read top to bottom here."""
+"""The cache: four tiers behind one object."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
-import itertools
 import logging
 import os
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from cache_core.answering import Answering, Wanted
 from cache_core.arguments import (
-    check_documents,
     check_label,
     check_message,
     check_put,
@@ -26,31 +24,26 @@ from cache_core.embedder import Embedder
 from cache_core.engine import Engine, Running
 from cache_core.exceptions import ConfigurationError
 from cache_core.explaining import explain
-from cache_core.instrumentation import CacheCall, Instrument
+from cache_core.instrumentation import Instrument
 from cache_core.keys import NAMESPACE_PATTERN, Keys
-from cache_core.limits import WriteLimits
+from cache_core.lookups import Lookups
 from cache_core.models import (
     Answer,
     BypassReason,
     Context,
     Documents,
-    Entry,
-    Generation,
     Invalidation,
     LookupResult,
     Query,
-    Sighting,
-    Source,
     TierExplanation,
     Turn,
+    Where,
 )
 from cache_core.operating import OperatedCache
-from cache_core.reading import Found, fold
-from cache_core.recording import capture, decide, finish
+from cache_core.puts import How, Puts
 from cache_core.sealing import make_sealer
 from cache_core.seen import Sightings
 from cache_core.settings import Settings, load_settings
-from cache_core.sharing import admit, document_ids
 from cache_core.stores.base import WrapStore
 from cache_core.stores.vectors import WrapIndex
 from cache_core.tuning import Sharing
@@ -75,51 +68,11 @@ _CONSTANTS = {
 }
 _ORIGINAL = {field: globals()[name] for field, name in _CONSTANTS.items()}
 
-_WARM_TOGETHER = 16
-_READ_TOGETHER = 500
-
 
 def _changed_constants() -> Mapping[str, Any]:
     """Return the tuning values whose module constants were changed."""
     now = {field: globals()[name] for field, name in _CONSTANTS.items()}
     return {field: value for field, value in now.items() if value != _ORIGINAL[field]}
-
-
-class _Where(NamedTuple):
-    """What a message belongs to besides its user."""
-
-    context: Context
-    history: Sequence[Turn] | None
-    standalone: str | None
-
-
-class _How(NamedTuple):
-    """How an answer is to be stored."""
-
-    shared: bool | None
-    share_documents: bool | None
-    ttl: float | None
-    tags: tuple[str, ...]
-    cost_usd: float | None
-    personal: tuple[str, ...] = ()
-    source: Source = "put"
-
-
-def _sighting(query: Query, found: Found, position: str) -> Sighting:
-    """Return what a lookup saw; the generation is of the first tier that read it."""
-    for item in found.asked:
-        if item.answer is not None and item.answer.generation is not None:
-            return Sighting(query.tag, query.user, item.answer.generation, position)
-    return Sighting(query.tag, query.user, None)
-
-
-def _put_outcome(calls: Sequence[CacheCall]) -> str:
-    """Return the worst that happened to any part of an answer that was wanted."""
-    outcomes = {item.outcome for item in calls}
-    for outcome in ("dropped", "queued", "stored"):
-        if outcome in outcomes:
-            return outcome
-    return "bypass"
 
 
 class MultiLevelCache(OperatedCache):
@@ -209,10 +162,10 @@ class MultiLevelCache(OperatedCache):
         )
         self._engine.counters = self.get_metrics
         self._engine.make = self._make
-        self._numbers = itertools.count(1)
-        self._sightings = Sightings()
+        sightings = Sightings()
+        self._lookups = Lookups(self._engine, sightings)
+        self._puts = Puts(self._engine, sightings)
         self._answering = Answering(self._engine)
-        self._limits = WriteLimits()
         # For what is asked while the store, which keeps the secret, was not reached yet.
         self._keys = Keys(namespace, secrets.token_bytes(32))
 
@@ -228,7 +181,7 @@ class MultiLevelCache(OperatedCache):
         standalone: str | None = None,
     ) -> str | None:
         """Return the cached response to *message*, or `None`. Arguments as for `lookup`."""
-        result = await self._lookup(
+        result = await self._lookups.run(
             message, user_id, context, history, standalone, handed_out=False
         )
         return result.response
@@ -261,7 +214,7 @@ class MultiLevelCache(OperatedCache):
         Raises:
             TypeError: For an argument of another type.
         """
-        return await self._lookup(
+        return await self._lookups.run(
             message,
             user_id,
             context,
@@ -270,62 +223,6 @@ class MultiLevelCache(OperatedCache):
             handed_out=True,
             allow_stale=allow_stale,
         )
-
-    async def _lookup(
-        self,
-        message: str,
-        user_id: str | None,
-        context: Context,
-        history: Sequence[Turn] | None,
-        standalone: str | None,
-        *,
-        handed_out: bool,
-        allow_stale: bool = False,
-    ) -> LookupResult:
-        bypass = check_message(message, user_id, standalone, self.settings, context)
-        running = self._engine.here or await self._engine.started()
-        query = (
-            running.parts.keys.query(message, user_id, context, history, standalone)
-            if running is not None and bypass != "too_large"
-            else None
-        )
-        tuning = self._engine.live.current
-        if allow_stale and query is not None:
-            query = query._replace(grace=tuning.stale_seconds)
-        number = f"{self._engine.replica}-{next(self._numbers):x}"
-        found = Found()
-        with self._engine.instruments.operation("lookup") as call:
-            call.lookup_id = number
-            call.tuning_version = tuning.version
-            if bypass is not None:
-                call.outcome, call.reason = "bypass", bypass
-                return LookupResult(None, None, None, "bypass", None, None, None, False, number,
-                                    (bypass,))  # fmt: skip
-            if running is None or query is None:
-                call.outcome, call.reason = "error", "backend_error"
-                call.calls = [CacheCall("get", "l1", "error", "backend_error")]
-                return LookupResult(None, None, None, "error", None, None, None, False, number,
-                                    ("backend_error",))  # fmt: skip
-            position = running.parts.recent.position
-            found = await running.reader.find(query, tuning, call)
-            sighting = _sighting(query, found, position)
-            result = fold(found, number, sighting)
-            finish(call, result, found, handed_out=handed_out)
-            if self.settings.capture_message_content:
-                capture(call, query, found)
-        self._sightings.note(sighting, answered=result.response is not None)
-        if context and "context_limit" in result.reasons:
-            self._engine.contexts.note(context)
-        decisions = running.parts.decisions
-        place = decisions.place()
-        checked = running.verifier is not None and result.response is not None
-        if place is not None or checked:
-            decision = decide(query, result, found, call, tuning, running.parts.store.now())
-            if place is not None:
-                decisions.add(decision, place)
-            if running.verifier is not None and result.response is not None:
-                running.verifier.offer(query.text, result.response, decision, tuning)
-        return result
 
     def _check(
         self, message: object, user_id: object, standalone: object, context: object = None
@@ -373,7 +270,7 @@ class MultiLevelCache(OperatedCache):
         """
         # Copies: an agent's compute appends to its conversation while it works.
         try:
-            where = _Where(copy.deepcopy(context), copy.deepcopy(history), standalone)
+            where = Where(copy.deepcopy(context), copy.deepcopy(history), standalone)
         except RecursionError:
             raise TypeError("context and history must be JSON, not nested that deep") from None
         check_put(None, intent, ttl, tags, cost_usd, personal)
@@ -382,16 +279,16 @@ class MultiLevelCache(OperatedCache):
         )
 
         async def look(allow_stale: bool) -> LookupResult:
-            return await self._lookup(
+            return await self._lookups.run(
                 message, user_id, *where, handed_out=True, allow_stale=allow_stale
             )
 
         async def store(answer: Answer, result: LookupResult) -> str:
             answer = completed(answer, own)
             check_put(answer.response, answer.intent, answer.ttl, answer.tags, answer.cost_usd)
-            how = _How(answer.shared, answer.share_documents, answer.ttl, tuple(answer.tags),
+            how = How(answer.shared, answer.share_documents, answer.ttl, tuple(answer.tags),
                        answer.cost_usd, tuple(personal))  # fmt: skip
-            return await self._put(
+            return await self._puts.run(
                 message, user_id, answer.response, answer.intent or result.intent,
                 answer.rag_results, where, how, result,
             )  # fmt: skip
@@ -452,70 +349,9 @@ class MultiLevelCache(OperatedCache):
             ValueError: For a TTL or cost out of range.
         """
         check_put(response, intent, ttl, tags, cost_usd, personal)
-        where = _Where(context, history, standalone)
-        how = _How(shared, share_documents, ttl, tuple(tags), cost_usd, tuple(personal))
-        await self._put(message, user_id, response, intent, rag_results, where, how, lookup)
-
-    async def _put(
-        self,
-        message: str,
-        user_id: str | None,
-        response: str | None,
-        intent: str | None,
-        rag_results: Documents | None,
-        where: _Where,
-        how: _How,
-        lookup: LookupResult | None,
-        seen: Sighting | None = None,
-    ) -> str:
-        """Do what `put` says; return the outcome. *seen* is known where no lookup was made."""
-        bypass = self._check(message, user_id, where.standalone, where.context)
-        documents = check_documents(rag_results)
-        entry = Entry(
-            response=response or None,
-            intent=intent or None,
-            rag_results=documents,
-            cost_usd=how.cost_usd,
-            ttl=how.ttl,
-            source=how.source,
-            replica=self.replica,
-        )
-        running = await self._engine.started()
-        tuning = self.tuning
-        with self._engine.instruments.operation("put") as call:
-            call.tuning_version = tuning.version
-            if bypass is not None or running is None:
-                call.outcome = "dropped" if running is None else "bypass"
-                call.reason = bypass or "backend_error"
-                return call.outcome
-            query = running.parts.keys.query(message, user_id, *where)
-            answer = admit(
-                query, entry, tuning, shared=how.shared, share_documents=how.share_documents,
-                user_id=user_id, names=how.personal, documents=document_ids(documents),
-                tags=how.tags,
-            )  # fmt: skip
-            if not answer.scopes or running.writer.too_large(answer):
-                nothing = entry.response is entry.intent is entry.rag_results is None
-                call.outcome = "bypass"
-                call.reason = "too_large" if answer.scopes else "empty" if nothing else "no_user"
-                return call.outcome
-            public = answer.for_everybody
-            if how.source != "warm" and not self._limits.take(query.user, tuning, shared=public):
-                call.calls = running.writer.refused(answer, "rate_limited")
-                call.outcome, call.reason = "bypass", "rate_limited"
-                return call.outcome
-            if lookup is not None:
-                seen = lookup.sighting
-                if seen is None or seen.tag != query.tag:
-                    position = "" if seen is None else seen.position
-                    seen = Sighting(query.tag, query.user, None, position)
-                self._sightings.settle(seen)
-            elif seen is None:
-                seen = self._sightings.take(query)
-            calls = await running.writer.put(query, answer, tuning, seen)
-            call.calls = calls
-            call.outcome = _put_outcome(calls)
-            return call.outcome
+        where = Where(context, history, standalone)
+        how = How(shared, share_documents, ttl, tuple(tags), cost_usd, tuple(personal))
+        await self._puts.run(message, user_id, response, intent, rag_results, where, how, lookup)
 
     async def warm_cache(
         self,
@@ -547,48 +383,8 @@ class MultiLevelCache(OperatedCache):
             await self.ready()
         except ConfigurationError as error:
             log.warning("warming without L2: %s", error)
-        where = _Where(context, None, None)
-        how = _How(shared=True, share_documents=None, ttl=ttl, tags=tuple(tags), cost_usd=None,
-                   source="warm")  # fmt: skip
-        # What is invalidated while this goes on is not stored.
-        known = await self._generations_of([query for query, _, _ in items], context)
-        stored = 0
-        for start in range(0, len(items), _WARM_TOGETHER):
-            chunk = items[start : start + _WARM_TOGETHER]
-            outcomes = await asyncio.gather(
-                *(
-                    self._put(query, user_id, response, intent, None, where, how, None, seen)
-                    for (query, user_id, response), seen in zip(
-                        chunk, known[start : start + _WARM_TOGETHER], strict=True
-                    )
-                )
-            )
-            stored += sum(outcome in {"stored", "queued"} for outcome in outcomes)
-            progress(len(chunk))
-        return stored
-
-    async def _generations_of(
-        self, messages: Sequence[str], context: Context
-    ) -> list[Sighting | None]:
-        """Return the generations in force of *messages*, for everybody.
-
-        Raises:
-            BackendError: If the store is away.
-        """
-        running = await self._engine.started()
-        if running is None:
-            return [None] * len(messages)
-        keys, store, recent = running.parts.keys, running.parts.store, running.parts.recent
-        await recent.catch_up()
-        position = recent.position
-        tags = [keys.query(message, None, context).tag for message in messages]
-        found: list[Sighting | None] = []
-        for start in range(0, len(tags), _READ_TOGETHER):
-            chunk = tags[start : start + _READ_TOGETHER]
-            tokens = await store.read([keys.generation(tag) for tag in chunk])
-            for tag, token in zip(chunk, tokens, strict=True):
-                found.append(Sighting(tag, None, Generation(token), position))
-        return found
+        how = How(shared=True, ttl=ttl, tags=tuple(tags), source="warm")
+        return await self._puts.warm(items, context, intent, how, progress)
 
     # ------------------------------------------------------------------------------ invalidate
 

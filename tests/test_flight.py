@@ -39,7 +39,7 @@ def leases(cache: MultiLevelCache) -> list[str]:
         with servers.admin(cache.settings.redis_url) as client:
             return [bytes(key).decode() for key in client.keys("*:lease:*")]
     store = cache.parts.store
-    found = store._select("SELECT key, '' FROM entries WHERE key LIKE '%:lease:%'", ())  # type: ignore[attr-defined]
+    found = store._file.select("SELECT key, '' FROM entries WHERE key LIKE '%:lease:%'", ())  # type: ignore[attr-defined]
     return [key for key, _ in found]
 
 

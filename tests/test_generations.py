@@ -180,7 +180,7 @@ async def test_lookup_and_put_in_different_tasks(make_cache: CacheFactory) -> No
     await apart(cache.lookup("alpha", "ann"))
     await apart(cache.put("alpha", "ann", "old"))
     assert (await apart(cache.lookup("alpha", "bob"))).response is None
-    assert cache._sightings.take(cache.parts.keys.query("alpha", "ann")) is not None
+    assert cache._lookups.sightings.take(cache.parts.keys.query("alpha", "ann")) is not None
     await apart(cache.put("alpha", "ann", "free"))
     assert (await apart(cache.lookup("alpha", "ann"))).response == "free"
 

@@ -461,7 +461,7 @@ async def test_the_file_was_damaged_and_begun_anew(
     cache = await make_cache(settings=PATIENT)
     for number in range(3):
         await apart(cache.invalidate_tag(f"u{number}"))
-    cache.parts.store._damaged = True
+    cache.parts.store._file._damaged = True
     await cache.parts.store.tend()
     seen = await cache.lookup("alpha beta", "ann")
     await apart(cache.invalidate_document("d"))
