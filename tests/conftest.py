@@ -19,6 +19,8 @@ from cache_core.settings import Settings
 from cache_core.stats import CacheStats
 from cache_core.testing import HashEmbedder, ManualClock
 from tests import servers
+from tests.trail import scribble  # noqa: F401 - a fixture
+from tests.watching import make_watched, watch, watched  # noqa: F401 - fixtures
 
 CacheFactory = Callable[..., Any]
 
