@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,11 +18,17 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from rich.console import Console
 
-from cache_core.cli import demo as command
+from cache_core import MultiLevelCache, Settings
+from cache_core.cli.demo import running
+from cache_core.cli.demo.around import metrics_port
+from cache_core.cli.demo.options import Options
 from cache_core.demo import Knowledge, load_knowledge
-from cache_core.demo.agent import CLASSIFY, Bill, Score, SimulatedLLM
-from cache_core.demo.board import _WHY, _WHY_WIDTH, Board, Watch, snapshot
+from cache_core.demo.agent import CLASSIFY, Agent, Bill, Score, SimulatedLLM
+from cache_core.demo.board import Board, Place, Watch, snapshot
+from cache_core.demo.board.looks import bar
+from cache_core.demo.board.why import WHY, WHY_WIDTH
 from cache_core.demo.traffic import Traffic
 from cache_core.keys import normalise
 from cache_core.models import ERROR_REASONS, MISS_REASONS, BypassReason
@@ -152,27 +161,121 @@ async def test_the_llm_has_no_answer_without_the_right_documents(knowledge):
 def test_the_board_has_words_for_every_reason():
     in_other_words = {"below_threshold", "guard_veto"}
     reasons = {*MISS_REASONS, *ERROR_REASONS, *get_args(BypassReason)}
-    assert reasons - in_other_words <= set(_WHY)
-    assert max(map(len, _WHY.values())) <= _WHY_WIDTH, "none is cut off"
+    assert reasons - in_other_words <= set(WHY)
+    assert max(map(len, WHY.values())) <= WHY_WIDTH, "none is cut off"
 
 
-@pytest.mark.parametrize(("width", "height"), [(60, 20), (80, 24), (100, 30), (160, 60)])
-def test_the_board_fits_its_screen(knowledge, width, height, tmp_path):
-    from rich.console import Console
+PLACES = [
+    Place("metrics", "http://127.0.0.1:33855/metrics"),
+    Place("redis", "redis://127.0.0.1:40001/0"),
+    Place("redis_exporter", "http://127.0.0.1:40002/metrics"),
+    Place("alertmanager", "http://127.0.0.1:40003"),
+    Place("prometheus", "http://127.0.0.1:40004"),
+    Place("embedded Chroma", "/var/folders/zz/zyxvpxvq6csfxvn_n0000000000000/T/demo-abcdefgh"),
+]
+SIZES = [(80, 24), (80, 40), (100, 40), (120, 40), (160, 50)]
 
-    from cache_core import MultiLevelCache
 
+@pytest.fixture(scope="module", params=["intents", "private"])
+def watched(knowledge, request, tmp_path_factory) -> tuple:
+    """A board after some traffic, with as many places as there may be."""
+
+    async def play() -> tuple:
+        watch, traffic = Watch(), Traffic(knowledge, 1)
+        score = Score(traffic.owners)
+        cache = MultiLevelCache(
+            settings=Settings(dir=tmp_path_factory.mktemp("board")), instruments=[watch],
+            sharing=request.param, shared_intents=knowledge.public_intents, namespace="board",
+        )  # fmt: skip
+        async with cache:
+            await cache.ready()
+            agent = Agent(cache, SimulatedLLM(knowledge, 1, 1_000), share_documents=True)
+            board = Board(cache, watch, score, knowledge, PLACES, "200 customers of Northway, 5/s")
+            for asked in itertools.islice(traffic, 80):
+                served = await agent.answer(asked)
+                score.add(served)
+                board.add(served)
+            await asyncio.sleep(0)
+        return board, cache, score
+
+    return asyncio.run(play())
+
+
+def drawn(board: Board, width: int, height: int) -> list[str]:
+    console = Console(width=width, file=io.StringIO())
+    console.print(board.render(width, height))
+    return console.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_the_board_shows_what_matters_on_every_screen(watched, width, height):
+    """Nothing but the text of a message is cut; what does not fit is left out."""
+    board, cache, score = watched
+    lines = drawn(board, width, height)
+    text = "\n".join(lines)
+    assert len(lines) == height
+    assert {len(line) for line in lines} == {width}
+
+    flat = text.replace("│", " ").replace("\n", " ")
+    unfolded = "".join(flat.split())
+    for place in PLACES:
+        assert place.where in unfolded, "where everything listens"
+    for level in ("L1 exact", "L2 semantic", "L3 intent", "L4 rag"):
+        line = next(line for line in lines if level in line)
+        assert re.search(r"(\d %|-) +(<?\d+\.\d ms|-)", line), "hit rate and latency of each tier"
+    assert f"{100 * cache.metrics.hit_rate:.1f} % of 60 %" in flat
+    assert f"${cache.metrics.cost_saved_usd:,.2f}  of ${score.full_usd:,.2f}" in flat
+    for name in ("p50", "p95"):
+        assert re.search(rf"{name} .*ms|{name} .* s  without", text)
+
+    shown = lines[next(i for i, line in enumerate(lines) if "Last lookups" in line) + 2 :]
+    shown = shown[: next(i for i, line in enumerate(shown) if line.startswith("╰"))]
+    assert len(shown) >= 4
+    known = {*WHY.values(), "same words, shared by all", "same user, same words"}
+    reason = re.compile(
+        r"(nearest question is under|means the same \(from) 0.95\)? +│$|alike, but .*[a-z] +│$"
+    )
+    for line in shown:
+        assert reason.search(line) or any(f"{text} " in line for text in known), line
+        assert line.count("…") <= 1, "at most the message"
+    cut = [line for line in lines if "…" in line and line not in shown]
+    assert not cut
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 20), *SIZES])
+def test_the_board_fits_its_screen(knowledge, width, height):
+    """Also before the first lookup, with a warning, and on a screen that is too small for it."""
     board = Board(MultiLevelCache(), Watch(), Score({}), knowledge, [], "no traffic")
     board.note("a warning that is much longer than any screen is wide " * 9)
-    console = Console(width=width, height=height, file=(tmp_path / "board").open("w"))
-    lines = console.render_lines(board.render(width, height))
-    console.file.close()
-    assert height - 1 <= len(lines) <= max(height, 23)
+    assert height - 1 <= len(drawn(board, width, height)) <= max(height, 23)
+
+
+def test_the_bar_of_the_hit_rate_needs_no_colours():
+    """What is reached and what is not differ in their strokes."""
+    assert bar(0.25, 0.6, 8).plain == "━━──┃─── 25.0 % of 60 %"
+
+
+async def test_a_dumb_terminal_gets_one_board_below_the_other(knowledge, monkeypatch):
+    """Where the cursor cannot move there are no escape sequences, and still boards."""
+    monkeypatch.setenv("TERM", "dumb")
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    assert terminal.is_dumb_terminal
+    monkeypatch.setattr(running, "out", terminal)
+    monkeypatch.setattr(running, "_REPEAT_SECONDS", 0.01)
+    board = Board(MultiLevelCache(), Watch(), Score({}), knowledge, PLACES, "no traffic")
+    stop = asyncio.Event()
+
+    async def serve(request: object) -> None:
+        while terminal.file.getvalue().count("Last lookups") < 2:
+            await asyncio.sleep(0.01)
+        stop.set()
+
+    options = Options(**dict.fromkeys(Options.__slots__) | {"rate": 100.0, "seed": 1})
+    await running.run_live(Traffic(knowledge), serve, board, options, stop)
+    assert "\x1b" not in terminal.file.getvalue()
 
 
 def test_a_snapshot_does_not_call_out(knowledge, tmp_path):
-    from cache_core import MultiLevelCache
-
     board = Board(MultiLevelCache(), Watch(), Score({}), knowledge, [], "no traffic")
     snapshot(board, tmp_path / "board.svg")
     picture = (tmp_path / "board.svg").read_text()
@@ -245,7 +348,7 @@ async def test_a_taken_port_is_said_and_another_one_used(capsys):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        async with command._metrics(port) as url:
+        async with metrics_port(port) as url:
             assert url != f"http://127.0.0.1:{port}/metrics"
             with urllib.request.urlopen(url, timeout=5) as answer:
                 assert answer.status == 200

@@ -1,0 +1,163 @@
+"""One demo from its start to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from opentelemetry import trace
+from rich.text import Text
+
+from cache_core import MultiLevelCache, Settings
+from cache_core.cli.console import err, fail, out
+from cache_core.cli.demo.around import (
+    data_directory,
+    metrics_port,
+    places_of,
+    servers,
+    spans,
+    tell_alerts,
+)
+from cache_core.cli.demo.options import Options
+from cache_core.cli.demo.report import finish, report_of
+from cache_core.cli.demo.running import run_headless, run_live, run_steady
+from cache_core.defaults import default_instruments
+from cache_core.demo import Knowledge, load_knowledge
+from cache_core.demo.agent import Agent, Score, SimulatedLLM
+from cache_core.demo.board import Board, Watch
+from cache_core.demo.traffic import Request, Traffic
+from cache_core.exceptions import ConfigurationError
+from cache_core.settings import load_settings, without_secrets
+
+_NAMESPACE = "demo"
+_AGENT_SPAN = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "customer-service"}
+_STORE_SECONDS = 5.0
+
+
+async def session(options: Options) -> None:
+    """Open the cache and what is around it, send the requests, say what came of it."""
+    knowledge = load_knowledge()
+    traffic = Traffic(knowledge, options.seed)
+    watch, score = Watch(), Score(traffic.owners)
+    with (
+        data_directory(options.directory) as directory,
+        interruptible() as stop,
+        servers(options, directory) as around,
+    ):
+        settings = load_settings(
+            dir=directory, redis_url=around.redis_url, chroma_url=options.chroma_url
+        )
+        cache = _cache(options, settings, knowledge, watch)
+        async with spans(), cache, metrics_port(around.metrics_port, options.address) as url:
+            note = await until(stop, ready(cache, options))
+            if stop.is_set():
+                return
+            places = places_of(settings, url, around)
+            board = Board(cache, watch, score, knowledge, places, options.traffic)
+            tell_alerts(options, around, board)
+            llm = SimulatedLLM(knowledge, options.seed, options.speed)
+            agent = Agent(cache, llm, share_documents=options.share)
+            started = time.monotonic()
+
+            tracer = trace.get_tracer("glasscache.demo")
+
+            async def serve(request: Request) -> None:
+                with tracer.start_as_current_span("invoke_agent", attributes=_AGENT_SPAN):
+                    served = await agent.answer(request)
+                score.add(served)
+                board.add(served)
+
+            if options.live:
+                await run_live(traffic, serve, board, options, stop)
+            elif options.steady:
+                await run_steady(traffic, serve, options, stop)
+            else:
+                await run_headless(traffic, serve, options, stop)
+            seconds = time.monotonic() - started
+            notes = [text for text in (note, *around.missing) if text]
+            report = report_of(options, cache, score, places, seconds, notes)
+            if options.stack:
+                report["alerts"] = [{"status": how, "alert": name} for how, name in around.told]
+            finish(options, score, board, report)
+
+
+def _cache(
+    options: Options, settings: Settings, knowledge: Knowledge, watch: Watch
+) -> MultiLevelCache:
+    return MultiLevelCache(
+        settings=settings,
+        namespace=_NAMESPACE,
+        semantic_threshold=options.threshold,
+        sharing="intents" if options.share else "private",
+        shared_intents=knowledge.public_intents if options.share else (),
+        instruments=[*default_instruments(_NAMESPACE), watch],
+    )
+
+
+@contextmanager
+def interruptible() -> Iterator[asyncio.Event]:
+    """Yield what Ctrl-C sets: it is the ordinary end of a demo, not an error."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    handled: list[signal.Signals] = []
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        # Not on Windows, and not outside the main thread.
+        with contextlib.suppress(KeyError, NotImplementedError, ValueError, RuntimeError):
+            number = signal.Signals[name]
+            loop.add_signal_handler(number, stop.set)
+            handled.append(number)
+    try:
+        yield stop
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
+
+
+async def until(stop: asyncio.Event, work: Any) -> Any:
+    """Return what *work* returns, or `None` if the demo was stopped before."""
+    working, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, stopped):
+            task.cancel()
+        await asyncio.gather(working, stopped, return_exceptions=True)
+
+
+async def ready(cache: MultiLevelCache, options: Options) -> str:
+    """Wait for the model and the stores; return what is to be said about them."""
+    console = out if options.live else err
+    quiet: AbstractContextManager[Any] = contextlib.nullcontext()
+    model = cache.settings.embedding_model
+    shown = (
+        quiet
+        if options.as_json
+        else console.status(Text(f"loading the embedding model {model} ..."))
+    )
+    with shown:
+        await _reached(cache)
+        try:
+            await cache.ready()
+        except ConfigurationError as error:
+            return f"without L2: {error}"
+    return ""
+
+
+async def _reached(cache: MultiLevelCache) -> None:
+    """Fail if the Redis that was asked for does not answer; the cache itself would go on trying."""
+    url = cache.settings.redis_url
+    waited = 0.0
+    while url and cache.redis_client is None:
+        if waited >= _STORE_SECONDS:
+            fail(
+                f"{without_secrets(url)} cannot be reached. Start it, or leave --redis-url and "
+                "REDIS_URL out: the embedded store needs no server"
+            )
+        await asyncio.sleep(0.1)
+        waited += 0.1

@@ -1,0 +1,85 @@
+"""The last lookups: who asked what, what came of it, and why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.panel import Panel
+from rich.text import Text
+
+from cache_core.demo.agent import Served
+from cache_core.demo.board.looks import COLOURS, EDGE, FRAME_HEIGHT, panel, short_duration, table
+from cache_core.demo.board.why import WHY_WIDTH, similarity, tiers, why
+from cache_core.instrumentation import CacheCall
+from cache_core.tuning import Tuning
+
+AROUND_ROWS = FRAME_HEIGHT + 1
+"""Lines of the panel that are no rows: its frame and the names of the columns."""
+_FROM_WIDTH = {"time": 110, "user": 90, "age": 100, "sim.": 70}
+"""Columns of the screen from which what matters less than message, outcome and reason is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One lookup as the board shows it."""
+
+    at: float
+    user: str
+    message: str
+    outcome: str
+    tiers: str
+    similarity: float | None
+    age: float | None
+    why: str
+    wrong: bool
+
+
+def row(served: Served, call: CacheCall | None, tuning: Tuning) -> Row:
+    """Return a request that was answered, as it is shown."""
+    request, result = served.request, served.result
+    return Row(
+        at=served.at,
+        user=request.user_id,
+        message=("↳ " if request.history else "") + request.message,
+        outcome=result.outcome,
+        tiers=tiers(call),
+        similarity=similarity(call),
+        age=result.age_seconds,
+        why=why(served, call, tuning),
+        wrong=served.wrong,
+    )
+
+
+def lookups(shown: Sequence[Row], width: int, height: int) -> Panel:
+    """Return the panel; *shown* are its rows, *height* its lines."""
+    left_out = {name for name, least in _FROM_WIDTH.items() if width < least}
+    found = table()
+    for name, options in (
+        ("time", {"style": EDGE, "width": 8}),
+        ("user", {"width": 6}),
+        ("message", {"overflow": "ellipsis", "ratio": 1}),
+        ("outcome", {"min_width": 13}),
+        ("sim.", {"justify": "right", "min_width": 5}),
+        ("age", {"justify": "right", "min_width": 6}),
+        ("why", {"min_width": WHY_WIDTH}),
+    ):
+        if name not in left_out:
+            found.add_column(name, no_wrap=True, **options)
+    for item in shown:
+        found.add_row(*(cell for name, cell in _cells(item).items() if name not in left_out))
+    return panel(found, "Last lookups", height=height)
+
+
+def _cells(item: Row) -> dict[str, str | Text]:
+    outcome = Text(f"{item.outcome} {item.tiers}", COLOURS[item.outcome])
+    return {
+        "time": time.strftime("%H:%M:%S", time.localtime(item.at)),
+        "user": item.user,
+        "message": item.message,
+        "outcome": Text(f"WRONG {item.tiers}", "bold white on red") if item.wrong else outcome,
+        "sim.": "" if item.similarity is None else f"{item.similarity:.3f}",
+        "age": "" if item.age is None else short_duration(item.age),
+        "why": Text(item.why, "" if item.outcome in {"hit", "partial"} else EDGE),
+    }

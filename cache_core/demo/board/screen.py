@@ -1,0 +1,113 @@
+"""The board: what the cache does, on one screen, and why."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import time
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from cache_core import MultiLevelCache
+from cache_core.demo import Knowledge
+from cache_core.demo.agent import Score, Served
+from cache_core.demo.board.figures import figures
+from cache_core.demo.board.heading import Place, heading
+from cache_core.demo.board.looks import FRAME_WIDTH
+from cache_core.demo.board.lookups import AROUND_ROWS, Row, lookups, row
+from cache_core.demo.board.sharing import brief_sharing, sharing
+from cache_core.demo.board.watch import Watch
+
+_ROWS_KEPT = 60
+_ENOUGH_ROWS, _FEW_ROWS = 8, 5
+"""Lookups that must be shown before there is room for all about sharing, or for a line of it."""
+_NOTE_SECONDS = 10.0
+
+_WEB_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
+
+
+class Board:
+    """The demo on one screen.
+
+    Args:
+        cache: That is shown.
+        watch: Among the cache's instruments.
+        score: Of the agent's answers.
+        knowledge: Says which intents are about one customer alone.
+        places: What listens where.
+        traffic: What the traffic is like, in a few words.
+    """
+
+    def __init__(
+        self, cache: MultiLevelCache, watch: Watch, score: Score, knowledge: Knowledge,
+        places: Iterable[Place], traffic: str,
+    ) -> None:  # fmt: skip
+        self._cache = cache
+        self._watch = watch
+        self._score = score
+        self._private = frozenset(knowledge.private_intents)
+        self._places = list(places)
+        self._traffic = traffic
+        self._rows: deque[Row] = deque(maxlen=_ROWS_KEPT)
+        self._started = time.monotonic()
+        self._note = ""
+        self._noted = -math.inf
+
+    def note(self, text: str) -> None:
+        """Show a warning for some seconds."""
+        self._note, self._noted = " ".join(text.split()), time.monotonic()
+
+    def add(self, served: Served) -> None:
+        """Show a request that was answered."""
+        call = self._watch.call(served.result.lookup_id)
+        self._rows.append(row(served, call, self._cache.tuning))
+
+    def render(self, width: int, height: int) -> Group:
+        """Return the board for a screen of that size: what does not fit is left out, not cut."""
+        top = heading(
+            self._traffic, self._watch.state, time.monotonic() - self._started, self._places, width
+        )
+        middle = figures(self._cache, self._watch, self._score, width)
+        left = height - _lines(top, width) - _lines(middle, width) - AROUND_ROWS
+        foot = self._foot(width, left)
+        rows = max(1, left - (_lines(foot, width) if foot is not None else 0))
+        return Group(top, middle, self._lookups(rows, width), *([foot] if foot is not None else []))
+
+    def _foot(self, width: int, left: int) -> RenderableType | None:
+        """Return what is said of sharing, as much as *left* lines allow beside enough lookups."""
+        found = self._cache.get_metrics()["sharing"]
+        whole = sharing(found, self._private)
+        if left - _lines(whole, width) >= _ENOUGH_ROWS:
+            return whole
+        brief = brief_sharing(found, width)
+        fits = brief is not None and left - _lines(brief, width) >= _FEW_ROWS
+        return brief if fits else None
+
+    def _lookups(self, rows: int, width: int) -> RenderableType:
+        panel = lookups(list(self._rows)[-rows:], width, rows + AROUND_ROWS)
+        if time.monotonic() - self._noted < _NOTE_SECONDS:
+            note = Text(f" {self._note} ", "yellow", no_wrap=True)
+            note.truncate(width - FRAME_WIDTH, overflow="ellipsis")
+            panel.subtitle = note
+        return panel
+
+
+def _lines(part: RenderableType, width: int) -> int:
+    return len(Console(width=width, file=io.StringIO()).render_lines(part))
+
+
+def snapshot(board: Board, path: Path, width: int = 110, height: int = 34) -> None:
+    """Write the board as an SVG picture."""
+    console = Console(
+        record=True, width=width, file=io.StringIO(), force_terminal=True,
+        color_system="truecolor", legacy_windows=False,
+    )  # fmt: skip
+    console.print(board.render(width, height))
+    picture = console.export_svg(title="glasscache demo")
+    # A picture must not call out to the internet for its font.
+    path.write_text(_WEB_FONT.sub("", picture), encoding="utf-8")
