@@ -58,7 +58,7 @@ def tell(what: str, error: BackendError) -> None:
     if error.reason != "breaker_open":
         _log.limited(
             error.error_type,
-            "%s: %s (%s); the agent goes on without it. %s",
+            "%s: %s (%s); lookups go on without it. %s",
             what,
             error.reason,
             error.error_type,

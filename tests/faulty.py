@@ -130,7 +130,7 @@ class Lines:
         for record in self._caplog.records:
             if record.name != "glasscache" or record.levelno < logging.WARNING:
                 continue
-            kind = record.args[2] if "goes on without it" in str(record.msg) else record.args
+            kind = record.args[2] if "go on without it" in str(record.msg) else record.args
             key = (str(record.msg).partition(" (%d more")[0], str(kind))
             if record.created - last.get(key, 0.0) < 0.9:
                 return False

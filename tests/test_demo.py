@@ -246,8 +246,12 @@ def test_the_board_shows_what_matters_on_every_screen(watched, width, height):
 def test_the_board_fits_its_screen(knowledge, width, height):
     """Also before the first lookup, with a warning, and on a screen that is too small for it."""
     board = Board(MultiLevelCache(), Watch(), Score({}), knowledge, [], "no traffic")
-    board.note("a warning that is much longer than any screen is wide " * 9)
-    assert height - 1 <= len(drawn(board, width, height)) <= max(height, 23)
+    warning = "l2 cannot answer: timeout (TimeoutError); " * 4 + "what to do about it"
+    board.note(warning)
+    lines = drawn(board, width, height)
+    assert height - 1 <= len(lines) <= max(height, 27)
+    shown = " ".join(" ".join(lines).replace("│", " ").split())
+    assert warning in shown
 
 
 def test_the_bar_of_the_hit_rate_needs_no_colours():

@@ -13,6 +13,7 @@ from rich.text import Text
 COLOURS = {"hit": "green", "partial": "cyan", "miss": "bright_black", "error": "red",
            "bypass": "magenta"}  # fmt: skip
 EDGE = "bright_black"
+_WARNING_LINES = 4
 FRAME_WIDTH, FRAME_HEIGHT = 4, 2
 """Columns and lines that a panel needs around its content."""
 
@@ -23,6 +24,13 @@ def panel(content: RenderableType, title: str = "", height: int | None = None) -
         content, title=Text(f" {title} ", "bold") if title else None, title_align="left",
         box=box.ROUNDED, border_style=EDGE, padding=(0, 1), height=height,
     )  # fmt: skip
+
+
+def warning(text: str, width: int) -> Panel:
+    """Return a warning, whole unless it is longer than any that the cache gives."""
+    note = Text(text, "yellow")
+    note.truncate(_WARNING_LINES * (width - FRAME_WIDTH), overflow="ellipsis")
+    return panel(note, "Warning")
 
 
 def table() -> Table:

@@ -11,14 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
-from rich.text import Text
 
 from cache_core import MultiLevelCache
 from cache_core.demo import Knowledge
 from cache_core.demo.agent import Score, Served
 from cache_core.demo.board.figures import figures
 from cache_core.demo.board.heading import Place, heading
-from cache_core.demo.board.looks import FRAME_WIDTH
+from cache_core.demo.board.looks import warning
 from cache_core.demo.board.lookups import AROUND_ROWS, Row, lookups, row
 from cache_core.demo.board.sharing import brief_sharing, sharing
 from cache_core.demo.board.watch import Watch
@@ -76,10 +75,13 @@ class Board:
         left = height - _lines(top, width) - _lines(middle, width) - AROUND_ROWS
         foot = self._foot(width, left)
         rows = max(1, left - (_lines(foot, width) if foot is not None else 0))
-        return Group(top, middle, self._lookups(rows, width), *([foot] if foot is not None else []))
+        shown = lookups(list(self._rows)[-rows:], width, rows + AROUND_ROWS)
+        return Group(top, middle, shown, *([foot] if foot is not None else []))
 
     def _foot(self, width: int, left: int) -> RenderableType | None:
-        """Return what is said of sharing, as much as *left* lines allow beside enough lookups."""
+        """Return a warning, else what is said of sharing, as much as *left* lines allow."""
+        if time.monotonic() - self._noted < _NOTE_SECONDS:
+            return warning(self._note, width)
         found = self._cache.get_metrics()["sharing"]
         whole = sharing(found, self._private)
         if left - _lines(whole, width) >= _ENOUGH_ROWS:
@@ -87,14 +89,6 @@ class Board:
         brief = brief_sharing(found, width)
         fits = brief is not None and left - _lines(brief, width) >= _FEW_ROWS
         return brief if fits else None
-
-    def _lookups(self, rows: int, width: int) -> RenderableType:
-        panel = lookups(list(self._rows)[-rows:], width, rows + AROUND_ROWS)
-        if time.monotonic() - self._noted < _NOTE_SECONDS:
-            note = Text(f" {self._note} ", "yellow", no_wrap=True)
-            note.truncate(width - FRAME_WIDTH, overflow="ellipsis")
-            panel.subtitle = note
-        return panel
 
 
 def _lines(part: RenderableType, width: int) -> int:
