@@ -56,7 +56,6 @@ class Lookups:
         if allow_stale and query is not None:
             query = query._replace(grace=tuning.stale_seconds)
         number = f"{self._engine.replica}-{next(self._numbers):x}"
-        found = Found()
         with self._engine.instruments.operation("lookup") as call:
             call.lookup_id = number
             call.tuning_version = tuning.version

@@ -47,7 +47,8 @@ class _SpanScope:
                 if call.outcome == "error":
                     self._fail(call)
         finally:
-            self._span.end()
+            if self.detailed:
+                self._span.end()
 
     def _fail(self, call: CacheCall) -> None:
         if call.operation in {"compute", "refresh"}:

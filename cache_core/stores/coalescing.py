@@ -49,14 +49,12 @@ class Coalescer(Generic[Request, Result]):
 
         Cancelling it then cancels the round trip.
         """
-        return self.submit(request) if self._is_busy else self._ask_alone(request)
-
-    @property
-    def _is_busy(self) -> bool:
-        return self._alone or self._task is not None
+        if self._alone or self._task is not None:
+            return self.submit(request)
+        return self._ask_alone(request)
 
     async def _ask_alone(self, request: Request) -> Result:
-        if self._is_busy:
+        if self._alone or self._task is not None:
             # Somebody else began after this was called, and before it was awaited.
             return await self.submit(request)
         self._alone = True
@@ -78,7 +76,7 @@ class Coalescer(Generic[Request, Result]):
             self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = self._loop.create_future()
         self._waiting.append((request, future, contextvars.copy_context()))
-        if not self._is_busy:
+        if self._task is None and not self._alone:
             self._start()
         return future
 
