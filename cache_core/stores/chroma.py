@@ -12,7 +12,7 @@ import contextvars
 import hashlib
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,23 +25,17 @@ from cache_core.embedder import Vector
 from cache_core.exceptions import BackendError
 from cache_core.logs import RateLimited
 from cache_core.stores.chroma_client import SERVER_SECONDS, ChromaClient, DiskFullError, NotYetError
+from cache_core.stores.row_buffer import FLUSH_ROWS, RowBuffer
 from cache_core.stores.vectors import Neighbour, Row
 
 log = logging.getLogger("glasscache")
 limited = RateLimited(log)
 
-FLUSH_ROWS = 20
-"""Rows written at once: 20 cost a tenth of 20 single ones."""
-
 FLUSH_SECONDS = 0.2
-BUFFER_ROWS = 2_000
-"""Rows that may wait while Chroma is away; more are dropped and counted."""
+"""How long rows wait for others to be written with."""
 
 OPEN_SECONDS = 0.2
 """How long `open` waits for a server: one that never answers must not hold up the agent's start."""
-
-_WRITE_BYTES = 4 * 1_048_576
-"""Text written at once, in characters: more might not arrive within its time, however often."""
 
 _REFUSED = (InvalidArgumentError, TypeError, UnicodeError)
 """What is wrong with a row, and not with Chroma."""
@@ -95,8 +89,7 @@ class ChromaIndex:
         self._search_timeout = search_timeout
         self._write_timeout = write_timeout
         self._max_contexts = max_contexts
-        self._buffer: dict[str, dict[str, Row]] = {}
-        self._buffered = 0
+        self._buffer = RowBuffer()
         self._writing = asyncio.Lock()
         self._opener: asyncio.Task[None] | None = None
         self._flusher: asyncio.Task[None] | None = None
@@ -159,7 +152,6 @@ class ChromaIndex:
         """Give the directory back without the event loop; what is in the buffer is lost."""
         self._opener = self._flusher = None
         self._buffer.clear()
-        self._buffered = 0
         self._chroma.abandon()
 
     async def tend(self, now: float) -> None:
@@ -194,7 +186,7 @@ class ChromaIndex:
                 await self.remove(context, found["ids"])
                 swept += len(found["ids"])
             async with self._writing:
-                if context not in self._buffer:
+                if context not in self._buffer.contexts:
                     await self._chroma.drop_if_empty(context)
         return swept
 
@@ -221,7 +213,7 @@ class ChromaIndex:
     async def search(self, context: str, vector: Vector, count: int) -> list[Neighbour]:
         """Return the nearest rows of *context*, those still in the buffer included."""
         await self._opened(self._search_timeout)
-        buffered = self._search_buffer(context, vector)
+        buffered = self._buffer.search(context, vector)
         found = await self._search_collection(context, vector, count)
         unique = {neighbour.id: neighbour for neighbour in found}
         unique.update((neighbour.id, neighbour) for neighbour in buffered)
@@ -258,31 +250,13 @@ class ChromaIndex:
             )
         ]
 
-    def _search_buffer(self, context: str, vector: Vector) -> list[Neighbour]:
-        rows = [
-            row
-            for row in self._buffer.get(context, {}).values()
-            if row.vector.shape == vector.shape
-        ]
-        if not rows:
-            return []
-        similarities = np.stack([row.vector for row in rows]) @ vector
-        return [
-            Neighbour(row.id, min(1.0, max(0.0, float(similarity))), row.text)
-            for row, similarity in zip(rows, similarities, strict=True)
-        ]
-
     async def add(self, context: str, row: Row) -> bool:
         """Put *row* into the buffer, which is searched, and written out soon."""
         if not self.accepts(context):
             return False
-        rows = self._buffer.setdefault(context, {})
-        if row.id not in rows:
-            if self._buffered >= BUFFER_ROWS:
-                self.dropped += 1
-                return True
-            self._buffered += 1
-        rows[row.id] = row
+        if not self._buffer.put(context, row):
+            self.dropped += 1
+            return True
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.get_running_loop().create_task(self._flush_soon())
         return True
@@ -294,26 +268,20 @@ class ChromaIndex:
 
     @property
     def _known(self) -> set[str]:
-        return self._chroma.collections.keys() | self._buffer.keys()
+        return self._chroma.collections.keys() | self._buffer.contexts
 
     async def _flush_soon(self) -> None:
-        if self._buffered < FLUSH_ROWS:
+        if len(self._buffer) < FLUSH_ROWS:
             await asyncio.sleep(FLUSH_SECONDS)
         with contextlib.suppress(BackendError):
             await self._flush()
 
     async def _flush(self) -> None:
         async with self._writing:
-            for context in list(self._buffer):
-                while rows := _written_together(self._buffer[context].values()):
+            for context in self._buffer.contexts:
+                while rows := self._buffer.batch(context):
                     await self._write(context, rows)
-                    # A row that was put again meanwhile is a new object and stays.
-                    kept = self._buffer[context]
-                    for row in rows:
-                        if kept.get(row.id) is row:
-                            del kept[row.id]
-                            self._buffered -= 1
-                del self._buffer[context]
+                    self._buffer.written(context, rows)
 
     async def _write(self, context: str, rows: Sequence[Row]) -> None:
         """Write *rows*; what Chroma refuses is dropped, and does not keep the others out."""
@@ -346,9 +314,7 @@ class ChromaIndex:
     async def remove(self, context: str, ids: Sequence[str]) -> int:
         """Delete rows from the buffer and the collection."""
         async with self._writing:
-            rows = self._buffer.get(context, {})
-            removed = {identity for identity in ids if rows.pop(identity, None) is not None}
-            self._buffered -= len(removed)
+            removed = self._buffer.remove(context, ids)
             stored = await self._stored(context, ids)
             if stored:
                 await self._chroma.ask(context, "delete", ids=stored, timeout=self._write_timeout)
@@ -357,8 +323,7 @@ class ChromaIndex:
 
     async def present(self, context: str, ids: Sequence[str]) -> set[str]:
         """Return those of *ids* that are in the buffer or in the collection."""
-        buffered = self._buffer.get(context, {}).keys() & set(ids)
-        return buffered.union(await self._stored(context, ids))
+        return self._buffer.present(context, ids).union(await self._stored(context, ids))
 
     async def _stored(self, context: str, ids: Sequence[str]) -> list[str]:
         if not ids:
@@ -381,23 +346,7 @@ class ChromaIndex:
         for context in list(self._chroma.collections):
             found = await self._chroma.ask(context, "count", timeout=self._search_timeout)
             stored += int(found or 0)
-        return stored + self._buffered
-
-
-def _written_together(rows: Iterable[Row]) -> list[Row]:
-    """Return the first rows that can be one write: alike in dimension, few, and not too large."""
-    batch: list[Row] = []
-    size = 0
-    for row in rows:
-        size += len(row.text)
-        if batch and (
-            len(batch) == 5 * FLUSH_ROWS
-            or size > _WRITE_BYTES
-            or row.vector.shape != batch[0].vector.shape
-        ):
-            break
-        batch.append(row)
-    return batch
+        return stored + len(self._buffer)
 
 
 def _text(metadata: Mapping[str, Any] | None) -> str | None:
