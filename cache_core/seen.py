@@ -35,7 +35,9 @@ _LOST_SECONDS = 3_600.0
 
 _Seen = tuple[Generation | None, str]
 _seen: ContextVar[tuple[tuple[int, Sighting], ...]] = ContextVar("glasscache_seen", default=())
-"""Of the last lookups of a task, the newest first: the id of their cache, and what they saw."""
+"""Of the last lookups of a task, the newest first: the id of their cache, and what they saw.
+
+The last `_IN_A_TASK` messages and users are among them, however often each was looked up."""
 
 _known: ContextVar[tuple[str, ...]] = ContextVar("glasscache_known", default=())
 _ids = itertools.count(1)
@@ -64,7 +66,9 @@ class Sightings:
         """
         seen, own = _seen.get(), (self._id, sighting)
         if not seen or seen[0] != own:
-            _seen.set((own, *seen[: _IN_A_TASK - 1]))
+            # Now and then only: it takes longer than the rest of noting a lookup.
+            seen = seen if len(seen) < 2 * _IN_A_TASK else _last_of_each(seen)
+            _seen.set((own, *seen))
         if answered:
             return
         tag, user, generation, position, _ = sighting
@@ -118,6 +122,14 @@ class Sightings:
         del waiting[saw]
         if not waiting:
             del self._open[name]
+
+
+def _last_of_each(seen: tuple[tuple[int, Sighting], ...]) -> tuple[tuple[int, Sighting], ...]:
+    """Return the newest lookup of each of the last messages and users."""
+    last: dict[tuple[int, str, str | None], tuple[int, Sighting]] = {}
+    for item in seen:
+        last.setdefault((item[0], item[1].tag, item[1].user), item)
+    return tuple(last.values())[:_IN_A_TASK]
 
 
 def know(token: str) -> None:

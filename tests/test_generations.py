@@ -227,6 +227,19 @@ async def test_what_was_forgotten_counts_as_unseen(monkeypatch: pytest.MonkeyPat
     assert put(9) is None
 
 
+async def test_a_task_remembers_its_last_messages_however_often_it_asks(
+    make_cache: CacheFactory,
+) -> None:
+    """A put for everybody is held against its lookup, though others came in between, again."""
+    cache = await make_cache(settings=PATIENT)
+    await cache.lookup("alpha beta", "ann")
+    for number in range(60):
+        await cache.lookup(f"helper {number % 3}", f"user {number % 5}")
+    await apart(cache.invalidate("alpha beta"))
+    await cache.put("alpha beta", None, "old", shared=True)
+    assert (await apart(cache.lookup("alpha beta", "bob"))).response is None
+
+
 # ------------------------------------------------------------------------- explain
 
 
