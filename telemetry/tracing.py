@@ -40,8 +40,11 @@ class _SpanScope:
         A miss is no error; nor is a failure that the agent does not see. Only what its own
         `compute` raises is one.
         """
+        otel_context.detach(self._token)
+        if self.detailed and not self._span.is_recording():
+            # The application has ended it: it was the current one.
+            return
         try:
-            otel_context.detach(self._token)
             if self.detailed:
                 self._span.set_attributes(_attributes(call, self._name))
                 if call.outcome == "error":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ from typing import Any
 import pytest
 from opentelemetry.instrumentation.redis import RedisInstrumentor
 from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
     Decision,
+    ParentBased,
     Sampler,
     SamplingResult,
 )
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 from prometheus_client import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from cache_core import MultiLevelCache
 from cache_core.models import LEVELS
@@ -294,6 +299,56 @@ async def test_nothing_is_opened_below_a_lookup_that_is_not_recorded(
     with watch.agent.start_as_current_span("agent"):
         await cache.lookup("is it raining", "ann")
     assert [span.name for span in watch.spans] == ["agent"]
+
+
+@pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF, ParentBased(ALWAYS_OFF)])
+async def test_all_or_nothing_of_a_lookup_is_told(
+    make_watched: MakeWatched, sampler: Sampler
+) -> None:
+    """With every tier asked: a span for each of them, the embedding and the search; or none."""
+    watch = Watch(sampler)
+    cache = await make_watched(watch)
+    watch.exporter.clear()
+    with watch.agent.start_as_current_span("agent"):
+        await cache.lookup("is it raining", "ann")
+    told = Counter(span.name for span in watch.spans)
+    everything = {
+        "agent": 1, "cache.lookup": 1, "cache.get": 4, "cache.embed": 1, "cache.search": 1,
+    }  # fmt: skip
+    assert told == (everything if sampler is ALWAYS_ON else {})
+
+
+class _RecordOnly(Sampler):
+    """Records everything, for span processors, and has nothing exported."""
+
+    def should_sample(self, *_: Any, **__: Any) -> Any:
+        return SamplingResult(Decision.RECORD_ONLY)
+
+    def get_description(self) -> str:
+        return "record only"
+
+
+async def test_what_is_recorded_but_not_sampled_has_no_exemplar(make_watched: MakeWatched) -> None:
+    watch = Watch(_RecordOnly())
+    cache = await make_watched(watch)
+    await cache.lookup("is it raining", "ann")
+    assert not watch.spans
+    assert watch.value(names.LOOKUPS, "miss") == 1
+    assert "trace_id" not in generate_openmetrics(watch.registry).decode()
+
+
+async def test_a_span_that_the_application_ended_is_let_alone(
+    watched: MultiLevelCache, watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was the current one, and the application's to end by mistake: nobody is told off for it."""
+
+    def compute() -> str:
+        get_current_span().end()
+        return "It shifts."
+
+    assert await watched.get_or_compute("what is a derailleur", "ann", compute) == "It shifts."
+    assert len(watch.named("cache.compute")) == 1
+    assert not [line for line in caplog.records if line.name.startswith("opentelemetry")]
 
 
 async def test_without_an_sdk_nothing_happens(make_cache: CacheFactory) -> None:
