@@ -245,7 +245,7 @@ async def measure(directory: Path, sizes: Sequence[int], redis_url: str | None) 
                 cache, watch = caches[which], watches[which]
                 watch.seconds.clear()
                 # The vector of a question that was asked before is kept: each size is to embed it.
-                embedder._vectors.clear()
+                embedder.forget()
                 query = cache.parts.keys.query(asked, user)
                 started = time.perf_counter()
                 answer = await cache.parts.tiers["l2"].get(query, cache.tuning)

@@ -319,7 +319,7 @@ async def semantic_contenders(bench: Bench) -> list[Contender]:
 
     def question(number: int) -> str:
         # The vectors of asked questions are kept; each text must be asked as if for the first time.
-        embedder._vectors.clear()
+        embedder.forget()
         return found[number % len(found)][1]
 
     async def inline(number: int) -> bool:

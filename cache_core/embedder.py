@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from cache_core.exceptions import BackendError, ConfigurationError
 
@@ -101,6 +101,15 @@ class Embedder(Protocol):
 
     def close(self) -> None:
         """Stop the worker; idempotent."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """An embedder that keeps texts, or what it made of them."""
+
+    def forget(self) -> None:
+        """Keep nothing of them: a user was forgotten."""
         ...
 
 
@@ -323,6 +332,10 @@ class ThreadEmbedder:
             if progress is not None:
                 progress(len(futures))
 
+    def forget(self) -> None:
+        """Keep no vectors of what was asked so far, what is being encoded included."""
+        self._vectors = OrderedDict()
+
     def _submit(self, text: str) -> Future[Vector]:
         future: Future[Vector] = Future()
         with self._wake:
@@ -361,19 +374,23 @@ class ThreadEmbedder:
                     break
                 batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
             self._encode(encoder, batch)
+            # Or it would be remembered until the next one comes.
+            del batch
         self._fail_waiting()
 
     def _encode(self, encoder: Encoder, batch: list[tuple[str, Future[Vector]]]) -> None:
         wanted = [(text, future) for text, future in batch if not future.cancelled()]
-        texts = list(dict.fromkeys(t for t, _ in wanted if t not in self._vectors))
+        # The same throughout: `forget` takes another.
+        kept = self._vectors
+        texts = list(dict.fromkeys(t for t, _ in wanted if t not in kept))
         try:
             if texts:
                 for text, vector in zip(texts, encoder.encode(texts), strict=True):
                     vector.setflags(write=False)
-                    self._vectors[text] = vector
-            vectors = {text: self._vectors[text] for text, _ in wanted}
-            while len(self._vectors) > self._kept:
-                self._vectors.popitem(last=False)
+                    kept[text] = vector
+            vectors = {text: kept[text] for text, _ in wanted}
+            while len(kept) > self._kept:
+                kept.popitem(last=False)
         except Exception as error:  # noqa: BLE001 - every waiter gets it
             for _, future in wanted:
                 if future.set_running_or_notify_cancel():

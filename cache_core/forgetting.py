@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from cache_core import envelope, verdicts
 from cache_core.keys import PARTITIONS, Keys
 from cache_core.parts import Parts
+from cache_core.recent import Broad
+from cache_core.writing import token
 
 _BATCH = 500
 _VALUES = 20
@@ -64,6 +66,8 @@ class Forgetter:
             found.counts["decisions"] = await self._parts.decisions.forget_user(user)
             found.counts["verdicts"] = await self._forget_verdicts(user)
             await self._parts.recent.forget(user)
+            # Whose it was need not be known for forgetting what processes remember.
+            await self._parts.recent.note(Broad(token("f")))
         return found
 
     async def _private(self, user: str, found: Forgotten) -> None:

@@ -124,6 +124,11 @@ class _Facts(NamedTuple):
     negated: bool
 
 
+def forget() -> None:
+    """Keep nothing of the texts that were compared."""
+    _facts.cache_clear()
+
+
 def numbers(text: str) -> list[Number]:
     """Return the numbers of *text*, in order."""
     return list(_facts(text).numbers)

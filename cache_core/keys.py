@@ -78,6 +78,11 @@ class Keys:
         self.user = lru_cache(_USERS)(self._user)
         self._short = lru_cache(_MESSAGES)(self._tag)
 
+    def forget(self) -> None:
+        """Keep no user's id and no message, only what they are digested with."""
+        self.user.cache_clear()
+        self._short.cache_clear()
+
     @property
     def shared(self) -> str:
         """The digest of the shared scope."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from cache_core.breaker import Breaker, Queueing
 from cache_core.deadline import Deadline
-from cache_core.embedder import Embedder, Vector
+from cache_core.embedder import Embedder, Remembering, Vector
 from cache_core.instrumentation import Instruments
 from cache_core.logs import RateLimited
 from cache_core.stores.vectors import Neighbour, Row, VectorIndex
@@ -105,6 +105,11 @@ class ObservedEmbedder:
     async def wait_ready(self) -> None:
         """Wait until the model is loaded."""
         await self._inner.wait_ready()
+
+    def forget(self) -> None:
+        """Let the model keep nothing of what was asked."""
+        if isinstance(self._inner, Remembering):
+            self._inner.forget()
 
     def fits(self, text: str) -> bool:
         """Whether the model reads the whole *text*."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from cache_core import guards
 from cache_core.breaker import Breaker
 from cache_core.clock import Clock
 from cache_core.decisions import DecisionLog
@@ -228,7 +229,7 @@ async def assemble(
     secret = await find_secret(settings, store, namespace)
     keys = Keys(namespace, secret.key, make_sealer(settings))
     vetoes = Vetoes()
-    tiers: dict[Level, Tier] = {}
+    tiers: dict[Level, KeyedTier] = {}
     if "l1" in settings.tiers:
         tiers["l1"] = KeyedTier("l1", "response", ("intent", "cost_usd"), True, store, keys, vetoes)
     if "l3" in settings.tiers:
@@ -238,6 +239,8 @@ async def assemble(
     decisions = DecisionLog(store, keys.own("decisions"), settings.decisions, keys.sealer)
     recent = RecentInvalidations(store, keys, vetoes)
     await recent.open()
+    recent.when_forgotten += [keys.forget, guards.forget, decisions.recent.clear]
+    recent.when_forgotten.extend(tier.decoder.forget for tier in tiers.values())
     parts = Parts(store, secret, keys, tiers, decisions, recent, vetoes=vetoes)
     if "l2" not in settings.tiers:
         return parts
@@ -271,6 +274,7 @@ async def assemble(
         wrap_index,
     )
     parts.tiers = {**tiers, "l2": parts.semantic.tier}
+    recent.when_forgotten.append(parts.semantic.embedder.forget)
     return parts
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,6 +57,11 @@ class Broad:
     user: str = ""
     searched: bool = True
 
+    @property
+    def is_of_nothing(self) -> bool:
+        """Whether it takes nothing out of service, and only tells that a user was forgotten."""
+        return not self.labels and not self.text
+
 
 class RecentInvalidations:
     """The log of a namespace's broad invalidations, and what this process has read of it.
@@ -76,6 +81,8 @@ class RecentInvalidations:
         self._from: Place = ()
         self._read_to = ""
         self._unsearched: dict[str, tuple[str, Broad]] = {}
+        self.when_forgotten: list[Callable[[], None]] = []
+        """Called when a user was forgotten, by whatever process: nobody says which."""
 
     @property
     def position(self) -> str:
@@ -117,6 +124,9 @@ class RecentInvalidations:
             self._unsearched.pop(told.token, None)
         if item is None:
             return
+        if item.is_of_nothing:
+            for clear in self.when_forgotten:
+                clear()
         for label in item.labels:
             labels = self._vetoes.labels
             labels.pop(label, None)

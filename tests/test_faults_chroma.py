@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cache_core import MultiLevelCache
-from cache_core.stores.row_buffer import BUFFER_ROWS
+from cache_core.stores.chroma import BUFFER_ROWS
 from cache_core.stores.vectors import Row
 from cache_core.testing import ChaosProxy, HashEmbedder
 from tests import servers
@@ -176,7 +176,7 @@ async def test_rows_wait_in_a_bounded_buffer(world: World) -> None:
     await world.proxy.switch("refuse")
     index = world.cache.parts.semantic.chroma  # type: ignore[union-attr]
     vector = await HashEmbedder().embed("x")
-    room = BUFFER_ROWS - len(index._buffer)
+    room = BUFFER_ROWS - index._buffered
     for number in range(room + 50):
         await index.add("none", Row(f"row{number}", vector, "text", 1e12))
     state = world.cache.state

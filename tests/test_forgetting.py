@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from cache_core import MultiLevelCache
+from cache_core.embedder import ThreadEmbedder
 from tests import servers
 from tests.conftest import CacheFactory
 from tests.patient import PATIENT
@@ -103,3 +106,52 @@ async def test_nothing_is_left_of_a_forgotten_user(
     assert (await cache.lookup("something else", "eve")).response == "bobs answer"
     assert (await cache.lookup("something mine", "bob")).response == "bobs own answer"
     assert (await cache.forget_user("ann")).removed == 0
+
+
+def in_memory(canary: bytes) -> list[str]:
+    """Return what in this process holds a text with *canary* in it, by type.
+
+    Bytes, so that whoever asks does not hold it itself.
+    """
+    text, found = canary.decode(), set[str]()
+    for holder in gc.get_objects():
+        todo = gc.get_referents(holder)
+        while todo:
+            held = todo.pop()
+            # Of `type`: objects of some libraries warn when they are asked for their class.
+            if issubclass(type(held), tuple) and not gc.is_tracked(held):
+                todo += gc.get_referents(held)
+            elif issubclass(type(held), str) and text in held:
+                found.add(type(holder).__qualname__)
+    return sorted(found)
+
+
+async def test_no_process_remembers_a_forgotten_user(
+    make_cache: CacheFactory, real_embedder: ThreadEmbedder
+) -> None:
+    """Neither their id nor a text: answers, questions, decisions, and what was made of them."""
+    settings = {**PATIENT, "capture_message_content": True}
+    pair = [await make_cache(settings=settings, embedding_model=real_embedder) for _ in range(2)]
+    canary = secrets.token_hex(8).encode()
+
+    def user() -> str:
+        return f"ann {canary.decode()}"
+
+    async def live() -> None:
+        question, answer = f"what about {canary.decode()}?", f"it is {canary.decode()}"
+        await pair[0].put(question, user(), answer, "faq", [{"id": "d", "text": answer}])
+        for cache in pair:
+            assert (await cache.lookup(question, user())).response == answer
+            await cache.lookup(f"and how about {canary.decode()}?", user())
+            await cache.parts.decisions.flush()
+
+    await asyncio.create_task(live())
+    assert in_memory(canary)
+
+    assert (await pair[0].forget_user(user())).complete
+
+    for _ in range(10):
+        await asyncio.sleep(0.5)
+        if not in_memory(canary):
+            break
+    assert in_memory(canary) == []

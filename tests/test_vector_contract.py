@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,12 @@ import pytest
 
 from cache_core.embedder import Vector
 from cache_core.exceptions import BackendError
-from cache_core.stores.chroma import FLUSH_SECONDS, ChromaIndex
-from cache_core.stores.row_buffer import BUFFER_ROWS, FLUSH_ROWS, RowBuffer
+from cache_core.stores.chroma import (
+    FLUSH_ROWS,
+    FLUSH_SECONDS,
+    ChromaIndex,
+    _written_together,
+)
 from cache_core.stores.vectors import Row
 from cache_core.testing import ChaosVectors, Faults, HashEmbedder
 from tests import servers
@@ -153,42 +156,11 @@ def test_what_is_written_together() -> None:
         Row("small", unit(1), "x", 1.0),
         Row("short", unit(1)[:8], "x", 1.0),
     )
-
-    def batches(*rows: Row) -> list[list[str]]:
-        buffer = RowBuffer()
-        for number, row in enumerate(rows):
-            assert buffer.put("", replace(row, id=f"{row.id}{number}"))
-        found = []
-        while batch := buffer.batch(""):
-            buffer.written("", batch)
-            found.append([row.id for row in batch])
-        assert not buffer.contexts
-        assert len(buffer) == 0
-        return found
-
-    assert batches(small, huge, small) == [["small0"], ["huge1"], ["small2"]]
-    assert batches(huge, small) == [["huge0"], ["small1"]]
-    assert batches(small, small, short, small) == [["small0", "small1"], ["short2"], ["small3"]]
-    assert [len(batch) for batch in batches(*[small] * 250)] == [5 * FLUSH_ROWS] * 2 + [50]
-
-
-def test_what_waits_is_the_newest_and_bounded() -> None:
-    """A row that is put again while it is written stays; a full buffer takes only known ids."""
-    buffer = RowBuffer()
-    old, new = (Row("a", unit(1), text, 1.0) for text in ("old", "new"))
-    buffer.put("c", old)
-    batch = buffer.batch("c")
-    buffer.put("c", new)
-    buffer.written("c", batch)
-    assert [near.text for near in buffer.search("c", unit(1))] == ["new"]
-    assert buffer.search("c", unit(1)[:8]) == []
-    for number in range(BUFFER_ROWS - 1):
-        assert buffer.put("d", Row(str(number), unit(1), "", 1.0))
-    assert not buffer.put("d", Row("more", unit(1), "", 1.0))
-    assert buffer.put("c", old)
-    assert buffer.present("c", ["a", "b"]) == {"a"}
-    assert buffer.remove("c", ["a", "b"]) == {"a"}
-    assert len(buffer) == BUFFER_ROWS - 1
+    assert _written_together([small, huge, small]) == [small]
+    assert _written_together([huge, small]) == [huge]
+    assert _written_together([small, small, short, small]) == [small, small]
+    assert len(_written_together([small] * 200)) == 5 * FLUSH_ROWS
+    assert _written_together([]) == []
 
 
 async def test_similarity_is_the_cosine(index: ChromaIndex) -> None:

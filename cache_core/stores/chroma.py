@@ -12,7 +12,7 @@ import contextvars
 import hashlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,23 @@ from cache_core.embedder import Vector
 from cache_core.exceptions import BackendError
 from cache_core.logs import RateLimited
 from cache_core.stores.chroma_client import SERVER_SECONDS, ChromaClient, DiskFullError, NotYetError
-from cache_core.stores.row_buffer import FLUSH_ROWS, RowBuffer
 from cache_core.stores.vectors import Neighbour, Row
 
 log = logging.getLogger("glasscache")
 limited = RateLimited(log)
 
+FLUSH_ROWS = 20
+"""Rows written at once: 20 cost a tenth of 20 single ones."""
+
 FLUSH_SECONDS = 0.2
-"""How long rows wait for others to be written with."""
+BUFFER_ROWS = 2_000
+"""Rows that may wait while Chroma is away; more are dropped and counted."""
 
 OPEN_SECONDS = 0.2
 """How long `open` waits for a server: one that never answers must not hold up the agent's start."""
+
+_WRITE_BYTES = 4 * 1_048_576
+"""Text written at once, in characters: more might not arrive within its time, however often."""
 
 _REFUSED = (InvalidArgumentError, TypeError, UnicodeError)
 """What is wrong with a row, and not with Chroma."""
@@ -89,7 +95,8 @@ class ChromaIndex:
         self._search_timeout = search_timeout
         self._write_timeout = write_timeout
         self._max_contexts = max_contexts
-        self._buffer = RowBuffer()
+        self._buffer: dict[str, dict[str, Row]] = {}
+        self._buffered = 0
         self._writing = asyncio.Lock()
         self._opener: asyncio.Task[None] | None = None
         self._flusher: asyncio.Task[None] | None = None
@@ -152,6 +159,7 @@ class ChromaIndex:
         """Give the directory back without the event loop; what is in the buffer is lost."""
         self._opener = self._flusher = None
         self._buffer.clear()
+        self._buffered = 0
         self._chroma.abandon()
 
     async def tend(self, now: float) -> None:
@@ -186,7 +194,7 @@ class ChromaIndex:
                 await self.remove(context, found["ids"])
                 swept += len(found["ids"])
             async with self._writing:
-                if context not in self._buffer.contexts:
+                if context not in self._buffer:
                     await self._chroma.drop_if_empty(context)
         return swept
 
@@ -213,7 +221,7 @@ class ChromaIndex:
     async def search(self, context: str, vector: Vector, count: int) -> list[Neighbour]:
         """Return the nearest rows of *context*, those still in the buffer included."""
         await self._opened(self._search_timeout)
-        buffered = self._buffer.search(context, vector)
+        buffered = self._search_buffer(context, vector)
         found = await self._search_collection(context, vector, count)
         unique = {neighbour.id: neighbour for neighbour in found}
         unique.update((neighbour.id, neighbour) for neighbour in buffered)
@@ -250,13 +258,31 @@ class ChromaIndex:
             )
         ]
 
+    def _search_buffer(self, context: str, vector: Vector) -> list[Neighbour]:
+        rows = [
+            row
+            for row in self._buffer.get(context, {}).values()
+            if row.vector.shape == vector.shape
+        ]
+        if not rows:
+            return []
+        similarities = np.stack([row.vector for row in rows]) @ vector
+        return [
+            Neighbour(row.id, min(1.0, max(0.0, float(similarity))), row.text)
+            for row, similarity in zip(rows, similarities, strict=True)
+        ]
+
     async def add(self, context: str, row: Row) -> bool:
         """Put *row* into the buffer, which is searched, and written out soon."""
         if not self.accepts(context):
             return False
-        if not self._buffer.put(context, row):
-            self.dropped += 1
-            return True
+        rows = self._buffer.setdefault(context, {})
+        if row.id not in rows:
+            if self._buffered >= BUFFER_ROWS:
+                self.dropped += 1
+                return True
+            self._buffered += 1
+        rows[row.id] = row
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.get_running_loop().create_task(self._flush_soon())
         return True
@@ -268,20 +294,26 @@ class ChromaIndex:
 
     @property
     def _known(self) -> set[str]:
-        return self._chroma.collections.keys() | self._buffer.contexts
+        return self._chroma.collections.keys() | self._buffer.keys()
 
     async def _flush_soon(self) -> None:
-        if len(self._buffer) < FLUSH_ROWS:
+        if self._buffered < FLUSH_ROWS:
             await asyncio.sleep(FLUSH_SECONDS)
         with contextlib.suppress(BackendError):
             await self._flush()
 
     async def _flush(self) -> None:
         async with self._writing:
-            for context in self._buffer.contexts:
-                while rows := self._buffer.batch(context):
+            for context in list(self._buffer):
+                while rows := _written_together(self._buffer[context].values()):
                     await self._write(context, rows)
-                    self._buffer.written(context, rows)
+                    # A row that was put again meanwhile is a new object and stays.
+                    kept = self._buffer[context]
+                    for row in rows:
+                        if kept.get(row.id) is row:
+                            del kept[row.id]
+                            self._buffered -= 1
+                del self._buffer[context]
 
     async def _write(self, context: str, rows: Sequence[Row]) -> None:
         """Write *rows*; what Chroma refuses is dropped, and does not keep the others out."""
@@ -314,7 +346,9 @@ class ChromaIndex:
     async def remove(self, context: str, ids: Sequence[str]) -> int:
         """Delete rows from the buffer and the collection."""
         async with self._writing:
-            removed = self._buffer.remove(context, ids)
+            rows = self._buffer.get(context, {})
+            removed = {identity for identity in ids if rows.pop(identity, None) is not None}
+            self._buffered -= len(removed)
             stored = await self._stored(context, ids)
             if stored:
                 await self._chroma.ask(context, "delete", ids=stored, timeout=self._write_timeout)
@@ -323,7 +357,8 @@ class ChromaIndex:
 
     async def present(self, context: str, ids: Sequence[str]) -> set[str]:
         """Return those of *ids* that are in the buffer or in the collection."""
-        return self._buffer.present(context, ids).union(await self._stored(context, ids))
+        buffered = self._buffer.get(context, {}).keys() & set(ids)
+        return buffered.union(await self._stored(context, ids))
 
     async def _stored(self, context: str, ids: Sequence[str]) -> list[str]:
         if not ids:
@@ -346,7 +381,23 @@ class ChromaIndex:
         for context in list(self._chroma.collections):
             found = await self._chroma.ask(context, "count", timeout=self._search_timeout)
             stored += int(found or 0)
-        return stored + len(self._buffer)
+        return stored + self._buffered
+
+
+def _written_together(rows: Iterable[Row]) -> list[Row]:
+    """Return the first rows that can be one write: alike in dimension, few, and not too large."""
+    batch: list[Row] = []
+    size = 0
+    for row in rows:
+        size += len(row.text)
+        if batch and (
+            len(batch) == 5 * FLUSH_ROWS
+            or size > _WRITE_BYTES
+            or row.vector.shape != batch[0].vector.shape
+        ):
+            break
+        batch.append(row)
+    return batch
 
 
 def _text(metadata: Mapping[str, Any] | None) -> str | None:

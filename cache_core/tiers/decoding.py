@@ -51,3 +51,7 @@ class Decoder:
                 self._found.clear()
             self._found[name] = (text, entry)
         return entry
+
+    def forget(self) -> None:
+        """Keep nothing of what was decoded."""
+        self._found.clear()
