@@ -11,7 +11,7 @@ from cache_core.models import LEVELS, Hit, Level, Miss, Query, TierExplanation
 from cache_core.tiers.base import Tier
 from cache_core.tuning import Tuning
 
-_WHY = {
+WHY = {
     "cold": "nothing is stored for it",
     "expired": "what is stored is older than its TTL",
     "invalidated": "what is stored was invalidated",
@@ -24,7 +24,17 @@ _WHY = {
     "context_limit": "there are too many contexts for another vector index",
     "warming": "the embedding model is still loading",
     "corrupt": "what was stored could not be read",
+    "timeout": "a backend took longer than its budget",
+    "backend_error": "a backend failed",
+    "breaker_open": "a backend is away and was not asked",
+    "overloaded": "more was asked than could be embedded in time",
+    "isolation": "a backend returned what is of another scope; it was not served",
+    "empty": "the message is empty",
+    "too_large": "the message is too large to be cached",
+    "disabled": "every tier is off",
+    "no_user": "there is no user to keep the answer for",
 }
+"""Every reason why a lookup was not answered, in words."""
 
 
 async def explain(
@@ -102,7 +112,7 @@ def _hit(level: Level, answer: Hit, tuning: Tuning, threshold: float | None) -> 
 
 
 def _miss(level: Level, answer: Miss, threshold: float | None) -> TierExplanation:
-    detail = _WHY[answer.reason]
+    detail = WHY[answer.reason]
     if answer.similarity is not None:
         detail += f"; nearest {answer.similarity:.3f}, threshold {threshold}"
     if answer.guard:

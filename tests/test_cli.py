@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
+from rich.console import Console
 from rich.text import Text
 from typer.testing import CliRunner, Result
 
 from cache_core import MultiLevelCache
 from cache_core.audit import AuditRecord
 from cache_core.audited import audit_log
-from cache_core.cli import console
+from cache_core.cli import console, stats
 from cache_core.cli.app import app
+from cache_core.explaining import WHY
+from cache_core.models import ERROR_REASONS, MISS_REASONS, BypassReason
 from cache_core.settings import Settings, without_secrets
+from cache_core.tuning import Tuning
 from tests import servers
 from tests.faulty import Asker, fill, opened, question, until
 
@@ -199,6 +206,112 @@ asyncio.run(main())
     assert found["decisions"]["lookups"] == 2
     assert found["decisions"]["other_scope"] == 1
     assert found["decisions"]["other_scope_intents"] == {"order": 1}
+
+
+def test_stats_fit_a_terminal_of_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every figure of two replicas is whole, one in trouble is told, and reasons have words."""
+    rates = {"overall": 100.0, "l1": 37.3, "l2": 100.0, "l3": 2.2, "l4": 12.5}
+    replica = {
+        "replica": "d469c79a", "pid": 4_194_304, "lookups": 1_234_567, "hit_rates": rates,
+        "latency_ms": {"p50": 121.12}, "cost_savings_usd": 12_345.67,
+        "backends": {"redis": True, "chroma": False, "embedder": True},
+    }  # fmt: skip
+    log = {
+        "lookups": 10_000, "hit_rate": 0.5, "outcomes": {"hit": 5_000, "miss": 5_000},
+        "reasons": {"below_threshold": 4_999, "breaker_open": 1}, "saved_usd": 150.0,
+        "other_scope": 1, "other_scope_intents": {"order": 1},
+    }  # fmt: skip
+    monkeypatch.setattr(stats, "out", Console(width=80))
+    stats._print_stats(
+        {"namespace": "shop", "replicas": [replica, replica | {"backends": {}}], "decisions": log}
+    )
+    said = capsys.readouterr().out
+    lines = said.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in said
+    told = [line.split() for line in lines if line.startswith("d469c79a")]
+    first = ["d469c79a", "4194304", "1,234,567", "100.0", "%", "121.12", "ms", "12,345.67", "USD"]
+    assert told[0] == [*first, "chroma"]
+    assert told[1] == [*first, "nothing"]
+    assert told[2] == ["d469c79a", "37.3", "%", "100.0", "%", "2.2", "%", "12.5", "%"]
+    assert re.search(r"below_threshold +4,999 +the nearest question is not similar", said)
+    assert re.search(r"breaker_open +1 +a backend is away", said)
+    assert "1 lookup missed although" in said
+
+
+def test_every_reason_has_words() -> None:
+    """Whatever the decision log names, `stats` says what it means."""
+    assert {*MISS_REASONS, *ERROR_REASONS, *get_args(BypassReason)} == set(WHY)
+
+
+@pytest.mark.parametrize(
+    ("number", "plural", "said"),
+    [
+        (0, "entries", "0 entries"),
+        (1, "private entries", "1 private entry"),
+        (1, "votes", "1 vote"),
+        (1_000, "answers", "1,000 answers"),
+    ],
+)
+def test_counts_have_their_nouns(number: int, plural: str, said: str) -> None:
+    """One is one."""
+    assert console.counted(number, plural) == said
+
+
+def test_one_is_one(tmp_path: Path) -> None:
+    """What erases one entry says so in the singular."""
+
+    async def fill() -> None:
+        settings = Settings(dir=tmp_path, tiers="l1,l3,l4")  # type: ignore[arg-type]
+        async with MultiLevelCache(settings=settings, instruments=()) as cache:
+            await cache.put("Where is my order?", "u1", "On its way.")
+
+    asyncio.run(fill())
+    result = run("invalidate", "--user", "u1", "--dir", str(tmp_path))
+    assert "Took 1 entry out of service." in result.output
+    assert "1 private entry" in result.output
+
+
+@pytest.mark.parametrize("command", [["settings"], ["tune", "show"]])
+def test_no_name_is_cut_at_80_columns(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Variables and fields can be copied from a narrow terminal; values are written as they go."""
+    monkeypatch.setenv("CACHE_DIR", str(tmp_path))
+    for name in ("settings", "tune"):
+        monkeypatch.setattr(importlib.import_module(f"cache_core.cli.{name}"), "out", narrow())
+    said = run(*command).stdout
+    assert max(map(len, said.splitlines())) <= 80
+    assert "…" not in said
+    words = said.split()
+    assert set(Tuning.bounds()) - {"intents"} <= set(words)
+    if command == ["settings"]:
+        assert {"CACHE_CAPTURE_MESSAGE_CONTENT", "CACHE_ENCRYPTION_KEYS", "false"} <= set(words)
+        assert "[]" not in said
+    assert "3,600 s" in said
+
+
+def narrow() -> Console:
+    return Console(width=80, markup=False, emoji=False)
+
+
+def test_the_version_is_told() -> None:
+    """`--version` names the command and its version."""
+    assert run("--version").stdout == f"glasscache {version('glasscache')}\n"
+
+
+def test_a_terminal_without_unicode_gets_no_traceback(tmp_path: Path) -> None:
+    """What it has no character for is a question mark."""
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "CACHE_DIR": str(tmp_path)}
+    program = "from cache_core.cli.app import main; main()"
+    shown = subprocess.run(
+        [sys.executable, "-c", program, "explain", "Wo ist mein Päckchen?"],
+        env=environment, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    assert "P?ckchen" in shown.stdout
 
 
 def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:

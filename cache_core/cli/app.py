@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
-from cache_core.cli import dashboard, demo, operate, replay, tune
+from cache_core.cli import dashboard, demo, explain, invalidate, replay, settings, stats, tune, warm
 from cache_core.cli.console import flowing
 
 app = typer.Typer(
@@ -24,21 +28,42 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"glasscache {version('glasscache')}")
+        raise typer.Exit
+
+
 _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo.demo,
     "replay": replay.replay,
     "dashboard": dashboard.dashboard,
-    "warm": operate.warm,
-    "invalidate": operate.invalidate,
-    "explain": operate.explain,
-    "stats": operate.stats,
-    "settings": operate.settings,
+    "warm": warm.warm,
+    "invalidate": invalidate.invalidate,
+    "explain": explain.explain,
+    "stats": stats.stats,
+    "settings": settings.settings,
 }
 app.add_typer(tune.app, name="tune")
 for name, command in _COMMANDS.items():
     app.command(name, help=flowing(command))(command)
 
 
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_version, help="Show the version."),
+    ] = False,
+) -> None:
+    """What comes before a command."""
+
+
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Where a terminal has no character for it, a bar of the board is a question mark.
+            stream.reconfigure(errors="replace")
     app()

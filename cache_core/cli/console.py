@@ -11,8 +11,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, TypeVar
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.table import Table
 from rich.text import Text
 
 from cache_core.exceptions import BackendError, GlasscacheError
@@ -72,6 +74,20 @@ def flowing(command: Callable[..., Any]) -> str:
     """
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
     return "\n\n".join(text if "\n " in text else text.replace("\n", " ") for text in paragraphs)
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """Return a table that leaves a terminal of 80 columns to what is in it."""
+    return Table(
+        *columns, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
+        header_style="", show_edge=False, pad_edge=False,
+    )  # fmt: skip
+
+
+def counted(number: int, plural: str) -> str:
+    """Return a count with its noun: `1 entry`, `2 entries`, `1,000 answers`."""
+    singular = plural[:-3] + "y" if plural.endswith("ies") else plural.removesuffix("s")
+    return f"{number:,} {singular if number == 1 else plural}"
 
 
 def current_user() -> str:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from cache_core.cli.console import err, fail
-from cache_core.cli.operate import ChromaUrl, Directory, Namespace, RedisUrl
+from cache_core.cli.where import ChromaUrl, Directory, Namespace, RedisUrl
 from cache_core.exceptions import ConfigurationError
 from cache_core.settings import load_settings
 

@@ -14,9 +14,8 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
-from cache_core.cli.console import err, out, print_json, run
+from cache_core.cli.console import counted, err, out, print_json, run, table
 from cache_core.embedder import ThreadEmbedder
 from cache_core.replay import Report, Row, ScopeRule, as_json, read_rows, time_embedding
 from cache_core.replay import replay as run_replay
@@ -122,7 +121,7 @@ async def _replay(
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=err,
-        disable=as_document and not err.is_terminal,
+        disable=not err.is_terminal,
         transient=True,
     ) as progress:
         loading = progress.add_task("loading the model", total=None)
@@ -154,13 +153,13 @@ async def _replay(
 
 
 def _print(found: dict[str, Any]) -> None:
-    table = Table(title=f"{found['requests']:,} requests, scope {found['scope']}, "
-                  f"clock {found['clock']}", title_justify="left")  # fmt: skip
-    table.add_column("")
-    table.add_column(found["scope"], justify="right", style="bold")
+    requests = counted(found["requests"], "requests")
+    shown = table(title=f"{requests}, scope {found['scope']}, clock {found['clock']}")
+    shown.add_column("")
+    shown.add_column(found["scope"], justify="right", style="bold")
     other = found.get("other_scope")
     if other is not None:
-        table.add_column(other["scope"], justify="right")
+        shown.add_column(other["scope"], justify="right")
     for label, name, form in (
         ("hit rate", "hit_rate", "{:.1%}"),
         ("hits", "hits", "{:,}"),
@@ -174,8 +173,8 @@ def _print(found: dict[str, Any]) -> None:
             for side in (found, other)
             if side is not None
         ]
-        table.add_row(label, *cells)
-    out.print(table)
+        shown.add_row(label, *cells)
+    out.print(shown, "", sep="\n")
     tiers = found["served_by"]
     latency = found["latency_ms"]
     out.print(

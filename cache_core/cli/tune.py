@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from cache_core.cli.console import current_user, err, fail, flowing, out, print_json, run
-from cache_core.cli.operate import (
+from cache_core.cli.console import (
+    counted,
+    current_user,
+    err,
+    flowing,
+    out,
+    print_json,
+    run,
+    table,
+)
+from cache_core.cli.tune_values import assignment, is_relative, lines, shown, value
+from cache_core.cli.where import (
     AsJson,
     Author,
     Directory,
@@ -26,7 +34,7 @@ from cache_core.housekeeping import agreed, replicas, serving
 from cache_core.intent_tuning import INTENT_PREFIX
 from cache_core.live_tuning import TUNED, TuningChange
 from cache_core.multilevel_cache import MultiLevelCache
-from cache_core.tuning import Bounds, Tuning
+from cache_core.tuning import Tuning
 
 app = typer.Typer(
     help=(
@@ -39,11 +47,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
-_NOTHING = "default"
-_EMPTY = "none"
 _ATTEMPTS = 5
+_NAME_WIDTH = max(map(len, Tuning.bounds()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,26 +113,29 @@ def show(
             }
         )
         return
-    table = Table(title=f"Tuning of {namespace!r}, version {found.version}", title_justify="left")
+    listed = table(title=f"Tuning of {namespace!r}, version {found.version}")
     for name in ("field", "value", "from", "may be"):
-        table.add_column(name, overflow="fold")
+        listed.add_column(name, overflow="fold", min_width=_NAME_WIDTH if name == "field" else None)
     for name, bounds in Tuning.bounds().items():
         if name != "intents":
             value = found.values.get(name)
-            table.add_row(name, _shown(value, bounds), found.origins[name], bounds.expected)
+            listed.add_row(name, shown(value, bounds), found.origins[name], bounds.expected)
     for name, value in sorted(found.values.items()):
         if name.startswith(INTENT_PREFIX):
             may_be = Tuning.bounds().get(name.rpartition(".")[2])
             expected = may_be.expected if may_be is not None else "yes or no"
-            table.add_row(name, _shown(value, may_be), TUNED, expected)
-    out.print(table)
+            listed.add_row(name, shown(value, may_be), TUNED, expected)
+    out.print(listed)
     behind = [str(item["replica"]) for item in followers if item["tuning_version"] != found.version]
     if not followers:
-        out.print("No agent is running: what is not tuned is shown as this command has it.")
+        out.print("\nNo agent is running: what is not tuned is shown as this command has it.")
     elif behind:
-        out.print(f"{len(followers)} replicas run; not at this version yet: {', '.join(behind)}")
+        out.print(
+            f"\nRunning: {counted(len(followers), 'replicas')}; "
+            f"not at this version yet: {', '.join(behind)}"
+        )
     else:
-        out.print(f"{len(followers)} replicas run, all at this version.")
+        out.print(f"\nRunning: {counted(len(followers), 'replicas')}, all at this version.")
 
 
 def set_values(
@@ -162,11 +170,11 @@ def set_values(
     [bold]glasscache tune set intent.refunds.semantic_threshold=0.97[/bold]
         Stricter where a wrong answer costs more.
     """
-    given = dict(_assignment(text) for text in changes)
+    given = dict(assignment(text) for text in changes)
 
     async def work() -> tuple[TuningChange, _InForce]:
         async with opened(namespace, redis_url, None, directory, semantic=False) as cache:
-            relative = any(_is_relative(name, value) for name, value in given.items())
+            relative = any(is_relative(name, value) for name, value in given.items())
             for attempt in range(_ATTEMPTS):
                 expected = expected_version
                 values: Mapping[str, Any] = {}
@@ -176,7 +184,7 @@ def set_values(
                     expected = found.version if expected is None else expected
                 try:
                     change = await cache.tune(
-                        {name: _value(name, text, values) for name, text in given.items()},
+                        {name: value(name, text, values) for name, text in given.items()},
                         author=author or current_user(),
                         note=note,
                         expected_version=expected,
@@ -209,7 +217,7 @@ def history(
     """Show who changed what, when and why; the newest first.
 
     [bold]glasscache tune history --limit 5[/bold]
-        The last five changes. Take one back with [bold]glasscache tune revert[/bold].
+        The last five changes; glasscache tune revert takes them back.
     """
 
     async def work() -> list[TuningChange]:
@@ -223,17 +231,21 @@ def history(
     if not found:
         out.print(f"Nobody tuned {namespace!r} yet: glasscache tune set FIELD=VALUE")
         return
-    table = Table(title=f"Changes of {namespace!r}", title_justify="left")
+    listed = table(title=f"Changes of {namespace!r}")
     for name in ("version", "when", "author", "what", "why"):
-        table.add_column(name, overflow="fold", justify="right" if name == "version" else "left")
+        listed.add_column(
+            name, overflow="fold", justify="right" if name == "version" else "left",
+            no_wrap=name == "when",
+            min_width=_NAME_WIDTH if name == "what" else None,
+        )  # fmt: skip
     for change in found:
-        when = datetime.fromtimestamp(change.at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        what = "\n".join(_lines(change))
+        when = datetime.fromtimestamp(change.at).astimezone().strftime("%Y-%m-%d %H:%M")
+        what = "\n".join(lines(change))
         why = change.note
         if change.reverts is not None:
             why = f"back to {change.reverts}" + (f": {why}" if why else "")
-        table.add_row(str(change.version), when, change.author, what, why)
-    out.print(table)
+        listed.add_row(str(change.version), when, change.author, what, why)
+    out.print(listed)
 
 
 def revert(
@@ -272,76 +284,8 @@ def _report(change: TuningChange, *, as_document: bool, dry_run: bool) -> None:
         return
     verb = "Would be" if dry_run else "Now"
     out.print(f"{verb} version {change.version}:")
-    for line in _lines(change):
+    for line in lines(change):
         out.print(f"  {line}")
-
-
-def _lines(change: TuningChange) -> list[str]:
-    lines = []
-    for name, after in change.after.items():
-        bounds = Tuning.bounds().get(name.rpartition(".")[2])
-        old, new = _shown(change.before.get(name), bounds), _shown(after, bounds)
-        lines.append(f"{name} {old} -> {'no longer tuned' if after is None else new}")
-    return lines
-
-
-def _shown(value: Any, bounds: Bounds | None) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or _EMPTY
-    if isinstance(value, float):
-        text = f"{value:,.10g}"
-        return f"{text} {bounds.unit}" if bounds is not None and bounds.unit else text
-    return str(value)
-
-
-def _assignment(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip():
-        fail(f"{text!r}: expected FIELD=VALUE, like semantic_threshold=0.9")
-    return name.strip(), value.strip()
-
-
-def _is_list(name: str) -> bool:
-    bounds = Tuning.bounds().get(name)
-    return bounds is not None and bounds.kind in {"labels", "choices"}
-
-
-def _is_relative(name: str, text: str) -> bool:
-    return _is_list(name) and text.startswith(("+", "-"))
-
-
-def _value(name: str, text: str, in_force: Mapping[str, Any]) -> Any:
-    """Return what *text* means for a field; the library judges whether it may be."""
-    if text == _NOTHING:
-        return None
-    if _is_list(name):
-        parts = [part.strip() for part in text.split(",") if part.strip()]
-        if text == _EMPTY:
-            return []
-        return _moved(name, parts, in_force) if _is_relative(name, text) else parts
-    if name.endswith("_ttl") and (found := _DURATION.fullmatch(text)):
-        return float(found[1]) * _SECONDS[found[2]]
-    return text
-
-
-def _moved(name: str, parts: Sequence[str], in_force: Mapping[str, Any]) -> list[str]:
-    """Return a list in force with some added (+) and some taken away (-)."""
-    now = in_force.get(name)
-    if now is None:
-        fail(f"{name} differs by replica: give the whole list, without + and -")
-    found = dict.fromkeys(now)
-    for part in parts:
-        if part[0] not in "+-" or len(part) == 1:
-            fail(f"{name}: {part!r} has neither + nor -; give either the whole list, or changes")
-        if part[0] == "+":
-            found[part[1:]] = None
-        else:
-            found.pop(part[1:], None)
-    return list(found)
 
 
 _COMMANDS: Mapping[str, Callable[..., None]] = {

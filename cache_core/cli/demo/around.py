@@ -9,10 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from rich.table import Table
-
 from cache_core import Settings
-from cache_core.cli.console import err, out
+from cache_core.cli.console import err, out, table
 from cache_core.cli.demo.options import Options
 from cache_core.cli.stack import Stack, free_port, stack
 from cache_core.defaults import telemetry
@@ -43,10 +41,10 @@ def servers(options: Options, directory: Path) -> Iterator[Stack]:
         return
     with stack(directory / "stack", options.port or free_port()) as made:
         console = err if options.as_json else out
-        table = Table("server", "where", box=None, header_style="bold", pad_edge=False)
+        listed = table("server", "where")
         for place in made.places:
-            table.add_row(place.name, place.where)
-        console.print(table, highlight=False)
+            listed.add_row(place.name, place.where)
+        console.print(listed, highlight=False)
         for line in made.missing:
             console.print(line, style="yellow", highlight=False)
         yield made

@@ -13,6 +13,7 @@ from cache_core.cli.demo.session import session
 
 _HEADLESS_REQUESTS = 500
 _HEADLESS_SPEED = 50.0
+_TRAFFIC, _CACHE, _WHERE = "Traffic", "The cache", "Where"
 
 
 def demo(
@@ -20,6 +21,7 @@ def demo(
         int | None,
         typer.Option(
             "--requests", "-n", min=1,
+            rich_help_panel=_TRAFFIC,
             help="Stop after this many requests. Default: go on until Ctrl-C; 500 if headless.",
         ),
     ] = None,
@@ -29,7 +31,8 @@ def demo(
     rate: Annotated[
         float,
         typer.Option(
-            min=0.1, max=200, help="Requests per second of the live board, and of --steady."
+            min=0.1, max=200, rich_help_panel=_TRAFFIC,
+            help="Requests per second of the live board, and of --steady."
         ),
     ] = 5.0,
     steady: Annotated[
@@ -40,23 +43,29 @@ def demo(
         ),
     ] = False,
     concurrency: Annotated[
-        int, typer.Option(min=1, max=256, help="Requests at the same time, headless.")
+        int, typer.Option(min=1, max=256, rich_help_panel=_TRAFFIC,
+        help="Requests at the same time, headless.")
     ] = 4,
     speed: Annotated[
         float | None,
         typer.Option(
             min=0.1, max=1000,
+            rich_help_panel=_TRAFFIC,
             help="How many times faster than stated the simulated LLM answers. Reported latencies "
             "stay those stated. Default: 1 on the board, 50 headless.",
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Decides who asks what; the same seed is the same traffic.")
+        int, typer.Option(
+            rich_help_panel=_TRAFFIC,
+            help="Decides who asks what; the same seed is the same traffic.",
+        )
     ] = 1,
     with_stack: Annotated[
         bool,
         typer.Option(
             "--stack",
+            rich_help_panel=_WHERE,
             help="Start what is installed of redis-server, redis_exporter, Prometheus and "
             "Alertmanager around it, on free ports, with the rules in alerts/; all end with it.",
         ),
@@ -65,26 +74,35 @@ def demo(
         int | None,
         typer.Option(
             min=0, max=65535,
+            rich_help_panel=_WHERE,
             help="Port of /metrics; 0 for a free one. Default: 9464, and a free one with --stack.",
         ),
     ] = None,
     address: Annotated[
-        str, typer.Option(help="Address of /metrics; 0.0.0.0 where others must reach it.")
+        str, typer.Option(
+            rich_help_panel=_WHERE,
+            help="Address of /metrics; 0.0.0.0 where others must reach it.",
+        )
     ] = "127.0.0.1",
     redis_url: Annotated[
         str | None,
         typer.Option(
+            rich_help_panel=_WHERE,
             help="Keep L1, L3 and L4 in this Redis. Default: REDIS_URL, else an embedded store."
         ),
     ] = None,
     chroma_url: Annotated[
         str | None,
-        typer.Option(help="Keep L2 in this Chroma server. Default: CHROMA_URL, else embedded."),
+        typer.Option(
+            rich_help_panel=_WHERE,
+            help="Keep L2 in this Chroma server. Default: CHROMA_URL, else embedded.",
+        ),
     ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
             min=0, max=1,
+            rich_help_panel=_CACHE,
             help="Least similarity of a semantic hit. Default: the setting in force, 0.95.",
         ),
     ] = None,
@@ -92,6 +110,7 @@ def demo(
         bool,
         typer.Option(
             "--share/--no-share",
+            rich_help_panel=_CACHE,
             help="Share the answers that are the same for everybody, by their intents. --no-share "
             "shows the default, where every answer is private, and what the cache advises then.",
         ),
@@ -100,6 +119,7 @@ def demo(
         Path | None,
         typer.Option(
             "--dir", file_okay=False,
+            rich_help_panel=_WHERE,
             help="Keep the data here: the next demo starts warm. Default: a temporary directory.",
         ),
     ] = None,

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from cache_core import MultiLevelCache
-from cache_core.cli.console import out, print_json
+from cache_core.cli.console import counted, out, print_json
 from cache_core.cli.demo.options import Options
 from cache_core.demo.agent import STEPS, Score, quantile
 from cache_core.demo.board import Board, Place, snapshot
@@ -27,7 +27,7 @@ def finish(options: Options, score: Score, board: Board, report: dict[str, Any])
     Console(width=width, markup=False, emoji=False).print(board.render(width, _PRINTED_HEIGHT))
     kept = f"data kept in {options.directory}" if options.directory else "temporary data removed"
     seconds = report["seconds"]
-    out.print(f"{score.requests:,} requests in {seconds:.0f} s; {kept}.", highlight=False)
+    out.print(f"{counted(score.requests, 'requests')} in {seconds:.0f} s; {kept}.", highlight=False)
     for note in report["notes"]:
         out.print(note, style="yellow", highlight=False)
 

@@ -99,7 +99,8 @@ async def run_headless(
     requests = islice(traffic, options.requests)
     progress = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=err, transient=True, disable=options.as_json,
+        console=err, transient=True,
+        disable=options.as_json or not err.is_terminal,
     )  # fmt: skip
     with progress:
         task = progress.add_task("serving customers", total=options.requests)

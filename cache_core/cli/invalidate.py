@@ -1,0 +1,119 @@
+"""`glasscache invalidate`: answers are taken out of service."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from cache_core import audited
+from cache_core.audited import What
+from cache_core.cli.console import counted, current_user, err, fail, out, print_json, run
+from cache_core.cli.where import (
+    AsJson,
+    Author,
+    ChromaUrl,
+    Directory,
+    Namespace,
+    Note,
+    RedisUrl,
+    away,
+    opened,
+)
+from cache_core.exceptions import BackendError
+from cache_core.models import Invalidation
+from cache_core.multilevel_cache import MultiLevelCache
+
+
+def invalidate(
+    message: Annotated[
+        str | None, typer.Argument(help="The question whose answers are wrong.")
+    ] = None,
+    document: Annotated[
+        str | None, typer.Option(help="Answers made from the document with this id.")
+    ] = None,
+    tag: Annotated[str | None, typer.Option(help="Answers put with this tag.")] = None,
+    writer: Annotated[
+        str | None, typer.Option(help="All that this user's lookups stored, for whomever.")
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(help="With a message: only this user's. Alone: everything of this user."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many.")] = False,
+    note: Note = "",
+    author: Author = None,
+    namespace: Namespace = "default",
+    redis_url: RedisUrl = None,
+    chroma_url: ChromaUrl = None,
+    directory: Directory = None,
+    as_document: AsJson = False,
+) -> None:
+    """Take answers out of service, for all users, tiers and replicas.
+
+    Name one of: a question, a document that answers were made from, a tag, a writer, or a user. A
+    question takes similar ones with it: whatever L2 would have served for it.
+
+    [bold]glasscache invalidate "How long does delivery take?" --dry-run[/bold]
+        How many entries would go.
+
+    [bold]glasscache invalidate --document kb/delivery[/bold]
+        After that document has changed.
+
+    [bold]glasscache invalidate --user u42[/bold]
+        Erases everything that is kept of this user.
+
+    [bold]glasscache invalidate --writer u42[/bold]
+        After a user fed the cache with wrong answers: all that they wrote goes.
+    """
+    named: list[tuple[What, str | None]] = [
+        ("message", message), ("document", document), ("tag", tag), ("writer", writer),
+    ]  # fmt: skip
+    what_else = document or tag or writer
+    chosen = [(what, value) for what, value in named if value is not None]
+    if len(chosen) > 1 or not (chosen or user) or (user and what_else):
+        fail("name one of: a message (also with --user), --document, --tag, --writer, --user")
+    what, value = chosen[0] if chosen else ("user", user or "")
+    only = user if what == "message" else None
+
+    async def work() -> tuple[Invalidation, str]:
+        async with opened(
+            namespace, redis_url, chroma_url, directory, needs_store=dry_run
+        ) as cache:
+            if dry_run:
+                await cache.stand_in()
+                return await audited.count(cache, what, value, only), "a backend is away."
+            why = "" if cache.is_open else away(cache)
+            if cache.is_open:
+                with suppress(BackendError):
+                    await cache.stand_in()
+            done = await audited.invalidate(
+                cache, what, value, only, author=author or current_user(), note=note
+            )
+            why = why or f"{' and '.join(done.pending) or 'a backend'} is away."
+            return done, f"{why} {_what_becomes_of_it(cache)}"
+
+    done, then = run(work())
+    if as_document:
+        print_json({**asdict(done), "dry_run": dry_run})
+    else:
+        verb = "would take" if dry_run else "took"
+        out.print(f"{verb.capitalize()} {counted(done.removed, 'entries')} out of service.")
+        erased = ", ".join(counted(count, kind) for kind, count in done.counts.items() if count)
+        if erased:
+            out.print(f"Erased: {erased}.")
+    if not done.complete:
+        err.print(f"Not complete: {then}", style="red", highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+
+
+def _what_becomes_of_it(cache: MultiLevelCache) -> str:
+    """Return in words who makes an invalidation that is not complete."""
+    if cache.unkept_invalidations:
+        return f"It could not be kept in {cache.settings.dir}: run it again when that is back."
+    return (
+        f"It is kept in {cache.settings.dir}: the next process with this namespace, data directory "
+        "and store makes it, or one that runs. Elsewhere run it again when that is back."
+    )
