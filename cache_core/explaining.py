@@ -78,7 +78,7 @@ async def _explain(
     return _miss(level, answer, threshold)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Return seconds as people say them; whole seconds below a minute."""
     for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
         if seconds >= (2 * size if unit == "days" else size):
@@ -100,9 +100,9 @@ def _hit(level: Level, answer: Hit, tuning: Tuning, threshold: float | None) -> 
     whose = "of this user" if answer.scope == "user" else "shared by all users"
     if answer.scope == "shared":
         whose += _HOW_SHARED[entry.source]
-    detail = f"serves {what[level]} {whose}, {_duration(answer.age)} old of {_duration(ttl)}"
+    detail = f"serves {what[level]} {whose}, {duration(answer.age)} old of {duration(ttl)}"
     if answer.similarity is not None:
-        detail += f", to a question of similarity {answer.similarity:.3f} (threshold {threshold})"
+        detail += f", to a question of similarity {answer.similarity:.4f} (threshold {threshold})"
     if not answer.confirmed:
         detail += "; its generation could not be read"
     return TierExplanation(
@@ -114,7 +114,7 @@ def _hit(level: Level, answer: Hit, tuning: Tuning, threshold: float | None) -> 
 def _miss(level: Level, answer: Miss, threshold: float | None) -> TierExplanation:
     detail = WHY[answer.reason]
     if answer.similarity is not None:
-        detail += f"; nearest {answer.similarity:.3f}, threshold {threshold}"
+        detail += f"; nearest {answer.similarity:.4f}, threshold {threshold}"
     if answer.guard:
         detail += f"; vetoed by the guard {answer.guard!r}"
     if answer.other_intent:

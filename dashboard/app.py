@@ -17,16 +17,26 @@ st.set_page_config(
     layout="wide",
     menu_items={"about": "The cache for LLM agents that you can see through."},
 )
-# The bar at the top is as high as this; Streamlit leaves twice as much. And what is about to be
-# refreshed does not fade: the page would flicker every two seconds, and be too pale to read.
+# The bar at the top is as high as this; Streamlit leaves twice as much. What is about to be
+# refreshed does not fade, and no sign of running comes and goes: the page would flicker every two
+# seconds, and be too pale to read; what takes long has a spinner. And all that is chosen is seen.
 st.html(
-    "<style>[data-testid=stMainBlockContainer] {padding-top: 4.75rem; padding-bottom: 3rem}"
-    "[data-stale=true] {opacity: 1 !important; transition: none !important}</style>"
+    """<style>
+    [data-testid=stMainBlockContainer] {padding-top: 4.75rem; padding-bottom: 3rem}
+    [data-stale=true] {opacity: 1 !important; transition: none !important}
+    [data-testid=stStatusWidget]:has([data-testid=stStatusWidgetRunningIcon]) {display: none}
+    [data-testid=stMultiSelect] [role=group] {height: auto; max-height: none}
+    [data-testid=stMultiSelectTagsContainer], [data-testid=stMultiSelectTagsContainer] > span
+    {flex-wrap: wrap; overflow: visible; height: auto; mask-image: none}
+    </style>"""
 )
 if st.context.theme.type == "dark":
     # White, which Streamlit takes, cannot be read on a colour that is bright enough for the dark.
     st.html(
-        '<style>[data-testid^="stBaseButton-primary"]:enabled * {color: #06201e !important}</style>'
+        """<style>
+        [data-testid^=stBaseButton-primary]:enabled *, [data-testid=stMultiSelect] [data-tag] *
+        {color: #06201e !important}
+        </style>"""
     )
 st.logo(str(_HERE / "logo.svg"), size="large")
 

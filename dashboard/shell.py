@@ -17,6 +17,9 @@ from dashboard.sources import Source
 from dashboard.theme import Palette, palette
 from dashboard.words import SourceAwayError
 
+_AGAIN_SECONDS = 3.0
+"""Until a page that could not be drawn is tried again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
@@ -78,8 +81,12 @@ def admit() -> None:
 
 
 @contextlib.contextmanager
-def telling() -> Iterator[None]:
-    """Say on the page which source is away instead of failing."""
+def telling(*, live: bool = False) -> Iterator[None]:
+    """Say on the page which source is away instead of failing, and look again by itself.
+
+    Args:
+        live: What is within is a fragment, which is drawn again and again anyway.
+    """
     try:
         yield
     except SourceAwayError as error:
@@ -87,6 +94,29 @@ def telling() -> Iterator[None]:
             f"{error}\n\nThe agent goes on without its cache. This page comes back by itself.",
             icon=":material/cloud_off:",
         )
+        if not live:
+            _look_again()
+
+
+def _look_again() -> None:
+    """Draw the whole page anew in a moment."""
+    drawn = False
+
+    @st.fragment(run_every=_AGAIN_SECONDS)
+    def later() -> None:
+        nonlocal drawn
+        if drawn:
+            st.rerun()
+        drawn = True
+
+    later()
+
+
+def read_first(page: Page) -> None:
+    """Read the log before the page is drawn, and say so if it takes long."""
+    # Whether it is away is said by what shows it.
+    with contextlib.suppress(SourceAwayError), st.spinner("reading the recorded lookups"):
+        page.source.recorded()
 
 
 def show(chart: Chart, key: str) -> None:

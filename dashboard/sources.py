@@ -29,6 +29,7 @@ from cache_core.verdicts import Verdict
 from dashboard.background import Background
 from dashboard.config import DashboardConfig
 from dashboard.estimates import Estimates
+from dashboard.figures import REASONS
 from dashboard.outcomes import Outcome, expectation, outcome
 from dashboard.replica import Replica, in_force, replica
 from dashboard.stored import Stored, stored
@@ -199,8 +200,9 @@ class Source:
         try:
             return self._background.run(work, timeout)
         except (BackendError, TimeoutError) as error:
+            why = REASONS.get(str(error), str(error))
             raise SourceAwayError(
-                f"The {self.kind} at {self.where} does not answer: {error}"
+                f"The {self.kind} at {self.where} does not answer: {why}."
             ) from None
 
     async def _cache(self) -> MultiLevelCache:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
 from cache_core.intent_tuning import INTENT_PREFIX
 from cache_core.live_tuning import TuningChange
 from cache_core.tuning import Tuning
+
+_MARKUP = re.compile(r"[\\`*_{}\[\]()<>#+.!|~$:&-]")
 
 
 class SourceAwayError(Exception):
@@ -50,6 +53,11 @@ def described(change: TuningChange) -> str:
     ]
     text = "; ".join(parts) or "nothing"
     return text if change.reverts is None else f"back to version {change.reverts}: {text}"
+
+
+def plain(text: str) -> str:
+    """Return what somebody wrote so that Markdown shows it as it is."""
+    return _MARKUP.sub(r"\\\g<0>", text)
 
 
 def ago(at: float, now: float | None = None) -> str:

@@ -264,6 +264,61 @@ def test_review_by_keyboard_and_invalidate(browser: Browser, address: str, agent
         expect(page.get_by_text("Invalidations and reviews")).to_be_visible()
 
 
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("store_kind", ["redis"])
+def test_a_page_comes_back_by_itself(
+    browser: Browser, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Redis stands still and goes on: nobody has to load the page again."""
+    (tmp_path / "own").mkdir()
+    with servers.BreakableRedis(tmp_path / "own") as redis:
+        environment["REDIS_URL"] = redis.url
+        with (
+            app(environment, tmp_path, servers.free_port()) as address,
+            opened(browser, address) as page,
+        ):
+            redis.stop()
+            page.get_by_role("link", name="Audit", exact=True).first.click()
+            expect(page.get_by_text("This page comes back by itself")).to_be_visible(timeout=60_000)
+            redis.go_on()
+            expect(page.get_by_text("Nobody changed the tuning.")).to_be_visible(timeout=60_000)
+            expect(page.get_by_text("This page comes back by itself")).to_have_count(0)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("store_kind", ["embedded"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_all_that_is_chosen_can_be_seen(theme: Any, browser: Browser, address: str) -> None:
+    """Ten shared intents in a narrow field, each to be read; a label that is none is refused."""
+    names = [f"intent_of_some_length_{number}" for number in range(10)]
+    with opened(browser, address, color_scheme=theme) as page:
+        go(page, "Tuning")
+        page.get_by_role("tab", name="Sharing").click()
+        field = page.get_by_role("combobox", name="Shared intents")
+        for name in names:
+            field.fill(name)
+            field.press("Enter")
+            idle(page)
+        # An open list hides what is behind it.
+        field.press("Escape")
+        box = page.get_by_test_id("stMultiSelect").filter(has=field).bounding_box()
+        assert box
+        for name in names:
+            tag = page.get_by_label(name, exact=True).bounding_box()
+            assert tag
+            assert box["x"] <= tag["x"]
+            assert tag["x"] + tag["width"] <= box["x"] + box["width"]
+            assert tag["y"] + tag["height"] <= box["y"] + box["height"]
+        found = Axe().run(page).response["violations"]
+        assert [item["id"] for item in found if item["impact"] in {"serious", "critical"}] == []
+
+        page.get_by_role("tab", name="Single intents").click()
+        field = page.get_by_role("combobox", name="Intent", exact=True)
+        field.fill("two words")
+        field.press("Enter")
+        expect(page.get_by_text("That is no label of an intent")).to_be_visible(timeout=30_000)
+
+
 @pytest.fixture
 def identity(tmp_path: Path) -> Iterator[str]:
     """An OpenID Connect provider that knows ada and bob; the app is told of it by its secrets."""

@@ -196,6 +196,32 @@ def test_the_owner_tunes_and_takes_it_back(open_app: Open, busy: Agent) -> None:
     assert busy.cache.tuning.version == 2
 
 
+@pytest.mark.parametrize("store_kind", ["embedded"])
+def test_one_intent_is_given_values_of_its_own(open_app: Open, busy: Agent) -> None:
+    """Every override has a control, and the agent follows it."""
+    app = open_app("tuning", login=True)
+    intent = next(item for item in app.selectbox if item.label == "Intent")
+    intent.select("billing").run()
+    assert not app.exception
+    own = {item.label: item for item in app.number_input if "intent.billing" in (item.key or "")}
+    assert list(own) == ["Similarity threshold", "TTL of L1, s", "TTL of L2, s", "TTL of L4, s"]
+    own["TTL of L1, s"].set_value(60.0).run()
+    button(app, "Apply").click().run()
+    assert not app.exception
+    busy.run(busy.cache._engine.live.refresh())
+    assert busy.cache.tuning.ttl("l1", "billing") == 60
+
+
+@pytest.mark.parametrize("store_kind", ["embedded"])
+def test_what_somebody_wrote_is_no_markup(open_app: Open, busy: Agent) -> None:
+    """A note shows as it was written: no picture of it is fetched from anywhere."""
+    note = "![](https://pictures.test/1.png) *soon* :red[now]"
+    busy.run(busy.cache.tune({"semantic_threshold": 0.9}, author="<b>", note=note))
+    shown = texts(open_app("tuning"))
+    assert r"\!\[\]\(https\://pictures\.test/1\.png\) \*soon\* \:red\[now\]" in shown
+    assert r"by \<b\>" in shown
+
+
 def test_a_conflict_is_told(open_app: Open, busy: Agent) -> None:
     """What somebody else changed meanwhile is not overwritten."""
     app = open_app("tuning", login=True)
@@ -273,7 +299,7 @@ def test_an_entry_is_found_explained_and_invalidated(
         assert not app.exception
         shown = texts(app)
         assert "**L2 semantic** :green-badge[hit]" in shown
-        assert "**L1 exact** :gray-badge[miss: cold]" in shown
+        assert "**L1 exact** :gray-badge[miss: nothing stored]" in shown
 
         next(item for item in app.text_input if item.key == "value_message").input(message)
         button(app, "How many").click().run()

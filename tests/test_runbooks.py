@@ -118,3 +118,11 @@ def test_every_variable_of_a_command_is_one_that_the_index_sets() -> None:
         set(re.findall(r"(?<![\w$])([A-Z_]+)=", index.split("```sh")[1].split("```")[0]))
         == SET_FIRST
     )
+
+
+def test_what_changes_or_asks_a_cache_says_which() -> None:
+    """Without its namespace a command ends well, and did nothing to the cache that has the alert."""
+    acts = re.compile(r"glasscache (tune (set|revert)|invalidate|warm|explain) ")
+    found = [one for one in commands() if acts.match(one)]
+    assert len(found) > 8
+    assert [one for one in found if '--namespace "$NAMESPACE"' not in one] == []

@@ -213,7 +213,7 @@ def _reasons(
             f"would have hit; today's {current.threshold:g} gives {current.hit_rate:.1%}."
         ),
         (
-            f"Of those hits {_percent(best.wrong_share)} would have been wrong, with 95 % "
+            f"Of those hits {_percent(best.wrong_share)} would have been wrong, with 95% "
             f"confidence at most {_percent(best.wrong_high)}; your limit is {_percent(limit)}."
         ),
         (
@@ -245,7 +245,7 @@ def _refusal(
         )
         return [
             (
-                f"No threshold keeps within {_percent(limit)} wrong with 95 % confidence: the "
+                f"No threshold keeps within {_percent(limit)} wrong with 95% confidence: the "
                 f"best, {best.threshold:g}, may have up to {_percent(best.wrong_high)}."
             ),
             "More verdicts narrow that interval; a higher limit, or one more guard, moves it.",
@@ -253,10 +253,13 @@ def _refusal(
     return [
         (
             f"Not enough evidence: {current.evidence:,} effective verdicts at today's "
-            f"{current.threshold:g}, at least {needed(limit):,} are needed, at every similarity "
-            "where there is traffic."
+            f"{current.threshold:g}; at least {needed(limit):,} are needed, spread over the "
+            "similarities that the traffic has."
         ),
-        "Review semantic hits and pairs near the threshold, or let verify check a random share.",
+        (
+            "Review semantic hits and pairs near the threshold, or give the agent a verify "
+            "function: it checks a random share of the hits."
+        ),
     ]
 
 

@@ -1,6 +1,6 @@
 """The charts: each has a title, units, labels on its marks, and words for who cannot see it."""
 
-from dashboard.charts.base import Chart, duration
+from dashboard.charts.base import Chart
 from dashboard.charts.overview import endings, hit_rate, latency, reasons
 from dashboard.charts.replayed import ages, evidence, sharing
 from dashboard.charts.threshold import DRAWN, threshold_curve, threshold_wrong
@@ -9,7 +9,6 @@ __all__ = [
     "DRAWN",
     "Chart",
     "ages",
-    "duration",
     "endings",
     "evidence",
     "hit_rate",

@@ -139,8 +139,10 @@ def _on_the_left(at: float, places: Sequence[float], low: float, high: float) ->
     return share > 0.45
 
 
-def limit(value: float, label: str, colour: str, y: alt.Y, *, below: bool = False) -> list[Any]:
-    """Return a level dashed line with a label on it, or below it."""
+def limit(
+    value: float, label: str, colour: str, y: alt.Y, look: Palette, *, below: bool = False
+) -> list[Any]:
+    """Return a level dashed line with a label on it, or below it, to be read over all else."""
     row = alt.Chart(pd.DataFrame({"limit": [value], "label": [label]}))
     text: dict[str, Any] = {
         "align": "left",
@@ -149,9 +151,13 @@ def limit(value: float, label: str, colour: str, y: alt.Y, *, below: bool = Fals
         "fontSize": LABEL_SIZE,
         "fontWeight": 600,
     }
+    around: dict[str, Any] = {"stroke": look.ground, "strokeWidth": 4, "strokeJoin": "round"}
     return [
         row.mark_rule(color=colour, strokeDash=[5, 4], strokeWidth=1.5).encode(y),
-        row.mark_text(color=colour, **text).encode(y, x=alt.value(0), text="label:N"),
+        *(
+            row.mark_text(color=colour, **text, **halo).encode(y, x=alt.value(0), text="label:N")
+            for halo in (around, {})
+        ),
     ]
 
 
@@ -176,14 +182,8 @@ def whole(field: str, most: float) -> alt.Y:
     return alt.Y(f"{field}:Q", title=None, axis=axis, scale=scale, stack="zero")
 
 
-def duration(seconds: float) -> str:
-    """Return a stretch of time as people say it."""
-    name, size = unit(seconds)
-    return f"{seconds / size:.3g} {name}"
-
-
 def unit(seconds: float) -> tuple[str, float]:
-    """Return the unit that suits a stretch of time, and its seconds."""
+    """Return the unit that suits an axis of time, and its seconds."""
     for name, size in (("days", 86_400.0), ("hours", 3_600.0), ("minutes", 60.0)):
         if seconds >= 2 * size:
             return name, size

@@ -12,16 +12,19 @@ from dashboard.charts.base import LABEL_SIZE, Chart, bars, framed, limit, names,
 from dashboard.figures import REASONS, WAYS
 from dashboard.theme import Palette
 
+_LABEL_SHARE = 0.08
+"""Of a chart's width, what the label of a change takes."""
+
 
 def hit_rate(
-    table: pd.DataFrame, objective: float, changes: Sequence[tuple[float, str]], look: Palette
+    table: pd.DataFrame, objective: float, changes: Sequence[tuple[float, int]], look: Palette
 ) -> Chart:
     """Return the hit rate over time against the objective, with the changes of the tuning.
 
     Args:
         table: As `figures.over_time` returns it.
         objective: 0..1.
-        changes: When, in seconds since the epoch, and a short label.
+        changes: When, in seconds since the epoch, and the version that was made.
         look: The colours.
     """
     x = alt.X("time:T", title=None, axis=alt.Axis(format=_clock(table), tickCount=5, grid=False))
@@ -45,14 +48,12 @@ def hit_rate(
         f"objective {objective:.0%}",
         look.proposed,
         alt.Y("limit:Q", scale=scale),
+        look,
         below=True,
     )
     layers = [area, line, *goal]
     if changes:
-        marks = pd.DataFrame(
-            {"time": pd.to_datetime([at for at, _ in changes], unit="s", utc=True),
-             "label": [text for _, text in changes]}
-        )  # fmt: skip
+        marks = pd.DataFrame(labelled(changes, _span(table)))
         written: dict[str, Any] = {
             "align": "left",
             "dx": 4,
@@ -76,8 +77,36 @@ def hit_rate(
     return Chart(framed(alt.layer(*layers), "Hit rate", look, 290, subtitle), words + ".")
 
 
+def labelled(changes: Sequence[tuple[float, int]], span: float) -> list[dict[str, Any]]:
+    """Return a row for each of *changes*; of several close together the first names them all.
+
+    Args:
+        changes: When, in seconds since the epoch, and the version that was made.
+        span: Of the chart, in seconds.
+    """
+    groups: list[list[tuple[float, int]]] = []
+    for change in sorted(changes):
+        if groups and change[0] - groups[-1][0][0] < _LABEL_SHARE * span:
+            groups[-1].append(change)
+        else:
+            groups.append([change])
+    rows = []
+    for group in groups:
+        first, last = group[0][1], group[-1][1]
+        label = f"v{first}" if first == last else f"v{first}–{last}"
+        for number, (at, _) in enumerate(group):
+            moment = pd.to_datetime(at, unit="s", utc=True)
+            rows.append({"time": moment, "label": "" if number else label})
+    return rows
+
+
+def _span(table: pd.DataFrame) -> float:
+    """Return the seconds that the chart shows."""
+    return (table["time"].max() - table["time"].min()).total_seconds() if len(table) else 0.0
+
+
 def _clock(table: pd.DataFrame) -> str:
-    span = (table["time"].max() - table["time"].min()).total_seconds() if len(table) else 0
+    span = _span(table)
     return "%H:%M:%S" if span < 600 else "%H:%M" if span < 90_000 else "%d %b %H:%M"
 
 

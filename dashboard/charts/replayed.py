@@ -7,8 +7,9 @@ from collections.abc import Collection, Sequence
 import altair as alt
 import pandas as pd
 
+from cache_core.explaining import duration
 from cache_core.whatif import SharingEstimate, TtlReport
-from dashboard.charts.base import Chart, Mark, bars, duration, framed, marked, unit, whole
+from dashboard.charts.base import Chart, Mark, bars, framed, marked, unit, whole
 from dashboard.theme import Palette
 
 
@@ -27,7 +28,7 @@ def ages(report: TtlReport, proposed: float, look: Palette) -> Chart:
     x = alt.X(
         "low:Q", bin="binned", title=f"age of the entry, {name}",
         scale=alt.Scale(domain=[0, widest]),
-        axis=alt.Axis(grid=False, tickCount=6, format="~g"),
+        axis=alt.Axis(grid=False, tickCount=6, format="~r"),
     )  # fmt: skip
     chart = (
         alt.Chart(table)

@@ -47,7 +47,7 @@ DRAWN: Mapping[str, Drawn] = {
     ),
     "Latency": Drawn(
         "Mean milliseconds of a lookup that each threshold would have had",
-        lambda item: item.latency_ms, lambda value: f"{value:.1f} ms", ",.3~g",
+        lambda item: item.latency_ms, lambda value: f"{value:.1f} ms", ",.3~r",
     ),
 }  # fmt: skip
 """What can be drawn over the threshold, by its name."""
@@ -125,7 +125,9 @@ def threshold_wrong(
             alt.Tooltip("evidence:Q", title="verdicts behind it", format=","),
         ],
     )
-    goal = limit(accepted, f"your limit {accepted:.1%}", look.error, alt.Y("limit:Q", scale=scale))
+    goal = limit(
+        accepted, f"your limit {accepted:.1%}", look.error, alt.Y("limit:Q", scale=scale), look
+    )
     marks, points, words = _marks(
         curve, now, proposed, lambda item: item.wrong_share, lambda value: f"{value:.2%}",
         alt.Y("value:Q", scale=scale), look,
@@ -134,7 +136,7 @@ def threshold_wrong(
     return Chart(
         framed(
             alt.layer(*layers), "Wrong hits, of all hits", look, 310,
-            "estimate and 95 % interval, from verdicts weighted by traffic",
+            "estimate and 95% interval, from verdicts weighted by traffic",
         ),
         f"Share of wrong hits: {words}. Limit {accepted:.1%}.",
     )  # fmt: skip

@@ -25,16 +25,7 @@ def control(bounds: Bounds, now: Tuning) -> Any:
     name = key(bounds.field, now)
     label = f"{bounds.title}, {bounds.unit}" if bounds.unit else bounds.title
     if bounds.kind == "number":
-        return st.number_input(
-            label,
-            min_value=None if bounds.minimum is None else float(bounds.minimum),
-            max_value=None if bounds.maximum is None else float(bounds.maximum),
-            value=float(current),
-            step=None if bounds.step is None else float(bounds.step),
-            format="%.10g",
-            key=name,
-            help=f"{bounds.description} {bounds.expected}.",
-        )
+        return number(bounds, label, current, name)
     if bounds.kind == "choice":
         return st.segmented_control(
             label, bounds.choices, default=current, required=True, key=name, help=bounds.description
@@ -42,14 +33,41 @@ def control(bounds: Bounds, now: Tuning) -> Any:
     return st.multiselect(label, bounds.choices, default=current, key=name, help=bounds.description)
 
 
+def number(bounds: Bounds, label: str, current: float | None, name: str) -> float | None:
+    """Draw the control of a number; return it, `None` where it is left empty.
+
+    Args:
+        bounds: Of its field.
+        label: What is written on it.
+        current: In force; without one the control is empty, and may stay so.
+        name: The widget's key.
+    """
+    limits = (bounds.minimum, bounds.maximum, bounds.step)
+    # Streamlit refuses whole numbers beside others.
+    low, high, step = (None if limit is None else float(limit) for limit in limits)
+    found: float | None = st.number_input(
+        label,
+        min_value=low,
+        max_value=high,
+        value=None if current is None else float(current),
+        step=step,
+        format="%.10g",
+        placeholder="as all",
+        key=name,
+        help=f"{bounds.description} {bounds.expected}.",
+    )
+    return found
+
+
 def rest(now: Tuning, done: set[str]) -> dict[str, Any]:
     """Draw the controls of all fields but those that are done; return their values."""
     found: dict[str, Any] = {}
     fields = [item for item in Tuning.bounds().values() if item.field not in done]
-    columns = st.columns(2, gap="medium")
-    for number, bounds in enumerate(fields):
-        with columns[number % 2]:
-            found[bounds.field] = control(bounds, now)
+    for start in range(0, len(fields), 2):
+        # Row by row: on a narrow screen, too, what belongs together stays together.
+        for bounds, column in zip(fields[start : start + 2], st.columns(2), strict=False):
+            with column:
+                found[bounds.field] = control(bounds, now)
     return found
 
 

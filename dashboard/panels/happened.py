@@ -6,7 +6,7 @@ import streamlit as st
 
 from dashboard.outcomes import Outcome
 from dashboard.shell import Page, empty, quiet, telling
-from dashboard.words import ago, described
+from dashboard.words import ago, described, plain
 
 _SHOWN = 3
 
@@ -23,7 +23,7 @@ def what_happened(page: Page) -> None:
 
     @st.fragment(run_every=max(page.config.refresh, 2.0))
     def live() -> None:
-        with telling():
+        with telling(live=True):
             for found in page.source.outcomes(_SHOWN):
                 _outcome(found)
 
@@ -33,10 +33,10 @@ def what_happened(page: Page) -> None:
 def _outcome(found: Outcome) -> None:
     change = found.change
     with st.container(border=True):
-        note = f" “{change.note}”" if change.note else ""
+        note = f" “{plain(change.note)}”" if change.note else ""
         st.markdown(
-            f"**Version {change.version}** by {change.author}, {ago(change.at)}.{note}  \n"
-            f"{described(change)}"
+            f"**Version {change.version}** by {plain(change.author)}, {ago(change.at)}.{note}  \n"
+            f"{plain(described(change))}"
         )
         before, expected, since = st.columns(3)
         before.metric("Hit rate before", _percent(found.before))

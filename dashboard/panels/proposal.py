@@ -71,7 +71,9 @@ def _expectation(estimates: Estimates, proposed: Mapping[str, Any]) -> None:
     columns = st.columns(max(4, len(predicted)) if then else max(1, min(4, len(predicted))))
     for column, (name, rate) in zip(columns, predicted, strict=False):
         column.metric(
-            f"Hit rate, by {title(name).lower()} alone" if len(predicted) > 1 else "Hit rate",
+            f"Hit rate, by “{title(name).partition(',')[0]}” alone"
+            if len(predicted) > 1
+            else "Hit rate",
             f"{rate:.1%}",
             f"{100 * (rate - recorded):+.1f} points to {recorded:.1%} recorded",
         )

@@ -6,11 +6,11 @@ from typing import Any
 
 import streamlit as st
 
-from cache_core.intent_tuning import INTENT_PREFIX
+from cache_core.intent_tuning import INTENT_PATTERN, INTENT_PREFIX
 from cache_core.tuning import Tuning
 from dashboard import charts
 from dashboard.estimates import Estimates
-from dashboard.panels.controls import control, key
+from dashboard.panels.controls import control, key, number
 from dashboard.shell import Page, empty, quiet, show
 from dashboard.words import title, value
 
@@ -69,33 +69,30 @@ def overrides(estimates: Estimates) -> dict[str, Any]:
                 "stricter where a wrong answer costs more, shorter where it changes often.",
             )
         return kept
-    columns = st.columns(len(_OVERRIDES))
-    for name, column in zip(_OVERRIDES, columns, strict=True):
+    if INTENT_PATTERN.fullmatch(intent) is None:
+        st.error(
+            "That is no label of an intent: 1 to 64 letters, digits, and _ . : - are.",
+            icon=":material/block:",
+        )
+        return kept
+    for name, column in zip(_OVERRIDES, st.columns(len(_OVERRIDES)), strict=True):
         field = f"{INTENT_PREFIX}{intent}.{name}"
-        own = _override(name, column, kept.get(field), key(field, now))
+        with column:
+            own = _override(name, kept.get(field), key(field, now))
         kept.pop(field, None)
         if own is not None:
             kept[field] = own
     return kept
 
 
-def _override(name: str, column: Any, current: Any, widget: str) -> Any:
+def _override(name: str, current: Any, widget: str) -> Any:
     """Draw the control of an override; `None` is as for all other intents."""
     if name == "shared":
         words = {True: "by all users", False: "by nobody"}
-        return column.selectbox(
+        return st.selectbox(
             "Shared", [True, False], format_func=words.__getitem__, key=widget,
             index=None if current is None else int(not current), placeholder="as all",
         )  # fmt: skip
     bounds = Tuning.bounds()[name]
-    return column.number_input(
-        f"{bounds.title.partition(',')[0]}{', ' + bounds.unit if bounds.unit else ''}",
-        min_value=float(bounds.minimum or 0),
-        max_value=None if bounds.maximum is None else float(bounds.maximum),
-        value=None if current is None else float(current),
-        step=bounds.step,
-        format="%.10g",
-        placeholder="as all",
-        key=widget,
-        help=bounds.description,
-    )
+    label = f"{bounds.title.partition(',')[0]}{', ' + bounds.unit if bounds.unit else ''}"
+    return number(bounds, label, current, widget)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from cache_core.explaining import duration
 from cache_core.models import LEVELS, Level
 from cache_core.tuning import Tuning
 from dashboard import charts
@@ -32,19 +33,17 @@ def _ttl(page: Page, estimates: Estimates, level: Level) -> float:
     if not report.hits and not report.expired:
         empty(
             f"No hit of {level.upper()} is recorded.",
-            f"{charts.duration(chosen).capitalize()}. Once the tier answers, this shows how old "
+            f"Its TTL would be {duration(chosen)}. Once the tier answers, this shows how old "
             "its answers are.",
         )
         return chosen
     show(charts.ages(report, chosen, page.look), f"ages_{level}")
     then = estimates.ttl_at(level, chosen)
     if chosen < report.ttl_seconds:
-        quiet(
-            f"{charts.duration(chosen)} would have lost {then.hits_lost:,} of {report.hits:,} hits."
-        )
+        quiet(f"{duration(chosen)} would have lost {then.hits_lost:,} of {report.hits:,} hits.")
     elif chosen > report.ttl_seconds:
         quiet(
-            f"{charts.duration(chosen)} would have won {then.hits_won:,} of {report.expired:,} "
+            f"{duration(chosen)} would have won {then.hits_won:,} of {report.expired:,} "
             "misses that found an expired entry."
         )
     else:

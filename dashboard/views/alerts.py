@@ -11,7 +11,7 @@ from cache_core.settings import without_secrets
 from dashboard import figures
 from dashboard.alerting import Alert, alerts_of_alertmanager, alerts_of_prometheus
 from dashboard.shell import Page, empty, open_page, quiet, telling
-from dashboard.words import SourceAwayError, ago
+from dashboard.words import SourceAwayError, ago, plain
 
 _COLOURS = {"critical": "red", "page": "red", "warning": "orange"}
 
@@ -23,7 +23,7 @@ def alerts(page: Page) -> None:
     def live() -> None:
         _from_servers(page)
         st.subheader("What the store alone tells", anchor=False)
-        with telling():
+        with telling(live=True):
             _from_store(page)
 
     live()
@@ -39,8 +39,9 @@ def _from_servers(page: Page) -> None:
         empty(
             "No Prometheus and no Alertmanager is named.",
             "Alerts are made by Prometheus from the agent's metrics. To see them here: let "
-            "Prometheus load `alerts/rules.yml`, and start this app with `PROMETHEUS_URL` and "
-            "`ALERTMANAGER_URL`, for example `http://127.0.0.1:9090` and `http://127.0.0.1:9093`.",
+            "Prometheus load `alerts/recording.yml` and `alerts/rules.yml`, and start this app "
+            "with `PROMETHEUS_URL` and `ALERTMANAGER_URL`, for example `http://127.0.0.1:9090` and "
+            "`http://127.0.0.1:9093`.",
         )
 
 
@@ -61,13 +62,14 @@ def _alert(alert: Alert) -> None:
     with st.container(border=True):
         colour = _COLOURS.get(alert.severity, "gray")
         since = f" · since {ago(alert.since)}" if alert.since is not None else ""
-        st.markdown(f":{colour}-badge[{alert.severity}] **{alert.name}** {alert.state}{since}")
+        name, state = plain(alert.name), plain(alert.state)
+        st.markdown(f":{colour}-badge[{plain(alert.severity)}] **{name}** {state}{since}")
         for text in (alert.summary, alert.description):
             if text:
                 st.text(text)
         labels = ", ".join(f"{key}={value}" for key, value in sorted(alert.labels.items()))
         if labels:
-            quiet(labels.replace("_", r"\_"))
+            quiet(plain(labels))
         if urlsplit(alert.runbook).scheme in {"http", "https"}:
             st.link_button("Runbook", alert.runbook, icon=":material/menu_book:")
 

@@ -61,8 +61,9 @@ def _reverting(page: Page, changes: list[TuningChange]) -> None:
     by_version = {change.version: change for change in changes}
     current = changes[0].version
     earlier = [number for number in by_version if number != current] + [0]
-    with st.container(border=True, horizontal=True, vertical_alignment="bottom"):
-        version = st.selectbox(
+    with st.container(border=True):
+        which, why, act = st.columns([5, 5, 1], vertical_alignment="bottom")
+        version = which.selectbox(
             "Go back to",
             earlier,
             format_func=lambda number: (
@@ -72,10 +73,10 @@ def _reverting(page: Page, changes: list[TuningChange]) -> None:
             ),
             disabled=not page.visitor.may_write,
         )
-        note = st.text_input(
+        note = why.text_input(
             "Why", max_chars=200, disabled=not page.visitor.may_write, key="revert_note"
         )
-        pressed = st.button(
+        pressed = act.button(
             "Revert",
             disabled=not page.visitor.may_write,
             help=page.visitor.why_not or "Puts exactly that into force again, as a new version.",

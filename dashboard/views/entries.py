@@ -8,9 +8,9 @@ from typing import Any
 import streamlit as st
 
 from cache_core.audited import What
+from cache_core.explaining import duration
 from cache_core.models import TierExplanation
-from dashboard import charts
-from dashboard.figures import TIER_NAMES
+from dashboard.figures import REASONS, TIER_NAMES
 from dashboard.shell import Page, empty, open_page, quiet, telling
 from dashboard.stored import Stored
 
@@ -76,15 +76,16 @@ def _find(page: Page) -> None:
 
 def _stored(page: Page, found: list[Stored]) -> None:
     """List what is stored for exactly this message."""
+    quiet("Of these, the entries for exactly this message:")
     rows = [
         {
             "tier": TIER_NAMES[item.level],
             "for": item.scope + (", a follow-up" if item.follow_up else ""),
             "intent": item.intent,
-            "age": charts.duration(item.age_seconds),
+            "age": duration(item.age_seconds),
             "expires": "expired"
             if item.expired
-            else f"in {charts.duration(item.ttl_seconds - item.age_seconds)}",
+            else f"in {duration(item.ttl_seconds - item.age_seconds)}",
             **({"holds": item.text} if page.source.captures else {}),
         }
         for item in found
@@ -101,17 +102,11 @@ def _stored(page: Page, found: list[Stored]) -> None:
 
 def _tier(item: TierExplanation) -> None:
     with st.container(border=True, height="stretch"):
-        words = item.outcome if not item.reason else f"{item.outcome}: {item.reason}"
-        st.markdown(f"**{TIER_NAMES[item.level]}** :{_COLOURS[item.outcome]}-badge[{words}]")
+        why = f": {REASONS.get(item.reason, item.reason)}" if item.reason else ""
+        st.markdown(
+            f"**{TIER_NAMES[item.level]}** :{_COLOURS[item.outcome]}-badge[{item.outcome}{why}]"
+        )
         st.text(item.detail[:1].upper() + item.detail[1:] + ".")
-        facts = []
-        if item.age_seconds is not None and item.ttl_seconds is not None:
-            old, most = charts.duration(item.age_seconds), charts.duration(item.ttl_seconds)
-            facts.append(f"age {old} of {most}")
-        if item.scope is not None:
-            facts.append("shared by all users" if item.scope == "shared" else "private")
-        if facts:
-            quiet(" · ".join(facts))
 
 
 def _context(text: str) -> Any:
@@ -136,7 +131,9 @@ def _invalidate(page: Page) -> None:
             user = st.text_input("Only of this user id", help="Empty: of all users.") or None
         quiet(about)
         counted = st.form_submit_button("How many?")
-    if counted and value.strip():
+    if counted and not value.strip():
+        st.error(f"{label}: this is needed.", icon=":material/block:")
+    elif counted:
         with st.spinner("counting"):
             found = page.source.count(kind, value, user)
         st.session_state["counted"] = (kind, value, user, found.removed, found.complete)
@@ -145,12 +142,18 @@ def _invalidate(page: Page) -> None:
         return
     removed, complete = known[3:]
     with st.container(border=True):
-        st.markdown(f"Would take **{removed:,} entries** out of service.")
+        if removed:
+            st.markdown(f"Would take **{removed:,} entries** out of service.")
+        else:
+            st.markdown(
+                "**Nothing is stored** for it. What is just being computed goes all the same."
+            )
         if not complete:
             st.warning("A backend is away: there may be more.", icon=":material/warning:")
         note = st.text_input("Why", key="invalidate_note", max_chars=200)
         pressed = st.button(
-            f"Invalidate {removed:,} entries" if kind != "user" else f"Erase {removed:,} entries",
+            ("Erase" if kind == "user" else "Invalidate")
+            + (f" {removed:,} entries" if removed else ""),
             type="primary",
             disabled=not page.visitor.may_write,
             help=page.visitor.why_not or None,
@@ -158,7 +161,10 @@ def _invalidate(page: Page) -> None:
         if page.visitor.why_not:
             quiet(page.visitor.why_not)
     if pressed and page.visitor.may_write:
-        result = page.source.invalidate(kind, value, user=user, author=page.visitor.name, note=note)
+        with st.spinner("taking them out of service"):
+            result = page.source.invalidate(
+                kind, value, user=user, author=page.visitor.name, note=note
+            )
         st.session_state.pop("counted", None)
         text = f"{result.removed:,} entries are out of service on every replica."
         erased = ", ".join(f"{count:,} {what}" for what, count in result.counts.items() if count)

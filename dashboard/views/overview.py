@@ -8,7 +8,7 @@ import streamlit as st
 
 from dashboard import charts, figures
 from dashboard.replica import Replica
-from dashboard.shell import Page, empty, open_page, show, telling
+from dashboard.shell import Page, empty, open_page, read_first, show, telling
 from dashboard.tail import Recorded
 
 _WINDOWS = {"5 min": 300.0, "30 min": 1_800.0, "3 h": 10_800.0, "All recorded": None}
@@ -20,10 +20,11 @@ def overview(page: Page) -> None:
         "Lookups of the last", list(_WINDOWS), default="30 min", required=True, key="window"
     )
     seconds = _WINDOWS[chosen or "30 min"]
+    read_first(page)
 
     @st.fragment(run_every=page.config.refresh)
     def live() -> None:
-        with telling():
+        with telling(live=True):
             _live(page, seconds)
 
     live()
@@ -104,7 +105,8 @@ def _charts(
     end = time.time()
     first = float(frame["at"].min())
     start = first if seconds is None else max(end - seconds, first)
-    changes = [(at, text) for at, text in _changes(page) if start <= at <= end]
+    made = page.source.changes(50)
+    changes = [(item.at, item.version) for item in made if start <= item.at <= end]
     left, right = st.columns([3, 2])
     with left:
         show(
@@ -129,10 +131,6 @@ def _charts(
             " If those answers are the same for everybody, share them on the page *Tuning*.",
             icon=":material/group:",
         )
-
-
-def _changes(page: Page) -> list[tuple[float, str]]:
-    return [(change.at, f"v{change.version}") for change in page.source.changes(50)]
 
 
 def _replicas(replicas: list[Replica]) -> None:
@@ -162,9 +160,7 @@ def _replicas(replicas: list[Replica]) -> None:
         alt="Replicas with their tuning version, lookups, hit rate, latency and money saved",
         column_config={
             "lookups": st.column_config.NumberColumn(format="localized"),
-            "hit rate": st.column_config.ProgressColumn(
-                min_value=0, max_value=100, format="%.1f %%"
-            ),
+            "hit rate": st.column_config.ProgressColumn(min_value=0, max_value=1, format="percent"),
             "p50 ms": st.column_config.NumberColumn(format="%.2f"),
             "p95 ms": st.column_config.NumberColumn(format="%.1f"),
             "saved": st.column_config.NumberColumn(format="%.2f USD"),
@@ -195,7 +191,7 @@ def _row(item: Replica) -> dict[str, object]:
         "pid": str(item.pid),
         "tuning": item.tuning_version,
         "lookups": counters.get("operations", 0),
-        "hit rate": counters.get("hit_rates", {}).get("overall", 0.0),
+        "hit rate": counters.get("hit_rates", {}).get("overall", 0.0) / 100,
         "p50 ms": counters.get("latency_ms", {}).get("p50", 0.0),
         "p95 ms": counters.get("latency_ms", {}).get("p95", 0.0),
         "saved": counters.get("cost_savings_usd", 0.0),

@@ -10,8 +10,8 @@ from cache_core.decisions import Decision
 from cache_core.verdicts import Verdict
 from cache_core.whatif.threshold import needed
 from dashboard import charts, queue
-from dashboard.shell import Page, empty, open_page, quiet, show, telling
-from dashboard.words import SourceAwayError, ago
+from dashboard.shell import Page, empty, open_page, quiet, read_first, show, telling
+from dashboard.words import SourceAwayError, ago, plain
 
 _LIMIT = 0.01
 _CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true"
@@ -24,6 +24,7 @@ def review(page: Page) -> None:
         format_func=lambda name: name.capitalize(), key="order",
     )  # fmt: skip
     order = chosen or queue.ORDERS[0]
+    read_first(page)
 
     @st.fragment
     def live() -> None:
@@ -85,8 +86,8 @@ def _pair(page: Page, item: Decision, left: int) -> None:
     with st.container(border=True, key="pair"):
         state = ":blue-badge[was served]" if served else ":gray-badge[was not served]"
         st.markdown(
-            f"Similarity **{similarity:.3f}**, threshold {item.threshold:g} {state} "
-            f"· {ago(item.at)}" + (f" · intent {item.intent}" if item.intent else "")
+            f"Similarity **{similarity:.4f}**, threshold {item.threshold:g} {state} "
+            f"· {ago(item.at)}" + (f" · intent {plain(item.intent)}" if item.intent else "")
         )
         one, other = st.columns(2, gap="medium")
         with one:
