@@ -16,6 +16,7 @@ from typing import Any
 
 from cache_core.contexts import ContextWatch
 from cache_core.exceptions import BackendError
+from cache_core.heartbeats import parse
 from cache_core.instrumentation import CacheState, Instruments
 from cache_core.invalidation import Invalidator
 from cache_core.live_tuning import LiveTuning
@@ -23,7 +24,6 @@ from cache_core.logs import RateLimited
 from cache_core.models import Level
 from cache_core.parts import Parts
 from cache_core.remedies import tell
-from cache_core.stored import are_numbers, from_store
 from cache_core.stores.base import RowWrite, Write
 
 log = RateLimited(logging.getLogger("glasscache"))
@@ -242,20 +242,10 @@ async def replicas(parts: Parts) -> list[dict[str, Any]]:
     for name, text in zip(names, await parts.store.read(names) if names else (), strict=True):
         if text is None:
             continue
-        with contextlib.suppress(ValueError):
-            beat = from_store(text)
-            if _is_beat(beat) and name == parts.keys.own(f"replica-{beat['replica']}"):
-                found.append(beat)
+        beat = parse(text)
+        if beat is not None and name == parts.keys.own(f"replica-{beat['replica']}"):
+            found.append(beat)
     return found
-
-
-def _is_beat(beat: Any) -> bool:
-    """Whether *beat* is made as `_beat` makes it: other versions may know more, or less."""
-    if not isinstance(beat, dict) or not isinstance(beat.get("replica"), str):
-        return False
-    mappings = ("tuning", "tuning_origins", "backends", "breakers", "counters")
-    numbers = [beat.get(name, 0) for name in ("pid", "at", "tuning_version")]
-    return are_numbers(numbers) and all(isinstance(beat.get(name, {}), dict) for name in mappings)
 
 
 async def somebody_has_l2(parts: Parts) -> bool:

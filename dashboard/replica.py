@@ -39,22 +39,20 @@ class Replica:
 
 
 def replica(beat: Mapping[str, Any], now: float) -> Replica:
-    """Return the replica whose heartbeat is *beat*."""
-    flat, values = beat.get("tuning"), None
-    if isinstance(flat, Mapping):
-        # A replica of another version may have other fields.
-        with contextlib.suppress(ConfigurationError, ValueError, TypeError):
-            version = int(beat.get("tuning_version", 0))
-            values = make_tuning(("replica", unflatten(flat)), version=version)[0]
+    """Return the replica whose heartbeat is *beat*, as `heartbeats.parse` returns it."""
+    values, version = None, beat["tuning_version"]
+    # A replica of another version may have other fields.
+    with contextlib.suppress(ConfigurationError, ValueError, TypeError):
+        values = make_tuning(("replica", unflatten(beat["tuning"])), version=version)[0]
     return Replica(
-        name=str(beat.get("replica", "")),
-        pid=int(beat.get("pid", 0)),
-        tuning_version=int(beat.get("tuning_version", 0)),
+        name=beat["replica"],
+        pid=beat["pid"],
+        tuning_version=version,
         tuning=values,
-        backends=beat.get("backends", {}),
-        breakers=beat.get("breakers", {}),
-        counters=beat.get("counters", {}),
-        age_seconds=max(0.0, now - float(beat.get("at", now))),
+        backends=beat["backends"],
+        breakers=beat["breakers"],
+        counters=beat["counters"],
+        age_seconds=max(0.0, now - beat["at"]),
     )
 
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import typer
+from rich.table import Table
+from rich.text import Text
 
 from cache_core import MultiLevelCache, audit, decisions, verdicts
 from cache_core.audit import AUDIT, AuditLog
+from cache_core.cli.console import fail, out, print_json
+from cache_core.cli.stats import _print_stats, as_shown
 from cache_core.decisions import Decision
-from cache_core.housekeeping import REPLICAS, replicas, somebody_has_l2
+from cache_core.heartbeats import parse
+from cache_core.housekeeping import REPLICAS, agreed, replicas, somebody_has_l2
 from cache_core.keys import PARTITIONS
 from cache_core.stores.base import RowWrite, Write
 from cache_core.verdicts import LOG, Verdict
+from dashboard import figures
+from dashboard.replica import in_force, replica
 from tests.conftest import CacheFactory
 
 DEEP = "[" * 60_000 + "]" * 60_000
@@ -143,3 +152,85 @@ async def test_the_feed_begins_anew_where_its_place_was_overwritten(
 
     await feed.apply(invalidate)
     assert told == ["t"]
+
+
+HOSTILE = [
+    float("nan"), float("inf"), -1, 10**400, 1e300, True, None, "9", "\x1b[2J\x1b]0;owned\x07",
+    "\x9b31m", "<script>alert(1)</script>", "\ud800", "a\u202eb", [], [[]], {}, {"a": {}},
+]  # fmt: skip
+"""What nobody may be hurt by, wherever it stands: on a terminal, in a page, in a calculation."""
+
+
+def _places(value: Any, way: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield way
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield from _places(part, (*way, name))
+
+
+def _changed(value: Any, way: tuple[str, ...], told: Any) -> Any:
+    """Return *value* with *told* at the end of *way*: as the value, and once more as a name."""
+    if not way:
+        return told
+    first, *rest = way
+    return {**value, first: _changed(value.get(first), tuple(rest), told)}
+
+
+@pytest.mark.parametrize("store_kind", ["embedded"])
+async def test_a_heartbeat_hurts_nobody_who_looks_at_it(
+    cache: MultiLevelCache, store_kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every value of a real one in turn is replaced by all that is hostile, and so is every name.
+
+    It is shown by `glasscache stats`, as a table and as JSON, and calculated with for the pages.
+    """
+    await cache.lookup("alpha", "ann")
+    running = cache._engine.running
+    assert running is not None
+    await running.housekeeper._beat()
+    name = cache.parts.keys.own(f"replica-{cache.replica}")
+    [text] = await cache.parts.store.read([name])
+    sound = json.loads(text or "")
+    assert parse(text or "") is not None
+    taken: dict[str, dict[str, Any]] = {}
+    for way in _places(sound):
+        for told in HOSTILE:
+            beats = [_changed(sound, way, told)]
+            if isinstance(told, str):
+                beats.append(_changed(sound, (*way[:-1], told), told) if way else told)
+            for beat in beats:
+                found = parse(json.dumps(beat))
+                if found is None:
+                    continue
+                agreed([found], "")
+                shown = replica(found, 5.0)
+                figures.tiers([shown])
+                assert all(name.isalpha() for name in figures.backends([shown]))
+                taken.setdefault(repr((as_shown(found), shown.tuning)), found)
+    assert len(taken) > 20
+    for found in taken.values():
+        in_force([replica(found, 5.0)], cache.tuning, {})
+        _print_stats({"namespace": "a", "replicas": [as_shown(found)], "decisions": {"lookups": 0}})
+        print_json(as_shown(found))
+    printed = capsys.readouterr().out
+    printed.encode()
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(printed)
+    assert "<script>" not in printed.replace(json.dumps("<script>alert(1)</script>"), "")
+
+
+def test_no_text_moves_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever stored texts hold reaches the terminal as what can be read, in tables as well."""
+    hostile = "a\x1b[2Jb\x1b]0;owned\x07\x9b31m\rc\x08\u202ed\ud800"
+    table = Table(hostile)
+    table.add_row(hostile)
+    for part in (table, hostile, Text(hostile)):
+        out.print(part)
+    with pytest.raises(typer.Exit):
+        fail(hostile)
+    shown = "".join(capsys.readouterr())
+    print_json({hostile: hostile})
+    document = capsys.readouterr().out
+    assert json.loads(document) == {hostile: hostile}
+    for printed in (shown, document):
+        printed.encode()
+        assert not {"\x1b", "\x07", "\x9b", "\r", "\x08", "\u202e"} & set(printed)

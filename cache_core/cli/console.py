@@ -7,22 +7,43 @@ import getpass
 import inspect
 import json
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, NoReturn, TypeVar
 
 import typer
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.logging import RichHandler
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from cache_core.exceptions import BackendError, GlasscacheError
 from cache_core.remedies import remedy
 
+# C0 but for tab and line feed, C1, the marks that turn the direction, and what UTF-8 cannot have.
+_CONTROLS = (
+    *range(9), *range(11, 32), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F),
+    *range(0x2066, 0x206A), *range(0xD800, 0xE000),
+)  # fmt: skip
+_SHOWN = dict.fromkeys(_CONTROLS, "\N{REPLACEMENT CHARACTER}")
+_ESCAPED = {code: f"\\u{code:04x}" for code in _CONTROLS}
+
+
+class SafeConsole(Console):
+    """A console on which no text can move the cursor, retitle the window or overwrite a line."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """Render; what is no sequence of the console's own is made harmless."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else text.translate(_SHOWN), style, control)
+
+
 # What is printed holds what users wrote: nothing of it is markup, styles are given beside it.
-out = Console(markup=False, emoji=False)
-err = Console(stderr=True, markup=False, emoji=False)
+out = SafeConsole(markup=False, emoji=False)
+err = SafeConsole(stderr=True, markup=False, emoji=False)
 
 Result = TypeVar("Result")
 
@@ -100,4 +121,4 @@ def current_user() -> str:
 
 def print_json(value: Any) -> None:
     """Print a JSON document and nothing else."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str).translate(_ESCAPED))

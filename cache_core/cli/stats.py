@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from rich.text import Text
@@ -56,20 +57,7 @@ async def _stats(cache: MultiLevelCache) -> dict[str, Any]:
     )
     return {
         "namespace": cache.namespace,
-        "replicas": [
-            {
-                "replica": beat["replica"],
-                "pid": beat["pid"],
-                "tuning_version": beat["tuning_version"],
-                "backends": beat["backends"],
-                "lookups": beat["counters"]["operations"],
-                "hit_rates": beat["counters"]["hit_rates"],
-                "latency_ms": beat["counters"]["latency_ms"],
-                "cost_savings_usd": beat["counters"]["cost_savings_usd"],
-                "sharing": beat["counters"]["sharing"],
-            }
-            for beat in beats
-        ],
+        "replicas": [as_shown(beat) for beat in beats],
         "decisions": {
             "lookups": len(decisions),
             "hit_rate": round(outcomes["hit"] / answered, 4) if answered else None,
@@ -80,6 +68,21 @@ async def _stats(cache: MultiLevelCache) -> dict[str, Any]:
             "other_scope": sum("other_scope" in item.reasons for item in decisions),
             "other_scope_intents": dict(shared.most_common()),
         },
+    }
+
+
+def as_shown(beat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is shown of a replica's heartbeat."""
+    return {
+        "replica": beat["replica"],
+        "pid": beat["pid"],
+        "tuning_version": beat["tuning_version"],
+        "backends": beat["backends"],
+        "lookups": beat["counters"]["operations"],
+        "hit_rates": beat["counters"]["hit_rates"],
+        "latency_ms": beat["counters"]["latency_ms"],
+        "cost_savings_usd": beat["counters"]["cost_savings_usd"],
+        "sharing": beat["counters"]["sharing"],
     }
 
 
