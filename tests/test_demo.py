@@ -27,7 +27,7 @@ from cache_core.cli.demo.options import Options
 from cache_core.demo import Knowledge, load_knowledge
 from cache_core.demo.agent import CLASSIFY, Agent, Bill, Score, SimulatedLLM
 from cache_core.demo.board import Board, Place, Watch, snapshot
-from cache_core.demo.board.looks import bar
+from cache_core.demo.board.looks import bar, digits
 from cache_core.demo.board.why import WHY, WHY_WIDTH
 from cache_core.demo.traffic import Traffic
 from cache_core.keys import normalise
@@ -257,6 +257,11 @@ def test_the_board_fits_its_screen(knowledge, width, height):
 def test_the_bar_of_the_hit_rate_needs_no_colours():
     """What is reached and what is not differ in their strokes."""
     assert bar(0.25, 0.6, 8).plain == "━━──┃─── 25.0 % of 60 %"
+
+
+def test_what_misses_the_threshold_does_not_look_as_if_it_met_it():
+    """Similarities are rounded down."""
+    assert (digits(0.94999), digits(0.95), digits(1.0)) == ("0.949", "0.950", "1.000")
 
 
 async def test_a_dumb_terminal_gets_one_board_below_the_other(knowledge, monkeypatch):

@@ -48,7 +48,7 @@ def explain(
         shown.add_column(name, no_wrap=name != "why")
     colours = {"hit": "green", "miss": "yellow", "error": "red", "off": "dim"}
     for item in found:
-        similarity = "" if item["similarity"] is None else f"{item['similarity']:.3f}"
+        similarity = "" if item["similarity"] is None else f"{item['similarity']:.4f}"
         shown.add_row(
             item["level"],
             Text(item["outcome"], colours[item["outcome"]]),

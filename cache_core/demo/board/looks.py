@@ -81,6 +81,11 @@ def good_if_zero(count: int, what: str) -> Text:
     return Text.assemble((f"{count:,}", "bold red" if count else "bold green"), (f"  {what}", EDGE))
 
 
+def digits(similarity: float) -> str:
+    """Return a similarity, rounded down: what is under a threshold must not look like it."""
+    return f"{math.floor(1000 * similarity + 1e-9) / 1000:.3f}"
+
+
 def milliseconds(seconds: float | None) -> Text:
     """Return a latency, or a dash if there is none."""
     if seconds is None:

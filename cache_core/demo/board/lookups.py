@@ -10,7 +10,15 @@ from rich.panel import Panel
 from rich.text import Text
 
 from cache_core.demo.agent import Served
-from cache_core.demo.board.looks import COLOURS, EDGE, FRAME_HEIGHT, panel, short_duration, table
+from cache_core.demo.board.looks import (
+    COLOURS,
+    EDGE,
+    FRAME_HEIGHT,
+    digits,
+    panel,
+    short_duration,
+    table,
+)
 from cache_core.demo.board.why import WHY_WIDTH, similarity, tiers, why
 from cache_core.instrumentation import CacheCall
 from cache_core.tuning import Tuning
@@ -79,7 +87,7 @@ def _cells(item: Row) -> dict[str, str | Text]:
         "user": item.user,
         "message": item.message,
         "outcome": Text(f"WRONG {item.tiers}", "bold white on red") if item.wrong else outcome,
-        "sim.": "" if item.similarity is None else f"{item.similarity:.3f}",
+        "sim.": "" if item.similarity is None else digits(item.similarity),
         "age": "" if item.age is None else short_duration(item.age),
         "why": Text(item.why, "" if item.outcome in {"hit", "partial"} else EDGE),
     }
