@@ -27,7 +27,7 @@ from cache_core.cli import console, stats
 from cache_core.cli.app import app
 from cache_core.explaining import WHY
 from cache_core.models import ERROR_REASONS, MISS_REASONS, BypassReason
-from cache_core.settings import Settings, without_secrets
+from cache_core.settings import Settings, TuningEnvironment, without_secrets
 from cache_core.tuning import Tuning
 from tests import servers
 from tests.faulty import Asker, fill, opened, question, until
@@ -290,7 +290,27 @@ def test_no_name_is_cut_at_80_columns(
     if command == ["settings"]:
         assert {"CACHE_CAPTURE_MESSAGE_CONTENT", "CACHE_ENCRYPTION_KEYS", "false"} <= set(words)
         assert "[]" not in said
+        assert re.search(r"^SEMANTIC_THRESHOLD +semantic_threshold +0.95 *$", said, re.MULTILINE)
+        assert re.search(r"^CACHE_SHARED_INTENTS +shared_intents +none *$", said, re.MULTILINE)
     assert "3,600 s" in said
+
+
+def test_every_variable_that_settings_name_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the second table calls a variable of the environment changes what starts."""
+    given = {"SEMANTIC_THRESHOLD": "0.9", "CACHE_L1_TTL": "60", "CACHE_REFRESH_SHARE": "0.25"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(importlib.import_module("cache_core.cli.settings"), "out", narrow())
+    said = run("settings").stdout
+    for name, field, shown in (
+        ("SEMANTIC_THRESHOLD", "semantic_threshold", "0.9"),
+        ("CACHE_L1_TTL", "l1_ttl", "60 s"),
+        ("CACHE_REFRESH_SHARE", "refresh_share", "0.25"),
+    ):
+        assert re.search(rf"^{name} +{field} +{shown} *$", said, re.MULTILINE)
+    variables = {line.split()[0] for line in said.partition("Tuning,")[2].splitlines()[3:]}
+    named = {name for name in TuningEnvironment.model_fields if name != "semantic_threshold"}
+    assert {f"CACHE_{name.upper()}" for name in named} | {"SEMANTIC_THRESHOLD"} <= variables
 
 
 def narrow() -> Console:

@@ -9,14 +9,15 @@ from cache_core.cli.tune_values import shown
 from cache_core.cli.where import AsJson
 from cache_core.exceptions import ConfigurationError
 from cache_core.multilevel_cache import MultiLevelCache
-from cache_core.settings import Settings, load_settings, without_secrets
+from cache_core.settings import Settings, TuningEnvironment, load_settings, without_secrets
 from cache_core.tuning import Tuning
 
 
 def settings(as_document: AsJson = False) -> None:
     """Show the settings in force, and the environment variable of each.
 
-    Secrets are masked. What a program passes to MultiLevelCache is not known here.
+    Those of the second table can also be changed while the agents run. Secrets are masked. What a
+    program passes to MultiLevelCache is not known here.
 
     [bold]CACHE_TIERS=l1,l3,l4 glasscache settings[/bold]
         Try a value before you set it: one that is refused says what is expected.
@@ -37,10 +38,13 @@ def settings(as_document: AsJson = False) -> None:
         fixed.add_column(name, no_wrap=name == "environment", overflow="fold")
     for name, field in Settings.model_fields.items():
         fixed.add_row(_variable(name), _written(values[name]), field.description or "")
-    live = table("tuning", "value", title="Tuning, as this environment starts it")
+    live = table(
+        "environment", "glasscache tune set", "value", title="Tuning, as this environment starts it"
+    )
     for name, value in tuned.items():
         if name in Tuning.bounds() and name != "intents":
-            live.add_row(name, shown(value, Tuning.bounds()[name]))
+            variable = _variable(name) if name in TuningEnvironment.model_fields else ""
+            live.add_row(variable, name, shown(value, Tuning.bounds()[name]))
     out.print(fixed, "", live, sep="\n")
 
 
@@ -54,7 +58,7 @@ def _written(value: Any) -> str:
 
 
 def _variable(name: str) -> str:
-    short = {"redis_url", "chroma_url", "embedding_model"}
+    short = {"redis_url", "chroma_url", "embedding_model", "semantic_threshold"}
     return name.upper() if name in short else f"CACHE_{name.upper()}"
 
 
