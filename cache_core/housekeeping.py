@@ -34,6 +34,10 @@ TICK = 0.25
 HEARTBEAT_TTL = 10.0
 REPLICAS = "replicas"
 _SECOND = 1.0
+
+RENEWED_SECONDS = 60.0
+"""How often it is said what still waits for a vector index: well before that is forgotten."""
+
 _COUNT_SECONDS = 5.0
 
 
@@ -102,6 +106,7 @@ class Housekeeper:
             duties += [
                 ("semantic", self._tend_semantic, lambda: _SECOND),
                 ("feed", self._apply_feed, lambda: _SECOND),
+                ("arriving", self._parts.semantic.tier.keep_findable, lambda: RENEWED_SECONDS),
             ]
         loop = asyncio.get_running_loop()
         self._tasks = [

@@ -15,12 +15,15 @@ from typing import Any
 
 import pytest
 
-from cache_core import MultiLevelCache
+from cache_core import MultiLevelCache, housekeeping
+from cache_core.settings import Settings
 from cache_core.stores.chroma import BUFFER_ROWS
 from cache_core.stores.vectors import Row
 from cache_core.testing import ChaosProxy, HashEmbedder
+from cache_core.tiers import similar
 from tests import servers
 from tests.faulty import Asker, Lines, answer, fill, opened, question, until
+from tests.patient import PATIENT
 
 ENTRIES = 4
 FAILURES = 5
@@ -259,6 +262,7 @@ async def test_a_corrupt_directory_at_the_start(
 FULL = """
 import asyncio, json, os, sys
 from pathlib import Path
+from tests.patient import PATIENT
 from tests.faulty import Asker, answer, fill, opened, question
 
 async def main(full, other):
@@ -338,3 +342,46 @@ def test_a_full_disk(what: str, tmp_path: Path, empty_redis: str) -> None:
     else:
         assert report["dropped"] == 0
     assert "Traceback" not in done.stderr, done.stderr
+
+
+async def test_what_waits_for_a_chroma_that_is_away_is_found_by_invalidations(
+    server: servers.BreakableChroma,
+    empty_redis: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However long it waits: another process, which reaches Chroma, invalidates a like question.
+
+    Rows that arrive once nobody would look for them any more must not bring answers back.
+    """
+    monkeypatch.setattr(similar, "ARRIVING_SECONDS", 5.0)
+    monkeypatch.setattr(housekeeping, "RENEWED_SECONDS", 1.0)
+
+    def replica(name: str, url: str) -> MultiLevelCache:
+        settings = Settings(dir=tmp_path / name, redis_url=empty_redis, chroma_url=url, **PATIENT)
+        return MultiLevelCache(
+            settings=settings, embedding_model=HashEmbedder(), namespace="waiting", instruments=()
+        )
+
+    async with (
+        ChaosProxy("127.0.0.1", server.port) as proxy,
+        replica("a", proxy.url(server.url)) as cut_off,
+        replica("b", server.url) as other,
+    ):
+        for cache in (cut_off, other):
+            await until(lambda cache=cache: bool(cache.state and cache.state.backends["chroma"]))
+        await proxy.switch("black_hole")
+        await proxy.cut()
+        await cut_off.put("alpha beta", "ann", "old", shared=True)
+        await asyncio.sleep(7.0)
+        done = await other.invalidate("beta alpha")
+        assert done.complete
+        for message in ("alpha beta", "beta alpha"):
+            assert (await other.lookup(message, "bob")).response is None
+        await proxy.switch("pass")
+        await proxy.cut()
+        semantic = cut_off.parts.semantic
+        await until(lambda: semantic.chroma._buffered == 0 and not semantic.tier._written_late)
+        for message in ("alpha beta", "beta alpha"):
+            for cache in (cut_off, other):
+                assert (await cache.lookup(message, "bob")).response is None

@@ -347,6 +347,14 @@ class SemanticTier:
             )
         return ""
 
+    async def keep_findable(self) -> None:
+        """Have what waits for the index found by invalidations, however long that is away.
+
+        Raises:
+            BackendError: If the store failed.
+        """
+        await self._similar.renew_arriving([tag for _, tag in self._written_late])
+
     async def _remove_outdated(self) -> None:
         """Remove rows that reached the index after their message, or writer, was invalidated.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cache_core import envelope
@@ -30,9 +30,12 @@ _CHUNK = 8
 """Users whose vectors are read together."""
 
 _ARRIVING = "arriving"
-_ARRIVING_KEPT = 1_000
-_ARRIVING_SECONDS = 600.0
-"""How long, at most, a shared row is on its way into the indexes."""
+_ARRIVING_KEPT = 5_000
+"""More than can wait for one index. The newest are kept, and what is renewed is new."""
+
+_RENEWED_TOGETHER = 200
+ARRIVING_SECONDS = 600.0
+"""How long a shared row is taken to be on its way into the indexes, unless that is renewed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +185,7 @@ class SimilarQuestions:
 
     async def _arriving(self, vector: Vector, tuning: Tuning) -> set[str]:
         """Return the tags of the questions like *vector* that were put a moment ago."""
-        oldest = self._store.now() - _ARRIVING_SECONDS
+        oldest = self._store.now() - ARRIVING_SECONDS
         rows: dict[str, str] = {}
         for tag, value in (await self._store.rows(self._arriving_key)).items():
             at, _, packed = value.partition(" ")
@@ -210,9 +213,30 @@ class SimilarQuestions:
         packed = pack(await self._embedder.embed(query.text))
         if scope == "user":
             return private_rows(self._keys, query, packed)
-        value = f"{self._store.now():.0f} {packed}"
-        rows = {query.tag: value}
-        return [RowWrite(self._arriving_key, rows, _ARRIVING_SECONDS, _ARRIVING_KEPT)]
+        return [self._arriving_rows({query.tag: self._arriving_row(packed)})]
+
+    async def renew_arriving(self, tags: Sequence[str]) -> None:
+        """Have questions that still wait for their index found for as long again.
+
+        Raises:
+            BackendError: If the store failed.
+        """
+        for start in range(0, len(tags), _RENEWED_TOGETHER):
+            chunk = tags[start : start + _RENEWED_TOGETHER]
+            found = await self._store.some_rows(self._arriving_key, chunk)
+            rows = {
+                tag: self._arriving_row(value.partition(" ")[2])
+                for tag, value in zip(chunk, found, strict=True)
+                if value
+            }
+            if rows:
+                await self._store.put_rows([self._arriving_rows(rows)])
+
+    def _arriving_row(self, packed: str) -> str:
+        return f"{self._store.now():.0f} {packed}"
+
+    def _arriving_rows(self, rows: Mapping[str, str]) -> RowWrite:
+        return RowWrite(self._arriving_key, rows, ARRIVING_SECONDS, _ARRIVING_KEPT)
 
     async def forget_arriving(self, tags: Sequence[str]) -> None:
         """Remove the vectors of questions that are, or were, on their way into the indexes."""
