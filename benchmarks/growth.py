@@ -72,6 +72,7 @@ class StoredVectors:
 
     model = PACKAGED_MODEL
     ready = True
+    failed = False
 
     def __init__(self, vectors: Mapping[str, Vector]) -> None:
         self._vectors = vectors

@@ -8,42 +8,34 @@ never asked.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
-from collections.abc import Coroutine, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 from cache_core import audited
 from cache_core.audit import AuditRecord
 from cache_core.audited import What
 from cache_core.decisions import Decision
-from cache_core.exceptions import BackendError, ConfigurationError
 from cache_core.housekeeping import replicas
 from cache_core.live_tuning import TuningChange
 from cache_core.models import Invalidation, TierExplanation
-from cache_core.multilevel_cache import MultiLevelCache
-from cache_core.settings import Settings, load_settings, without_secrets
+from cache_core.settings import Settings, load_settings
 from cache_core.tuning import Tuning
 from cache_core.verdicts import Verdict
-from dashboard.background import Background
+from dashboard.caches import Caches
 from dashboard.config import DashboardConfig
 from dashboard.estimates import Estimates
-from dashboard.figures import REASONS
 from dashboard.outcomes import Outcome, expectation, outcome
 from dashboard.replica import Replica, in_force, replica
 from dashboard.stored import Stored, stored
 from dashboard.tail import DecisionTail, Recorded
-from dashboard.words import SourceAwayError
 
-_SECONDS = 5.0
 _FIRST_LOOK = 30.0
 _MODEL = 120.0
 _ESTIMATES_SECONDS = 60.0
 _REPLAYED = 25_000
 """Lookups that are replayed, the newest: 100,000 would keep the page waiting for ten seconds."""
-
-Result = TypeVar("Result")
 
 
 class Source:
@@ -59,27 +51,23 @@ class Source:
     def __init__(self, config: DashboardConfig, settings: Settings | None = None) -> None:
         self.config = config
         self.settings = settings or load_settings()
-        self._background = Background()
-        self._light: MultiLevelCache | None = None
-        self._full: MultiLevelCache | None = None
+        self._caches = Caches(self.settings, config.namespace)
+        self._run = self._caches.run
         self._tail: DecisionTail | None = None
         self._estimates: Estimates | None = None
         self._estimating = threading.Lock()
         self._expected: dict[int, float | None] = {}
-        self._opening = asyncio.Lock()
         self._following = asyncio.Lock()
 
     @property
     def where(self) -> str:
         """The store, as it may be shown."""
-        if self.settings.redis_url:
-            return without_secrets(self.settings.redis_url)
-        return str(self.settings.dir)
+        return self._caches.where
 
     @property
     def kind(self) -> str:
         """What the store is."""
-        return "Redis" if self.settings.redis_url else "embedded store"
+        return self._caches.kind
 
     @property
     def captures(self) -> bool:
@@ -188,107 +176,62 @@ class Source:
 
     def close(self) -> None:
         """Close the caches and the thread; idempotent."""
-        for cache in (self._full, self._light):
-            if cache is not None:
-                self._background.run(cache.close(), _SECONDS)
-        self._light = self._full = None
-        self._background.close()
+        self._caches.close()
 
     # ------------------------------------------------------------------------------ in the loop
 
-    def _run(self, work: Coroutine[Any, Any, Result], timeout: float = _SECONDS) -> Result:
-        try:
-            return self._background.run(work, timeout)
-        except (BackendError, TimeoutError) as error:
-            why = REASONS.get(str(error), str(error))
-            raise SourceAwayError(
-                f"The {self.kind} at {self.where} does not answer: {why}."
-            ) from None
-
-    async def _cache(self) -> MultiLevelCache:
-        """Return the cache without a semantic tier."""
-        async with self._opening:
-            if self._light is None:
-                tiers = self.settings.tiers - {"l2"}
-                light = self.settings.model_copy(update={"tiers": tiers})
-                self._light = self._made(light)
-                await self._light.initialize()
-            if not self._light.is_open:
-                raise SourceAwayError(
-                    f"The {self.kind} at {self.where} cannot be reached. It is tried again."
-                )
-            return self._light
-
-    async def _semantic_cache(self) -> MultiLevelCache:
-        """Return the cache with all tiers, its model loaded."""
-        await self._cache()
-        async with self._opening:
-            if self._full is None:
-                self._full = self._made(self.settings)
-                await self._full.initialize()
-            # Without the extra L2 is off, and `explain` says so.
-            with contextlib.suppress(ConfigurationError):
-                await self._full.ready()
-            await self._full.stand_in()
-            return self._full
-
-    def _made(self, settings: Settings) -> MultiLevelCache:
-        # It serves no lookups: no replica, to whoever counts them.
-        silent = settings.model_copy(update={"heartbeat": False})
-        return MultiLevelCache(settings=silent, namespace=self.config.namespace, instruments=())
-
     async def _tuning(self) -> Tuning:
-        cache = await self._cache()
+        cache = await self._caches.light()
         return in_force(await self._replicas(), cache.tuning, cache.tuning_origins)
 
     async def _recorded(self) -> Recorded:
-        parts = (await self._cache()).parts
+        parts = (await self._caches.light()).parts
         async with self._following:
             if self._tail is None:
                 self._tail = DecisionTail(parts.keys.own("decisions"), parts.keys.sealer)
             return await self._tail.follow(parts.store)
 
     async def _replicas(self) -> list[Replica]:
-        parts = (await self._cache()).parts
+        parts = (await self._caches.light()).parts
         now = parts.store.now()
         return [replica(beat, now) for beat in await replicas(parts)]
 
     async def _verdicts(self) -> list[Verdict]:
-        return await (await self._cache()).verdicts()
+        return await (await self._caches.light()).verdicts()
 
     async def _changes(self, count: int) -> list[TuningChange]:
-        return await (await self._cache()).tuning_history(count)
+        return await (await self._caches.light()).tuning_history(count)
 
     async def _audit(self, count: int) -> list[AuditRecord]:
-        return (await audited.audit_log(await self._cache()).last(count))[::-1]
+        return (await audited.audit_log(await self._caches.light()).last(count))[::-1]
 
     async def _stored(self, message: str) -> list[Stored]:
-        return await stored(await self._cache(), message, await self._tuning())
+        return await stored(await self._caches.light(), message, await self._tuning())
 
     async def _explain(self, message: str, user: str | None, context: Any) -> list[TierExplanation]:
-        cache = await self._semantic_cache()
+        cache = await self._caches.full()
         return await cache.explain(message, user, context=context)
 
     async def _tune(
         self, changes: Mapping[str, Any], author: str, note: str, expected: int | None
     ) -> TuningChange:
-        cache = await self._cache()
+        cache = await self._caches.light()
         return await cache.tune(changes, author=author, note=note, expected_version=expected)
 
     async def _revert(self, version: int, author: str, note: str) -> TuningChange:
-        cache = await self._cache()
+        cache = await self._caches.light()
         return await cache.revert_tuning(version, author=author, note=note)
 
     async def _judge(self, decision: Decision, correct: bool, author: str) -> None:
-        await audited.judge(await self._cache(), decision, correct=correct, author=author)
+        await audited.judge(await self._caches.light(), decision, correct=correct, author=author)
 
     async def _count(self, what: What, value: str, user: str | None) -> Invalidation:
-        return await audited.count(await self._semantic_cache(), what, value, user)
+        return await audited.count(await self._caches.full(), what, value, user)
 
     async def _invalidate(
         self, what: What, value: str, user: str | None, author: str, note: str
     ) -> Invalidation:
-        cache = await self._semantic_cache()
+        cache = await self._caches.full()
         done = await audited.invalidate(cache, what, value, user, author=author, note=note)
         if what == "user":
             async with self._following:

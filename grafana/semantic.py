@@ -150,7 +150,7 @@ RIGHT = (
         "timeseries",
         "What do verdicts say?",
         "Verdicts on hits, by who gave them: the background verification, the application's "
-        "feedback, or a reviewer on the tuner's page.",
+        "feedback, or a reviewer on the dashboard.",
         [
             Query(
                 f"sum by (verdict, source) ({rate(ours('cache_verdicts_total'))}) > 0",

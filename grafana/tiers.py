@@ -159,7 +159,7 @@ ENTRIES = (
         "timeseries",
         "Age of hits, as a share of the TTL",
         "The 95th percentile of the age of what a tier served, as a share of its TTL. Close to "
-        "100 %: a longer TTL would bring more hits. Far below it: a shorter one would cost none.",
+        "100 %: a longer TTL would bring more hits. Far below it: a shorter one would cost few.",
         [
             Query(
                 f"{quantile(0.95, 'cache_entry_age_seconds', 'level, ')}"
