@@ -71,9 +71,7 @@ def hit_rate(
     words = f"Hit rate over time: last {last}, objective {objective:.0%}"
     if changes:
         words += f", {len(changes)} changes of the tuning marked"
-    subtitle = "of the lookups that could have a response" + (
-        "; dotted: changes of the tuning" if changes else ""
-    )
+    subtitle = "of lookups that could be answered" + ("; dotted: new tuning" if changes else "")
     return Chart(framed(alt.layer(*layers), "Hit rate", look, 290, subtitle), words + ".")
 
 

@@ -110,6 +110,7 @@ def look(
     page.get_by_role("textbox", name="Message").first.fill(QUESTION)
     page.get_by_role("button", name="Explain").click()
     expect(page.get_by_text("Stored for this message")).to_be_visible(timeout=120_000)
+    settle(page)
     if width > 500 and theme == "light":
         page.get_by_role("textbox", name="Message").last.fill(QUESTION)
         page.get_by_role("button", name="How many?").click()
@@ -139,7 +140,7 @@ def main() -> None:
     if chromium is None:
         sys.exit("chromium is not installed: apt-get install chromium")
     options.into.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(prefix="shop-") as name:
         directory = options.data or Path(name)
         directory.mkdir(parents=True, exist_ok=True)
         live, end = threading.Event(), threading.Event()
