@@ -24,6 +24,7 @@ from tests.test_encryption import encrypted
 
 CASES = int(os.environ.get("FUZZ_CASES", "500"))
 USERS = ("ann", "bob")
+KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 MESSAGES = [
     f"{first} {second}" for first in ("alpha", "beta", "gamma") for second in ("one", "two")
 ]
@@ -179,7 +180,7 @@ async def test_a_broken_store_gives_no_wrong_answer(
 ) -> None:
     """What is served is what was stored for this message and user, or nothing."""
     url = request.getfixturevalue("empty_redis") if store_kind == "redis" else None
-    settings = encrypted("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=") if sealed else PATIENT
+    settings = encrypted(KEY) if sealed else PATIENT
     cache: MultiLevelCache = await make_cache(settings=settings)
     await cache.ready()
     fuzzed = Fuzzed(cache, url, sealed=sealed)
