@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-RELIABILITY = Path(__file__).parent.parent / "docs" / "reliability.md"
+_DOCS = Path(__file__).parent.parent / "docs"
+PERFORMANCE = _DOCS / "performance.md"
+RELIABILITY = _DOCS / "reliability.md"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -45,3 +49,11 @@ def write(path: Path, name: str, body: str) -> None:
     begin, end = markers(name)
     before, after = text.split(begin)[0], text.split(end)[1]
     path.write_text(f"{before}{begin}\n\n{body}\n\n{end}{after}", encoding="utf-8")
+
+
+def machine() -> str:
+    """Return what this was measured on, in a line."""
+    return (
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end, "
+        f"Python {platform.python_version()}, {platform.system()}"
+    )

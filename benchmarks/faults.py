@@ -20,8 +20,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
-import platform
 import signal
 import sys
 import tempfile
@@ -32,7 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from _docs_table import RELIABILITY, markdown, write
+from _docs_table import RELIABILITY, machine, markdown, write
 from _fault_scenarios import SCENARIOS, Scenario, Site
 from _proxies import proxies
 from _questions import pairs
@@ -334,14 +332,6 @@ def _pair(of: dict[str, float | None]) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}" if value < 10 else f"{value:.0f}"
-
-
-def machine() -> str:
-    """Return what this was measured on, in a line."""
-    return (
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end, "
-        f"Python {platform.python_version()}, {platform.system()}"
-    )
 
 
 def run(options: argparse.Namespace) -> list[dict[str, Any]]:

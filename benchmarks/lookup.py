@@ -8,6 +8,7 @@ read the ratios.
     python benchmarks/lookup.py              everything, about two minutes
     python benchmarks/lookup.py --only exact --awake
     python benchmarks/lookup.py --json | jq .targets
+    python benchmarks/lookup.py --write-docs     and the tables in docs/performance.md
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import redis.asyncio
+from _docs_table import PERFORMANCE, machine, markdown, write
 from _questions import pairs
 from _servers import awake, redis_server
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -442,6 +444,32 @@ def _semantic_table(rows: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
+EXACT_HEADER = ("one lookup", "median, us", "x raw GET", "many tasks, a second", "x pooled GETs")
+SEMANTIC_HEADER = ("one lookup", "median, ms", "95th percentile, ms", "x bare embedding")
+
+
+def documented(result: dict[str, Any]) -> dict[str, str]:
+    """Return the tables of docs/performance.md, by name."""
+    exact = [
+        [
+            row["name"], f"{row['p50_us']:,.0f}", f"{row['times']:.2f}", f"{row['rate']:,.0f}",
+            f"{row['rate_times']:.2f}",
+        ]
+        for row in result["exact"]
+    ]  # fmt: skip
+    semantic = [
+        [
+            row["name"], f"{row['p50_us'] / 1e3:.2f}", f"{row['p95_us'] / 1e3:.2f}",
+            f"{row['times']:.2f}",
+        ]
+        for row in result["semantic"]
+    ]  # fmt: skip
+    return {
+        "exact": f"{markdown(EXACT_HEADER, exact)}\n\n{machine()}.",
+        "semantic": markdown(SEMANTIC_HEADER, semantic),
+    }
+
+
 def _target_table(found: Sequence[Target]) -> Table:
     table = Table(title="Asked for, and reached")
     for name in ("", "asked", "reached", ""):
@@ -513,7 +541,13 @@ def _options() -> argparse.Namespace:
         "much as a GET, and flatter whoever computes more",
     )
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
-    return parser.parse_args()
+    parser.add_argument(
+        "--write-docs", action="store_true", help="write the tables into docs/performance.md"
+    )
+    options = parser.parse_args()
+    if options.write_docs and options.only:
+        parser.error("the tables in the documentation have both halves: leave --only out")
+    return options
 
 
 def main() -> None:
@@ -528,6 +562,9 @@ def main() -> None:
         if options.awake:
             stack.enter_context(awake())
         result = asyncio.run(run(options, directory, url))
+    if options.write_docs:
+        for name, body in documented(result).items():
+            write(PERFORMANCE, name, body)
     if options.json:
         json.dump(result, sys.stdout, indent=2)
         print()

@@ -35,12 +35,11 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from _docs_table import RELIABILITY, markdown, write
+from _docs_table import RELIABILITY, machine, markdown, write
 from _fault_scenarios import SCENARIOS, Scenario, Site
 from _peer_worker import PEERS
 from _proxies import proxies
 from _servers import chroma_process, redis_process
-from faults import machine
 from rich.console import Console
 from rich.progress import track
 

@@ -1,4 +1,4 @@
-"""The tables of docs/reliability.md are as the commands write them, and name every fault."""
+"""The measured tables in the documentation are as the commands write them, and complete."""
 
 from __future__ import annotations
 
@@ -68,3 +68,23 @@ def test_a_page_without_markers_is_refused(commands, tmp_path: Path) -> None:
     path.write_text("nothing")
     with pytest.raises(ValueError, match="markers"):
         docs.write(path, "faults", "new")
+
+
+def test_the_tables_of_lookups_are_complete(
+    commands: tuple[ModuleType, ModuleType, ModuleType],
+) -> None:
+    """Each has the header that its command writes, a row for each contender, and its baseline 1."""
+    docs = commands[2]
+    import growth
+    import lookup
+
+    text = docs.PERFORMANCE.read_text(encoding="utf-8")
+    exact, semantic = (_rows(docs.between(text, name)) for name in ("exact", "semantic"))
+    assert exact[0] == list(lookup.EXACT_HEADER)
+    assert [exact[2][0], exact[2][2], exact[2][4]] == ["raw GET", "1.00", "1.00"]
+    assert {"L1 hit, metrics", "L1 hit, metrics, unsampled"} <= {row[0] for row in exact}
+    assert semantic[0] == list(lookup.SEMANTIC_HEADER)
+    assert [semantic[2][0], semantic[2][3]] == ["bare embedding", "1.00"]
+    rows = _rows(docs.between(text, "growth"))
+    assert rows[0] == list(growth.HEADER)
+    assert [row[0] for row in rows[2:]] == [f"{size:,}" for size in growth.SIZES]
