@@ -166,7 +166,6 @@ class Reader:
         """Ask one tier, within *budget* seconds; `None` leaves it to the store's own limit."""
         level = tier.level
         with self._instruments.part(whole, "get", level) as call:
-            call.ttl_seconds = tuning.ttl(level)
             if level == "l2":
                 call.threshold = tuning.semantic_threshold
             answer: Hit | Miss | None = None
@@ -191,6 +190,8 @@ class Reader:
                 _fill_error(call, BackendError("backend_error", type(error).__name__))
             else:
                 _fill(call, answer, tuning, query.grace)
+            if call.ttl_seconds is None:
+                call.ttl_seconds = tuning.ttl(level)
         return Asked(call, answer)
 
 
