@@ -26,7 +26,8 @@ _GUARDS: tuple[GuardName, ...] = get_args(GuardName)
 _PUT_OUTCOMES = ("stored", "queued", "dropped", "bypass")
 
 
-Exemplar: TypeAlias = dict[str, str] | None
+Exemplar: TypeAlias = trace.SpanContext | None
+"""The span by which an observation can be found."""
 
 
 class PrometheusInstrument:
@@ -236,11 +237,6 @@ class _Children:
 
 
 def _exemplar() -> Exemplar:
-    """Return the ids of the current span, if it is sampled: it can then be found by them."""
+    """Return the current span, if it is sampled."""
     context = trace.get_current_span().get_span_context()
-    if not context.trace_flags & trace.TraceFlags.SAMPLED or not context.is_valid:
-        return None
-    return {
-        "trace_id": trace.format_trace_id(context.trace_id),
-        "span_id": trace.format_span_id(context.span_id),
-    }
+    return context if context.trace_flags & trace.TraceFlags.SAMPLED and context.is_valid else None

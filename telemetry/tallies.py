@@ -6,10 +6,14 @@ a tenth of that. So a lookup is counted here, and the metrics follow when somebo
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
+from opentelemetry import trace
 from prometheus_client import Histogram
+from prometheus_client.samples import Exemplar
 
 
 class Tally(Protocol):
@@ -20,6 +24,20 @@ class Tally(Protocol):
         ...
 
 
+class Example(NamedTuple):
+    """An observation whose trace can be found.
+
+    Attributes:
+        value: That was observed.
+        at: When, in seconds since the epoch.
+        span: In which.
+    """
+
+    value: float
+    at: float
+    span: trace.SpanContext
+
+
 class BulkHistogram(Histogram):
     """A histogram that takes many observations at once."""
 
@@ -27,17 +45,24 @@ class BulkHistogram(Histogram):
         """Return the upper bounds of the buckets."""
         return list(self._upper_bounds)
 
-    def add(self, counts: list[int], total: float) -> None:
+    def add(self, counts: list[int], total: float, examples: Mapping[int, Example]) -> None:
         """Add observations.
 
         Args:
             counts: How many are in each bucket.
             total: Sum of their values.
+            examples: One of them for some of the buckets, by number.
         """
         for bucket, count in zip(self._buckets, counts, strict=True):
             if count:
                 bucket.inc(count)
         self._sum.inc(total)
+        for number, (value, at, span) in examples.items():
+            ids = {
+                "trace_id": trace.format_trace_id(span.trace_id),
+                "span_id": trace.format_span_id(span.span_id),
+            }
+            self._buckets[number].set_exemplar(Exemplar(ids, value, at))
 
 
 class Sum:
@@ -63,7 +88,7 @@ class Sum:
 class Distribution:
     """Observes for a child of a `BulkHistogram`."""
 
-    __slots__ = ("_bounds", "_child", "_counts", "_total")
+    __slots__ = ("_bounds", "_child", "_counts", "_examples", "_total")
 
     def __init__(self, child: BulkHistogram) -> None:
         self._child = child
@@ -73,18 +98,19 @@ class Distribution:
     def _clear(self) -> None:
         self._counts = [0] * len(self._bounds)
         self._total = 0.0
+        self._examples: dict[int, Example] = {}
 
-    def observe(self, value: float, exemplar: dict[str, str] | None = None) -> None:
-        """Take note of *value*; one with an exemplar goes to the metric at once."""
-        if exemplar is not None:
-            self._child.observe(value, exemplar)
-            return
-        self._counts[bisect_left(self._bounds, value)] += 1
+    def observe(self, value: float, span: trace.SpanContext | None = None) -> None:
+        """Take note of *value*, and of the span it can be found by: a bucket's last one is kept."""
+        bucket = bisect_left(self._bounds, value)
+        self._counts[bucket] += 1
         self._total += value
+        if span is not None:
+            self._examples[bucket] = Example(value, time.time(), span)
 
     def flush(self) -> None:
         """Move what was counted to the metric."""
         if any(self._counts):
-            counts, total = self._counts, self._total
+            counts, total, examples = self._counts, self._total, self._examples
             self._clear()
-            self._child.add(counts, total)
+            self._child.add(counts, total, examples)

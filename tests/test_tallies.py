@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from opentelemetry.trace import SpanContext
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from telemetry.tallies import BulkHistogram, Distribution, Sum
@@ -37,18 +38,26 @@ def test_a_distribution_is_what_a_histogram_would_have_observed() -> None:
 
 
 def test_a_sampled_observation_keeps_its_exemplar() -> None:
-    """One with a trace is in the histogram at once, once, with its trace."""
+    """Each bucket has the last one with a trace, with its value and trace, and counts it once."""
     registry = CollectorRegistry()
     child = BulkHistogram("seconds", "s", registry=registry, buckets=BOUNDS)
     tally = Distribution(child)
-    tally.observe(0.05, {"trace_id": "1f"})
-    tally.observe(0.05)
+    first, last = (SpanContext(number, 2, is_remote=False) for number in (0x1E, 0x1F))
+    tally.observe(0.05, first)
+    tally.observe(0.06, last)
+    tally.observe(0.07)
     tally.flush()
     (family,) = registry.collect()
     bucket = next(item for item in family.samples if item.labels.get("le") == "0.1")
-    assert bucket.value == 2
+    assert bucket.value == 3
     assert bucket.exemplar is not None
-    assert bucket.exemplar.labels == {"trace_id": "1f"}
+    assert bucket.exemplar.value == 0.06
+    assert bucket.exemplar.labels == {"trace_id": f"{0x1F:032x}", "span_id": f"{2:016x}"}
+    tally.observe(0.05)
+    tally.flush()
+    (family,) = registry.collect()
+    kept = next(item for item in family.samples if item.labels.get("le") == "0.1")
+    assert kept.exemplar == bucket.exemplar, "nobody has a newer one"
 
 
 @pytest.mark.parametrize("kind", [Counter, Gauge])
