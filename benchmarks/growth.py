@@ -12,7 +12,6 @@ counts as found if exactly the stored question that it rewords was served.
     python benchmarks/growth.py --quick        1,000 and 10,000 entries, about a minute
     python benchmarks/growth.py                100,000 too, several minutes
     python benchmarks/growth.py --redis        private rows and generations on a real redis-server
-    python benchmarks/growth.py --write-docs   and the table in docs/performance.md
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _docs_table import PERFORMANCE, machine, markdown, write
 from _questions import pairs
 from _servers import redis_server
 from rich.console import Console
@@ -48,7 +46,7 @@ from cache_core.settings import Settings
 GROWTH_TIMES = 1.5
 """A lookup in the largest cache may take this many times one in the smallest."""
 
-SIZES = (1_000, 10_000, 100_000)
+_SIZES = (1_000, 10_000, 100_000)
 _USERS = 5_000
 _BASES = 3_000
 """Real vectors that the others are made of."""
@@ -294,17 +292,11 @@ def _options() -> argparse.Namespace:
         "--redis", action="store_true", help="keyed store on a real redis-server; default: embedded"
     )
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
-    parser.add_argument(
-        "--write-docs", action="store_true", help="write the table into docs/performance.md"
-    )
     parser.add_argument("--step", choices=("prepare", "build", "measure"), help=argparse.SUPPRESS)
     parser.add_argument("--directory", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, action="append", help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.write_docs and (options.quick or options.redis):
-        parser.error("the table in the documentation has all sizes, on the embedded store")
-    return options
+    return parser.parse_args()
 
 
 def _run_step(options: argparse.Namespace) -> None:
@@ -316,25 +308,6 @@ def _run_step(options: argparse.Namespace) -> None:
             asyncio.run(build(directory, options.size[0], options.url))
         case "measure":
             json.dump(asyncio.run(measure(directory, options.size, options.url)), sys.stdout)
-
-
-HEADER = ("entries", "median, ms", "x the smallest", "without the embedding, ms", "found")
-
-
-def documented(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the table of docs/performance.md."""
-    first = rows[0]["lookup_p50_ms"]
-    cells = [
-        [
-            f"{row['size']:,}",
-            f"{row['lookup_p50_ms']:.2f}",
-            f"{row['lookup_p50_ms'] / first:.2f}",
-            f"{row['rest_p50_ms']:.2f}",
-            f"{row['found']} of {row['asked']}",
-        ]
-        for row in rows
-    ]
-    return f"{markdown(HEADER, cells)}\n\n{machine()}."
 
 
 def _print(rows: Sequence[Mapping[str, Any]], ratios: Mapping[str, float], store: str) -> None:
@@ -366,7 +339,7 @@ def main() -> None:
     if options.step:
         _run_step(options)
         return
-    sizes = SIZES[:2] if options.quick else SIZES
+    sizes = _SIZES[:2] if options.quick else _SIZES
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="glasscache-")))
         common = ["--directory", str(directory)]
@@ -382,8 +355,6 @@ def main() -> None:
         "embedding excluded": rows[-1]["rest_p50_ms"] / rows[0]["rest_p50_ms"],
     }
     store = "Redis" if options.redis else "embedded"
-    if options.write_docs:
-        write(PERFORMANCE, "growth", documented(rows))
     if options.json:
         json.dump({"store": store, "sizes": rows, "ratios": ratios}, sys.stdout, indent=2)
         print()

@@ -75,7 +75,6 @@ def test_the_tables_of_lookups_are_complete(
 ) -> None:
     """Each has the header that its command writes, a row for each contender, and its baseline 1."""
     docs = commands[2]
-    import growth
     import lookup
 
     text = docs.PERFORMANCE.read_text(encoding="utf-8")
@@ -85,6 +84,3 @@ def test_the_tables_of_lookups_are_complete(
     assert {"L1 hit, metrics", "L1 hit, metrics, unsampled"} <= {row[0] for row in exact}
     assert semantic[0] == list(lookup.SEMANTIC_HEADER)
     assert [semantic[2][0], semantic[2][3]] == ["bare embedding", "1.00"]
-    rows = _rows(docs.between(text, "growth"))
-    assert rows[0] == list(growth.HEADER)
-    assert [row[0] for row in rows[2:]] == [f"{size:,}" for size in growth.SIZES]
