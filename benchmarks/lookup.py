@@ -148,15 +148,13 @@ def _provider(sampled: float) -> TracerProvider:
     return provider
 
 
-def _watchers(namespace: str, sampled: float | None) -> list[Instrument]:
+def _watchers(namespace: str, provider: TracerProvider | None) -> list[Instrument]:
     """Return the instruments of an unconfigured cache.
 
     Args:
         namespace: Of the cache.
-        sampled: Share of the traces that are kept, of a tracer provider of our own; `None`: there
-            is none, as in an application that does not trace.
+        provider: Of its spans; `None`: there is none, as in an application that does not trace.
     """
-    provider = None if sampled is None else _provider(sampled)
     return [
         PrometheusInstrument(namespace, CollectorRegistry()),
         TracingInstrument(namespace, provider),
@@ -261,11 +259,13 @@ async def exact_contenders(bench: Bench) -> list[Contender]:
         return found is not None and len(found) == _VALUE_BYTES
 
     async def lookups(
-        title: str, name: str, instruments: Sequence[Instrument], *, embedded: bool = False,
-        documents: list[Any] | None = None, tier: str | None = "l1",
+        title: str, name: str, *, watched: bool = True, sampled: float | None = 0.0,
+        embedded: bool = False, documents: list[Any] | None = None, tier: str | None = "l1",
     ) -> Contender:  # fmt: skip
         progress.print(f"filling: {title}")
-        cache = await bench.cache(name, instruments, embedded=embedded)
+        provider = None if sampled is None else _provider(sampled)
+        watchers = _watchers(name, provider) if watched else ()
+        cache = await bench.cache(name, watchers, embedded=embedded)
         for message, user in zip(messages, users, strict=True):
             if tier is not None:
                 await cache.put(message, user, value, "howto", documents)
@@ -281,22 +281,23 @@ async def exact_contenders(bench: Bench) -> list[Contender]:
             # Lookups that went astray by the dozen open the breaker: that is counted, not raised.
             with contextlib.suppress(BackendError):
                 await cache.parts.decisions.flush()
+            if provider is not None:
+                # Else its thread sends them while others are measured.
+                provider.force_flush()
 
         return Contender(title, call, settle)
 
     parts = [{"id": f"doc-{n}", "text": "d" * (_DOCUMENT_BYTES // 10)} for n in range(10)]
     return [
         Contender(_RAW, raw),
-        await lookups(_OFF, "off", ()),
-        await lookups(_METRICS, "metrics", _watchers("metrics", None)),
-        await lookups(_UNSAMPLED, "unsampled", _watchers("unsampled", 0.0)),
-        await lookups(
-            f"{_METRICS}, {_SAMPLED:.0%} sampled", "sampled", _watchers("sampled", _SAMPLED)
-        ),
-        await lookups(_DOCUMENTS, "documents", _watchers("documents", 0.0), documents=parts),
-        await lookups(_TRACED, "traced", _watchers("traced", 1.0)),
-        await lookups(_EMBEDDED, "embedded", _watchers("embedded", 0.0), embedded=True),
-        await lookups(_COLD, "cold", _watchers("cold", 0.0), tier=None),
+        await lookups(_OFF, "off", watched=False),
+        await lookups(_METRICS, "metrics", sampled=None),
+        await lookups(_UNSAMPLED, "unsampled"),
+        await lookups(f"{_METRICS}, {_SAMPLED:.0%} sampled", "sampled", sampled=_SAMPLED),
+        await lookups(_DOCUMENTS, "documents", documents=parts),
+        await lookups(_TRACED, "traced", sampled=1.0),
+        await lookups(_EMBEDDED, "embedded", embedded=True),
+        await lookups(_COLD, "cold", tier=None),
     ]
 
 
@@ -310,8 +311,8 @@ async def semantic_contenders(bench: Bench) -> list[Contender]:
     model = encoder._model
     found = await _alike(embedder, _STORED_QUESTIONS)
     progress.print(f"filling: {len(found)} questions for L2")
-    cache = await bench.cache("semantic", _watchers("semantic", 0.0), embedder)
-    other = await bench.cache("unrelated", _watchers("unrelated", 0.0), embedder)
+    cache = await bench.cache("semantic", _watchers("semantic", _provider(0.0)), embedder)
+    other = await bench.cache("unrelated", _watchers("unrelated", _provider(0.0)), embedder)
     for number, (stored, _) in enumerate(found):
         answer = f"answer {number} ".ljust(_VALUE_BYTES, "v")
         await cache.put(stored, None, answer, "howto", shared=True)
