@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, TypeVarTuple
 
 from cache_core.deadline import LATE_SECONDS
 
 Result = TypeVar("Result")
+Args = TypeVarTuple("Args")
 
 AT_ONCE = 2
 """Watched things that may be gone ahead of at the same time. Without this limit fifty lookups that
@@ -19,11 +20,14 @@ wait for each other are all late, and fifty embeddings make them later."""
 class Hedge(Generic[Result]):
     """One thing that may turn out late; *task* is set when it was gone ahead of."""
 
-    __slots__ = ("due", "task", "work")
+    __slots__ = ("args", "due", "task", "work")
 
-    def __init__(self, due: float, work: Callable[[], Coroutine[Any, Any, Result]]) -> None:
+    def __init__(
+        self, due: float, work: Callable[..., Coroutine[Any, Any, Result]], args: tuple[Any, ...]
+    ) -> None:
         self.due = due
         self.work = work
+        self.args = args
         self.task: asyncio.Task[Result] | None = None
 
 
@@ -42,11 +46,13 @@ class Hedging(Generic[Result]):
         self._running: set[asyncio.Task[Result]] = set()
         self._armed_for: float | None = None
 
-    def watch(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Hedge[Result]:
-        """Start *work* unless `leave` is called before the delay ends."""
+    def watch(
+        self, work: Callable[[*Args], Coroutine[Any, Any, Result]], *args: *Args
+    ) -> Hedge[Result]:
+        """Start *work* with *args* unless `leave` is called before the delay ends."""
         # The event loop is asked for only to set the timer: finding it takes a system call.
         now = time.monotonic()
-        hedge = Hedge(now + self._delay, work)
+        hedge = Hedge(now + self._delay, work, args)
         self._watched[hedge] = None
         if self._armed_for is None:
             self._arm(now, hedge.due)
@@ -74,6 +80,6 @@ class Hedging(Generic[Result]):
                 return
             del self._watched[hedge]
             if len(self._running) < AT_ONCE:
-                hedge.task = asyncio.get_running_loop().create_task(hedge.work())
+                hedge.task = asyncio.get_running_loop().create_task(hedge.work(*hedge.args))
                 self._running.add(hedge.task)
                 hedge.task.add_done_callback(self._running.discard)

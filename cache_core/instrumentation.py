@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Protocol, runtime_checkable
@@ -141,6 +141,9 @@ class ScopingInstrument(Instrument, Protocol):
         ...
 
 
+_UNSEEN = nullcontext()
+
+
 class Instruments:
     """The instruments of a cache, each guarded from the others and the cache from all.
 
@@ -154,12 +157,9 @@ class Instruments:
             item for item in self._instruments if isinstance(item, ScopingInstrument)
         )
 
-    def part(
-        self, whole: CacheCall, operation: Operation, level: Level
-    ) -> AbstractContextManager[CacheCall]:
-        """Surround a part of *whole*; yields its record, which is finished on the way out."""
-        call = CacheCall(operation, level)
-        return Observed(self, call, recorded=False) if whole.detailed else _Timed(call)
+    def part(self, whole: CacheCall, call: CacheCall) -> AbstractContextManager[object]:
+        """Surround *call*, a part of *whole*, if that is to be seen in detail."""
+        return Observed(self, call, recorded=False) if whole.detailed else _UNSEEN
 
     def operation(self, operation: Operation) -> Observed:
         """Surround an operation and record it on the way out.
@@ -194,22 +194,6 @@ class Instruments:
             type(error).__name__,
             error,
         )
-
-
-class _Timed:
-    """A call that nobody surrounds: its failures are seen where its result is."""
-
-    __slots__ = ("_call", "_started")
-
-    def __init__(self, call: CacheCall) -> None:
-        self._call = call
-
-    def __enter__(self) -> CacheCall:
-        self._started = time.perf_counter()
-        return self._call
-
-    def __exit__(self, *_: object) -> None:
-        self._call.seconds = time.perf_counter() - self._started
 
 
 class Observed:

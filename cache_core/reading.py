@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from cache_core.deadline import Deadline
 from cache_core.exceptions import BackendError
@@ -115,7 +114,7 @@ class Reader:
         call.level = "l1" if exact is not None else self._second
         if exact is None:
             return Found(await self._beyond(query, tuning, call, deadline))
-        hedge = self._hedging.watch(partial(self._beyond, query, tuning, call, deadline))
+        hedge = self._hedging.watch(self._beyond, query, tuning, call, deadline)
         try:
             first = await self._ask(exact, query, tuning, call, None)
             if first.hit is not None:
@@ -165,7 +164,9 @@ class Reader:
     ) -> Asked:
         """Ask one tier, within *budget* seconds; `None` leaves it to the store's own limit."""
         level = tier.level
-        with self._instruments.part(whole, "get", level) as call:
+        call = CacheCall("get", level)
+        started = time.perf_counter()
+        with self._instruments.part(whole, call):
             if level == "l2":
                 call.threshold = tuning.semantic_threshold
             answer: Hit | Miss | None = None
@@ -192,6 +193,7 @@ class Reader:
                 _fill(call, answer, tuning, query.grace)
             if call.ttl_seconds is None:
                 call.ttl_seconds = tuning.ttl(level)
+            call.seconds = time.perf_counter() - started
         return Asked(call, answer)
 
 

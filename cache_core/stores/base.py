@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -72,7 +72,7 @@ class KeyValueStore(Protocol):
         """Return the store's time in seconds since the epoch."""
         ...
 
-    async def read(self, keys: Sequence[str]) -> Sequence[str | None]:
+    def read(self, keys: Sequence[str]) -> Awaitable[Sequence[str | None]]:
         """Return the values of *keys* in order, in one round trip."""
         ...
 

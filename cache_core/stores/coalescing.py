@@ -74,7 +74,7 @@ class Coalescer(Generic[Request, Result]):
         if self._loop is None:
             # Kept: finding it costs a system call on Python 3.11, and a store stays in its loop.
             self._loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = self._loop.create_future()
+        future: asyncio.Future[Result] = asyncio.Future(loop=self._loop)
         self._waiting.append((request, future, contextvars.copy_context()))
         if self._task is None and not self._alone:
             self._start()

@@ -6,7 +6,7 @@ Plain commands only (no Lua, no modules), so that a least-privilege ACL and mana
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import Any
 
 import redis.asyncio as redis
@@ -112,10 +112,15 @@ class RedisStore:
         """Return the server's time, as of the last `tend`, moved on by the monotonic clock."""
         return self._clock.time()
 
-    async def read(self, keys: Sequence[str]) -> Sequence[str | None]:
+    def read(self, keys: Sequence[str]) -> Awaitable[Sequence[str | None]]:
         """Return the values of *keys*; concurrent calls share a round trip."""
-        found: Sequence[str | None] = await self._reads.ask(keys)
-        return self._foreign.tell_once(keys, found) if self._foreign.removed else found
+        asked: Awaitable[Sequence[str | None]] = self._reads.ask(keys)
+        return self._read_and_tell(keys, asked) if self._foreign.removed else asked
+
+    async def _read_and_tell(
+        self, keys: Sequence[str], asked: Awaitable[Sequence[str | None]]
+    ) -> Sequence[str | None]:
+        return self._foreign.tell_once(keys, await asked)
 
     async def write(self, writes: Sequence[Write]) -> None:
         """Store *writes*; concurrent calls share a round trip."""

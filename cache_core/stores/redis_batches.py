@@ -156,14 +156,12 @@ class Batches:
             if error.reason == "timeout":
                 self._late(keys, hashes)
             raise
-        values = dict(zip(keys, texts_of(raw), strict=True))
+        value = dict(zip(keys, texts_of(raw), strict=True)).__getitem__
         if not hashes:
-            return [list(map(values.__getitem__, request)) for request in requests]
+            return [list(map(value, request)) for request in requests]
         found = dict(zip(hashes, rows, strict=True))
         return [
-            checked(found[request.hash])
-            if isinstance(request, Rows)
-            else list(map(values.__getitem__, request))
+            checked(found[request.hash]) if isinstance(request, Rows) else list(map(value, request))
             for request in requests
         ]
 
@@ -240,10 +238,9 @@ class Batches:
 
 def _asked(requests: Sequence[Read]) -> tuple[list[str], list[str]]:
     """Return the keys and the hashes that *requests* ask for, each once."""
-    keys = dict.fromkeys(
-        chain.from_iterable([item for item in requests if not isinstance(item, Rows)])
-    )
-    hashes = dict.fromkeys([item.hash for item in requests if isinstance(item, Rows)])
+    hashes = {item.hash: None for item in requests if isinstance(item, Rows)}
+    lists = [item for item in requests if not isinstance(item, Rows)] if hashes else requests
+    keys = dict.fromkeys(chain.from_iterable(lists))
     return list(keys), list(hashes)
 
 

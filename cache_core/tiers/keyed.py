@@ -72,19 +72,20 @@ class KeyedTier:
 
     async def get(self, query: Query, tuning: Tuning) -> Hit | Miss:
         """Read the generation and this tier's entries of every readable scope in one round trip."""
-        generations = self.keys.generations(query)
+        asked = self.keys.generations(query)
+        tokens = len(asked)
         scopes = query.readable
         names = self.keys.entries(self.level, query)
-        asked = [*generations, *names]
+        asked += names
         if self.marks:
             asked.append(self.keys.marker(query))
         values = await self.store.read(asked)
-        generation = Generation(*values[: len(generations)])
+        generation = Generation(*values[:tokens])
         now = self.store.now()
         reasons: list[MissReason] = []
         expired_age: float | None = None
         withheld: str | None = None
-        for scope, name, value in zip(scopes, names, values[len(generations) :], strict=False):
+        for scope, name, value in zip(scopes, names, values[tokens:], strict=False):
             if value is None:
                 continue
             try:
