@@ -17,48 +17,45 @@ AT_ONCE = 2
 wait for each other are all late, and fifty embeddings make them later."""
 
 
-class Hedge(Generic[Result]):
+class Hedge(Generic[Result, *Args]):
     """One thing that may turn out late; *task* is set when it was gone ahead of."""
 
-    __slots__ = ("args", "due", "task", "work")
+    __slots__ = ("args", "due", "task")
 
-    def __init__(
-        self, due: float, work: Callable[..., Coroutine[Any, Any, Result]], args: tuple[Any, ...]
-    ) -> None:
+    def __init__(self, due: float, args: tuple[*Args]) -> None:
         self.due = due
-        self.work = work
         self.args = args
         self.task: asyncio.Task[Result] | None = None
 
 
-class Hedging(Generic[Result]):
+class Hedging(Generic[Result, *Args]):
     """Starts the work of whatever is still watched after a delay.
 
     One timer serves all that are watched, as most are gone long before it rings.
 
     Args:
         delay: Seconds.
+        work: To start, with what is given to `watch`.
     """
 
-    def __init__(self, delay: float) -> None:
+    def __init__(self, delay: float, work: Callable[[*Args], Coroutine[Any, Any, Result]]) -> None:
         self._delay = delay
-        self._watched: dict[Hedge[Result], None] = {}
+        self._work = work
+        self._watched: dict[Hedge[Result, *Args], None] = {}
         self._running: set[asyncio.Task[Result]] = set()
         self._armed_for: float | None = None
 
-    def watch(
-        self, work: Callable[[*Args], Coroutine[Any, Any, Result]], *args: *Args
-    ) -> Hedge[Result]:
-        """Start *work* with *args* unless `leave` is called before the delay ends."""
+    def watch(self, *args: *Args) -> Hedge[Result, *Args]:
+        """Start the work with *args* unless `leave` is called before the delay ends."""
         # The event loop is asked for only to set the timer: finding it takes a system call.
         now = time.monotonic()
-        hedge = Hedge(now + self._delay, work, args)
+        hedge: Hedge[Result, *Args] = Hedge(now + self._delay, args)
         self._watched[hedge] = None
         if self._armed_for is None:
             self._arm(now, hedge.due)
         return hedge
 
-    def leave(self, hedge: Hedge[Result]) -> None:
+    def leave(self, hedge: Hedge[Result, *Args]) -> None:
         """Watch no longer."""
         self._watched.pop(hedge, None)
 
@@ -80,6 +77,6 @@ class Hedging(Generic[Result]):
                 return
             del self._watched[hedge]
             if len(self._running) < AT_ONCE:
-                hedge.task = asyncio.get_running_loop().create_task(hedge.work(*hedge.args))
+                hedge.task = asyncio.get_running_loop().create_task(self._work(*hedge.args))
                 self._running.add(hedge.task)
                 hedge.task.add_done_callback(self._running.discard)

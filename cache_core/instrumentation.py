@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Protocol, runtime_checkable
@@ -141,9 +140,6 @@ class ScopingInstrument(Instrument, Protocol):
         ...
 
 
-_UNSEEN = nullcontext()
-
-
 class Instruments:
     """The instruments of a cache, each guarded from the others and the cache from all.
 
@@ -157,9 +153,9 @@ class Instruments:
             item for item in self._instruments if isinstance(item, ScopingInstrument)
         )
 
-    def part(self, whole: CacheCall, call: CacheCall) -> AbstractContextManager[object]:
-        """Surround *call*, a part of *whole*, if that is to be seen in detail."""
-        return Observed(self, call, recorded=False) if whole.detailed else _UNSEEN
+    def part(self, call: CacheCall) -> Observed:
+        """Surround *call*, a part of an operation: that one is recorded with it."""
+        return Observed(self, call, recorded=False)
 
     def operation(self, operation: Operation) -> Observed:
         """Surround an operation and record it on the way out.

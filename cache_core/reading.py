@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cache_core.deadline import Deadline
 from cache_core.exceptions import BackendError
@@ -80,7 +81,7 @@ class Reader:
         self._tiers = parts.tiers
         self._settings = settings
         self._instruments = instruments
-        self._hedging: Hedging[list[Asked]] = Hedging(settings.hedge_delay)
+        self._hedging = Hedging(settings.hedge_delay, self._beyond)
         beyond: tuple[Level, ...] = ("l2", *_INTENT_AND_DOCUMENTS)
         self._second: Level | None = next((name for name in beyond if name in parts.tiers), None)
 
@@ -114,7 +115,7 @@ class Reader:
         call.level = "l1" if exact is not None else self._second
         if exact is None:
             return Found(await self._beyond(query, tuning, call, deadline))
-        hedge = self._hedging.watch(self._beyond, query, tuning, call, deadline)
+        hedge = self._hedging.watch(query, tuning, call, deadline)
         try:
             first = await self._ask(exact, query, tuning, call, None)
             if first.hit is not None:
@@ -159,41 +160,46 @@ class Reader:
         finally:
             await _reap(beside)
 
-    async def _ask(
+    def _ask(
         self, tier: Tier, query: Query, tuning: Tuning, whole: CacheCall, budget: float | None
-    ) -> Asked:
+    ) -> Coroutine[Any, Any, Asked]:
         """Ask one tier, within *budget* seconds; `None` leaves it to the store's own limit."""
+        call = CacheCall("get", tier.level)
+        asking = self._ask_tier(tier, query, tuning, call, budget)
+        return self._ask_observed(call, asking) if whole.detailed else asking
+
+    async def _ask_observed(self, call: CacheCall, asking: Coroutine[Any, Any, Asked]) -> Asked:
+        with self._instruments.part(call):
+            return await asking
+
+    async def _ask_tier(
+        self, tier: Tier, query: Query, tuning: Tuning, call: CacheCall, budget: float | None
+    ) -> Asked:
         level = tier.level
-        call = CacheCall("get", level)
         started = time.perf_counter()
-        with self._instruments.part(whole, call):
-            if level == "l2":
-                call.threshold = tuning.semantic_threshold
-            answer: Hit | Miss | None = None
-            try:
-                if budget is None:
-                    answer = await tier.get(query, tuning)
-                else:
-                    async with Deadline(budget):
-                        answer = await tier.get(query, tuning)
-            except TimeoutError:
-                _fill_error(call, BackendError("timeout", "TimeoutError"))
-            except BackendError as error:
-                _fill_error(call, error)
-            except Exception as error:  # noqa: BLE001 - the agent must not fail because of us
-                log.limited(
-                    "bug",
-                    "%s: unexpected %s: %s; please report it",
-                    level,
-                    type(error).__name__,
-                    error,
-                )
-                _fill_error(call, BackendError("backend_error", type(error).__name__))
+        if level == "l2":
+            call.threshold = tuning.semantic_threshold
+        answer: Hit | Miss | None = None
+        try:
+            if budget is None:
+                answer = await tier.get(query, tuning)
             else:
-                _fill(call, answer, tuning, query.grace)
-            if call.ttl_seconds is None:
-                call.ttl_seconds = tuning.ttl(level)
-            call.seconds = time.perf_counter() - started
+                async with Deadline(budget):
+                    answer = await tier.get(query, tuning)
+        except TimeoutError:
+            _fill_error(call, BackendError("timeout", "TimeoutError"))
+        except BackendError as error:
+            _fill_error(call, error)
+        except Exception as error:  # noqa: BLE001 - the agent must not fail because of us
+            log.limited(
+                "bug", "%s: unexpected %s: %s; please report it", level, type(error).__name__, error
+            )
+            _fill_error(call, BackendError("backend_error", type(error).__name__))
+        else:
+            _fill(call, answer, tuning, query.grace)
+        if call.ttl_seconds is None:
+            call.ttl_seconds = tuning.ttl(level)
+        call.seconds = time.perf_counter() - started
         return Asked(call, answer)
 
 

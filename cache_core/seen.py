@@ -37,7 +37,7 @@ _Seen = tuple[Generation | None, str]
 _seen: ContextVar[tuple[tuple[int, Sighting], ...]] = ContextVar("glasscache_seen", default=())
 """Of the last lookups of a task, the newest first: the id of their cache, and what they saw.
 
-The last `_IN_A_TASK` messages and users are among them, however often each was looked up."""
+They are of `_IN_A_TASK` different messages and users at most, however often each was looked up."""
 
 _known: ContextVar[tuple[str, ...]] = ContextVar("glasscache_known", default=())
 _ids = itertools.count(1)
@@ -65,13 +65,14 @@ class Sightings:
             answered: Whether it found a response: then only a put in the same task may follow.
         """
         seen, own = _seen.get(), (self._id, sighting)
+        tag, user, generation, position, _ = sighting
         if not seen or seen[0] != own:
-            # Now and then only: it takes longer than the rest of noting a lookup.
-            seen = seen if len(seen) < 2 * _IN_A_TASK else _last_of_each(seen)
-            _seen.set((own, *seen))
+            # One comes and one goes: what waits for its turn to go is collected as garbage over
+            # and over, which took longer than the rest of noting a lookup.
+            rest = [item for item in seen if item[1][0] != tag or not self._is_of(item, sighting)]
+            _seen.set((own, *rest[: _IN_A_TASK - 1]))
         if answered:
             return
-        tag, user, generation, position, _ = sighting
         waiting = self._open.setdefault((tag, user), {})
         saw = (generation, position)
         waiting[saw] = waiting.get(saw, 0) + 1
@@ -122,14 +123,6 @@ class Sightings:
         del waiting[saw]
         if not waiting:
             del self._open[name]
-
-
-def _last_of_each(seen: tuple[tuple[int, Sighting], ...]) -> tuple[tuple[int, Sighting], ...]:
-    """Return the newest lookup of each of the last messages and users."""
-    last: dict[tuple[int, str, str | None], tuple[int, Sighting]] = {}
-    for item in seen:
-        last.setdefault((item[0], item[1].tag, item[1].user), item)
-    return tuple(last.values())[:_IN_A_TASK]
 
 
 def know(token: str) -> None:

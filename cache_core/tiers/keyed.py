@@ -74,9 +74,7 @@ class KeyedTier:
         """Read the generation and this tier's entries of every readable scope in one round trip."""
         asked = self.keys.generations(query)
         tokens = len(asked)
-        scopes = query.readable
-        names = self.keys.entries(self.level, query)
-        asked += names
+        asked += self.keys.entries(self.level, query)
         if self.marks:
             asked.append(self.keys.marker(query))
         values = await self.store.read(asked)
@@ -85,7 +83,8 @@ class KeyedTier:
         reasons: list[MissReason] = []
         expired_age: float | None = None
         withheld: str | None = None
-        for scope, name, value in zip(scopes, names, values[tokens:], strict=False):
+        scopes = query.readable
+        for scope, name, value in zip(scopes, asked[tokens:], values[tokens:], strict=False):
             if value is None:
                 continue
             try:
