@@ -33,11 +33,8 @@ class Asked:
 
     call: CacheCall
     answer: Hit | Miss | None
-
-    @property
-    def hit(self) -> Hit | None:
-        """The answer, if it is one."""
-        return self.answer if isinstance(self.answer, Hit) else None
+    hit: Hit | None
+    """The answer, if it is one."""
 
 
 class Found:
@@ -56,9 +53,12 @@ class Found:
         return None
 
     @property
-    def response(self) -> Hit | None:
-        """The tier's hit that has the response."""
-        return self.hit("l1") or self.hit("l2")
+    def answered(self) -> Asked | None:
+        """The tier that has the response: nobody is needed after it."""
+        last = self.asked[-1] if self.asked else None
+        if last is None or last.hit is None or last.call.level in _INTENT_AND_DOCUMENTS:
+            return None
+        return last
 
     def hit(self, level: Level) -> Hit | None:
         """Return a tier's hit."""
@@ -105,9 +105,9 @@ class Reader:
     ) -> Found:
         # Nothing stale before anything fresh, wherever that is.
         found = await self._find(query._replace(grace=0.0), tuning, call, deadline)
-        if found.response is None:
+        if found.answered is None:
             stale = await self._find(query, tuning, call, deadline)
-            return found if stale.response is None else stale
+            return found if stale.answered is None else stale
         return found
 
     async def _find(self, query: Query, tuning: Tuning, call: CacheCall, deadline: float) -> Found:
@@ -200,7 +200,7 @@ class Reader:
         if call.ttl_seconds is None:
             call.ttl_seconds = tuning.ttl(level)
         call.seconds = time.perf_counter() - started
-        return Asked(call, answer)
+        return Asked(call, answer, answer if isinstance(answer, Hit) else None)
 
 
 async def _reap(tasks: list[asyncio.Task[list[Asked]]] | list[asyncio.Task[Asked]]) -> None:
@@ -251,17 +251,15 @@ def _fill_error(call: CacheCall, error: BackendError) -> None:
 
 def fold(found: Found, lookup_id: str, sighting: Sighting | None = None) -> LookupResult:
     """Return what the tiers said as one result."""
-    exact = found.hit("l1")
-    answer = exact or found.hit("l2")
     given = [item.call.reason for item in found.asked if item.call.reason]
     reasons = tuple(dict.fromkeys(given)) if given else ()
-    if answer is not None:
-        # Whoever answers is the last one that was needed.
-        entry, tier = answer.entry, found.asked[-1].call
-        similarity = answer.similarity if exact is None else 1.0
+    answered = found.answered
+    if answered is not None and answered.hit is not None:
+        tier, answer = answered.call, answered.hit
+        similarity = 1.0 if tier.level == "l1" else answer.similarity
         return LookupResult(
-            entry.response, entry.intent, None, "hit", tier.level, similarity, answer.age,
-            tier.stale, lookup_id, reasons, sighting, entry.ttl,
+            answer.entry.response, answer.entry.intent, None, "hit", tier.level, similarity,
+            answer.age, tier.stale, lookup_id, reasons, sighting, answer.entry.ttl,
         )  # fmt: skip
     label, documents = found.hit("l3"), found.hit("l4")
     outcome: Outcome = "miss"
