@@ -533,7 +533,7 @@ def _options() -> argparse.Namespace:
         "--tasks", type=int, default=50, help="tasks that look up at once (%(default)s)"
     )
     parser.add_argument(
-        "--rounds", type=int, default=7, help="rounds of the many tasks (%(default)s)"
+        "--rounds", type=int, default=15, help="rounds of the many tasks (%(default)s)"
     )
     parser.add_argument(
         "--awake",
