@@ -23,12 +23,14 @@ digest() {
 
 make redis_password "$(random)"
 make redis_exporter_password "$(random)"
+make redis_operator_password "$(random)"
 sed -e "s/#PASSWORD_OF_GLASSCACHE/$(digest redis_password)/" \
-    -e "s/#PASSWORD_OF_EXPORTER/$(digest redis_exporter_password)/" redis.acl >secrets/redis_acl
+    -e "s/#PASSWORD_OF_EXPORTER/$(digest redis_exporter_password)/" \
+    -e "s/#PASSWORD_OF_OPERATOR/$(digest redis_operator_password)/" redis.acl >secrets/redis_acl
 chmod 644 secrets/redis_acl
 make dashboard_token "$(random)"
 make grafana_password "$(random)"
 make smtp_password change-me
 make slack_url https://hooks.example.com/change-me
 make webhook_token change-me
-echo "compose/secrets: dashboard_token opens the tuner, grafana_password is that of admin"
+echo "compose/secrets: dashboard_token opens the tuner, grafana_password is that of admin, redis_operator_password that of Redis's operator"

@@ -136,10 +136,17 @@ def test_redis_takes_the_users_and_passwords_that_the_script_makes(tmp_path: Pat
         for user, file in (
             ("glasscache", "redis_password"),
             ("exporter", "redis_exporter_password"),
+            ("operator", "redis_operator_password"),
         ):
             url = servers.redis_url(port, user, (made / file).read_text())
             with contextlib.closing(redis.Redis.from_url(url)) as client:
                 assert client.info("memory")
+                if user == "operator":
+                    client.config_set("maxmemory", "512mb")
+                    assert client.slowlog_get() == []
+                else:
+                    with pytest.raises(redis.exceptions.NoPermissionError):
+                        client.config_set("maxmemory", "512mb")
 
 
 def test_no_secret_is_committed() -> None:
