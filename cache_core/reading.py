@@ -165,12 +165,14 @@ class Reader:
     ) -> Coroutine[Any, Any, Asked]:
         """Ask one tier, within *budget* seconds; `None` leaves it to the store's own limit."""
         call = CacheCall("get", tier.level)
-        asking = self._ask_tier(tier, query, tuning, call, budget)
-        return self._ask_observed(call, asking) if whole.detailed else asking
+        ask = self._ask_observed if whole.detailed else self._ask_tier
+        return ask(tier, query, tuning, call, budget)
 
-    async def _ask_observed(self, call: CacheCall, asking: Coroutine[Any, Any, Asked]) -> Asked:
+    async def _ask_observed(
+        self, tier: Tier, query: Query, tuning: Tuning, call: CacheCall, budget: float | None
+    ) -> Asked:
         with self._instruments.part(call):
-            return await asking
+            return await self._ask_tier(tier, query, tuning, call, budget)
 
     async def _ask_tier(
         self, tier: Tier, query: Query, tuning: Tuning, call: CacheCall, budget: float | None
