@@ -6,15 +6,19 @@ a tenth of that. So a lookup is counted here, and the metrics follow when somebo
 
 from __future__ import annotations
 
+import math
 import time
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 from opentelemetry import trace
 from prometheus_client import Histogram
 from prometheus_client.samples import Exemplar
+
+KEPT = 10_000
+"""Observations that wait to be put into buckets: with nobody who looks, they become no more."""
 
 
 class Tally(Protocol):
@@ -102,16 +106,25 @@ class Distribution:
 
     def observe(self, value: float, span: trace.SpanContext | None = None) -> None:
         """Take note of *value*, and of the span it can be found by: a bucket's last one is kept."""
-        self._values.append(value)
+        values = self._values
+        values.append(value)
         if span is not None:
             self._examples[bisect_left(self._bounds, value)] = Example(value, time.time(), span)
+        if len(values) >= KEPT:
+            self.flush()
 
     def flush(self) -> None:
         """Move what was counted to the metric."""
         if self._values:
             values, examples = self._values, self._examples
             self._clear()
+            total = sum(values)
+            if math.isnan(total):
+                # What is no number would be in no bucket, and the sum none for ever.
+                values = [value for value in values if math.isfinite(value)]
+                total = sum(values)
             # All at once: to find its bucket took each value longer than the rest of counting it.
-            places = np.searchsorted(self._bounds, values, side="left")
-            counts = np.bincount(places, minlength=len(self._bounds))
-            self._child.add(counts.tolist(), sum(values), examples)
+            values.sort()
+            below = [bisect_right(values, bound) for bound in self._bounds]
+            counts = [after - before for before, after in pairwise([0, *below])]
+            self._child.add(counts, total, examples)

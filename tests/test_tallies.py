@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
 from opentelemetry.trace import SpanContext
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from telemetry.tallies import BulkHistogram, Distribution, Sum
+from telemetry.tallies import KEPT, BulkHistogram, Distribution, Sum
 
 BOUNDS = (0.001, 0.01, 0.1, 1.0)
 
@@ -35,6 +36,28 @@ def test_a_distribution_is_what_a_histogram_would_have_observed() -> None:
     tally.flush()
     tally.flush()
     assert shown(one) == shown(other)
+
+
+def test_what_is_no_number_takes_no_other_observation_with_it() -> None:
+    """A NaN is left out; the sum stays a number, and every other value is counted."""
+    registry = CollectorRegistry()
+    tally = Distribution(BulkHistogram("seconds", "s", registry=registry, buckets=BOUNDS))
+    for value in (0.05, math.nan, 0.5):
+        tally.observe(value)
+    tally.flush()
+    assert registry.get_sample_value("seconds_count") == 2
+    assert registry.get_sample_value("seconds_sum") == 0.55
+
+
+def test_observations_that_nobody_looks_at_do_not_pile_up() -> None:
+    """Without a flush the metric takes them over all the same, now and then."""
+    registry = CollectorRegistry()
+    tally = Distribution(BulkHistogram("seconds", "s", registry=registry, buckets=BOUNDS))
+    for _ in range(2 * KEPT + 1):
+        tally.observe(0.05)
+    assert registry.get_sample_value("seconds_count") == 2 * KEPT
+    tally.flush()
+    assert registry.get_sample_value("seconds_count") == 2 * KEPT + 1
 
 
 def test_a_sampled_observation_keeps_its_exemplar() -> None:
