@@ -6,7 +6,7 @@ import itertools
 import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
 from cache_core.exceptions import BackendError
@@ -61,11 +61,14 @@ class Step:
         name: By which a later one replaces it: that covers what this one would have.
         work: Does it; returns how many entries it removed, and what else has to be done now.
         job: The invalidation that asked for it.
+        also: Numbers of those that asked for it before, and whose it replaced: for them it is still
+            to be done, too.
     """
 
     name: Name
     work: Callable[[], Awaitable[tuple[int, Sequence[Step]]]]
     job: Job
+    also: set[int] = field(default_factory=set)
 
     @property
     def needs(self) -> Literal["store", "index", "search"]:
@@ -115,7 +118,10 @@ class Steps:
 
     def has(self, job: Job, *kinds: Kind) -> bool:
         """Whether steps of these kinds are still to be done for *job*."""
-        return any(step.job == job and step.name[0] in kinds for step in self._steps.values())
+        return any(
+            step.name[0] in kinds and (step.job == job or job.number in step.also)
+            for step in self._steps.values()
+        )
 
     def report(self, job: Job, counts: Mapping[str, int]) -> None:
         """Add to what *job* says to have removed, while somebody waits for it."""
@@ -162,6 +168,9 @@ class Steps:
 
     def _plan(self, steps: Iterable[Step]) -> None:
         for step in steps:
+            replaced = self._steps.get(step.name)
+            if replaced is not None and replaced.job != step.job:
+                step.also.update(replaced.also, {replaced.job.number})
             self._steps[step.name] = step
         while len(self._steps) > MOST_PENDING:
             del self._steps[next(iter(self._steps))]

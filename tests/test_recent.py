@@ -395,6 +395,39 @@ async def test_it_is_pending_while_nobody_has(
     assert blind._engine.running.invalidator.steps.pending == 0
 
 
+async def test_it_is_pending_while_another_invalidation_has_the_rest_to_do(
+    make_cache: CacheFactory, blind: MultiLevelCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an invalidation of the same message took over is not done for who asked first."""
+    cache = await make_cache(settings=PATIENT)
+    await beaten(cache)
+    await cache.put("alpha beta", "ann", "old", shared=True)
+    running, semantic = cache._engine.running, cache.parts.semantic
+    assert running is not None
+    assert semantic is not None
+    await running.housekeeper.close()
+    await running.housekeeper._beat()
+
+    async def away(*_: Any, **__: Any) -> Any:
+        raise BackendError("timeout", "TimeoutError")
+
+    with monkeypatch.context() as patch:
+        for name in ("search", "remove"):
+            patch.setattr(semantic.index, name, away)
+        assert not (await apart(blind.invalidate("beta alpha"))).complete
+        await running.housekeeper._follow_invalidations()
+        assert not (await apart(cache.invalidate("beta alpha"))).complete
+        await running.invalidator.steps.retry()
+        await blind.parts.recent.catch_up()
+        assert len(blind.parts.recent.unsearched) == 1
+    # The second time for who had its turn before what it waits for.
+    for _ in range(2):
+        await running.invalidator.steps.retry()
+    await blind.parts.recent.catch_up()
+    assert blind.parts.recent.unsearched == []
+    assert running.invalidator.steps.pending == 0
+
+
 async def test_who_opens_later_searches_first(
     make_cache: CacheFactory, blind: MultiLevelCache
 ) -> None:
