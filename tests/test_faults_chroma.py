@@ -344,6 +344,13 @@ def test_a_full_disk(what: str, tmp_path: Path, empty_redis: str) -> None:
     assert "Traceback" not in done.stderr, done.stderr
 
 
+def replica(directory: Path, redis_url: str, url: str) -> MultiLevelCache:
+    settings = Settings(dir=directory, redis_url=redis_url, chroma_url=url, **PATIENT)
+    return MultiLevelCache(
+        settings=settings, embedding_model=HashEmbedder(), namespace="waiting", instruments=()
+    )
+
+
 async def test_what_waits_for_a_chroma_that_is_away_is_found_by_invalidations(
     server: servers.BreakableChroma,
     empty_redis: str,
@@ -357,16 +364,10 @@ async def test_what_waits_for_a_chroma_that_is_away_is_found_by_invalidations(
     monkeypatch.setattr(similar, "ARRIVING_SECONDS", 5.0)
     monkeypatch.setattr(housekeeping, "RENEWED_SECONDS", 1.0)
 
-    def replica(name: str, url: str) -> MultiLevelCache:
-        settings = Settings(dir=tmp_path / name, redis_url=empty_redis, chroma_url=url, **PATIENT)
-        return MultiLevelCache(
-            settings=settings, embedding_model=HashEmbedder(), namespace="waiting", instruments=()
-        )
-
     async with (
         ChaosProxy("127.0.0.1", server.port) as proxy,
-        replica("a", proxy.url(server.url)) as cut_off,
-        replica("b", server.url) as other,
+        replica(tmp_path / "a", empty_redis, proxy.url(server.url)) as cut_off,
+        replica(tmp_path / "b", empty_redis, server.url) as other,
     ):
         for cache in (cut_off, other):
             await until(lambda cache=cache: bool(cache.state and cache.state.backends["chroma"]))
@@ -385,3 +386,38 @@ async def test_what_waits_for_a_chroma_that_is_away_is_found_by_invalidations(
         for message in ("alpha beta", "beta alpha"):
             for cache in (cut_off, other):
                 assert (await cache.lookup(message, "bob")).response is None
+
+
+async def test_what_no_invalidation_could_find_any_more_is_not_served(
+    server: servers.BreakableChroma,
+    empty_redis: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More rows wait, in all processes together, than are kept for invalidations to find."""
+    monkeypatch.setattr(similar, "_ARRIVING_KEPT", 1)
+    monkeypatch.setattr(housekeeping, "RENEWED_SECONDS", 0.5)
+    async with (
+        ChaosProxy("127.0.0.1", server.port) as proxy,
+        replica(tmp_path / "a", empty_redis, proxy.url(server.url)) as cut_off,
+        replica(tmp_path / "b", empty_redis, server.url) as other,
+    ):
+        for cache in (cut_off, other):
+            await until(lambda cache=cache: bool(cache.state and cache.state.backends["chroma"]))
+        await proxy.switch("black_hole")
+        await proxy.cut()
+        store, semantic = cut_off.parts.store, cut_off.parts.semantic
+        await cut_off.put("alpha beta", "ann", "old", shared=True)
+        await until(lambda: bool(semantic.tier._waited))
+        tag = cut_off.parts.keys.tag("alpha beta")
+        while tag in await store.rows(semantic.similar._arriving_key):
+            for number in range(3):
+                await other.put(f"number {number} waits", "ann", "an answer", shared=True)
+        assert (await other.invalidate("beta alpha")).complete
+        await proxy.switch("pass")
+        await proxy.cut()
+        await until(lambda: semantic.chroma._buffered == 0 and not semantic.tier._written_late)
+        for cache in (cut_off, other):
+            assert (await cache.lookup("beta alpha", "bob")).response is None
+        assert (await other.lookup("waits number 1", "bob")).response == "an answer"
+        assert not semantic.tier._waited

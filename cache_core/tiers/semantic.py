@@ -103,6 +103,7 @@ class SemanticTier:
         self._waiting: deque[_Waiting] = deque(maxlen=_WAITING_PUTS)
         self._dead: dict[str, set[str]] = {}
         self._written_late: dict[tuple[str, str], Entry] = {}
+        self._waited: set[tuple[str, str]] = set()
         self.dropped = 0
         """Puts lost because too many waited for the model."""
         self.refused_contexts = 0
@@ -353,7 +354,10 @@ class SemanticTier:
         Raises:
             BackendError: If the store failed.
         """
-        await self._similar.renew_arriving([tag for _, tag in self._written_late])
+        late = list(self._written_late)
+        if self._index.breaker.state != "closed":
+            self._waited.update(late)
+        await self._similar.renew_arriving([tag for _, tag in late])
 
     async def _remove_outdated(self) -> None:
         """Remove rows that reached the index after their message, or writer, was invalidated.
@@ -361,7 +365,8 @@ class SemanticTier:
         Rows are written out a little later than they are put. Whoever invalidated the message in
         between, or forgot the writer, in another process, could not remove what was not there yet;
         while the store is away it would be served, unconfirmed. Where somebody put it anew since,
-        that goes, too: a miss.
+        that goes, too: a miss. So does what waited while more were put than are kept for
+        invalidations to find: one of a similar question may have missed it.
         """
         late = list(self._written_late.items())[:_LOOKED_AFTER_AT_ONCE]
         if not late:
@@ -370,11 +375,17 @@ class SemanticTier:
         writers = {self._keys.user_generation(entry.writer) for _, entry in late if entry.writer}
         names = [*tokens, *writers]
         found = dict(zip(names, await self._store.read(names), strict=True))
+        lost = await self._similar.not_arriving(
+            [place[1] for place, _ in late if place in self._waited]
+        )
         outdated: dict[str, list[str]] = {}
         for (context, tag), entry in late:
             message = found[self._keys.generation(tag)]
             writer = found.get(self._keys.user_generation(entry.writer))
-            if message != entry.generation or (entry.writer and writer != entry.writer_token):
+            overtaken = message != entry.generation or (
+                entry.writer and writer != entry.writer_token
+            )
+            if overtaken or ((context, tag) in self._waited and tag in lost):
                 outdated.setdefault(context, []).append(tag)
         for context, tags in outdated.items():
             await self._index.remove(context, tags)
@@ -382,6 +393,7 @@ class SemanticTier:
             # One that was put again meanwhile is looked after again.
             if self._written_late.get(place) is entry:
                 del self._written_late[place]
+                self._waited.discard(place)
 
     def forget_waiting(self, user: str) -> None:
         """Drop a user's puts that wait for the model."""

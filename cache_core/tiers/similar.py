@@ -232,6 +232,15 @@ class SimilarQuestions:
             if rows:
                 await self._store.put_rows([self._arriving_rows(rows)])
 
+    async def not_arriving(self, tags: Sequence[str]) -> set[str]:
+        """Return those of *tags* that are not found as on their way into the indexes any more.
+
+        Raises:
+            BackendError: If the store failed.
+        """
+        found = await self._store.some_rows(self._arriving_key, tags)
+        return {tag for tag, value in zip(tags, found, strict=True) if value is None}
+
     def _arriving_row(self, packed: str) -> str:
         return f"{self._store.now():.0f} {packed}"
 
