@@ -395,6 +395,32 @@ async def test_invalidated_while_redis_is_stopped(
         assert not any(left)
 
 
+@pytest.mark.parametrize("how", ["message", "tag"])
+async def test_what_another_invalidation_may_concern_is_withheld_and_not_removed(
+    stoppable: tuple[str, int], tmp_path: Path, how: str
+) -> None:
+    """Once it is confirmed, what it did not concern is served again."""
+    url, pid = stoppable
+    async with opened(url, tmp_path) as cache:
+        await cache.put("alpha beta", "ann", "old", shared=True, tags=["t"])
+        await cache.put("gamma delta", "ann", "kept", shared=True)
+        semantic, running = cache.parts.semantic, cache._engine.running
+        assert semantic is not None
+        assert running is not None
+        async with stopped(pid):
+            work = cache.invalidate("alpha beta") if how == "message" else cache.invalidate_tag("t")
+            assert not (await work).complete
+            # Long enough for what is found to be dead to be removed.
+            for _ in range(15):
+                assert (await cache.lookup("delta gamma", "bob")).response is None
+                await asyncio.sleep(0.1)
+        await until(lambda: not running.invalidator.steps.pending)
+        await until(lambda: cache.parts.store.breaker.state == "closed")
+        await semantic.tier.tend()
+        assert (await cache.lookup("delta gamma", "bob")).response == "kept"
+        assert (await cache.lookup("beta alpha", "bob")).response is None
+
+
 async def test_retries_do_not_replace_tokens_again(
     stoppable: tuple[str, int], tmp_path: Path
 ) -> None:

@@ -258,6 +258,10 @@ class SemanticTier:
                 # Expired or evicted, and swept: nothing is left that could be unreadable.
                 near.dead, near.gone = "expired", True
                 continue
+            # It may be one that is invalidated, or not: withheld, and not removed.
+            unsure = near.scope in self._vetoes.unsure
+            if not values:
+                unsure = unsure or self._vetoes.unlisted or near.tag in self._vetoes.rows
             try:
                 near.entry = envelope.decode(near.text, near.key, query.readable, self._keys.sealer)
             except envelope.LockedError:
@@ -281,9 +285,6 @@ class SemanticTier:
                     ).stamp(near.scope)
                 vetoed = self._vetoes.forbid(near.tag, near.scope, query.user)
                 vetoed = vetoed or self._vetoes.outdated(entry)
-                unsure = near.scope in self._vetoes.unsure
-                if not values:
-                    unsure = unsure or self._vetoes.unlisted or near.tag in self._vetoes.rows
                 if vetoed or unsure:
                     stamp = None
                 ttl = tuning.ttl("l2", entry.intent) if entry.ttl is None else entry.ttl
@@ -295,7 +296,7 @@ class SemanticTier:
                 near.guard = veto(query.text, entry.message or "", tuning.guards) or ""
                 if entry.response is None:
                     near.dead = "corrupt"
-            if near.scope == "shared" and near.dead in {"invalidated", "corrupt"}:
+            if near.scope == "shared" and near.dead in {"invalidated", "corrupt"} and not unsure:
                 self._dead.setdefault(query.context, set()).add(near.tag)
 
     async def _discard(self, query: Query, near: Candidate) -> None:
