@@ -230,7 +230,7 @@ class Invalidator:
 
         return [
             Step(("rows", names, ""), rows, job),
-            Step(("announce", names, text), announce, job),
+            Step(("announce", names, f"{threshold} {text}"), announce, job),
         ]
 
     def _similar(self, job: Job, query: Query, tuning: Tuning) -> list[Step]:
@@ -257,8 +257,8 @@ class Invalidator:
             return 0, others(found)
 
         return [
-            Step(("similar shared", (query.tag,), query.text), shared, job),
-            Step(("similar private", (query.tag,), query.text), private, job),
+            Step(("similar shared", (query.tag,), f"{threshold} {query.text}"), shared, job),
+            Step(("similar private", (query.tag,), f"{threshold} {query.text}"), private, job),
         ]
 
     def _own(self, job: Job, tags: Sequence[str], user: str) -> list[Step]:
@@ -291,7 +291,7 @@ class Invalidator:
             tags = sorted({item.tag for item in found} - {query.tag})
             return 0, self._own(job, tags, user) if tags else ()
 
-        return [Step(("similar own", (query.tag,), user), private, job)]
+        return [Step(("similar own", (query.tag,), f"{threshold} {user}"), private, job)]
 
     def _elsewhere(self, job: Job, query: Query, tuning: Tuning, user: str) -> Step:
         """Return the step that has similar questions looked for by a process with L2."""
@@ -311,7 +311,7 @@ class Invalidator:
                 await asyncio.sleep(_SEARCHED_SECONDS / 20)
             return 0, ()
 
-        return Step(("similar elsewhere", (query.tag,), user), work, job)
+        return Step(("similar elsewhere", (query.tag,), f"{threshold} {user}"), work, job)
 
     async def _waits_for_search(self, asked: Broad) -> bool:
         await self._recent.catch_up()

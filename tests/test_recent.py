@@ -428,6 +428,31 @@ async def test_it_is_pending_while_another_invalidation_has_the_rest_to_do(
     assert running.invalidator.steps.pending == 0
 
 
+async def test_one_with_a_higher_threshold_does_not_take_over_the_search(
+    make_cache: CacheFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would find less than the one before has to."""
+    cache = await make_cache(settings=PATIENT)
+    words = "alpha beta gamma delta epsilon zeta eta theta iota"
+    await cache.put(f"{words} kappa", "ann", "old", shared=True)
+    running, semantic = cache._engine.running, cache.parts.semantic
+    assert running is not None
+    assert semantic is not None
+
+    async def away(*_: Any, **__: Any) -> Any:
+        raise BackendError("timeout", "TimeoutError")
+
+    query = cache.parts.keys.query(words, None)
+    with monkeypatch.context() as patch:
+        patch.setattr(semantic.index, "search", away)
+        for threshold in (0.9, 0.99):
+            at = cache._engine.tuning.model_copy(update={"semantic_threshold": threshold})
+            done = await running.invalidator.message(query, at, None, dry_run=False)
+            assert not done.complete
+    await until(lambda: not running.invalidator.steps.pending)
+    assert (await apart(cache.lookup(f"{words} kappa", "eve"))).response is None
+
+
 async def test_who_opens_later_searches_first(
     make_cache: CacheFactory, blind: MultiLevelCache
 ) -> None:
