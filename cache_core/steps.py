@@ -169,7 +169,7 @@ class Steps:
     def _plan(self, steps: Iterable[Step]) -> None:
         for step in steps:
             replaced = self._steps.get(step.name)
-            if replaced is not None and replaced.job != step.job:
+            if replaced is not None and replaced is not step:
                 step.also.update(replaced.also, {replaced.job.number})
             self._steps[step.name] = step
         while len(self._steps) > MOST_PENDING:

@@ -19,7 +19,9 @@ from cache_core.housekeeping import replicas
 from cache_core.keys import Keys
 from cache_core.models import Invalidation
 from cache_core.recent import Broad, RecentInvalidations
+from cache_core.steps import Step, Steps
 from cache_core.testing import HashEmbedder
+from cache_core.unconfirmed import StoreName, Unconfirmed
 from cache_core.vetoes import Vetoes
 from tests.conftest import CacheFactory
 from tests.patient import PATIENT
@@ -426,6 +428,29 @@ async def test_it_is_pending_while_another_invalidation_has_the_rest_to_do(
     await blind.parts.recent.catch_up()
     assert blind.parts.recent.unsearched == []
     assert running.invalidator.steps.pending == 0
+
+
+async def test_a_step_that_is_taken_over_and_found_again_is_still_to_be_done(
+    tmp_path: Path,
+) -> None:
+    """For whoever asked for it first, by whatever step of that name it is done."""
+    unconfirmed = Unconfirmed(tmp_path, "a", "one", StoreName("here"))
+    steps = Steps(Vetoes(), unconfirmed, "redis")
+    here = False
+
+    async def work() -> tuple[int, list[Step]]:
+        if not here:
+            raise BackendError("backend_error", "Away")
+        return 0, []
+
+    first, second = steps.begin(), steps.begin()
+    for job in (first, second, second):
+        await steps.do(job, [Step(("tokens", ("tag",), ""), work, job)])
+        assert steps.has(first, "tokens")
+    assert (steps.has(second, "tokens"), steps.pending) == (True, 1)
+    here = True
+    await steps.retry()
+    assert (steps.has(first, "tokens"), steps.pending) == (False, 0)
 
 
 async def test_one_with_a_higher_threshold_does_not_take_over_the_search(
