@@ -23,7 +23,7 @@ from typer.testing import CliRunner, Result
 from cache_core import MultiLevelCache
 from cache_core.audit import AuditRecord
 from cache_core.audited import audit_log
-from cache_core.cli import console, stats
+from cache_core.cli import console, stats, tune
 from cache_core.cli.app import app
 from cache_core.explaining import WHY
 from cache_core.models import ERROR_REASONS, MISS_REASONS, BypassReason
@@ -457,6 +457,16 @@ def test_help_flows() -> None:
             if "\n" in paragraph:
                 lines = Text.from_markup(paragraph).plain.splitlines()
                 assert max(map(len, lines)) <= 78, "an example fits a terminal of 80"
+
+
+def test_examples_in_help_are_indented() -> None:
+    """What an example does stands indented below it, in every command."""
+    for prefix, group in ((), app), (("tune",), tune.app):
+        for command in group.registered_commands:
+            shown = run(*prefix, str(command.name), "--help").output.splitlines()
+            for line in Text.from_markup(str(command.help)).plain.splitlines():
+                if line.startswith("    "):
+                    assert any(row.startswith(f" {line}") for row in shown), line
 
 
 @pytest.mark.parametrize("how", ["stopped", "killed"])

@@ -218,6 +218,9 @@ def history(
 
     [bold]glasscache tune history --limit 5[/bold]
         The last five changes; glasscache tune revert takes them back.
+
+    [bold]glasscache tune history --json | jq '.[0].note'[/bold]
+        Why the last change was made, for a script.
     """
 
     async def work() -> list[TuningChange]:
