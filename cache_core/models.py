@@ -306,6 +306,11 @@ class LookupResult(NamedTuple):
     sighting: Sighting | None = None
     own_ttl: float | None = None
 
+    def __repr__(self) -> str:
+        """Return it without the sighting, which is of use to `put` alone."""
+        shown = (f"{name}={getattr(self, name)!r}" for name in self._fields if name != "sighting")
+        return f"LookupResult({', '.join(shown)})"
+
 
 @dataclass(frozen=True, slots=True)
 class Invalidation:

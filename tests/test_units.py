@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import subprocess
 import sys
 import threading
@@ -28,6 +29,7 @@ from cache_core.exceptions import BackendError
 from cache_core.flight import SingleFlight
 from cache_core.guards import negated, numbers, veto
 from cache_core.keys import Keys, digest, normalise
+from cache_core.models import LookupResult, Sighting
 from cache_core.settings import load_settings
 from cache_core.testing import HashEmbedder
 from cache_core.tuning_layers import make_tuning
@@ -635,6 +637,18 @@ async def test_use_reopens_a_closed_cache(make_cache: Any) -> None:
     assert not cache.is_open
     assert (cache.redis_client, cache.chroma_collection) == (None, None)
     assert await cache.get_multilevel("alpha", "ann") == "answer"
+
+
+def test_a_result_shows_what_is_of_use() -> None:
+    """The sighting is for put alone: kept, compared and pickled, but not shown."""
+    sighting = Sighting("a-tag", "ann", None, "12")
+    result = LookupResult(None, "faq", None, "partial", lookup_id="r-1", sighting=sighting)
+    assert repr(result).startswith("LookupResult(response=None, intent='faq', rag_results=None, ")
+    assert "lookup_id='r-1'" in repr(result)
+    assert "sighting" not in repr(result)
+    assert "a-tag" not in str(result)
+    assert result != result._replace(sighting=None)
+    assert pickle.loads(pickle.dumps(result)) == result
 
 
 def test_the_public_names_exist() -> None:
