@@ -80,8 +80,7 @@ class Lookups:
             self._engine.contexts.note(context)
         decisions = running.parts.decisions
         place = decisions.place()
-        checked = running.verifier is not None and result.response is not None
-        if place is not None or checked:
+        if place is not None or running.verifier is not None:
             decision = decide(query, result, found, call, tuning, running.parts.store.now())
             if place is not None:
                 decisions.add(decision, place)
