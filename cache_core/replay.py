@@ -73,7 +73,7 @@ def read_rows(path: Path, limit: int | None = None) -> list[Row]:
     """
     rows: list[Row] = []
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if limit is not None and len(rows) >= limit:
                     break
@@ -113,6 +113,15 @@ def _row(line: str, where: str) -> Row:
             msg = f"{where}: {name} must be a finite number, not {value}"
             raise ConfigurationError(msg)
         known[name] = tuple(value) if isinstance(value, list) else value
+    for turn in known.get("history", ()):
+        if not isinstance(turn, (str, dict)):
+            msg = f"{where}: a turn of history must be str or object, not {type(turn).__name__}"
+            raise ConfigurationError(msg)
+    try:
+        json.dumps([known.get("history"), known.get("rag_results")], allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        msg = f"{where}: history and rag_results must be JSON ({error})"
+        raise ConfigurationError(msg) from None
     return Row(**known)
 
 

@@ -472,6 +472,9 @@ async def test_an_unknown_model_without_a_hub(monkeypatch: pytest.MonkeyPatch) -
         (b'{"message": "a", "t": true}', "t must be"),
         (b'{"message": "a", "t": Infinity}', "line 2"),
         (b'{"message": "a", "history": "b"}', "history must be list"),
+        (b'{"message": "a", "history": [3]}', "line 2: a turn of history must be str or object"),
+        (b'{"message": "a", "history": [{"content": NaN}]}', "line 2: history and rag_results"),
+        (b'{"message": "a", "rag_results": [1e999]}', "line 2: history and rag_results"),
         (b"[" * 100_000, "line 2"),
         (b"\xff\xfe", "not UTF-8"),
     ],
@@ -499,3 +502,11 @@ def test_blank_lines_and_unknown_fields_are_skipped(tmp_path: Path) -> None:
     path.write_text('\n{"message": "a", "user_id": "ann", "colour": "red"}\n\n')
     (row,) = read_rows(path)
     assert (row.message, row.user_id) == ("a", "ann")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_replay_file(tmp_path: Path) -> None:
+    """What an editor on Windows saved is read like any other file, as `warm` reads it."""
+    path = tmp_path / "traffic.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"message": "a", "user_id": "ann"}\n')
+    (row,) = read_rows(path)
+    assert row.message == "a"
