@@ -102,6 +102,17 @@ def test_the_table_is_for_people(traffic: Path) -> None:
         assert word in result.stdout
 
 
+def test_no_hits_are_not_called_a_missing_answer_id(tmp_path: Path) -> None:
+    """Without hits there is nothing to judge, and the table says that."""
+    file = tmp_path / "traffic.jsonl"
+    rows = [{"message": text, "user_id": "ann", "answer_id": text} for text in ("alpha", "beta")]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    result = CliRunner().invoke(app, ["replay", str(file), "--no-compare"])
+    assert result.exit_code == 0
+    assert "no hits" in result.output
+    assert "no answer_id" not in result.output
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

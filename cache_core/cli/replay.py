@@ -169,10 +169,11 @@ def _print(found: dict[str, Any]) -> None:
         ("saved, USD", "saved_usd", "{:,.2f}"),
     ):
         cells = [
-            "no answer_id" if side[name] is None else form.format(side[name])
+            form.format(side[name]) if side[name] is not None
+            else "no answer_id" if side["hits"] else "no hits"
             for side in (found, other)
             if side is not None
-        ]
+        ]  # fmt: skip
         shown.add_row(label, *cells)
     out.print(shown, "", sep="\n")
     tiers = found["served_by"]
