@@ -35,7 +35,11 @@ _BY_TEXT: Mapping[str, str] = {
     "WRONGPASS": "Check user and password in REDIS_URL",
 }
 _LATE = "It is stopped or slow: look at it, or raise the budgets (glasscache settings)"
-_AWAY = "See whether it runs where REDIS_URL or CHROMA_URL says"
+_AWAY: Mapping[str, str] = {
+    "redis": "See whether it runs where REDIS_URL says",
+    "chroma": "See whether it runs where CHROMA_URL says",
+}
+_SOMETHING_AWAY = "See whether it runs where REDIS_URL or CHROMA_URL says"
 
 
 def remedy(error: BackendError) -> str:
@@ -46,7 +50,9 @@ def remedy(error: BackendError) -> str:
             return found
     if error.error_type in _REMEDIES:
         return _REMEDIES[error.error_type]
-    return _LATE if error.reason == "timeout" else _AWAY
+    if error.reason == "timeout":
+        return _LATE
+    return _AWAY.get(error.backend, _SOMETHING_AWAY)
 
 
 def tell(what: str, error: BackendError) -> None:

@@ -342,6 +342,7 @@ def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0
     assert "very-secret-key" not in result.output
     assert "hunter2" not in result.output
+    assert "CHROMA_URL" not in result.output, "that one is not away"
     monkeypatch.setenv("CHROMA_URL", "https://chroma.internal/?api_key=hunter2")
     shown = document(run("settings", "--json"))
     assert shown["settings"]["chroma_url"] == "https://chroma.internal/?api_key=***"
@@ -394,6 +395,7 @@ def test_a_store_that_is_away_is_named_without_its_password(
     assert "cannot be reached" in result.output
     assert "redis://***@127.0.0.1:" in result.output
     assert "hunter2" not in result.output
+    assert "CHROMA_URL" not in result.output, "that one is not away"
 
 
 @pytest.mark.parametrize("name", ["REDIS_URL", "CACHE_REDIS_URL", "CHROMA_URL", "CACHE_CHROMA_URL"])
@@ -406,6 +408,7 @@ def test_a_refused_url_is_named_without_its_password(
     assert result.exit_code == 2
     assert "htp://***@h" in result.output
     assert "hunter2" not in result.output
+    assert "CHROMA_URL" not in result.output, "that one is not away"
 
 
 @pytest.mark.parametrize("text", ["[/red] hi", "[bold]hi", ":smile: [link=x]hi[/link]", "[/]"])
@@ -486,7 +489,7 @@ def test_commands_while_redis_is_away(how: str, tmp_path: Path) -> None:
             assert time.monotonic() - started < 30
             assert result.exit_code == 2, result.output
             assert f"127.0.0.1:{server.port}" in result.stderr
-            assert "Start it, or name another" in result.stderr
+            assert "Another is named with --redis-url" in result.stderr
             assert "Error" in result.stderr
             assert "agent" not in result.stderr
             assert "tried again" not in result.stderr

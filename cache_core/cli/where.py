@@ -69,8 +69,7 @@ async def opened(
         await cache.initialize()
         if not cache.is_open and needs_store:
             fail(
-                f"{away(cache)} Start it, or name another with --redis-url (REDIS_URL) or --dir "
-                "(CACHE_DIR)"
+                f"{away(cache)} Another is named with --redis-url (REDIS_URL) or --dir (CACHE_DIR)"
             )
         if semantic and cache.is_open:
             with err.status("loading the embedding model"):
