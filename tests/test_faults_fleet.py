@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,9 +182,12 @@ async def test_a_cluster_whose_master_is_stopped(
         assert {item.response for item in await asker.ask_all(count)} == {None}
         # Each put follows a lookup of its own, as an agent's does: without one it is held against
         # the oldest of those that found nothing while the master was away, and refused.
-        for number in range(count):
-            await asker.ask(number)
-            await cache.put(question(number), "ann", answer(number, "ann"))
+        for number, user in itertools.product(range(count), USERS):
+            await asker.ask(number, user)
+            await cache.put(
+                question(number), user, answer(number, user), shared=bool(number % 2), tags=["t"]
+            )
+        assert {item.tier for item in await asker.ask_all(count)} == {"l1"}
         await asker.served_by_l1(range(count))
 
 
