@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -351,6 +352,23 @@ def replica(directory: Path, redis_url: str, url: str) -> MultiLevelCache:
     )
 
 
+@contextlib.asynccontextmanager
+async def one_cut_off(
+    server: servers.BreakableChroma, redis_url: str, directory: Path
+) -> AsyncIterator[tuple[ChaosProxy, MultiLevelCache, MultiLevelCache]]:
+    """Yield two caches on one Redis and Chroma: the first reaches Chroma no more, by the proxy."""
+    async with (
+        ChaosProxy("127.0.0.1", server.port) as proxy,
+        replica(directory / "a", redis_url, proxy.url(server.url)) as cut_off,
+        replica(directory / "b", redis_url, server.url) as other,
+    ):
+        for cache in (cut_off, other):
+            await until(lambda cache=cache: bool(cache.state and cache.state.backends["chroma"]))
+        await proxy.switch("black_hole")
+        await proxy.cut()
+        yield proxy, cut_off, other
+
+
 async def test_what_waits_for_a_chroma_that_is_away_is_found_by_invalidations(
     server: servers.BreakableChroma,
     empty_redis: str,
@@ -364,15 +382,7 @@ async def test_what_waits_for_a_chroma_that_is_away_is_found_by_invalidations(
     monkeypatch.setattr(similar, "ARRIVING_SECONDS", 5.0)
     monkeypatch.setattr(housekeeping, "RENEWED_SECONDS", 1.0)
 
-    async with (
-        ChaosProxy("127.0.0.1", server.port) as proxy,
-        replica(tmp_path / "a", empty_redis, proxy.url(server.url)) as cut_off,
-        replica(tmp_path / "b", empty_redis, server.url) as other,
-    ):
-        for cache in (cut_off, other):
-            await until(lambda cache=cache: bool(cache.state and cache.state.backends["chroma"]))
-        await proxy.switch("black_hole")
-        await proxy.cut()
+    async with one_cut_off(server, empty_redis, tmp_path) as (proxy, cut_off, other):
         await cut_off.put("alpha beta", "ann", "old", shared=True)
         await asyncio.sleep(7.0)
         done = await other.invalidate("beta alpha")
@@ -397,15 +407,7 @@ async def test_what_no_invalidation_could_find_any_more_is_not_served(
     """More rows wait, in all processes together, than are kept for invalidations to find."""
     monkeypatch.setattr(similar, "_ARRIVING_KEPT", 1)
     monkeypatch.setattr(housekeeping, "RENEWED_SECONDS", 0.5)
-    async with (
-        ChaosProxy("127.0.0.1", server.port) as proxy,
-        replica(tmp_path / "a", empty_redis, proxy.url(server.url)) as cut_off,
-        replica(tmp_path / "b", empty_redis, server.url) as other,
-    ):
-        for cache in (cut_off, other):
-            await until(lambda cache=cache: bool(cache.state and cache.state.backends["chroma"]))
-        await proxy.switch("black_hole")
-        await proxy.cut()
+    async with one_cut_off(server, empty_redis, tmp_path) as (proxy, cut_off, other):
         store, semantic = cut_off.parts.store, cut_off.parts.semantic
         await cut_off.put("alpha beta", "ann", "old", shared=True)
         await until(lambda: bool(semantic.tier._waited))
