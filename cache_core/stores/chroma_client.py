@@ -51,7 +51,7 @@ class DiskFullError(Exception):
 
 
 class NotYetError(Exception):
-    """A server has a collection and is still writing its very first rows."""
+    """A collection is there, and its very first rows are still being written."""
 
 
 class ChromaClient:
@@ -281,9 +281,9 @@ class ChromaClient:
             slot.release()
 
     async def _run(self, work: Callable[..., Any], *args: Any) -> Any:
-        if not self._url:
-            return await self._in_thread(partial(work, *args))
         try:
+            if not self._url:
+                return await self._in_thread(partial(work, *args))
             return await self._request(work, *args)
         except InternalError as error:
             if _NOT_YET in str(error):
