@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench clean
+.PHONY: help demo models quick test check format bench clean
 
 help:  ## List the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -17,18 +17,20 @@ help:  ## List the commands
 demo: $(STAMP)  ## Set up, and watch the cache work on a stream of customer questions
 	$(BIN)/glasscache demo
 
-test: $(STAMP) system  ## Set up, check style, types and structure, and run the tests
-	$(BIN)/ruff format --check
-	$(BIN)/ruff check
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/python -m grafana.generate --check
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+models: $(STAMP)  ## Add sentence-transformers: for any other model, and for tests that compare with it
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[models]' --group reference
+
+quick: $(STAMP)  ## Run the tests that need no server, no browser and no time: for every save
+	$(BIN)/pytest -q -n 3 --dist loadfile -m "not server and not browser and not slow"
+
+test: check system  ## Set up, check style, types and structure, and run all tests
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 check: $(STAMP)  ## Style, types and structure only
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(BIN)/python -m grafana.generate --check
 
@@ -37,19 +39,19 @@ format: $(STAMP)  ## Format the code
 	$(BIN)/ruff check --fix
 
 bench: $(STAMP) system  ## Measure lookups against a raw Redis GET, and growth to 100,000 entries
-	$(BIN)/python benchmarks/lookup.py
-	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python -m benchmarks.lookup
+	$(BIN)/python -m benchmarks.growth
 
 clean:  ## Remove what the commands made
 	rm -rf $(VENV) build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# torch's CPU build is the pinned version: see constraints.txt.
-$(STAMP): pyproject.toml constraints.txt
+# Without torch: `make models` adds it.
+$(STAMP): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "glasscache needs Python 3.11 or newer: set PYTHON=..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "python venv is missing: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev
 	@touch $(STAMP)
 
 .PHONY: system

@@ -1,11 +1,11 @@
-"""What a lookup pays for a trace collector that works, is slow, refuses, hangs or answers 500.
+"""Cost per lookup of a trace collector that works, is slow, refuses, hangs or answers 500.
 
 Seven caches take turns in one process, each with a tracer provider of its own and the same sampler:
-two that send nothing, and one for each collector, made as `telemetry.configure` makes it. The
-second that sends nothing shows what is noise: it differs from the first in nothing.
+two that send nothing, and one for each collector, set up as by `telemetry.configure`. The
+second idle one measures the noise: it is identical to the first.
 
-    python benchmarks/exporter.py                    every lookup traced, the worst case
-    python benchmarks/exporter.py --sampled 0.05 --json | jq .lost
+    python -m benchmarks.exporter                    every lookup traced, the worst case
+    python -m benchmarks.exporter --sampled 0.05 --json | jq .lost
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from _servers import collector, free_port, redis_server
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.support.servers import collector, free_port, redis_server
 from cache_core import MultiLevelCache
-from cache_core.settings import Settings
+from cache_core.config.settings import Settings
 from cache_core.testing import HashEmbedder
 from telemetry.exporters import _make_provider
 from telemetry.metrics import PrometheusInstrument
@@ -51,15 +51,15 @@ progress = Console(stderr=True)
 
 @dataclass(slots=True)
 class Contender:
-    """A cache whose spans go to one kind of collector.
+    """Cache whose spans go to one kind of collector.
 
     Attributes:
-        name: Shown in the table.
-        cache: Open, and holding the answer.
-        registry: Of its metrics alone.
-        provider: Of its spans alone.
-        url: Of the collector; empty for none.
-        made: Lookups that were made, with those of the warm-up.
+        name: Name in the table.
+        cache: Open cache with the answer stored.
+        registry: Registry of its metrics only.
+        provider: Provider of its spans only.
+        url: URL of the collector; empty for none.
+        made: Number of lookups, including the warm-up.
         cpu: Seconds of CPU of this process per lookup, per round; sending is part of it.
         p50: Median seconds of a lookup, per round.
         worst: The longest of all, in seconds.
@@ -76,7 +76,7 @@ class Contender:
     worst: float = 0.0
 
     async def play(self, lookups: int, *, kept: bool) -> None:
-        """Make a round of lookups, one after the other."""
+        """Run a round of lookups, one after the other."""
         seconds: list[float] = []
         began = time.process_time()
         for _ in range(lookups):
@@ -84,7 +84,7 @@ class Contender:
             await self.cache.lookup(_MESSAGE, _USER)
             seconds.append(time.perf_counter() - started)
         if self.name == _WORKS:
-            # What waits is this one's work: it must not be done in the next one's round.
+            # work that waits belongs to this contender, not to the next one's round
             await asyncio.to_thread(self.provider.force_flush)
         spent = time.process_time() - began
         self.made += lookups
@@ -94,9 +94,9 @@ class Contender:
             self.worst = max(self.worst, *seconds)
 
     def counted(self) -> int:
-        """Return how many lookups the metrics have, by whichever of them has fewest.
+        """Return the lowest count of lookups in any of the metrics.
 
-        On a busy machine a lookup may run out of its time: it is an error then, and counted as one.
+        On a busy machine a lookup may exceed its timeout: it then counts as an error.
         """
         series = (
             ("cache_lookups_total", {}),
@@ -107,7 +107,7 @@ class Contender:
         return min(*metrics, sum(self.cache.get_metrics()["outcomes"].values()))
 
     def astray(self) -> int:
-        """Return how many lookups were not the hit of L1 that was to be measured."""
+        """Return the number of lookups that were not the intended hit of L1."""
         return self.made - self._sum("cache_hits_total", {"level": "l1"})
 
     def _sum(self, name: str, labels: dict[str, str]) -> int:
@@ -123,7 +123,7 @@ class Contender:
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set variables for as long as it lasts."""
+    """Set variables during the block."""
     before = dict(os.environ)
     os.environ.update(values)
     try:
@@ -160,7 +160,7 @@ async def _open(
 
 
 async def run(options: argparse.Namespace, directory: Path, urls: dict[str, str]) -> dict[str, Any]:
-    """Measure all of them in turns; return what `--json` prints."""
+    """Measure all contenders in turns; return the output of `--json`."""
     names = (_BASELINE, _CONTROL, _WORKS, *_BROKEN)
     contenders = [
         await _open(name, urls.get(name, ""), options.sampled, directory, urls["redis"], number)
@@ -169,10 +169,10 @@ async def run(options: argparse.Namespace, directory: Path, urls: dict[str, str]
     try:
         for contender in contenders:
             progress.print(f"warming up: {contender.name}")
-            # Enough to fill the queue of spans (2,048) of who cannot get rid of them.
+            # enough to fill the queue of spans (2,048) of a blocked exporter
             await contender.play(_WARM_UP, kept=False)
         for number in range(options.rounds):
-            # Nobody always follows the same one.
+            # no contender always follows the same one
             turn = number % len(contenders)
             order = contenders[turn:] + contenders[:turn]
             for contender in order if number % 2 else reversed(order):
@@ -259,12 +259,12 @@ def _options() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure and print."""
     options = _options()
     os.environ.setdefault("TQDM_DISABLE", "1")
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="glasscache-")))
-        # Written as an agent writes its log, where it does not drown the table.
+        # log as an agent does, without drowning the table
         log = (directory / "log").open("w")
         logging.basicConfig(stream=log, level=logging.WARNING)
         urls = {

@@ -1,14 +1,15 @@
-"""What a lookup pays for each fault of a backend, on real processes.
+"""Cost per lookup of each fault of a backend, on real processes.
 
-For every fault a redis-server, a `chroma run` and chaos proxies before them are started, and a
-cache with the real model, whose vectors of the questions are known already. Four agents ask for
-what is stored, without pause but for 5 ms: exact repetitions of private answers (L1) and rephrased
-questions with a shared answer (L2). First in calm: that is the baseline of the row. Then the fault
-is made, and mended. Each answer names its question and user.
+For every fault it starts a redis-server, a `chroma run` and chaos proxies before them, and a
+cache with the real model, which already knows the questions' vectors. Four agents ask for stored
+answers, pausing only 5 ms: exact repetitions of private answers (L1) and rephrased
+questions with a shared answer (L2). A calm phase is the baseline of the row. Then the fault
+is caused, and repaired. Each answer names its question and user.
 
-    python benchmarks/faults.py                              all faults, about 6 minutes
-    python benchmarks/faults.py --only 'redis: stopped' --json
-    python benchmarks/faults.py --write-docs                 and the table in docs/reliability.md
+    python -m benchmarks.faults                              all faults, about 6 minutes
+    python -m benchmarks.faults --only 'redis: stopped' --json
+    python -m benchmarks.faults --write-docs                 and the table in docs/reliability.md
+    python -m benchmarks.faults --vectors redis              faults of a Redis 8 with the vectors
 
 Ends with 1 if a lookup raised or an answer was wrong.
 """
@@ -30,18 +31,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from _docs_table import RELIABILITY, machine, markdown, write
-from _fault_scenarios import SCENARIOS, Scenario, Site
-from _proxies import proxies
-from _questions import pairs
-from _servers import chroma_process, redis_process
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.support.docs_table import RELIABILITY, machine, markdown, write
+from benchmarks.support.fault_scenarios import SCENARIOS, Scenario, Site
+from benchmarks.support.proxies import proxies
+from benchmarks.support.questions import pairs
+from benchmarks.support.servers import chroma_process, redis_process
 from cache_core import MultiLevelCache
-from cache_core.instrumentation import CacheCall, CacheState
-from cache_core.models import Level
-from cache_core.settings import Settings
+from cache_core.config.settings import Settings
+from cache_core.model.values import Level
+from cache_core.observability.instruments import CacheState
+from cache_core.observability.records import LookupRecord, Record, SearchRecord
 
 _AGENTS = 4
 _PAUSE = 0.005
@@ -54,14 +56,14 @@ HEADER = (
     "fault", "lookups", "exceptions", "wrong", "calm p50 / p99", "until open p50 / p99", "tries",
     "skipped p50 / p99", "during p50 / p99", "recovery",
 )  # fmt: skip
-"""Of the table in the documentation; times in ms, the recovery in s."""
+"""Columns of the table in the documentation; times in ms, the recovery in s."""
 
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 170)
 
 
 @dataclass(slots=True)
 class Lookup:
-    """One lookup that was made: when, how long it took, and what came of it."""
+    """One lookup: its time, duration and result."""
 
     at: float
     seconds: float
@@ -72,46 +74,46 @@ class Lookup:
 
 
 class Watch:
-    """An instrument that keeps how long the hurt backend's part took.
+    """Instrument that records the time of the failing backend's calls.
 
     Args:
-        backend: For `redis` that is L1's call, for `chroma` the search.
+        backend: `redis` for L1's calls, `chroma` for searches.
     """
 
     def __init__(self, backend: str) -> None:
         self._backend = backend
         self.skipped: list[float] = []
-        """Seconds of the calls that the breaker did not let through."""
+        """Seconds of calls that the breaker rejected."""
 
     def scope(self, operation: str, level: Level | None) -> None:
-        """Nothing is nested."""
+        """Do nothing: scopes are not measured."""
 
     def report(self, state: CacheState) -> None:
-        """What is, is asked elsewhere."""
+        """Do nothing: states are read elsewhere."""
 
-    def record(self, call: CacheCall) -> None:
-        """Note a finished call."""
-        if self._backend == "chroma" and call.operation == "search":
-            if call.error_type == "breaker_open" or call.reason == "breaker_open":
-                self.skipped.append(call.seconds)
-        elif self._backend == "redis" and call.operation == "lookup":
+    def record(self, record: Record) -> None:
+        """Record a finished call."""
+        if self._backend == "chroma" and isinstance(record, SearchRecord):
+            if "breaker_open" in {record.error_type, record.reason}:
+                self.skipped.append(record.seconds)
+        elif self._backend == "redis" and isinstance(record, LookupRecord):
             self.skipped += [
                 part.seconds
-                for part in call.calls
+                for part in record.calls
                 if part.level == "l1" and part.reason == "breaker_open"
             ]
 
 
 @dataclass(slots=True)
 class Measured:
-    """The figures of one fault.
+    """Figures of one fault.
 
     Attributes:
-        calm, during, after: The lookups before it, while it lasted, and once it was mended.
-        exceptions, wrong: Of all of them.
+        calm, during, after: Lookups before it, during it, and after the repair.
+        exceptions, wrong: Exceptions and wrong answers of all lookups.
         skipped: See `Watch`.
-        mended: When the backend answered again, in `time.perf_counter` seconds.
-        faults: Failures that the breaker counted until it opened; 0 if it did not.
+        mended: Time when the backend answered again, in `time.perf_counter` seconds.
+        faults: Number of failures until the breaker opened; 0 if it did not.
     """
 
     scenario: Scenario
@@ -125,7 +127,7 @@ class Measured:
     opened: bool = False
 
     def recovery(self) -> float | None:
-        """Return the seconds from when the backend answered to its first use in a lookup.
+        """Return the seconds from the backend's first answer to its first use in a lookup.
 
         `None` if no lookup used it: the backend is not back.
         """
@@ -137,7 +139,7 @@ class Measured:
 
 
 class Agents:
-    """Some agents that ask one cache for what is stored in it."""
+    """Agents that ask one cache for stored answers."""
 
     def __init__(self, cache: MultiLevelCache, backend: str) -> None:
         self._cache = cache
@@ -148,7 +150,7 @@ class Agents:
         self.wrong = 0
 
     async def store(self) -> None:
-        """Put what they will ask for, and let the model see every question."""
+        """Put the answers, and embed every question once."""
         for number, (first, second) in enumerate(self._questions):
             await asyncio.gather(
                 *(
@@ -160,7 +162,7 @@ class Agents:
                 self._cache.put(first, None, f"all {number}", shared=True),
             )
             await self._cache.lookup(second, "user-0")
-        # The index is written behind; it is to be asked, not the buffer before it.
+        # the index is written in the background; it is measured, not the buffer before it
         await asyncio.sleep(1.5)
 
     async def ask(self, ended: asyncio.Event, agent: int) -> None:
@@ -185,7 +187,7 @@ class Agents:
             self.exceptions[type(error).__name__] += 1
             return
         seconds = time.perf_counter() - started
-        # A private answer to the same question may serve the rephrased one, too.
+        # a private answer to the same question may also serve the rephrased one
         if result.response not in {None, f"{user} {number}", f"all {number}"}:
             self.wrong += 1
         errors = tuple(
@@ -201,16 +203,19 @@ def _word(user: int) -> str:
 
 
 async def measure(scenario: Scenario, site: Site, options: argparse.Namespace) -> Measured:
-    """Return what a fault did to the lookups."""
+    """Return the effect of a fault on the lookups."""
     found = Measured(scenario)
-    ports = {"redis": site.redis.port, "chroma": site.chroma.port}
+    ports = {"redis": site.redis.port}
+    if site.chroma is not None:
+        ports["chroma"] = site.chroma.port
     if scenario.through_proxy:
         ports[scenario.backend] = site.proxies.ports[scenario.backend]
     watch = Watch(scenario.backend)
     with tempfile.TemporaryDirectory() as directory:
         settings = Settings(
             redis_url=f"redis://127.0.0.1:{ports['redis']}/0",
-            chroma_url=f"http://127.0.0.1:{ports['chroma']}",
+            chroma_url=f"http://127.0.0.1:{ports['chroma']}" if "chroma" in ports else None,
+            vectors=options.vectors,
             dir=Path(directory),
             key="a key of the benchmark",
         )
@@ -228,7 +233,7 @@ async def measure(scenario: Scenario, site: Site, options: argparse.Namespace) -
             await asyncio.to_thread(scenario.make, site)
             await asyncio.sleep(options.seconds)
             found.opened = any(lookup.open for lookup in found.during)
-            # While it is being mended it still lasts.
+            # it lasts until the repair is done
             await asyncio.to_thread(scenario.mend, site)
             found.mended = time.perf_counter()
             agents.into = found.after
@@ -241,7 +246,7 @@ async def measure(scenario: Scenario, site: Site, options: argparse.Namespace) -
 
 
 async def _restored(agents: Agents, found: Measured, scenario: Scenario) -> None:
-    """Wait until the backend is used again; store again what it lost with its process."""
+    """Wait until the backend is used again; restore the data it lost with its process."""
     until = time.perf_counter() + _WAIT
     stored = 0.0
     while found.recovery() is None and time.perf_counter() < until:
@@ -307,7 +312,7 @@ def _difference(one: float | None, other: float | None) -> float | None:
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
-    """Return the table as it stands in the documentation."""
+    """Return the table for the documentation."""
     return markdown(HEADER, [_row(each) for each in found])
 
 
@@ -335,23 +340,28 @@ def _number(value: float | None) -> str:
 
 
 def run(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure the faults that were asked for."""
+    """Measure the requested faults."""
     wanted = [one for one in SCENARIOS if not options.only or one.name in options.only]
+    on_redis = options.vectors == "redis"
+    if on_redis:
+        wanted = [one for one in wanted if one.backend == "redis"]
     found = []
     for scenario in track(wanted, "faults", console=console, transient=True):
         with contextlib.ExitStack() as stack:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            keyed = stack.enter_context(redis_process(directory))
-            index = stack.enter_context(chroma_process(directory / "chroma"))
-            between = stack.enter_context(proxies({"redis": keyed.port, "chroma": index.port}))
-            site = Site(keyed, index, between)
+            keyed = stack.enter_context(redis_process(directory, vectors=on_redis))
+            ports, index = {"redis": keyed.port}, None
+            if not on_redis:
+                index = stack.enter_context(chroma_process(directory / "chroma"))
+                ports["chroma"] = index.port
+            site = Site(keyed, index, stack.enter_context(proxies(ports)))
             found.append(figures(asyncio.run(measure(scenario, site, options))))
             console.print(" | ".join(_row(found[-1])))
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and print one table."""
+    """Measure and print one table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -360,6 +370,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--seconds", type=float, default=3.0, help="of calm, and of each fault (%(default)s)"
     )
+    parser.add_argument(
+        "--vectors", choices=["chroma", "redis"], default="chroma",
+        help="engine of the shared answers: a Chroma server, or vector sets (%(default)s)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     parser.add_argument(
         "--write-docs", action="store_true", help="write the table into docs/reliability.md"
@@ -368,6 +382,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers must not outlive this
     if unknown := set(options.only or ()) - {scenario.name for scenario in SCENARIOS}:
         parser.error(f"there is no fault {', '.join(sorted(unknown))}; there are: {names}")
+    if options.write_docs and options.vectors == "redis":
+        parser.error("the table in the documentation is of a Chroma server: leave --vectors out")
     if options.write_docs and options.only:
         parser.error("the table in the documentation has every fault: leave --only out")
     logging.getLogger("glasscache").setLevel(logging.CRITICAL)

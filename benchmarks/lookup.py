@@ -1,14 +1,14 @@
-"""How long a lookup takes, against what it cannot do without.
+"""Time of a lookup, compared with the work it cannot avoid.
 
 An exact hit is measured against one raw redis-py GET of the same 2,000 bytes, a semantic hit
 against one bare embedding of the same question by sentence-transformers. Both sides of a ratio are
-measured in the same run, in turns. Absolute times say more about the machine than about the code:
+measured in the same run, in turns. Absolute times depend on the machine more than on the code:
 read the ratios.
 
-    python benchmarks/lookup.py              everything, about two minutes
-    python benchmarks/lookup.py --only exact --awake
-    python benchmarks/lookup.py --json | jq .targets
-    python benchmarks/lookup.py --write-docs     and the tables in docs/performance.md
+    python -m benchmarks.lookup              everything, about two minutes
+    python -m benchmarks.lookup --only exact --awake
+    python -m benchmarks.lookup --json | jq .targets
+    python -m benchmarks.lookup --write-docs     and the tables in docs/performance.md
 """
 
 from __future__ import annotations
@@ -30,9 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import redis.asyncio
-from _docs_table import PERFORMANCE, machine, markdown, write
-from _questions import pairs
-from _servers import awake, redis_server
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
@@ -40,11 +37,18 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.support.docs_table import PERFORMANCE, machine, markdown, write
+from benchmarks.support.questions import pairs
+from benchmarks.support.servers import awake, redis_server
 from cache_core import MultiLevelCache
-from cache_core.embedder import PACKAGED_MODEL, Embedder, ThreadEmbedder, shared_embedder
-from cache_core.exceptions import BackendError
-from cache_core.instrumentation import Instrument
-from cache_core.settings import Settings
+from cache_core.backends.base import Embedder
+from cache_core.backends.embedder.choosing import shared_embedder
+from cache_core.backends.embedder.encoder import PACKAGED_MODEL
+from cache_core.backends.embedder.pool import ThreadEmbedder
+from cache_core.backends.embedder.sentence_transformers import SentenceTransformerEncoder
+from cache_core.config.settings import Settings
+from cache_core.model.exceptions import BackendError
+from cache_core.observability.instruments import Instrument
 from cache_core.testing import HashEmbedder
 from telemetry.metrics import PrometheusInstrument
 from telemetry.tracing import TracingInstrument
@@ -52,28 +56,28 @@ from telemetry.tracing import TracingInstrument
 _VALUE_BYTES = 2_000
 _DOCUMENT_BYTES = 20_000
 _MESSAGES = 200
-"""Different ones, so that tasks that wait together do not ask for the same keys."""
+"""Number of different messages, so that concurrent tasks do not ask for the same keys."""
 
 _USERS = 20
 _SAMPLED = 0.01
 _WIDTH = 140
 _STORED_QUESTIONS = 500
 _ALIKE = 0.955
-"""Least similarity of a question and its other wording: a hair over the default threshold."""
+"""Lowest similarity of a question and its rewording: just above the default threshold."""
 
 _WARM_UP = 50
 _ROUND_SECONDS = 1.0
-"""What housekeeping does every second, a round ends with: so it is charged as often as it comes."""
+"""Each round ends with the work of housekeeping, so that its cost is included at its real rate."""
 
 
 EXACT_TIMES = 2.0
-"""An L1 hit may take this many raw GETs, watched and with every trace left out."""
+"""Most raw GETs that an L1 hit may cost, with instruments on and all spans sampled out."""
 
 POOLED_TIMES = 1.0
-"""50 tasks must look up at least this many times as often as redis-py's pool GETs."""
+"""Lowest permitted ratio of the rates of 50 tasks' lookups and redis-py's pooled GETs."""
 
 SEMANTIC_TIMES = 1.5
-"""An L2 hit may take this many bare embeddings."""
+"""Most bare embeddings that an L2 hit may cost."""
 
 _RAW, _OFF, _METRICS, _UNSAMPLED, _TRACED = (
     "raw GET",
@@ -92,17 +96,17 @@ progress = Console(stderr=True)
 
 @dataclass(slots=True)
 class Contender:
-    """One way to answer a message, and how long it took each time.
+    """Way to answer a message, with its times.
 
     Attributes:
-        name: Shown in the table.
-        call: Answers the message of a number; returns whether that went as intended.
-        settle: Ends what the calls left to be done later.
-        seconds: One task alone, per call.
-        crowded: Many tasks, per call.
-        rates: Calls per second of many tasks, per round.
+        name: Name in the table.
+        call: Answers the message with a number; returns whether that went as intended.
+        settle: Completes the work that the calls deferred.
+        seconds: Duration of each call by one task alone.
+        crowded: Duration of each call by many tasks.
+        rates: Calls per second by many tasks, per round.
         cpu: Seconds of CPU of this process per call of many tasks, per round.
-        astray: Calls that did not go as intended: they must not be many.
+        astray: Number of calls that did not go as intended, which must be few.
     """
 
     name: str
@@ -115,7 +119,7 @@ class Contender:
     astray: int = 0
 
     async def timed(self, number: int) -> float:
-        """Make one call; return how long it took."""
+        """Make one call; return its duration."""
         started = time.perf_counter()
         right = await self.call(number)
         seconds = time.perf_counter() - started
@@ -125,7 +129,7 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What was asked for, and what was reached."""
+    """Target and result of a measurement."""
 
     name: str
     asked: str
@@ -134,7 +138,7 @@ class Target:
 
 
 class _NoExporter(SpanExporter):
-    """Takes every span and sends none: the network is not ours to measure."""
+    """Exporter that discards all spans: the network is not measured."""
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         return SpanExportResult.SUCCESS
@@ -152,8 +156,8 @@ def _watchers(namespace: str, provider: TracerProvider | None) -> list[Instrumen
     """Return the instruments of an unconfigured cache.
 
     Args:
-        namespace: Of the cache.
-        provider: Of its spans; `None`: there is none, as in an application that does not trace.
+        namespace: Namespace of the cache.
+        provider: Provider of its spans; `None` as in an application that does not trace.
     """
     return [
         PrometheusInstrument(namespace, CollectorRegistry()),
@@ -162,11 +166,11 @@ def _watchers(namespace: str, provider: TracerProvider | None) -> list[Instrumen
 
 
 class Bench:
-    """Makes caches, fills them, and measures contenders in turns.
+    """Creates caches, fills them, and measures contenders in turns.
 
     Args:
-        directory: For everything embedded.
-        redis_url: A real and empty server.
+        directory: Directory of all embedded parts.
+        redis_url: URL of a real, empty server.
     """
 
     def __init__(self, directory: Path, redis_url: str) -> None:
@@ -204,10 +208,10 @@ class Bench:
 
 
 async def measure_alone(contenders: Sequence[Contender], calls: int) -> None:
-    """Let the contenders take turns, call by call: whatever the machine does hits all alike."""
+    """Measure the contenders in turns, call by call, so that noise affects all alike."""
     order = list(contenders)
     for number in range(-_WARM_UP, calls):
-        # Whoever follows an expensive one finds colder caches: nobody always does.
+        # the contender after an expensive one finds colder caches, so rotate
         order.append(order.pop(0))
         for contender in order if number % 2 else reversed(order):
             seconds = await contender.timed(number)
@@ -218,7 +222,7 @@ async def measure_alone(contenders: Sequence[Contender], calls: int) -> None:
 async def measure_crowd(
     contenders: Sequence[Contender], tasks: int, seconds: float, rounds: int
 ) -> None:
-    """Let *tasks* tasks work at the same time, one contender after the other, in rounds."""
+    """Measure *tasks* concurrent tasks, one contender after the other, in rounds."""
     for number in range(rounds + 1):
         for contender in contenders if number % 2 else reversed(contenders):
             took: list[float] = []
@@ -246,7 +250,7 @@ async def measure_crowd(
 
 
 async def exact_contenders(bench: Bench) -> list[Contender]:
-    """Return the raw GET and what is measured against it."""
+    """Return the raw GET and the contenders compared with it."""
     client = redis.asyncio.Redis.from_url(bench.redis_url)
     value = "v" * _VALUE_BYTES
     messages = [asked for asked, _ in pairs()[:_MESSAGES]]
@@ -272,17 +276,17 @@ async def exact_contenders(bench: Bench) -> list[Contender]:
 
         async def call(number: int) -> bool:
             number %= _MESSAGES
-            # With a history nothing is searched by similarity: the cheapest way to find nothing.
+            # with a history there is no similarity search: the cheapest way to find nothing
             history = None if tier is not None else ("Hello.",)
             result = await cache.lookup(messages[number], users[number], history=history)
             return result.tier == tier and result.outcome == ("hit" if tier else "miss")
 
         async def settle() -> None:
-            # Lookups that went astray by the dozen open the breaker: that is counted, not raised.
+            # dozens of failed lookups open the breaker: that is counted, not raised
             with contextlib.suppress(BackendError):
-                await cache.parts.decisions.flush()
+                await cache.operator.flush_decisions()
             if provider is not None:
-                # Else its thread sends them while others are measured.
+                # otherwise its thread sends them while others are measured
                 provider.force_flush()
 
         return Contender(title, call, settle)
@@ -302,13 +306,13 @@ async def exact_contenders(bench: Bench) -> list[Contender]:
 
 
 async def semantic_contenders(bench: Bench) -> list[Contender]:
-    """Return the bare embedding and what is measured against it, on the real model."""
+    """Return the bare embedding and the contenders compared with it, on the real model."""
     progress.print(f"loading {PACKAGED_MODEL}")
     embedder = shared_embedder(PACKAGED_MODEL)
     await embedder.wait_ready()
-    # Bare and ours are the same object: a second copy of the weights would not fit the same caches.
-    encoder: Any = embedder._encoder
-    model = encoder._model
+    # what a user of sentence-transformers has: the fp32 weights, one thread of torch
+    bare: Any = SentenceTransformerEncoder(PACKAGED_MODEL)
+    model = bare._model
     found = await _alike(embedder, _STORED_QUESTIONS)
     progress.print(f"filling: {len(found)} questions for L2")
     cache = await bench.cache("semantic", _watchers("semantic", _provider(0.0)), embedder)
@@ -321,7 +325,7 @@ async def semantic_contenders(bench: Bench) -> list[Contender]:
     await asyncio.sleep(2.0)  # the last rows are written out
 
     def question(number: int) -> str:
-        # The vectors of asked questions are kept; each text must be asked as if for the first time.
+        # vectors of asked questions are cached; each text must be new
         embedder.forget()
         return found[number % len(found)][1]
 
@@ -367,7 +371,7 @@ def _quantile(values: Sequence[float], share: float) -> float:
 
 
 def summary(contenders: Sequence[Contender]) -> list[dict[str, Any]]:
-    """Return what was measured as JSON values; times in microseconds.
+    """Return the measurements as JSON values; times in microseconds.
 
     The first contender is the baseline. `times` compares medians; `rate_times` is the median over
     the rounds, each of which compares neighbours in time.
@@ -391,7 +395,7 @@ def summary(contenders: Sequence[Contender]) -> list[dict[str, Any]]:
 
 
 def targets(exact: Sequence[dict[str, Any]], semantic: Sequence[dict[str, Any]]) -> list[Target]:
-    """Return what was asked for and what was reached."""
+    """Return targets and results."""
     row = {item["name"]: item for item in (*exact, *semantic)}
     found: list[Target] = []
     for name in (_UNSAMPLED, f"{_METRICS}, {_SAMPLED:.0%} sampled", _DOCUMENTS):
@@ -483,7 +487,7 @@ def _target_table(found: Sequence[Target]) -> Table:
 
 
 async def run(options: argparse.Namespace, directory: Path, redis_url: str) -> dict[str, Any]:
-    """Measure what the options ask for; return it as JSON values."""
+    """Measure as the options request; return JSON values."""
     bench = Bench(directory, redis_url)
     result: dict[str, Any] = {"exact": [], "semantic": []}
     measured: list[Contender] = []
@@ -496,7 +500,7 @@ async def run(options: argparse.Namespace, directory: Path, redis_url: str) -> d
             await measure_crowd(contenders, options.tasks, _ROUND_SECONDS, options.rounds)
             result["exact"] = summary(contenders)
             measured += contenders
-        # Their housekeeping would take its time from what comes next.
+        # their housekeeping would take time from the next measurement
         await bench.close()
         if options.only != "exact":
             contenders = await semantic_contenders(bench)
@@ -530,7 +534,7 @@ def _options() -> argparse.Namespace:
         "--questions", type=int, default=300, help="semantic calls of each kind (%(default)s)"
     )
     parser.add_argument(
-        "--tasks", type=int, default=50, help="tasks that look up at once (%(default)s)"
+        "--tasks", type=int, default=50, help="number of concurrent tasks (%(default)s)"
     )
     parser.add_argument(
         "--rounds", type=int, default=15, help="rounds of the many tasks (%(default)s)"
@@ -552,10 +556,10 @@ def _options() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure and print."""
     options = _options()
     os.environ.setdefault("TQDM_DISABLE", "1")
-    # What goes astray is counted here; a warning a second for each tier says no more.
+    # failed calls are counted here; a warning per second and tier adds nothing
     logging.disable(logging.WARNING)
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="glasscache-")))

@@ -1,12 +1,12 @@
-"""How quick the dashboard's pages are on a long decision log and many entries, in a real browser.
+"""Speed of the dashboard's pages on a long decision log and many entries, in a real browser.
 
-    python benchmarks/pages.py                  100,000 lookups, 20,000 answers, embedded store
-    python benchmarks/pages.py --redis          the same on a real redis-server
+    python -m benchmarks.pages                  100,000 lookups, 20,000 answers, embedded store
+    python -m benchmarks.pages --redis          the same on a real redis-server
 
-Answers are put by the cache; vectors are random ones, and lookups are written into the log as an
-agent's would be. Then `glasscache dashboard` is started, and every page is opened: the first time,
-when the log has yet to be read, and again, the median of five. A page counts as there when its last
-part is. At the end a threshold is moved, and pairs are judged by key.
+The cache puts the answers; vectors are random, and lookups are written into the log like an
+agent's. Then `glasscache dashboard` is started, and every page is opened: the first time,
+when the log is unread, and again, the median of five. A page counts as loaded when its last
+part is. At the end a threshold is changed, and pairs are judged by key.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from _servers import free_port, redis_server
-from growth import StoredVectors, _word
 from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
 
+from benchmarks.growth import StoredVectors, _word
+from benchmarks.support.servers import free_port, redis_server
 from cache_core import MultiLevelCache, Settings
-from cache_core.decisions import VERSION, Decision
+from cache_core.observability.decisions import VERSION, Decision
 
 TOKEN = "only-for-this-benchmark"
 AGAIN = 5
@@ -45,10 +45,10 @@ LAST_PART = {
     "Tuning": "What happened after the last changes",
     "Review": "Undecided",
     "Entries": "Take answers out of service",
-    "Alerts": "What the store alone tells",
+    "Alerts": "What the store itself shows",
     "Audit": "Invalidations and reviews",
 }
-"""What a page draws last."""
+"""Last part that a page draws."""
 
 _INTENTS = ("orders", "returns", "shipping", "payment", "account", "products")
 _TOGETHER = 16
@@ -89,7 +89,7 @@ async def fill(directory: Path, url: str | None, lookups: int, answers: int) -> 
                 json.dumps([VERSION, *item], separators=(",", ":"))
                 for item in decisions[start : start + _CHUNK]
             ]
-            await cache.parts.store.append(cache.parts.keys.own("decisions"), lines, keep=lookups)
+            await cache._parts.store.append(cache._parts.keys.own("decisions"), lines, keep=lookups)
         near = [item for item in decisions if item.unvetoed is not None]
         for item in islice(near, _VERDICTS):
             correct = (item.unvetoed or 0) > 0.8
@@ -208,10 +208,10 @@ def measure(address: str) -> list[dict[str, Any]]:
         page.get_by_role("button", name="Undecided").wait_for()
         judged = []
         for count in (1, 2, 3):
-            # What is pressed while the next pair is still being drawn goes to none.
+            # a key pressed while the next pair is being drawn is lost
             page.locator("[data-test-script-state=notRunning]").wait_for()
             page.wait_for_timeout(500)
-            said = f"by you just now: {count}."
+            said = f"yours just now: {count}."
             judged.append(seconds_until(page, lambda: page.keyboard.press("s"), said))
         browser.close()
     rows.append({"page": "Tuning: a threshold is moved", "first_s": round(moved[0], 2),
@@ -222,7 +222,7 @@ def measure(address: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Fill, look, print."""
+    """Fill the store, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--lookups", type=int, default=100_000)
     parser.add_argument("--answers", type=int, default=20_000)

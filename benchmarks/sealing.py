@@ -1,6 +1,6 @@
-"""What encryption at rest costs per entry: an envelope made and read, sealed and not, side by side.
+"""Cost of encryption at rest per entry: writing and reading an envelope, sealed and not.
 
-python benchmarks/sealing.py [--json]
+python -m benchmarks.sealing [--json]
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import statistics
 import sys
 import time
 
-from cache_core import envelope
-from cache_core.models import Entry
-from cache_core.sealing import Sealer
+from cache_core.model import envelope
+from cache_core.model.sealing import Sealer
+from cache_core.model.values import Entry
 
 _ROUNDS = 15
 _CALLS = 400

@@ -1,11 +1,11 @@
-"""Lookups of which half are cancelled or run out of time, on a real Redis: is any answer wrong?
+"""Storm of lookups on a real Redis, half of them cancelled or timed out: is any answer wrong?
 
-    python benchmarks/storm.py [--lookups 50000] [--tasks 200] [--redis-url URL] [--json]
+    python -m benchmarks.storm [--lookups 50000] [--tasks 200] [--redis-url URL] [--json]
 
-Every lookup asks for one of 500 messages, each with an answer of its own, and half are stopped, if
-not done yet, after a random time of up to 5 ms: cancelled, or by a timeout. After that the same is
+Every lookup asks for one of 500 messages, each with its own answer, and half are stopped, unless
+done, after a random time of up to 5 ms: cancelled, or by a timeout. Then the same is
 done to GETs of redis-py on a pool of its own. A wrong answer is that of another message; a leaked
-connection is one still in use when nothing runs any more. Opened connections are what the storm
+connection is one still in use after everything has ended. Opened connections are what the storm
 costs the server.
 """
 
@@ -16,7 +16,6 @@ import asyncio
 import contextlib
 import json
 import random
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -26,11 +25,9 @@ from typing import Any
 
 import redis.asyncio as redis
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from benchmarks._servers import redis_server
+from benchmarks.support.servers import redis_server
 from cache_core import MultiLevelCache
-from cache_core.settings import Settings
+from cache_core.config.settings import Settings
 from cache_core.testing import HashEmbedder
 
 MESSAGES = 500
@@ -40,13 +37,13 @@ _LONGEST = 0.005
 async def storm(
     ask: Callable[[int], Awaitable[str | None]], lookups: int, tasks: int, seed: int
 ) -> Counter[str]:
-    """Ask for random messages, half of the time not to the end; count how each ended.
+    """Ask for random messages, stopping half of the lookups; count how each ended.
 
     Args:
-        ask: Returns the answer to a message by its number.
-        lookups: How many.
-        tasks: How many at the same time.
-        seed: Of what is asked and when it is stopped.
+        ask: Returns the answer to the message with a number.
+        lookups: Number of lookups.
+        tasks: Number of concurrent tasks.
+        seed: Seed of the messages and stops.
     """
     counts: Counter[str] = Counter()
     chance = random.Random(seed)
@@ -89,18 +86,18 @@ async def storm(
 
 
 def in_use(client: Any) -> int:
-    """Return how many connections of a client are in use."""
+    """Return the number of a client's connections in use."""
     return len(client.connection_pool._in_use_connections)
 
 
 async def opened(url: str) -> int:
-    """Return how many connections the server has accepted so far."""
+    """Return the number of connections that the server has accepted so far."""
     async with redis.Redis.from_url(url) as client:
         return int((await client.info("stats"))["total_connections_received"])
 
 
 async def tasks_beyond(number: int) -> int:
-    """Return how many more tasks than *number* stay: a duty of the second may be at work."""
+    """Return the number of tasks beyond *number* that stay, as a periodic duty may be running."""
     for _ in range(20):
         if len(asyncio.all_tasks()) <= number:
             break
@@ -109,7 +106,7 @@ async def tasks_beyond(number: int) -> int:
 
 
 async def ours(url: str, lookups: int, tasks: int, seed: int) -> dict[str, Any]:
-    """Storm a cache; afterwards every answer must be right."""
+    """Run the storm on a cache; afterwards every answer must be right."""
     with tempfile.TemporaryDirectory() as directory:
         settings = Settings(
             redis_url=url, dir=Path(directory), tiers=frozenset({"l1", "l3", "l4"}),
@@ -133,7 +130,7 @@ async def ours(url: str, lookups: int, tasks: int, seed: int) -> dict[str, Any]:
             counts["wrong"] += sum(text != f"answer {n}" for n, text in enumerate(found))
             return _result(
                 counts, seconds, lookups,
-                # First: it waits until the duties are done, which use connections.
+                # first, because it waits until the duties, which use connections, are done
                 leaked_tasks=await tasks_beyond(tasks_before),
                 leaked_connections=max(0, in_use(cache.redis_client) - held),
                 opened_connections=await opened(url) - before - 1,
@@ -142,7 +139,7 @@ async def ours(url: str, lookups: int, tasks: int, seed: int) -> dict[str, Any]:
 
 
 async def theirs(url: str, lookups: int, tasks: int, seed: int) -> dict[str, Any]:
-    """Storm redis-py itself."""
+    """Run the storm on redis-py itself."""
     async with redis.Redis.from_url(
         url, decode_responses=True, protocol=2, max_connections=2 * tasks
     ) as client:
@@ -175,7 +172,7 @@ def _result(counts: Counter[str], seconds: float, lookups: int, **more: Any) -> 
 
 
 async def measure(url: str, lookups: int, tasks: int, seed: int) -> dict[str, Any]:
-    """Return what became of both, and how they compare."""
+    """Return both results, and their ratios."""
     found: dict[str, Any] = {
         "glasscache": await ours(url, lookups, tasks, seed),
         "redis-py": await theirs(url, lookups, tasks, seed),

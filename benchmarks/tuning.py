@@ -1,10 +1,10 @@
-"""How soon every replica has a change of the tuning: with notices, cut off, and without them.
+"""Delay of tuning changes on all replicas: with notices, cut off, and without them.
 
     python -m benchmarks.tuning [--json]
 
-Ten processes, 200 changes each way, on a real Redis and on the embedded store. A replica notes the
-machine's clock when another version comes into force; the delay of a change is that of the slowest
-replica, from the moment that its author's call began.
+Ten processes, 200 changes each way, on a real Redis and on the embedded store. A replica records
+the time when another version comes into force; the delay of a change is that of the slowest
+replica, from the beginning of its author's call.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any
 
 import redis.asyncio as redis
 
-from benchmarks._servers import redis_server
+from benchmarks.support.servers import redis_server
 from cache_core import MultiLevelCache
-from cache_core.live_tuning import POLL
-from cache_core.settings import Settings
+from cache_core.config.live import POLL
+from cache_core.config.settings import Settings
 
 REPLICAS = 10
 CHANGES = 200
@@ -38,7 +38,7 @@ def _settings(url: str | None, directory: str) -> Settings:
 
 
 async def replica(url: str | None, directory: str) -> None:
-    """Follow until stdin closes, then print version and time of every version that was seen."""
+    """Follow until stdin closes, then print version and time of every version seen."""
     seen: list[tuple[int, float]] = []
     async with MultiLevelCache(settings=_settings(url, directory), instruments=()) as cache:
         live = cache._engine.live
@@ -55,7 +55,7 @@ async def replica(url: str | None, directory: str) -> None:
 
 
 async def change(url: str | None, directory: str, *, cut: bool) -> dict[int, float]:
-    """Make the changes; return when each began."""
+    """Make the changes; return the start of each."""
     began: dict[int, float] = {}
     chance = random.Random(7)
     killer = redis.Redis.from_url(url) if url is not None and cut else None
@@ -90,7 +90,7 @@ def measure(name: str, url: str | None, *, cut: bool = False) -> dict[str, Any]:
         seen = [dict(json.loads(process.communicate("")[0])) for process in replicas]
     delays: list[float] = []
     for version, at in began.items():
-        # A replica that skipped a version had it when it had a later one.
+        # a replica that skipped a version had it when it had a later one
         had = [min(t for v, t in found.items() if v >= version) for found in seen]
         delays.append(max(had) - at)
     delays.sort()
@@ -106,7 +106,7 @@ def measure(name: str, url: str | None, *, cut: bool = False) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure all ways, and print them."""
+    """Measure all ways of following, and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--replica", help=argparse.SUPPRESS)

@@ -1,19 +1,19 @@
-"""Whether what-if is right: its predictions against real replays, its promise on other traffic.
+"""Accuracy of what-if: predictions against real replays, and its promise on other traffic.
 
 Traffic with known answers goes through a real cache at the default threshold, and the decision log
-is kept. From that log alone the hit rate at other thresholds is predicted; then the same traffic
+is recorded. From that log alone the hit rates at other thresholds are predicted; then the traffic
 really goes through fresh caches at those thresholds.
 
 The recommendation is computed from the first half of the traffic, and only from verdicts on one
-half of the users. What it promises, at most so many wrong hits, is held against a real replay at
+half of the users. Its promise, a limit on wrong hits, is compared with a real replay at
 the recommended threshold: against the second half of the traffic, and within it against the other
 half of the users.
 
-Verdicts are drawn as they come in life: half are a random sample of the semantic hits, as `verify`
-takes it, half are reviews of pairs a little below the threshold, which nothing answered.
+Verdicts are drawn realistically: half are a random sample of the semantic hits, as by `verify`;
+half are reviews of pairs a little below the threshold, which got no answer.
 
-    python benchmarks/whatif.py --demo --rows 3000     the demo's own traffic, a few minutes
-    python benchmarks/whatif.py                        ../shared/data/traffic.jsonl, half an hour
+    python -m benchmarks.whatif --demo --rows 3000     the demo's own traffic, a few minutes
+    python -m benchmarks.whatif                        ../shared/data/traffic.jsonl, half an hour
 """
 
 from __future__ import annotations
@@ -35,45 +35,47 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cache_core.decisions import Decision
-from cache_core.demo import load_knowledge
-from cache_core.demo.traffic import Traffic
-from cache_core.embedder import ThreadEmbedder
-from cache_core.models import LookupResult
-from cache_core.replay import Report, Row, read_rows, replay
-from cache_core.tuning import Tuning
-from cache_core.verdicts import Verdict
+from cache_core.backends.embedder.choosing import make_embedder
+from cache_core.backends.embedder.pool import ThreadEmbedder
+from cache_core.cli.demo.shop import load_knowledge
+from cache_core.cli.demo.traffic import Traffic
+from cache_core.cli.files.requests import read_rows
+from cache_core.config.tuning import Tuning
+from cache_core.model.values import LookupResult
+from cache_core.observability.decisions import Decision
+from cache_core.observability.verdicts import Verdict
 from cache_core.whatif import Recommendation, recommend, thresholds
+from cache_core.whatif.replay import Report, TrafficRow, replay
 
 THRESHOLDS = (0.85, 0.90, 0.97)
 MOST_POINTS = 3.0
-"""By how many percentage points a predicted hit rate may be off."""
+"""Largest permitted error of a predicted hit rate, in percentage points."""
 
 _DATA = Path(__file__).parents[2] / "shared" / "data" / "traffic.jsonl"
 _BELOW = 0.1
-"""Reviews are of pairs this much below the threshold, at most."""
+"""Largest distance below the threshold of a reviewed pair."""
 
 _LOG = 100_000
 _FEWER = (250, 500, 1_000, 2_000, 4_000)
-"""Numbers of verdicts that are tried, to say how many a recommendation takes."""
+"""Numbers of verdicts to try, to find how many a recommendation needs."""
 
 console = Console(stderr=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One replayed row, its decision, and whether its answer was, or would have been, right."""
+    """Replayed row, its decision, and whether its answer was, or would have been, right."""
 
-    row: Row
+    row: TrafficRow
     decision: Decision
     right: bool | None
 
 
-def demo_rows(count: int) -> list[Row]:
-    """Return the demo's traffic, a request every ten seconds."""
+def demo_rows(count: int) -> list[TrafficRow]:
+    """Return the demo's traffic, one request every ten seconds."""
     requests = itertools.islice(Traffic(load_knowledge(), seed=7), count)
     return [
-        Row(
+        TrafficRow(
             message=item.message,
             user_id=item.user_id,
             answer_id=item.answer_id,
@@ -87,11 +89,16 @@ def demo_rows(count: int) -> list[Row]:
 
 
 async def record(
-    rows: Sequence[Row], threshold: float, embedder: ThreadEmbedder, bar: Progress
+    rows: Sequence[TrafficRow], threshold: float, embedder: ThreadEmbedder, bar: Progress
 ) -> tuple[Report, list[Recorded]]:
-    """Return what the traffic really came to at a threshold."""
-    answers: list[tuple[Row, LookupResult]] = []
+    """Return the actual result of the traffic at a threshold."""
+    answers: list[tuple[TrafficRow, LookupResult]] = []
     task = bar.add_task(f"replaying at {threshold:g}", total=len(rows))
+
+    def watch(row: TrafficRow, result: LookupResult) -> None:
+        answers.append((row, result))
+        bar.advance(task)
+
     report = await replay(
         rows,
         scope="private-flag",
@@ -99,8 +106,7 @@ async def record(
         embedder=embedder,
         threshold=threshold,
         decisions=2 * len(rows),
-        watch=lambda row, result: answers.append((row, result)),
-        progress=lambda done: bar.advance(task, done),
+        watch=watch,
     )
     by_id = {item.lookup_id: item for item in report.decisions}
     stored: dict[tuple[str, str], str | None] = {}
@@ -158,7 +164,7 @@ def draw(recorded: Sequence[Recorded], count: int, threshold: float, seed: int) 
 def advise(
     recorded: Sequence[Recorded], verdicts: int, limit: float, tuning: Tuning, seed: int
 ) -> tuple[list[Verdict], Recommendation]:
-    """Return verdicts on one half of the users in the first half of the log, and what follows."""
+    """Return verdicts on half of the users in the first half of the log, and the recommendation."""
     first = recorded[: len(recorded) // 2]
     judged = [item for item in first if _half(item.row)]
     drawn = draw(judged, verdicts, tuning.semantic_threshold, seed)
@@ -166,8 +172,8 @@ def advise(
     return drawn, recommend(decisions, drawn, tuning=tuning, max_wrong_share=limit)
 
 
-def _half(row: Row) -> bool:
-    """Whether a row's user is of the half whose verdicts are used."""
+def _half(row: TrafficRow) -> bool:
+    """Return whether a row's user is in the half whose verdicts are used."""
     return sum((row.user_id or "").encode()) % 2 == 0
 
 
@@ -184,7 +190,7 @@ def wrong(recorded: Sequence[Recorded]) -> dict[str, Any]:
 
 
 def time_thresholds(decisions: Sequence[Decision], verdicts: Sequence[Verdict]) -> float:
-    """Return the seconds that `thresholds` takes for 100,000 lookups: these, over and over."""
+    """Return the seconds that `thresholds` takes for 100,000 lookups: these, repeated."""
     span = decisions[-1].at - decisions[0].at + 1.0
     log: list[Decision] = []
     for lap in itertools.count():
@@ -197,11 +203,11 @@ def time_thresholds(decisions: Sequence[Decision], verdicts: Sequence[Verdict]) 
 
 
 async def measure(
-    rows: Sequence[Row], verdicts: int, limit: float, seed: int, bar: Progress
+    rows: Sequence[TrafficRow], verdicts: int, limit: float, seed: int, bar: Progress
 ) -> dict[str, Any]:
     """Return all figures."""
     tuning = Tuning()
-    embedder = ThreadEmbedder("all-MiniLM-L6-v2")
+    embedder = make_embedder()
     await embedder.wait_ready()
     texts = sorted({row.message for row in rows if not row.history and embedder.fits(row.message)})
     task = bar.add_task("embedding the messages", total=len(texts))
@@ -277,7 +283,7 @@ def _promise(
 
 
 def show(found: dict[str, Any]) -> None:
-    """Print the figures for a person."""
+    """Print the figures for people."""
     out = Console()
     table = Table(title=f"Hit rate of {found['rows']:,} requests, predicted from the log at 0.95",
                   title_justify="left")  # fmt: skip

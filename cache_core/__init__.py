@@ -1,11 +1,11 @@
 """glasscache: the cache for LLM agents that you can see through."""
 
-from cache_core.exceptions import BackendError, ConfigurationError, GlasscacheError
-from cache_core.models import Answer, Invalidation, LookupResult, TierExplanation
+from cache_core.config.settings import Settings
+from cache_core.config.tuning import Tuning
+from cache_core.model.exceptions import BackendError, ConfigurationError, GlasscacheError
+from cache_core.model.values import Answer, Invalidation, LookupResult, TierExplanation
 from cache_core.multilevel_cache import MultiLevelCache, close_cache, get_cache
-from cache_core.settings import Settings
-from cache_core.stats import CacheStats
-from cache_core.tuning import Tuning
+from cache_core.observability.stats import CacheStats
 
 __version__ = "0.1.0"
 

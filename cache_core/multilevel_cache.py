@@ -3,52 +3,64 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import os
-import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
-from weakref import WeakKeyDictionary
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+from weakref import WeakSet
 
-from cache_core.answering import Answering, Wanted
-from cache_core.arguments import (
-    check_label,
-    check_message,
-    check_put,
-    warm_item,
-)
-from cache_core.clock import Clock
-from cache_core.computing import Compute, completed
-from cache_core.embedder import Embedder
-from cache_core.engine import Engine, Running
-from cache_core.exceptions import ConfigurationError
-from cache_core.explaining import explain
-from cache_core.instrumentation import Instrument
-from cache_core.keys import NAMESPACE_PATTERN, Keys
-from cache_core.lookups import Lookups
-from cache_core.models import (
+from cache_core.backends.base import Embedder, WrapIndex, WrapStore
+from cache_core.backends.clock import Clock
+from cache_core.backends.forking import leave_to_parent
+from cache_core.config.live import StartedWith
+from cache_core.config.settings import Settings, load_settings
+from cache_core.config.tuning import Sharing
+from cache_core.model.documents import taken
+from cache_core.model.exceptions import ConfigurationError
+from cache_core.model.keys import NAMESPACE_PATTERN
+from cache_core.model.question.snapshot import at_once, take
+from cache_core.model.sealing import make_sealer
+from cache_core.model.values import (
     Answer,
-    BypassReason,
     Context,
     Documents,
     Invalidation,
     LookupResult,
-    Query,
     TierExplanation,
     Turn,
     Where,
 )
-from cache_core.operating import OperatedCache
-from cache_core.puts import How, Puts
-from cache_core.sealing import make_sealer
-from cache_core.seen import Sightings
-from cache_core.settings import Settings, load_settings
-from cache_core.stores.base import WrapStore
-from cache_core.stores.vectors import WrapIndex
-from cache_core.tuning import Sharing
-from cache_core.unconfirmed import Request
-from cache_core.verdicts import Verify
+from cache_core.observability.instruments import Instrument
+from cache_core.observability.verdicts import Verify
+from cache_core.operations.answers import How, What
+from cache_core.operations.arguments import (
+    Asked,
+    ask,
+    check_flag,
+    check_function,
+    check_intents,
+    check_label,
+    check_message,
+    check_parts,
+    check_put,
+    check_sharing,
+    check_text,
+    check_threshold,
+    check_type,
+    warm_item,
+)
+from cache_core.operations.compute.calling import Compute, terms_of
+from cache_core.operations.compute.run import Wanted
+from cache_core.operations.invalidate.outbox import Request
+from cache_core.operations.sightings import Sightings
+from cache_core.runtime.assembly import Given, check_redis_pool
+from cache_core.runtime.hosting import host, in_loop
+from cache_core.runtime.lifecycle import Engine, Family
+from cache_core.runtime.operated import OperatedCache
 
 log = logging.getLogger("glasscache")
 
@@ -82,11 +94,13 @@ class MultiLevelCache(OperatedCache):
     `lookup` and `put` raise only `CancelledError`, and `TypeError` or `ValueError` for misuse:
     whatever breaks behind the cache becomes an outcome, and is counted.
 
-    A cache belongs to one event loop; `get_cache()` keeps one per loop.
+    It may be used in any event loops and threads. In the first one it is open itself; for others,
+    and once that one ended, it is open in a thread of its own, which takes a hit 0.1 ms longer.
 
     Args:
         redis_url: A Redis server or Cluster; default `REDIS_URL`, else the embedded store.
-        redis_pool: A redis-py asyncio connection pool to use instead; it is not closed.
+        redis_pool: A connection pool or client of redis.asyncio to use instead, also of a Cluster
+            or of a Sentinel's master; it is not closed. A URL is taken as *redis_url*.
         semantic_threshold: Least cosine similarity of a semantic hit, 0..1. Default 0.95.
         embedding_model: A sentence-transformers model, or an object of the `Embedder` protocol.
             Default `all-MiniLM-L6-v2`.
@@ -105,6 +119,7 @@ class MultiLevelCache(OperatedCache):
 
     Raises:
         ConfigurationError: For a value that cannot work; it names the value and what is expected.
+        TypeError: For a *redis_pool* that is no asyncio pool or client.
     """
 
     def __init__(
@@ -124,34 +139,50 @@ class MultiLevelCache(OperatedCache):
         wrap_store: WrapStore | None = None,
         wrap_index: WrapIndex | None = None,
     ) -> None:
+        if redis_url is not None:
+            check_text("redis_url", redis_url)
+        check_text("namespace", namespace)
+        check_threshold(semantic_threshold)
+        check_parts(
+            settings=settings,
+            embedding_model=None if isinstance(embedding_model, str) else embedding_model,
+            instruments=instruments,
+            verify=verify,
+            clock=clock,
+            wrap_store=wrap_store,
+            wrap_index=wrap_index,
+        )
+        intents = check_intents(shared_intents)
         if NAMESPACE_PATTERN.fullmatch(namespace) is None:
             msg = f"namespace={namespace!r} is refused: letters, digits, '_', '.', '-', 1 to 64"
             raise ConfigurationError(msg)
+        if isinstance(redis_pool, str):
+            redis_url, redis_pool = redis_pool, None
+        if redis_pool is not None:
+            check_redis_pool(redis_pool)
         model = embedding_model if isinstance(embedding_model, str) else None
         if settings is None:
             settings = load_settings(redis_url=redis_url, embedding_model=model)
         elif redis_url or model:
+            checked = load_settings(redis_url=redis_url, embedding_model=model)
             changed = {"redis_url": redis_url, "embedding_model": model}
             settings = settings.model_copy(
-                update={name: value for name, value in changed.items() if value}
+                update={name: getattr(checked, name) for name, value in changed.items() if value}
             )
-        if isinstance(shared_intents, str):
-            msg = "shared_intents must be a list of intents, not one string"
-            raise TypeError(msg)
-        given = {
+        arguments = {
             "semantic_threshold": semantic_threshold,
             "sharing": sharing,
-            "shared_intents": frozenset(shared_intents) or None,
+            "shared_intents": intents or None,
         }
-        # Keys that cannot work are told here, and not to whoever looks up first.
-        make_sealer(settings)
+        # Keys that cannot work are reported here rather than at the first lookup.
+        make_sealer(settings.encryption_keys)
         self.namespace = namespace
         self.settings = settings
-        self._engine = Engine(
-            settings,
-            namespace,
-            arguments={name: value for name, value in given.items() if value is not None},
-            constants=_changed_constants,
+        self._started_with = StartedWith(
+            _changed_constants,
+            {name: value for name, value in arguments.items() if value is not None},
+        )
+        self._given = Given(
             redis_pool=redis_pool,
             embedder=None if isinstance(embedding_model, (str, type(None))) else embedding_model,
             clock=clock,
@@ -160,18 +191,49 @@ class MultiLevelCache(OperatedCache):
             wrap_store=wrap_store,
             wrap_index=wrap_index,
         )
-        self._engine.counters = self.get_metrics
-        self._engine.make = self._make
-        sightings = Sightings()
-        self._lookups = Lookups(self._engine, sightings)
-        self._puts = Puts(self._engine, sightings)
-        self._answering = Answering(self._engine)
-        # For what is asked while the store, which keeps the secret, was not reached yet.
-        self._keys = Keys(namespace, secrets.token_bytes(32))
+        self._told_unknown: set[str] = set()
+        self._family = Family()
+        self._hosted = None
+        self._hosting = threading.Lock()
+        self._engine = self._make_engine(self._given)
+        _made.add(self)
+        weakref.finalize(self, _drop, self._family.engines, namespace).atexit = False
+
+    def _make_engine(self, given: Given) -> Engine:
+        return Engine(self.settings, self.namespace, self._started_with, given, self._family)
+
+    def _host(self) -> Engine:
+        """Return the engine that is open in the thread for other event loops."""
+        own = self._engine
+        own.leave()
+        with self._hosting:
+            if self._hosted is None:
+                if own.home is None:
+                    log.info(
+                        "the event loop that the cache %r was open in has ended: it goes on in a "
+                        "thread of its own. Close a cache before its loop ends to have it open in "
+                        "the next one",
+                        self.namespace,
+                    )
+                self._hosted = self._make_engine(self._given.again())
+                host().guests.add(self._hosted)
+            return self._hosted
+
+    def _forked(self) -> None:
+        """Begin anew in a forked child: what is open belongs to the parent."""
+        leave_to_parent(self._engine, self._hosted)
+        self._given = self._given.again()
+        self._hosted = None
+        self._hosting = threading.Lock()
+        self._family.engines.clear()
+        self._family.sightings = Sightings()
+        self._family.stats.reset()
+        self._engine = self._make_engine(self._given)
 
     # ------------------------------------------------------------------------------ lookup
 
-    async def get_multilevel(
+    @at_once
+    def get_multilevel(
         self,
         message: str,
         user_id: str | None = None,
@@ -179,14 +241,17 @@ class MultiLevelCache(OperatedCache):
         context: Context = None,
         history: Sequence[Turn] | None = None,
         standalone: str | None = None,
-    ) -> str | None:
+    ) -> Coroutine[Any, Any, str | None]:
         """Return the cached response to *message*, or `None`. Arguments as for `lookup`."""
-        result = await self._lookups.run(
-            message, user_id, context, history, standalone, handed_out=False
-        )
+        asked = ask(message, user_id, take(context, history, standalone), self.settings)
+        return self._response(asked)
+
+    async def _response(self, asked: Asked) -> str | None:
+        result = await self._on_current(lambda cache: cache.lookup(asked, handed_out=False))
         return result.response
 
-    async def lookup(
+    @at_once
+    def lookup(
         self,
         message: str,
         user_id: str | None = None,
@@ -195,18 +260,21 @@ class MultiLevelCache(OperatedCache):
         history: Sequence[Turn] | None = None,
         standalone: str | None = None,
         allow_stale: bool = False,
-    ) -> LookupResult:
+    ) -> Coroutine[Any, Any, LookupResult]:
         """Return what is known for *message*: a response, or an intent, documents, and why not.
 
         Args:
             message: What the user said.
             user_id: Whose private answers may be read besides the shared ones; `None`: only those.
+                An id that is blank or a placeholder, as "None" or "anonymous", is taken for `None`.
                 More than 1,024 characters bypass, as a message that is too large does.
             context: What else shaped the answer and rarely changes, as text or a JSON mapping:
                 system prompt, model, tools, locale. Answers never cross contexts. More than 65,536
                 characters bypass.
-            history: The earlier turns, each a str or `{"role", "content"}`. A message with a
-                history is matched only exactly, and only after the same turns.
+            history: The earlier turns, each a str, `{"role", "content"}`, a (role, content) pair or
+                a message object. Roles, contents, names and tool calls count; ids, times and usage
+                do not. A message with a history is matched only exactly, and only after the same
+                turns. More than 64 MiB, or 20,000 single values, bypass.
             standalone: The message rewritten to need no history; replaces both.
             allow_stale: Also return a response that expired less than the tuning's *stale_seconds*
                 ago, marked `stale`: for when computing a new one failed. It saves nothing.
@@ -214,22 +282,16 @@ class MultiLevelCache(OperatedCache):
         Raises:
             TypeError: For an argument of another type.
         """
-        return await self._lookups.run(
-            message,
-            user_id,
-            context,
-            history,
-            standalone,
-            handed_out=True,
-            allow_stale=allow_stale,
+        where = take(context, history, standalone)
+        if allow_stale is not False:
+            check_flag("allow_stale", allow_stale)
+        asked = ask(message, user_id, where, self.settings)
+        return self._on_current(
+            lambda cache: cache.lookup(asked, handed_out=True, allow_stale=allow_stale)
         )
 
-    def _check(
-        self, message: object, user_id: object, standalone: object, context: object = None
-    ) -> BypassReason | None:
-        return check_message(message, user_id, standalone, self.settings, context)
-
-    async def get_or_compute(
+    @at_once
+    def get_or_compute(
         self,
         message: str,
         user_id: str | None,
@@ -245,7 +307,8 @@ class MultiLevelCache(OperatedCache):
         tags: Sequence[str] = (),
         cost_usd: float | None = None,
         personal: Sequence[str] = (),
-    ) -> str:
+        document_ids: Sequence[str] = (),
+    ) -> Coroutine[Any, Any, str]:
         """Return the cached response, or compute and store it.
 
         Concurrent calls for the same message, user, context and history share one computation, in
@@ -261,47 +324,41 @@ class MultiLevelCache(OperatedCache):
             message, user_id, context, history, standalone: As for `lookup`.
             compute: Makes the response: a function or coroutine function of no argument, or of the
                 `LookupResult`, whose intent and documents save it those steps. Returns the
-                response, or an `Answer` with what else is to be stored.
-            intent, shared, share_documents, ttl, tags, cost_usd, personal: As for `put`.
+                response, or an `Answer` with what else is to be stored. A plain function is called
+                in a thread, with the caller's context variables, and may wait. Whatever it returns
+                is returned, even if it cannot be stored: no text, or an `Answer` that `put`
+                refuses.
+            intent, shared, share_documents, ttl, tags, cost_usd, personal, document_ids: As for
+                `put`.
 
         Raises:
             Exception: Whatever *compute* raises, unless a stale answer may be returned instead;
-                nothing is stored then.
+                nothing is stored then. Callers who shared the computation get a copy each.
         """
-        # Copies: an agent's compute appends to its conversation while it works.
-        try:
-            where = Where(copy.deepcopy(context), copy.deepcopy(history), standalone)
-        except RecursionError:
-            raise TypeError("context and history must be JSON, not nested that deep") from None
+        where = take(context, history, standalone)
+        check_function("compute", compute)
         check_put(None, intent, ttl, tags, cost_usd, personal)
+        taken(None, document_ids, 0)
+        check_sharing(shared, share_documents)
         own = Answer(
-            "", intent, None, shared, share_documents, ttl=ttl, tags=tuple(tags), cost_usd=cost_usd
-        )
+            "", intent, None, shared, share_documents, ttl=ttl, tags=tuple(tags), cost_usd=cost_usd,
+            document_ids=tuple(document_ids),
+        )  # fmt: skip
+        said = tuple(personal)
+        asked = ask(message, user_id, where, self.settings)
+        return self._computed(Wanted(asked, compute, own, said, terms_of(own, said)))
 
-        async def look(allow_stale: bool) -> LookupResult:
-            return await self._lookups.run(
-                message, user_id, *where, handed_out=True, allow_stale=allow_stale
-            )
-
-        async def store(answer: Answer, result: LookupResult) -> str:
-            answer = completed(answer, own)
-            check_put(answer.response, answer.intent, answer.ttl, answer.tags, answer.cost_usd)
-            how = How(answer.shared, answer.share_documents, answer.ttl, tuple(answer.tags),
-                       answer.cost_usd, tuple(personal))  # fmt: skip
-            return await self._puts.run(
-                message, user_id, answer.response, answer.intent or result.intent,
-                answer.rag_results, where, how, result,
-            )  # fmt: skip
-
-        def query(running: Running | None) -> Query:
-            keys = self._keys if running is None else running.parts.keys
-            return keys.query(message, user_id, *where)
-
-        return await self._answering.answer(Wanted(query, compute, look, store))
+    async def _computed(self, wanted: Wanted) -> str:
+        wanted = replace(wanted, asked=await wanted.asked.settled())
+        if not self._engine.settle():
+            here = asyncio.get_running_loop()
+            wanted = replace(wanted, compute=in_loop(here, wanted.compute))
+        return await self._on_current(lambda cache: cache.compute(wanted))
 
     # ------------------------------------------------------------------------------ put
 
-    async def put(
+    @at_once
+    def put(
         self,
         message: str,
         user_id: str | None = None,
@@ -318,8 +375,9 @@ class MultiLevelCache(OperatedCache):
         tags: Sequence[str] = (),
         cost_usd: float | None = None,
         personal: Sequence[str] = (),
+        document_ids: Sequence[str] = (),
         lookup: LookupResult | None = None,
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """Store what answers *message*; readable when this returns.
 
         What cannot be stored within a second is dropped and counted. An answer that was computed
@@ -330,30 +388,44 @@ class MultiLevelCache(OperatedCache):
         Args:
             message, user_id, context, history, standalone: As for the lookup that it answers.
             response: What the agent said; `None` or empty stores no response.
-            intent: The message's label; with more than 256 characters nothing is stored.
-            rag_results: The documents that retrieval returned, JSON values. Their `id`, `source`
-                or `metadata.source` are what `invalidate_document` finds the answer by.
+            intent: The message's label; one of more than 256 characters is not stored.
+            rag_results: The documents that retrieval returned, in a list or an iterator, which is
+                read here. They are copied before this first waits. Documents that would not come
+                back equal and of the same types, or are too large, are left out and counted; the
+                rest is stored. `invalidate_document` finds the answer by every field in them that
+                names something: `id`, `source`, `metadata.doc_id`, `node.ref_doc_id`, `file_path`.
             shared: Whether every user may read the response; default: as *sharing* says.
             share_documents: Whether every user may read the documents; default: as the response.
             ttl: Seconds that this answer lives, instead of each tier's TTL; up to 30 days.
             tags: What `invalidate_tag` finds the answer by.
             cost_usd: What the answer cost, and a hit saves, in USD; default: the tuning's prices.
             personal: Names of the user. An answer that holds one, or looks personal otherwise, is
-                not shared by *sharing* or promotion; `shared=True` shares it all the same.
+                not shared by *sharing* or promotion; `shared=True` shares it anyway.
+            document_ids: Ids of the documents that the answer came from, besides those in
+                *rag_results*: for documents that do not say, and where none are stored.
             lookup: What `lookup` returned, of this cache or of another on the same store: needed
                 only where lookups of the same message by the same user overlap in different tasks,
                 or where another process stores what was computed.
 
         Raises:
-            TypeError: For an argument of another type, or documents that are not JSON.
+            TypeError: For an argument of another type, such as one document instead of a list.
             ValueError: For a TTL or cost out of range.
         """
         check_put(response, intent, ttl, tags, cost_usd, personal)
-        where = Where(context, history, standalone)
+        check_sharing(shared, share_documents)
+        if lookup is not None:
+            check_type("lookup", lookup, LookupResult)
+        documents = taken(rag_results, document_ids, self.settings.max_value_bytes)
+        where = take(context, history, standalone)
         how = How(shared, share_documents, ttl, tuple(tags), cost_usd, tuple(personal))
-        await self._puts.run(message, user_id, response, intent, rag_results, where, how, lookup)
+        what = What(response, intent, documents)
+        return self._put(ask(message, user_id, where, self.settings), what, how, lookup)
 
-    async def warm_cache(
+    async def _put(self, asked: Asked, what: What, how: How, lookup: LookupResult | None) -> None:
+        await self._on_current(lambda cache: cache.put(asked, what, how, lookup))
+
+    @at_once
+    def warm_cache(
         self,
         queries: Iterable[tuple[str, str | None, str]],
         *,
@@ -362,7 +434,7 @@ class MultiLevelCache(OperatedCache):
         ttl: float | None = None,
         tags: Sequence[str] = (),
         progress: Callable[[int], None] = lambda _: None,
-    ) -> int:
+    ) -> Coroutine[Any, Any, int]:
         """Store answers that an operator provides, shared by all users.
 
         Args:
@@ -379,12 +451,23 @@ class MultiLevelCache(OperatedCache):
         """
         items = [warm_item(number, item) for number, item in enumerate(queries)]
         check_put(None, intent, ttl, tags, None)
+        check_function("progress", progress)
+        how = How(shared=True, ttl=ttl, tags=tuple(tags), source="warm")
+        return self._warm(items, take(context, None, None), intent, how, progress)
+
+    async def _warm(
+        self,
+        items: Sequence[tuple[str, str | None, str]],
+        where: Where,
+        intent: str | None,
+        how: How,
+        progress: Callable[[int], None],
+    ) -> int:
         try:
             await self.ready()
         except ConfigurationError as error:
             log.warning("warming without L2: %s", error)
-        how = How(shared=True, ttl=ttl, tags=tuple(tags), source="warm")
-        return await self._puts.warm(items, context, intent, how, progress)
+        return await self._on_current(lambda cache: cache.warm(items, where, intent, how, progress))
 
     # ------------------------------------------------------------------------------ invalidate
 
@@ -401,35 +484,38 @@ class MultiLevelCache(OperatedCache):
             user_id: Only this user's own answers.
             dry_run: Only count them.
         """
-        self._check(query, user_id, None)
+        check_flag("dry_run", dry_run)
+        check_message(query, user_id, None, self.settings)
         if user_id is not None:
             check_label("user_id", user_id)
-        return await self._invalidate(
-            ("message", query, user_id),
-            lambda running: running.invalidator.message(
-                running.parts.keys.query(query, user_id),
-                self.tuning,
-                running.parts.keys.user(user_id) if user_id else None,
-                dry_run=dry_run,
-            ),
-            dry_run=dry_run,
-        )
+        return await self._invalidate(Request("message", query, user_id), dry_run=dry_run)
 
     async def invalidate_document(self, doc_id: str, *, dry_run: bool = False) -> Invalidation:
-        """Take out of service every answer to a message whose documents included *doc_id*."""
-        return await self._invalidate_label("document", doc_id, dry_run)
+        """Take out of service every answer to a message whose documents included *doc_id*.
+
+        Ids are compared in Unicode's NFC. `found_nothing` of the result says that there was none.
+        """
+        return await self._invalidate_label("document", doc_id, dry_run=dry_run)
 
     async def invalidate_tag(self, tag: str, *, dry_run: bool = False) -> Invalidation:
         """Take out of service every answer to a message that was put with *tag*."""
-        return await self._invalidate_label("tag", tag, dry_run)
+        return await self._invalidate_label("tag", tag, dry_run=dry_run)
 
-    async def _invalidate_label(self, kind: str, value: str, dry_run: bool) -> Invalidation:
+    async def _invalidate_label(
+        self, kind: Literal["document", "tag"], value: str, *, dry_run: bool
+    ) -> Invalidation:
+        check_flag("dry_run", dry_run)
         label = check_label(kind, value)
-        return await self._invalidate(
-            (kind, label),
-            lambda running: running.invalidator.label(kind, label, dry_run=dry_run),
-            dry_run=dry_run,
-        )
+        done = await self._invalidate(Request(kind, label), dry_run=dry_run)
+        if done.found_nothing and kind not in self._told_unknown:
+            self._told_unknown.add(kind)
+            log.warning(
+                "an invalidation found nothing that was put with this %s: either no answer came "
+                "from it, or it was put under another name. Said once; Invalidation.found_nothing "
+                "says it each time",
+                kind,
+            )
+        return done
 
     async def forget_user(self, user_id: str) -> Invalidation:
         """Erase everything of a user, in every tier and replica; `counts` says how much of what.
@@ -439,10 +525,7 @@ class MultiLevelCache(OperatedCache):
         digest: it keeps what is being computed for them from being stored.
         """
         user = check_label("user_id", user_id)
-        return await self._invalidate(
-            ("user", user),
-            lambda running: running.invalidator.user(running.parts.keys.user(user)),
-        )
+        return await self._invalidate(Request("user", user))
 
     async def invalidate_writer(self, user_id: str, *, dry_run: bool = False) -> Invalidation:
         """Take out of service all that a user's puts stored, for them or for everybody.
@@ -450,62 +533,17 @@ class MultiLevelCache(OperatedCache):
         For when a user turned out to feed the cache with wrong answers. Of each message that they
         stored something for all users for, every answer goes.
         """
+        check_flag("dry_run", dry_run)
         user = check_label("user_id", user_id)
-        return await self._invalidate(
-            ("writer", user),
-            lambda running: running.invalidator.writer(
-                running.parts.keys.user(user), dry_run=dry_run
-            ),
-            dry_run=dry_run,
-        )
+        return await self._invalidate(Request("writer", user), dry_run=dry_run)
 
-    async def _invalidate(
-        self,
-        name: tuple[str, *tuple[str | None, ...]],
-        work: Callable[[Running], Awaitable[Invalidation]],
-        *,
-        dry_run: bool = False,
-    ) -> Invalidation:
-        running = await self._engine.started()
-        with self._engine.instruments.operation("invalidate") as call:
-            call.reason = name[0]
-            if not dry_run:
-                self._engine.invalidations += 1
-            if running is None:
-                call.outcome = "error"
-                if not dry_run:
-                    self._engine.postpone(name, work)
-                    self._engine.unconfirmed.note(name)
-                return Invalidation(0, complete=False, pending=("store",))
-            complete = dry_run
-            try:
-                removed = await work(running)
-                complete = complete or removed.complete
-            finally:
-                # Whoever is cancelled leaves the rest to be retried, too.
-                if not complete:
-                    self._engine.unconfirmed.note(name)
-            call.count = removed.removed
-            call.outcome = "ok" if removed.complete else "error"
-            return removed
-
-    async def _make(self, request: Request) -> None:
-        """Make an invalidation that another process could not."""
-        match request:
-            case ("message", str(query), str(user) | (None as user)):
-                await self.invalidate(query, user)
-            case ("document", str(document)):
-                await self.invalidate_document(document)
-            case ("tag", str(tag)):
-                await self.invalidate_tag(tag)
-            case ("writer", str(user)):
-                await self.invalidate_writer(user)
-            case ("user", str(user)):
-                await self.forget_user(user)
+    async def _invalidate(self, request: Request, *, dry_run: bool = False) -> Invalidation:
+        return await self._on_engine(lambda engine: engine.invalidate(request, dry_run=dry_run))
 
     # ------------------------------------------------------------------------------ explain
 
-    async def explain(
+    @at_once
+    def explain(
         self,
         message: str,
         user_id: str | None = None,
@@ -513,44 +551,97 @@ class MultiLevelCache(OperatedCache):
         context: Context = None,
         history: Sequence[Turn] | None = None,
         standalone: str | None = None,
-    ) -> list[TierExplanation]:
-        """Return what each tier would say to *message*, and why; counts nothing."""
-        self._check(message, user_id, standalone)
-        running = await self._engine.started()
-        if running is None:
-            return []
-        query = running.parts.keys.query(message, user_id, context, history, standalone)
-        tiers, semantic = running.parts.tiers, running.parts.semantic
-        if semantic is not None:
-            tiers = {**tiers, "l2": semantic.quiet}
-        return await explain(tiers, query, self.tuning, self.settings.lookup_budget)
+    ) -> Coroutine[Any, Any, list[TierExplanation]]:
+        """Return what each tier would say to *message*, and why; counts nothing.
+
+        Arguments as for `lookup`.
+        """
+        asked = ask(message, user_id, take(context, history, standalone), self.settings)
+        return self._on_current(lambda cache: cache.explain(asked))
 
 
-_caches: WeakKeyDictionary[asyncio.AbstractEventLoop, MultiLevelCache] = WeakKeyDictionary()
+def _drop(engines: list[Engine], namespace: str) -> None:
+    held = [engine for engine in engines if engine.holds_something]
+    if held:
+        warnings.warn(
+            f"the cache {namespace!r} was dropped without being closed: await cache.close(), or "
+            "open it with 'async with'",
+            ResourceWarning,
+            stacklevel=2,
+        )
+    for engine in held:
+        engine.drop()
+
+
+_made: WeakSet[MultiLevelCache] = WeakSet()
+
+
+class _Shared:
+    """The cache that `get_cache` returns, and the event loops that it was returned in."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cache: MultiLevelCache | None = None
+        self._users: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+
+    def join(self) -> MultiLevelCache:
+        """Return the cache, for the running loop too."""
+        with self._lock:
+            if self._cache is None:
+                self._cache = MultiLevelCache()
+            self._users.add(asyncio.get_running_loop())
+            return self._cache
+
+    def peek(self) -> MultiLevelCache | None:
+        """Return the cache if the running loop has it."""
+        with self._lock:
+            return self._cache if asyncio.get_running_loop() in self._users else None
+
+    def leave(self) -> MultiLevelCache | None:
+        """Return the cache if the running loop was the last one that had it."""
+        with self._lock:
+            self._users.discard(asyncio.get_running_loop())
+            if any(not loop.is_closed() for loop in self._users):
+                return None
+            cache, self._cache = self._cache, None
+            self._users.clear()
+            return cache
+
+
+_shared = _Shared()
 
 
 async def get_cache() -> MultiLevelCache:
-    """Return this event loop's shared cache, initialised; configured by the environment."""
-    loop = asyncio.get_running_loop()
-    cache = _caches.get(loop)
-    if cache is None:
-        cache = _caches[loop] = MultiLevelCache()
+    """Return this process's shared cache, initialised; configured by the environment."""
+    cache = _shared.join()
     await cache.initialize()
     return cache
 
 
 def shared_cache() -> MultiLevelCache | None:
-    """Return what `get_cache` made in this event loop; `None` before."""
-    return _caches.get(asyncio.get_running_loop())
+    """Return what `get_cache` returned in this event loop; `None` before."""
+    return _shared.peek()
 
 
 async def close_cache() -> None:
-    """Close this event loop's shared cache; idempotent. `get_cache` makes a new one."""
-    cache = _caches.pop(asyncio.get_running_loop(), None)
+    """Close the shared cache for this event loop; idempotent.
+
+    It goes on in the loops that have it and did not close it. After the last one `get_cache` makes
+    a new one.
+    """
+    cache = _shared.leave()
     if cache is not None:
         await cache.close()
 
 
-# A forked child must not use its parent's connections.
+def _forked() -> None:
+    """Give a forked child a shared cache of its own, and let the other ones begin anew."""
+    global _shared  # noqa: PLW0603 - somebody may have held the parent's lock
+    leave_to_parent(_shared)
+    _shared = _Shared()
+    for cache in list(_made):
+        cache._forked()  # noqa: SLF001 - of this module
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_caches.clear)
+    os.register_at_fork(after_in_child=_forked)

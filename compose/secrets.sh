@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the secrets that compose.yaml mounts, where they are missing: `sh compose/secrets.sh`.
+# Makes the secrets that compose.yaml mounts and that are missing: `sh compose/secrets.sh`.
 # The passwords are random; the three of Alertmanager hold nothing useful until you put yours there.
 set -eu
 cd "$(dirname "$0")"

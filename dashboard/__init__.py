@@ -1,4 +1,4 @@
-"""The Streamlit app: see how the cache does, try a change on recorded traffic, apply it.
+"""Streamlit app: monitor the cache, replay a change on recorded traffic, apply it.
 
 Start it with `glasscache dashboard`.
 """

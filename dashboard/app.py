@@ -1,4 +1,4 @@
-"""The app's entry: who may come in, and which pages there are. Run by `glasscache dashboard`."""
+"""Entry of the app: admission and pages. Run by `glasscache dashboard`."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.shell import admit
+from dashboard.ui.shell import admit
 
-_HERE = Path(__file__).parent
+_UI = Path(__file__).with_name("ui")
 
-# A local icon: one by name would be fetched from the internet.
+# a local icon: one by name would be fetched from the internet
 st.set_page_config(
     page_title="glasscache",
-    page_icon=str(_HERE / "icon.png"),
+    page_icon=str(_UI / "icon.png"),
     layout="wide",
     menu_items={"about": "The cache for LLM agents that you can see through."},
 )
-# The bar at the top is as high as this; Streamlit leaves twice as much. What is about to be
-# refreshed does not fade, and no sign of running comes and goes: the page would flicker every two
-# seconds, and be too pale to read; what takes long has a spinner. And all that is chosen is seen.
+# The bar at the top is this high; Streamlit leaves twice as much. Refreshing parts do not fade, and
+# no running indicator comes and goes: the page would flicker every two seconds, and be too pale to
+# read; slow parts have a spinner. And all chosen options are visible.
 st.html(
     """<style>
     [data-testid=stMainBlockContainer] {padding-top: 4.75rem; padding-bottom: 3rem}
@@ -31,14 +31,14 @@ st.html(
     </style>"""
 )
 if st.context.theme.type == "dark":
-    # White, which Streamlit takes, cannot be read on a colour that is bright enough for the dark.
+    # Streamlit's white is illegible on a colour that is bright enough for the dark
     st.html(
         """<style>
         [data-testid^=stBaseButton-primary]:enabled *, [data-testid=stMultiSelect] [data-tag] *
         {color: #06201e !important}
         </style>"""
     )
-st.logo(str(_HERE / "logo.svg"), size="large")
+st.logo(str(_UI / "logo.svg"), size="large")
 
 _PAGES = [
     ("overview", "Overview", ":material/monitoring:"),
@@ -51,17 +51,15 @@ _PAGES = [
 
 _page = st.navigation(
     [
-        st.Page(
-            _HERE / "views" / f"{name}.py", title=title, icon=icon, url_path=name, default=not n
-        )
+        st.Page(_UI / "views" / f"{name}.py", title=title, icon=icon, url_path=name, default=not n)
         for n, (name, title, icon) in enumerate(_PAGES)
     ],
     position="top",
 )
 admit()
 _page.run()
-# On a narrow screen the list of pages lies over the page, and Streamlit leaves it there. The title
-# is in it so that it runs once for each page that is opened.
+# On a narrow screen the list of pages covers the page, and Streamlit leaves it open. The title is
+# in the script so that it runs once for each opened page.
 st.html(
     f"""<script>/* {_page.title} */
     if (innerWidth < 768) document.querySelector(

@@ -1,4 +1,4 @@
-"""A tiny agent with glasscache in front of it: `python examples/agent.py`.
+"""Tiny agent with glasscache in front of it: `python examples/agent.py`.
 
 Its "LLM" is three functions that sleep. No network, no key; without REDIS_URL no server either.
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 from cache_core import LookupResult, MultiLevelCache
 
-# What this shop's customers ask: the intent, the documents, and the answer that the LLM would give.
+# questions of this shop's customers: the intent, the documents, and the LLM's answer
 KNOWLEDGE: dict[str, tuple[str, list[dict[str, Any]], str]] = {
     "opening": ("opening_hours", [{"id": "doc-hours"}], "Monday to Saturday, 9 to 18."),
     "return": ("returns", [{"id": "doc-returns"}], "Yes, within 30 days of delivery."),
@@ -36,12 +36,12 @@ async def generate(message: str, user_id: str) -> str:
 
 
 def topic(message: str) -> str:
-    """Return what the message is about."""
+    """Return the topic of the message."""
     return next(word for word in KNOWLEDGE if word in message.lower())
 
 
 async def simple_agent(cache: MultiLevelCache, message: str, user_id: str) -> str:
-    """Answer in the simplest way: either the whole answer is known, or nothing is."""
+    """Answer in the simplest way: from the cache completely, or not at all."""
     response = await cache.get_multilevel(message, user_id)
     if response is None:
         response = await generate(message, user_id)
@@ -50,7 +50,7 @@ async def simple_agent(cache: MultiLevelCache, message: str, user_id: str) -> st
 
 
 async def agent(cache: MultiLevelCache, message: str, user_id: str) -> tuple[str, LookupResult]:
-    """Answer and use what is known in part, too: an intent or documents save their steps."""
+    """Answer, also using partial results: a known intent or documents save their steps."""
     result = await cache.lookup(message, user_id)
     if result.response is not None:
         return result.response, result
@@ -63,19 +63,19 @@ async def agent(cache: MultiLevelCache, message: str, user_id: str) -> tuple[str
 
 QUESTIONS = [
     ("ann", "What are your opening hours?"),
-    ("ann", "what are your opening hours"),  # the same to the eye: L1
-    ("bob", "What are your opening hours, please?"),  # the same in meaning, and a shared intent: L2
+    ("ann", "what are your opening hours"),  # the same but for case and punctuation: L1
+    ("bob", "What are your opening hours, please?"),  # the same meaning, and a shared intent: L2
     ("ann", "Where is my order?"),
     ("bob", "Where is my order?"),  # private: Bob never gets Ann's answer, but the intent is known
     ("ann", "Where is my order?"),
     ("ann", "Can I return 2 bikes that I bought online last week?"),
-    ("ann", "Can I return 3 bikes that I bought online last week?"),  # a guard: other number
+    ("ann", "Can I return 3 bikes that I bought online last week?"),  # vetoed: other number
 ]
 
 
 async def main() -> None:
-    """Ask, and show what the cache decided."""
-    # An application would write `cache = await get_cache()`, configured by the environment.
+    """Ask the questions, and print the cache's decisions."""
+    # an application would write `cache = await get_cache()`, configured by the environment
     async with MultiLevelCache(
         namespace="example", shared_intents=["opening_hours", "returns"]
     ) as cache:
@@ -90,7 +90,7 @@ async def main() -> None:
             if result.tier is not None:
                 said.append(f"from {result.tier}, similarity {result.similarity:.3f}")
             if result.reasons:
-                said.append(f"because {', '.join(result.reasons)}")
+                said.append(f"reasons: {', '.join(result.reasons)}")
             print(f"\n{user}: {message}\n  -> {response}\n  {'; '.join(said)}")
 
         print("\nThe simple agent asks, too:")

@@ -1,11 +1,11 @@
-"""The Grafana dashboards of glasscache, as code: `python -m grafana.generate`."""
+"""Grafana dashboards of glasscache, as code: `python -m grafana.generate`."""
 
 import contextlib
 import warnings
 
 with warnings.catch_warnings(), contextlib.suppress(ImportError):
-    # The SDK would rather have schema v2, which a Grafana older than 12 cannot read from a file.
-    # Its modules say so when they are imported. Asking a Prometheus (`grafana.live`) needs no SDK.
+    # The SDK prefers schema v2, which a Grafana older than 12 cannot read from a file, and warns
+    # about it on import. Querying a Prometheus (`grafana.live`) needs no SDK.
     warnings.simplefilter("ignore", DeprecationWarning)
     import grafana_foundation_sdk.builders.dashboard
     import grafana_foundation_sdk.builders.prometheus

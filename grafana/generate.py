@@ -1,4 +1,4 @@
-"""Writes the dashboards: `python -m grafana.generate`; `--check` only says whether they differ."""
+"""Writes the dashboards: `python -m grafana.generate`; `--check` only reports differences."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from grafana.board import Board, to_json
-from grafana.overview import OVERVIEW
-from grafana.semantic import SEMANTIC
-from grafana.stores import STORES
-from grafana.tiers import TIERS
+from grafana.boards.overview import OVERVIEW
+from grafana.boards.semantic import SEMANTIC
+from grafana.boards.stores import STORES
+from grafana.boards.tiers import TIERS
+from grafana.builder.board import Board, to_json
 
 BOARDS: tuple[Board, ...] = (OVERVIEW, TIERS, SEMANTIC, STORES)
 DIRECTORY = Path(__file__).with_name("dashboards")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write or compare; return the exit code, which is 1 when a file differs."""
+    """Write or compare; return the exit code, which is 1 if a file differs."""
     parser = argparse.ArgumentParser(prog="python -m grafana.generate", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
     parser.add_argument("--directory", type=Path, default=DIRECTORY, help="of the JSON files")

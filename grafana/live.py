@@ -1,6 +1,6 @@
-"""Asks a Prometheus every query of the dashboards: `python -m grafana.live http://localhost:9090`.
+"""Runs every query of the dashboards on a Prometheus: `python -m grafana.live http://localhost:9090`.
 
-Tells which panels would be empty there, before anybody looks at them.
+Reports the panels that would be empty there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _VARIABLE = re.compile(r"\$(\w+)")
 
 
 class Target(NamedTuple):
-    """A query of a panel; `exemplar` and `instant` say how Grafana asks it."""
+    """Query of a panel; `exemplar` and `instant` say how Grafana sends it."""
 
     dashboard: str
     panel: str
@@ -34,12 +34,12 @@ class Target(NamedTuple):
 
 
 class Prometheus:
-    """The HTTP API of a Prometheus.
+    """HTTP API of a Prometheus.
 
     Args:
-        url: Of the server.
-        scrape: Its scrape interval, in seconds.
-        start: Of the time that the dashboards show, in seconds since 1970.
+        url: URL of the server.
+        scrape: The scrape interval, in seconds.
+        start: Begin of the dashboards' time range, in seconds since 1970.
     """
 
     def __init__(self, url: str, scrape: float, start: float) -> None:
@@ -48,11 +48,11 @@ class Prometheus:
         self._start = start
 
     def get(self, path: str, **parameters: str | float) -> Any:
-        """Return the data of an answer of the API.
+        """Return the data of an API response.
 
         Raises:
-            ValueError: With Prometheus's words, if it refuses the query.
-            OSError: If there is no answer.
+            ValueError: If Prometheus rejects the query, with its message.
+            OSError: If it does not answer.
         """
         url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         try:
@@ -64,7 +64,7 @@ class Prometheus:
             raise ValueError(error.read().decode()) from None
 
     def values(self, query: str, chosen: dict[str, str]) -> list[str]:
-        """Return what a variable may be.
+        """Return the values of a variable.
 
         Args:
             query: `label_values(selector, label)`.
@@ -81,7 +81,7 @@ class Prometheus:
         return answer
 
     def filled(self, expr: str, chosen: dict[str, str]) -> str:
-        """Return *expr* with its variables filled in; those not in *chosen* stand for all."""
+        """Return *expr* with its variables replaced; those not in *chosen* match everything."""
         shown = max(1, round(time.time() - self._start))
         known = {
             "__rate_interval": f"{math.ceil(max(self._step + self._scrape, 4 * self._scrape))}s",
@@ -95,7 +95,7 @@ class Prometheus:
         return max(self._scrape, (time.time() - self._start) / 1_000)
 
     def numbers(self, target: Target) -> list[float]:
-        """Return every finite number that Grafana would show for *target*."""
+        """Return all finite numbers that Grafana would show for *target*."""
         expr = self.filled(target.expr, {})
         if target.instant:
             series = self.get("query", query=expr)["result"]
@@ -128,7 +128,7 @@ def targets(dashboard: dict[str, Any]) -> Iterator[Target]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Say which panels are empty; return the exit code, which is 1 when one is."""
+    """Report empty panels; return the exit code, which is 1 if there is one."""
     parser = argparse.ArgumentParser(prog="python -m grafana.live", description=__doc__)
     parser.add_argument("url", help="of the Prometheus")
     parser.add_argument("--scrape", type=float, default=15.0, help="its scrape interval, seconds")

@@ -1,6 +1,6 @@
-"""How a cache is seen from outside: Prometheus metrics and OpenTelemetry spans.
+"""Telemetry of a cache: Prometheus metrics and OpenTelemetry spans.
 
-Importing this has no effect. An application calls `configure()` to send spans, and
+Importing this has no effect. An application calls `configure()` to export spans, and
 `serve_metrics()` or `asgi_app()` to show metrics.
 """
 

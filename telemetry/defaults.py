@@ -1,11 +1,11 @@
-"""What watches a cache that nobody configured."""
+"""Default instruments of a cache."""
 
 from __future__ import annotations
 
 import logging
 
-from cache_core.exceptions import ConfigurationError
-from cache_core.instrumentation import Instrument
+from cache_core.model.exceptions import ConfigurationError
+from cache_core.observability.instruments import Instrument
 
 from .metrics import PrometheusInstrument
 from .serving import multiprocess_directory
@@ -15,7 +15,7 @@ log = logging.getLogger("glasscache")
 
 
 def default_instruments(namespace: str) -> list[Instrument]:
-    """Return Prometheus metrics and OpenTelemetry spans; registers the metrics."""
+    """Return Prometheus metrics, which it registers, and OpenTelemetry spans."""
     spans = TracingInstrument(namespace)
     try:
         multiprocess_directory()

@@ -1,7 +1,7 @@
-"""Where spans go, for an application that has not set up OpenTelemetry itself.
+"""Export of spans, for an application that has not set up OpenTelemetry itself.
 
-Nothing here happens on import, and the SDK is loaded only by `configure`: a library does not decide
-where an application's spans go.
+Importing this has no effect, and only `configure` loads the SDK: a library does not decide where
+an application's spans go.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import trace
 
 from cache_core import __version__
-from cache_core.exceptions import ConfigurationError
+from cache_core.model.exceptions import ConfigurationError
 
 from . import names
 
@@ -32,10 +32,10 @@ _configured: list[SpanExport] = []
 
 
 class SpanExport:
-    """The way of this process's spans to a collector, as `configure` made it.
+    """Export of this process's spans to a collector, as set up by `configure`.
 
     Args:
-        provider: The one that was made; `None` when the application has its own.
+        provider: The provider that was created; `None` if the application has its own.
     """
 
     def __init__(self, provider: TracerProvider | None) -> None:
@@ -43,39 +43,39 @@ class SpanExport:
 
     @property
     def ours(self) -> bool:
-        """Whether `configure` made it; else the application's own provider was left alone."""
+        """True if `configure` created the provider, False if the application did."""
         return self._provider is not None
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """Send what waits; return whether that ended within *timeout* seconds."""
+        """Send the queued spans; return whether that took at most *timeout* seconds."""
         return self._provider is None or _within(timeout, self._provider.force_flush)
 
     def shutdown(self, timeout: float = 5.0) -> bool:
-        """Send what waits and stop; return whether that ended within *timeout* seconds.
+        """Send the queued spans and stop; return whether that took at most *timeout* seconds.
 
-        Idempotent. Later spans are lost. Without it the SDK does the same when the process ends,
-        and waits for a collector that hangs up to 30 seconds.
+        Idempotent. Later spans are lost. Without this call the SDK does the same when the process
+        ends, and waits up to 30 seconds for a collector that hangs.
         """
         return self._provider is None or _within(timeout, self._provider.shutdown)
 
 
 def configure(service_name: str = names.SERVICE) -> SpanExport:
-    """Send this process's spans by OTLP/HTTP, as the standard `OTEL_*` variables say.
+    """Export this process's spans by OTLP/HTTP, configured by the standard `OTEL_*` variables.
 
-    To be called once by the application, when it starts: endpoint, headers, timeout, compression,
-    sampler, batches, limits, resource attributes and `OTEL_SDK_DISABLED` are read by the
-    OpenTelemetry SDK. `OTEL_TRACES_EXPORTER=none` sends nothing. A provider that was set before is
-    left alone, and a line in the log says so; a second call returns what the first one made.
+    Call it once in the application, when it starts. The OpenTelemetry SDK reads endpoint, headers,
+    timeout, compression, sampler, batches, limits, resource attributes and `OTEL_SDK_DISABLED`.
+    `OTEL_TRACES_EXPORTER=none` sends nothing. A provider that was set before is
+    kept, which is logged; a second call returns the first one's result.
 
     Args:
-        service_name: Resource attribute `service.name`, unless the environment says it.
+        service_name: Resource attribute `service.name`, unless the environment sets it.
 
     Returns:
-        What flushes and shuts down.
+        The handle to flush and shut down the export.
 
     Raises:
-        ConfigurationError: If the extra `otlp` is missing, or the environment asks for an exporter
-            or a protocol that is not OTLP over HTTP.
+        ConfigurationError: If the extra `otlp` is missing, or the environment requests an exporter
+            or a protocol other than OTLP over HTTP.
     """
     with _lock:
         if _configured:
@@ -95,7 +95,7 @@ def configure(service_name: str = names.SERVICE) -> SpanExport:
 
 
 def _sends() -> bool:
-    """Return whether the environment wants spans to be sent."""
+    """Return whether the environment permits sending spans."""
     wanted = os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
     if wanted == "none":
         return False
@@ -134,7 +134,7 @@ def _make_provider(service_name: str, *, sends: bool) -> TracerProvider:
 
 
 def _resource(found: Resource, service_name: str) -> Resource:
-    """Return what the environment says, completed by what it left open."""
+    """Return the environment's resource, completed with ours."""
     ours: dict[str, Any] = {names.RESOURCE_VERSION: __version__}
     if str(found.attributes.get(names.RESOURCE_SERVICE, "")).startswith("unknown_service"):
         ours[names.RESOURCE_SERVICE] = service_name
@@ -142,7 +142,7 @@ def _resource(found: Resource, service_name: str) -> Resource:
 
 
 def _within(seconds: float, work: Callable[[], Any]) -> bool:
-    """Return whether *work* ended in time: the SDK's own limits are for each request."""
+    """Return whether *work* ended in time: the SDK's own limits are per request."""
     thread = threading.Thread(target=work, name="glasscache-spans", daemon=True)
     thread.start()
     thread.join(seconds)

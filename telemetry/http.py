@@ -1,6 +1,6 @@
-"""An ASGI application to mount in the agent's own: metrics and health of its cache.
+"""ASGI application to mount in the agent's own: metrics and health of its cache.
 
-Plain ASGI, so that it needs no framework and fits into any: FastAPI, Starlette, Litestar, Quart.
+Plain ASGI, so that it needs no framework and works with any: FastAPI, Starlette, Litestar, Quart.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 from prometheus_client.exposition import choose_encoder
 
-from cache_core.exceptions import ConfigurationError
+from cache_core.model.exceptions import ConfigurationError
+from cache_core.model.remedies import OPENING
 from cache_core.multilevel_cache import MultiLevelCache, get_cache, shared_cache
+from cache_core.runtime.problems import Problem
 
 from .serving import scraped_registry
 
@@ -22,21 +24,6 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
-
-_WHAT_TO_DO = {
-    "redis": "check that Redis runs and that REDIS_URL names it; it is tried again by itself",
-    "embedded": "check that CACHE_DIR is on a disk with room and may be written to",
-    "chroma": "check that Chroma runs and that CHROMA_URL names it, or that CACHE_DIR is on a disk "
-    "with room; it is tried again by itself",
-}
-_LOADING = "wait: the embedding model is loading"
-_NO_MODEL = (
-    "the embedding model cannot be loaded: check EMBEDDING_MODEL, or set CACHE_TIERS=l1,l3,l4 to "
-    "do without L2"
-)
-_NO_EXTRA = (
-    "pip install 'glasscache[semantic]', or set CACHE_TIERS=l1,l3,l4 to say that you do without L2"
-)
 
 
 class _Answer(NamedTuple):
@@ -49,22 +36,22 @@ class _Answer(NamedTuple):
 def asgi_app(cache: MultiLevelCache | None = None) -> App:
     """Return an ASGI application with the metrics and the health of a cache.
 
-    To be mounted under any prefix, as in `app.mount("/ops", asgi_app(cache))`, or served alone:
+    Mount it under any prefix, as in `app.mount("/ops", asgi_app(cache))`, or serve it alone:
 
-    - `/metrics`: for Prometheus, in the text format or, if it asks for it, in OpenMetrics with
+    - `/metrics`: for Prometheus, in the text format or, on request, in OpenMetrics with
       exemplars; in multiprocess mode the sum over all workers.
-    - `/cache/metrics`: what `cache.get_metrics()` returns, of this process, as JSON.
+    - `/cache/metrics`: this process's `cache.get_metrics()` as JSON.
     - `/health/live`: 200 while the process serves.
     - `/health/ready`: 200 when the store was reached and the model is loaded, else 503 with the
-      backends that are not ready and what to do. It never waits; the first one opens the cache.
+      backends that are not ready and remedies. It never waits; the first call opens the cache.
 
-    None of them needs a login: keep the prefix away from the public, as with any metrics.
+    No path needs a login: keep the prefix away from the public, as with any metrics.
 
     Args:
-        cache: Default: the one that `get_cache()` returns in the event loop that serves.
+        cache: The cache; default: that of `get_cache()` in the serving event loop.
 
     Raises:
-        ConfigurationError: If Prometheus multiprocess mode is asked for and cannot work.
+        ConfigurationError: If Prometheus multiprocess mode is requested and cannot work.
     """
     scraped_registry()
     return _Application(cache)
@@ -91,7 +78,7 @@ class _Application:
             await send({"type": "websocket.close"})
 
     async def _answer(self, scope: Mapping[str, Any]) -> _Answer:
-        # Servers and frameworks differ in whether the path still has the prefix of the mount.
+        # servers and frameworks differ in whether the path still has the prefix of the mount
         path = str(scope["path"]).removeprefix(scope.get("root_path", "")).rstrip("/")
         route = self._routes.get(path)
         if route is None:
@@ -113,7 +100,7 @@ class _Application:
             return gzip.compress(made, 1) if packed else made
 
         packed = b"gzip" in headers.get(b"accept-encoding", b"").lower()
-        # In a thread: some milliseconds of text must not hold up a lookup.
+        # in a thread: encoding takes milliseconds that must not delay a lookup
         body = await asyncio.to_thread(text)
         more = ((b"content-encoding", b"gzip"),) if packed else ()
         return _Answer(200, body, content_type, (*more, (b"vary", b"accept, accept-encoding")))
@@ -134,9 +121,9 @@ class _Application:
         if failed:
             problems = [{"backend": "cache", "do": failed}]
         elif cache is None:
-            problems = [{"backend": "cache", "do": "wait: it is being opened"}]
+            problems = [{"backend": "cache", "do": OPENING}]
         else:
-            problems = _problems(cache)
+            problems = [_shown(problem) for problem in cache.problems]
         found: dict[str, Any] = {"ready": not problems}
         if cache is not None:
             found["cache"], found["replica"] = cache.namespace, cache.replica
@@ -145,9 +132,9 @@ class _Application:
         return _json(503 if problems else 200, found)
 
     def _open(self) -> None:
-        """Begin to open the cache, once.
+        """Start opening the cache, once.
 
-        Who is sent traffic only when ready would never begin else; what was closed stays closed.
+        A process that gets traffic only when ready would otherwise never open it; a closed cache is
         """
         cache = self._cache
         self._was_open = self._was_open or (cache is not None and cache.is_open)
@@ -156,7 +143,7 @@ class _Application:
             self._opening = asyncio.get_running_loop().create_task(opening)
 
     def _failure(self) -> str:
-        """Return why the cache could not be opened; empty if it could."""
+        """Return the reason why the cache could not be opened; empty if it could."""
         task = self._opening
         if task is None or not task.done() or task.cancelled():
             return ""
@@ -168,26 +155,9 @@ class _Application:
         )
 
 
-def _problems(cache: MultiLevelCache) -> list[dict[str, str]]:
-    """Return the backends that are not ready, and what to do about each."""
-    state = cache.state
-    if state is None:
-        store = "redis" if cache.settings.redis_url else "embedded"
-        return [{"backend": store, "do": _WHAT_TO_DO[store]}]
-    parts = cache.parts
-    found: list[dict[str, str]] = []
-    for backend, works in state.backends.items():
-        if works:
-            continue
-        if backend in parts.missing:
-            advice = _NO_EXTRA
-        elif backend == "embedder":
-            semantic = parts.semantic
-            advice = _NO_MODEL if semantic is not None and semantic.embedder.failed else _LOADING
-        else:
-            advice = _WHAT_TO_DO.get(backend, "see the log")
-        found.append({"backend": backend, "do": advice})
-    return found
+def _shown(problem: Problem) -> dict[str, str]:
+    error = {"error": problem.error} if problem.error else {}
+    return {"backend": problem.backend, **error, "do": problem.do}
 
 
 def _json(status: int, value: Mapping[str, Any]) -> _Answer:
@@ -199,6 +169,10 @@ async def _send(send: Send, method: str, answer: _Answer) -> None:
         (b"content-type", answer.content_type.encode()),
         (b"content-length", str(len(answer.body)).encode()),
         (b"cache-control", b"no-store"),
+        (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"x-frame-options", b"DENY"),
+        (b"referrer-policy", b"no-referrer"),
         *answer.headers,
     ]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
@@ -207,7 +181,7 @@ async def _send(send: Send, method: str, answer: _Answer) -> None:
 
 
 async def _live_on(receive: Receive, send: Send) -> None:
-    """Start and stop with the server, when this is the whole application."""
+    """Follow the server's lifespan if this is the whole application."""
     while True:
         event = str((await receive())["type"])
         await send({"type": f"{event}.complete"})

@@ -10,15 +10,35 @@ from itertools import product
 from typing import Any, TypeAlias, get_args
 
 from opentelemetry import trace
-from prometheus_client import CollectorRegistry, values
+from prometheus_client import CollectorRegistry
 
 from cache_core import __version__
-from cache_core.instrumentation import CacheCall, CacheState
-from cache_core.models import ERROR_REASONS, LEVELS, MISS_REASONS, OUTCOMES, PUT_REASONS
-from cache_core.tuning import GuardName
+from cache_core.backends.breaker import State
+from cache_core.config.tuning import GuardName
+from cache_core.model.values import (
+    ERROR_REASONS,
+    LEVELS,
+    MISS_REASONS,
+    OUTCOMES,
+    PUT_OUTCOMES,
+    PUT_REASONS,
+)
+from cache_core.observability.instruments import CacheState
+from cache_core.observability.records import (
+    ComputeRecord,
+    EmbedRecord,
+    InvalidationRecord,
+    LookupRecord,
+    PutRecord,
+    Record,
+    RefreshRecord,
+    TuneRecord,
+    VerdictRecord,
+    VerificationRecord,
+)
 
 from . import names
-from .registry import COUNTING, collectors
+from .registry import COUNTING, collectors, is_multiprocess
 from .tallies import Distribution, Sum, Tally
 
 _STATES = {"closed": 0, "half_open": 1, "open": 2}
@@ -47,11 +67,17 @@ class PrometheusInstrument:
 
         self._tallies: list[Tally] = []
 
+        self._series: list[tuple[Any, tuple[str, ...]]] = []
+
         def of(metric: names.Metric) -> Any:
             return found[metric.name]
 
+        def child_of(metric: names.Metric, *labels: str) -> Any:
+            self._series.append((of(metric), labels))
+            return of(metric).labels(namespace, *labels)
+
         def tally(metric: names.Metric, *labels: str) -> Any:
-            child = of(metric).labels(namespace, *labels)
+            child = child_of(metric, *labels)
             made: Tally = Distribution(child) if metric.kind == "histogram" else Sum(child)
             self._tallies.append(made)
             return made
@@ -80,6 +106,8 @@ class PrometheusInstrument:
         self._errors = pairs(names.ERRORS, LEVELS, ERROR_REASONS)
         self._put_reasons = pairs(names.PUT_REASONS, LEVELS, PUT_REASONS)
         self._puts = pairs(names.PUTS, LEVELS, _PUT_OUTCOMES)
+        self._put_outcomes = each(names.PUT_OUTCOMES, PUT_OUTCOMES)
+        self._put_losses = each(names.PUT_LOSSES, PUT_REASONS)
         self._verdicts = pairs(
             names.VERDICTS, ("correct", "wrong"), ("feedback", "review", "verify")
         )
@@ -92,33 +120,33 @@ class PrometheusInstrument:
         self._refreshes = each(names.REFRESHES, ("stored", "error", "skipped", "cancelled"))
         self._changes = tally(names.TUNING_CHANGES)
         self._rejected = tally(names.TUNING_REJECTED)
-        self._pending = of(names.INVALIDATIONS_PENDING).labels(namespace)
-        self._threshold = of(names.SEMANTIC_THRESHOLD).labels(namespace)
-        self._ttl = {level: of(names.TTL_SECONDS).labels(namespace, level) for level in LEVELS}
-        self._objective = of(names.HIT_RATE_OBJECTIVE).labels(namespace)
-        self._version = of(names.TUNING_VERSION).labels(namespace)
+        self._pending = child_of(names.INVALIDATIONS_PENDING)
+        self._threshold = child_of(names.SEMANTIC_THRESHOLD)
+        self._ttl = {level: child_of(names.TTL_SECONDS, level) for level in LEVELS}
+        self._objective = child_of(names.HIT_RATE_OBJECTIVE)
+        self._version = child_of(names.TUNING_VERSION)
         self._up = _Children(of(names.BACKEND_UP), namespace, gone=0)
         self._breaker = _Children(of(names.BREAKER_STATE), namespace, gone=0)
         self._entries = _Children(of(names.ENTRIES), namespace)
         self._started = _Children(of(names.START_TIME), namespace)
         self._open_since: float | None = None
-        of(names.BUILD_INFO).labels(namespace, __version__).set(1)
+        child_of(names.BUILD_INFO, __version__).set(1)
         self._told_dropped: dict[str, int] = {}
+        self._tally = tally
+        self._transitions: dict[tuple[str, str], Any] = {}
+        self._told_transitions: Mapping[tuple[str, State], int] = {}
         self._one_by_one = threading.Lock()
-        found[COUNTING].instruments.add(self)
+        self._counting = found[COUNTING]
+        self._counting.instruments.add(self)
+        self._counting.opened(namespace)
 
-    def record(self, call: CacheCall) -> None:
+    def record(self, record: Record) -> None:
         """Tally a finished operation; the metrics have it after the next `count`."""
-        exemplar = _exemplar() if call.detailed else None
         with self._one_by_one:
-            if call.spent_usd:
-                kind = "verification" if call.operation == "verdict" else "embedding"
-                self._spent[kind].amount += call.spent_usd
-                self._cost_saved.amount -= call.spent_usd
-            if call.operation == "lookup":
-                self._lookup(call, exemplar)
+            if isinstance(record, LookupRecord):
+                self._lookup(record, _exemplar() if record.detailed else None)
             else:
-                self._other(call, exemplar)
+                self._other(record)
 
     def count(self) -> None:
         """Let the metrics take over what was tallied. May be called in any thread."""
@@ -126,40 +154,56 @@ class PrometheusInstrument:
             for tally in self._tallies:
                 tally.flush()
 
-    def _other(self, call: CacheCall, exemplar: Exemplar) -> None:
-        match call.operation:
-            case "put":
-                for part in call.calls:
-                    if part.level is not None:
-                        self._puts[part.level, part.outcome].amount += 1
-                        if part.reason:
-                            self._put_reasons[part.level, part.reason].amount += 1
-            case "embed":
-                if call.outcome == "ok":
-                    self._embedding.observe(call.seconds, exemplar)
-            case "invalidate":
-                self._invalidations[call.reason].amount += 1
-            case "verdict":
-                if call.outcome != "checked":
-                    self._verdicts[call.outcome, call.reason].amount += 1
-            case "compute":
-                if call.outcome == "joined":
-                    self._joins.amount += 1
-            case "refresh":
-                self._refreshes[call.outcome].amount += 1
-            case "tune":
-                (self._changes if call.outcome == "applied" else self._rejected).amount += 1
+    def close(self) -> None:
+        """Count what waits; with the last one of the namespace its series go."""
+        self.count()
+        self._counting.closed(self._cache, self._series)
 
-    def _lookup(self, call: CacheCall, exemplar: Exemplar) -> None:
-        if call.outcome == "cancelled":
-            self._cancelled["l1" if call.level is None else call.level].amount += 1
+    def _other(self, record: Record) -> None:
+        match record:
+            case PutRecord():
+                self._put_outcomes[record.outcome].amount += 1
+                if record.reason:
+                    self._put_losses[record.reason].amount += 1
+                for part in record.calls:
+                    self._puts[part.level, part.outcome].amount += 1
+                    if part.reason:
+                        self._put_reasons[part.level, part.reason].amount += 1
+            case EmbedRecord():
+                self._spend("embedding", record.spent_usd)
+                if record.outcome == "ok":
+                    exemplar = _exemplar() if record.detailed else None
+                    self._embedding.observe(record.seconds, exemplar)
+            case InvalidationRecord():
+                self._invalidations[record.kind].amount += 1
+            case VerdictRecord():
+                self._verdicts[record.verdict, record.source].amount += 1
+            case VerificationRecord():
+                self._spend("verification", record.spent_usd)
+            case ComputeRecord():
+                if record.outcome == "joined":
+                    self._joins.amount += 1
+                for level, usd in record.saved_usd.items():
+                    self._saved[level].amount += usd
+                    self._cost_saved.amount += usd
+            case RefreshRecord():
+                self._refreshes[record.outcome].amount += 1
+            case TuneRecord():
+                applied = record.outcome == "applied"
+                (self._changes if applied else self._rejected).amount += 1
+
+    def _spend(self, kind: str, usd: float) -> None:
+        self._spent[kind].amount += usd
+        self._cost_saved.amount -= usd
+
+    def _lookup(self, record: LookupRecord, exemplar: Exemplar) -> None:
+        if record.outcome == "cancelled":
+            self._cancelled["l1" if record.level is None else record.level].amount += 1
             return
-        self._lookups[call.outcome].amount += 1
-        self._lookup_seconds[call.outcome].observe(call.seconds, exemplar)
-        for part in call.calls:
+        self._lookups[record.outcome].amount += 1
+        self._lookup_seconds[record.outcome].observe(record.seconds, exemplar)
+        for part in record.calls:
             level = part.level
-            if level is None:
-                continue
             self._latency[level].observe(part.seconds, exemplar)
             if part.outcome == "hit":
                 self._hits[level].amount += 1
@@ -203,6 +247,12 @@ class PrometheusInstrument:
         for queue, count in state.dropped.items():
             self._dropped[queue].amount += max(0, count - self._told_dropped.get(queue, 0))
             self._told_dropped[queue] = count
+        # A cache that was closed and opened again has new breakers, which count from 0.
+        told, self._told_transitions = self._told_transitions, state.transitions
+        for key, count in state.transitions.items():
+            if key not in self._transitions:
+                self._transitions[key] = self._tally(names.BREAKER_TRANSITIONS, *key)
+            self._transitions[key].amount += max(0, count - told.get(key, 0))
         self.count()
 
 
@@ -227,7 +277,7 @@ class _Children:
         for labels, value in found.items():
             self._gauge.labels(self._namespace, *labels).set(value)
         for labels in self._shown - found.keys():
-            if getattr(values.ValueClass, "_multiprocess", False):
+            if is_multiprocess():
                 if self._gone is not None:
                     self._gauge.labels(self._namespace, *labels).set(self._gone)
             else:

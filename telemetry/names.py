@@ -1,4 +1,4 @@
-"""Every name that leaves the process, once: metrics, labels, spans, attributes."""
+"""Names of metrics, labels, spans and attributes, each defined once."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ Workers = Literal["sum", "livesum", "livemin", "livemax", "livemostrecent"]
 
 
 class Metric(NamedTuple):
-    """A metric.
+    """Definition of a metric.
 
     Attributes:
-        name: As Prometheus sees it.
-        kind: What it is.
-        labels: Besides `cache`.
-        help: What it says, with its unit.
-        workers: For a gauge, how the values of several worker processes become one in Prometheus
-            multiprocess mode; `live...` leaves out workers that have ended. The others are summed.
+        name: The name in Prometheus.
+        kind: The type.
+        labels: Labels besides `cache`.
+        help: The description, with the unit.
+        workers: For a gauge: the aggregation over worker processes in Prometheus multiprocess mode;
+            `live...` excludes workers that have ended. Counters and histograms are summed.
     """
 
     name: str
@@ -31,7 +31,7 @@ CACHE_LABEL: Final = "cache"
 """Label of every metric: the namespace."""
 
 HITS: Final = Metric(
-    "cache_hits_total", "counter", ("level",), "Times a tier was needed and had what was asked for."
+    "cache_hits_total", "counter", ("level",), "Times a tier was needed and had an answer."
 )
 MISSES: Final = Metric(
     "cache_misses_total", "counter", ("level",), "Times a tier was needed and had nothing to serve."
@@ -71,32 +71,44 @@ SAVED: Final = Metric(
     "cache_saved_usd_total", "counter", ("level",), "Gross savings of hits, in USD."
 )
 SPENT: Final = Metric(
-    "cache_spent_usd_total", "counter", ("kind",), "What the cache itself cost, in USD."
+    "cache_spent_usd_total", "counter", ("kind",), "Costs of the cache itself, in USD."
 )
 PUTS: Final = Metric(
     "cache_puts_total",
     "counter",
     ("level", "outcome"),
-    "Entries offered to a tier, by what became of them.",
+    "Entries offered to a tier, by outcome.",
 )
 PUT_REASONS: Final = Metric(
     "cache_put_reasons_total",
     "counter",
     ("level", "reason"),
-    "Entries offered to a tier of which there is something to say: why one was not stored, that it "
-    "stayed private because it looks personal, that it was promoted.",
+    "Entries offered to a tier that have a reason: not stored, kept private because it looks "
+    "personal, promoted.",
+)
+PUT_OUTCOMES: Final = Metric(
+    "cache_put_outcomes_total",
+    "counter",
+    ("outcome",),
+    "Puts, each once, by their one outcome.",
+)
+PUT_LOSSES: Final = Metric(
+    "cache_put_losses_total",
+    "counter",
+    ("reason",),
+    "Puts that were stored in part or not at all, each once, by their one reason.",
 )
 DROPPED: Final = Metric(
     "cache_dropped_total",
     "counter",
     ("queue",),
-    "Pieces of work that were dropped, because a backend was away or a queue full.",
+    "Pieces of work dropped: a backend was unavailable, a queue full, or a part failed.",
 )
 INVALIDATIONS: Final = Metric(
     "cache_invalidations_total",
     "counter",
     ("kind",),
-    "Invalidations that were asked for, by what they named.",
+    "Invalidations requested, by what they named.",
 )
 INVALIDATIONS_PENDING: Final = Metric(
     "cache_invalidations_pending",
@@ -117,6 +129,12 @@ BREAKER_STATE: Final = Metric(
     "gauge",
     ("backend",),
     "State of the breaker of a backend: 0 closed, 1 half open, 2 open.",
+)
+BREAKER_TRANSITIONS: Final = Metric(
+    "cache_breaker_transitions_total",
+    "counter",
+    ("backend", "state"),
+    "Times the breaker of a backend opened or closed.",
 )
 SIMILARITY: Final = Metric(
     "cache_similarity",
@@ -146,25 +164,25 @@ ISOLATION_VIOLATIONS: Final = Metric(
     "cache_isolation_violations_total",
     "counter",
     (),
-    "Entries of another scope that were found, and not served.",
+    "Entries of another scope that were found and not served.",
 )
 FLIGHT_JOINS: Final = Metric(
-    "cache_flight_joins_total", "counter", (), "Computations spared by waiting for another one."
+    "cache_flight_joins_total", "counter", (), "Computations saved by waiting for another one."
 )
 REFRESHES: Final = Metric(
     "cache_refreshes_total",
     "counter",
     ("outcome",),
-    "Answers to be made anew before they expired: stored, error, skipped, cancelled.",
+    "Refreshes of answers before they expired: stored, error, skipped, cancelled.",
 )
 ENTRIES: Final = Metric(
-    "cache_entries", "gauge", ("level",), "Entries stored, where the store can tell."
+    "cache_entries", "gauge", ("level",), "Entries stored, if the store reports it."
 )
 SEMANTIC_THRESHOLD: Final = Metric(
     "cache_semantic_threshold",
     "gauge",
     (),
-    "Least similarity of a semantic hit that is in force, 0..1.",
+    "Similarity threshold in force, 0..1.",
     "livemostrecent",
 )
 TTL_SECONDS: Final = Metric(
@@ -174,27 +192,27 @@ HIT_RATE_OBJECTIVE: Final = Metric(
     "cache_hit_rate_objective",
     "gauge",
     (),
-    "Overall hit rate that is aimed at, 0..1.",
+    "Objective for the overall hit rate, 0..1.",
     "livemostrecent",
 )
 TUNING_VERSION: Final = Metric(
     "cache_tuning_version",
     "gauge",
     (),
-    "Version of the live tuning that is in force.",
+    "Version of the tuning in force.",
     "livemin",  # that of the worker that lags, which disagrees with the other replicas
 )
 TUNING_CHANGES: Final = Metric(
-    "cache_tuning_changes_total", "counter", (), "Changes of the live tuning that were applied."
+    "cache_tuning_changes_total", "counter", (), "Changes of the tuning that were applied."
 )
 TUNING_REJECTED: Final = Metric(
-    "cache_tuning_rejected_total", "counter", (), "Changes of the live tuning that were refused."
+    "cache_tuning_rejected_total", "counter", (), "Changes of the tuning that were rejected."
 )
 START_TIME: Final = Metric(
     "cache_start_time_seconds",
     "gauge",
     (),
-    "When the cache was opened, in seconds since the epoch.",
+    "Time when the cache was opened, in seconds since the epoch.",
     "livemin",  # workers are replaced all the time: the fleet started with the oldest
 )
 BUILD_INFO: Final = Metric(
@@ -204,12 +222,13 @@ BUILD_INFO: Final = Metric(
 METRICS: Final[tuple[Metric, ...]] = tuple(
     value for value in list(globals().values()) if isinstance(value, Metric)
 )
-"""All of them."""
+"""All metrics."""
 
 PUBLISHED: Final = (HITS, MISSES, LATENCY, COST_SAVED)
-"""The documented ones, which an application may define itself."""
+"""Documented metrics, which an application may define itself."""
 
 QUEUES: Final = (
+    "churn",
     "decisions",
     "feedback",
     "invalidations",
@@ -222,7 +241,7 @@ TRACER: Final = "glasscache"
 """Instrumentation scope of all spans; its version is this distribution's."""
 
 SERVICE: Final = "glasscache"
-"""The `service.name` of an application that says none."""
+"""Default `service.name`."""
 
 RESOURCE_SERVICE: Final = "service.name"
 RESOURCE_VERSION: Final = "glasscache.version"
@@ -248,8 +267,9 @@ ATTRIBUTE_ERROR: Final = "error.type"
 EVENT_FAILED: Final = "cache.backend_failed"
 
 CAPTURED_MESSAGE: Final = "gen_ai.input.messages"
-"""On `cache.lookup`, only while content is captured: the message, as OpenTelemetry's convention for
-generative AI writes it: JSON, `[{"role": "user", "parts": [{"type": "text", "content": ...}]}]`."""
+"""Attribute of `cache.lookup`, only while content is captured: the message, in the form of
+OpenTelemetry's convention for generative AI: JSON,
+`[{"role": "user", "parts": [{"type": "text", "content": ...}]}]`."""
 
 CAPTURED_RESPONSE: Final = "gen_ai.output.messages"
-"""Likewise the response that was served, with `"role": "assistant"` and a `finish_reason`."""
+"""Likewise for the served response, with `"role": "assistant"` and a `finish_reason`."""

@@ -1,14 +1,17 @@
-"""The registry that our metrics are in, and how the default one shows them."""
+"""Registry of our metrics, and their display in the default registry."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+import time
+from collections import Counter as Counted
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, values
 from prometheus_client.metrics_core import Metric as Family
 
 from . import names
@@ -26,10 +29,16 @@ _BUCKETS = {
     names.ENTRY_AGE.name: _AGES,
 }
 
+CLOSED_SECONDS = 300.0
+"""Seconds for which the series of a closed cache stay: for several scrapes, or one push."""
+
 COUNTING = "counting"
-"""Where `collectors` has what makes its instruments count."""
+"""Key under which `collectors` has the collector that makes instruments count."""
 
 Collectors = dict[str, Any]
+
+Series = Sequence[tuple[Any, tuple[str, ...]]]
+"""Metrics, each with the values of its labels besides the cache."""
 
 _made: WeakKeyDictionary[CollectorRegistry, Collectors] = WeakKeyDictionary()
 _guests: list[_Guest] = []
@@ -37,13 +46,13 @@ _lock = threading.Lock()
 
 
 class _Guest:
-    """Shows our metrics in the default registry, until somebody else wants their names.
+    """Collector that shows our metrics in the default registry, unless their names are taken.
 
-    An application may define the four published metrics itself, in the default registry: before
-    the cache starts or after, in a module that is imported later. Metrics registered in the usual
-    way would make the second of the two fail. So ours are in a registry of their own, and this
-    collector shows them in the default one without claiming those four names; when the application
-    has one of them, it shows nothing, and one log line says how to serve ours.
+    An application may define the four published metrics itself in the default registry, before the
+    cache starts or after, in a module imported later. Metrics registered in the usual way would
+    make the second of the two fail. So ours are in a registry of their own, and this collector
+    shows them in the default one without claiming those four names; if the application has one of
+    them, it shows nothing, and one log line says how to serve ours.
     """
 
     def __init__(self, ours: CollectorRegistry, found: Collectors) -> None:
@@ -56,17 +65,17 @@ class _Guest:
         self._probing = threading.Lock()
 
     def show(self) -> None:
-        """Become visible in the default registry, if the application leaves room."""
+        """Register with the default registry, unless the application has one of our names."""
         try:
             REGISTRY.register(self)
         except ValueError as error:
-            self._tell(error)
+            self._warn(error)
         else:
             self._shown = True
             self.is_shown()
 
     def is_shown(self) -> bool:
-        """Whether the default registry shows our metrics, all of them."""
+        """Return whether the default registry shows our metrics, all of them."""
         with self._probing:
             if self._shown:
                 probe = _Probe(self._published)
@@ -74,13 +83,13 @@ class _Guest:
                     REGISTRY.register(probe)
                 except ValueError as error:
                     self._shown = False
-                    self._tell(error)
+                    self._warn(error)
                 else:
                     REGISTRY.unregister(probe)
             return self._shown
 
     def describe(self) -> Iterable[Family]:
-        """Claim the names besides the published ones."""
+        """Claim the names of all but the published metrics."""
         return _Probe(self._others).describe()
 
     def collect(self) -> Iterable[Family]:
@@ -88,9 +97,9 @@ class _Guest:
         return self.ours.collect() if self.is_shown() else ()
 
     @staticmethod
-    def _tell(error: ValueError) -> None:
+    def _warn(error: ValueError) -> None:
         ours = __name__.rpartition(".")[0]
-        package = ours if ours == "telemetry" else "cache_core.defaults.telemetry()"
+        package = ours if ours == "telemetry" else "cache_core.observability.defaults.telemetry()"
         log.warning(
             "the application has a metric of one of our names in the default Prometheus registry "
             "(%s): all of ours are in %s.current_registry() instead; serve them with "
@@ -102,7 +111,7 @@ class _Guest:
 
 
 class _Probe:
-    """Claims the names of *collectors*, and shows nothing."""
+    """Collector that claims the names of *collectors*, and shows nothing."""
 
     def __init__(self, collectors: Sequence[Any]) -> None:
         self._collectors = collectors
@@ -115,11 +124,11 @@ class _Probe:
 
 
 def collectors(registry: CollectorRegistry | None = None) -> Collectors:
-    """Return every metric by name, made once per registry.
+    """Return all metrics by name, created once per registry.
 
     Args:
-        registry: Where to register; default: a registry of this process's unconfigured caches,
-            which the default registry shows too, see `current_registry`.
+        registry: The registry to use; default: one of this process's unconfigured caches, which
+            the default registry shows too, see `current_registry`.
 
     Raises:
         ValueError: If *registry* has metrics of one of our names.
@@ -133,9 +142,9 @@ def collectors(registry: CollectorRegistry | None = None) -> Collectors:
 
 
 def current_registry() -> CollectorRegistry:
-    """Return the registry in which this process's unconfigured caches are seen.
+    """Return the registry that shows this process's unconfigured caches.
 
-    The default one; or one of their own, when the application has metrics of their names there.
+    It is the default one, or one of their own if the application has metrics of their names there.
     """
     with _lock:
         guest = _guest()
@@ -152,7 +161,7 @@ def _guest() -> _Guest:
 
 
 def _register(registry: CollectorRegistry) -> Collectors:
-    # The first to be registered is the first to be collected.
+    # the first to be registered is the first to be collected
     found: Collectors = {COUNTING: CountsFirst()}
     registry.register(found[COUNTING])
     try:
@@ -184,25 +193,64 @@ def _register(registry: CollectorRegistry) -> Collectors:
 
 
 class Counts(Protocol):
-    """An instrument that takes note first, and counts later."""
+    """Instrument that records first, and counts later."""
 
     def count(self) -> None:
-        """Count what waits."""
+        """Count what was recorded."""
         ...
 
 
 class CountsFirst:
-    """Lets the instruments of a registry count what they took note of, before others collect."""
+    """Collector that makes the instruments of a registry count before others collect.
+
+    It also removes the series of closed caches: after some minutes, so that their last values are
+    collected, or immediately when another cache is closed.
+    """
 
     def __init__(self) -> None:
         self.instruments: WeakSet[Counts] = WeakSet()
+        self._open: Counted[str] = Counted()
+        self._leaving: dict[str, Series] = {}
+        self._until = 0.0
+        self._lock = threading.Lock()
+
+    def opened(self, namespace: str) -> None:
+        """Record that a cache of *namespace* counts here."""
+        with self._lock:
+            self._open[namespace] += 1
+            self._leaving.pop(namespace, None)
+
+    def closed(self, namespace: str, series: Series) -> None:
+        """Record that one is closed; the last one of a namespace takes its *series* along."""
+        with self._lock:
+            self._open[namespace] -= 1
+            if self._open[namespace] <= 0 and not is_multiprocess():
+                del self._open[namespace]
+                self._remove()
+                self._leaving[namespace] = series
+                self._until = time.monotonic() + CLOSED_SECONDS
+
+    def _remove(self) -> None:
+        while self._leaving:
+            namespace, series = self._leaving.popitem()
+            for metric, labels in series:
+                with contextlib.suppress(KeyError):
+                    metric.remove(namespace, *labels)
 
     def describe(self) -> Iterable[Family]:
         """Claim no name."""
         return ()
 
     def collect(self) -> Iterable[Family]:
-        """Count, and show nothing: the metrics themselves are collected after this."""
+        """Count; return nothing, as the metrics themselves are collected after this."""
+        with self._lock:
+            if time.monotonic() >= self._until:
+                self._remove()
         for instrument in tuple(self.instruments):
             instrument.count()
         return ()
+
+
+def is_multiprocess() -> bool:
+    """Return whether values are in the files of several processes, which keep every series."""
+    return bool(getattr(values.ValueClass, "_multiprocess", False))

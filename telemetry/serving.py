@@ -1,4 +1,4 @@
-"""What a scrape gets, and a small server of `/metrics` for processes that have none."""
+"""Content of a scrape, and a small server of `/metrics` for processes without one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, start_http_server, values
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from cache_core.exceptions import ConfigurationError
+from cache_core.model.exceptions import ConfigurationError
 
 from .registry import current_registry
 
@@ -19,13 +19,13 @@ _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def scraped_registry() -> CollectorRegistry:
-    """Return what a scrape of this process shows.
+    """Return the registry that a scrape of this process shows.
 
-    That is `current_registry()`; or, in Prometheus multiprocess mode, the sum over all workers that
-    share `PROMETHEUS_MULTIPROC_DIR`, without exemplars, which that mode does not have.
+    It is `current_registry()`; or, in Prometheus multiprocess mode, the sum over all workers that
+    share `PROMETHEUS_MULTIPROC_DIR`, without exemplars, which that mode lacks.
 
     Raises:
-        ConfigurationError: If multiprocess mode is asked for in a way that cannot work.
+        ConfigurationError: If multiprocess mode is requested in a way that cannot work.
     """
     directory = multiprocess_directory()
     if directory is None:
@@ -44,7 +44,7 @@ def multiprocess_directory() -> Path | None:
     given = os.environ.get(_DIRECTORY)
     if not given:
         return None
-    # The client decides once, on import, where values are kept.
+    # the client decides once, on import, where values are kept
     if not getattr(values.ValueClass, "_multiprocess", False):
         raise ConfigurationError(
             f"{_DIRECTORY} was set after prometheus_client had been imported, so this process does "
@@ -59,13 +59,13 @@ def multiprocess_directory() -> Path | None:
 
 
 class _Workers:
-    """The metrics of all workers that write to *directory*."""
+    """Collector of the metrics of all workers that write to *directory*."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def collect(self) -> Iterable[Family]:
-        """Return the sum over all workers; the live gauges of those that have ended are gone."""
+        """Return the sum over all workers, without the live gauges of those that have ended."""
         self._bury()
         every = MultiProcessCollector(None, str(self._directory))  # type: ignore[no-untyped-call]
         found: Iterable[Family] = every.collect()  # type: ignore[no-untyped-call]
@@ -98,16 +98,16 @@ def serve_metrics(
     """Serve the metrics on `http://address:port/metrics`.
 
     Args:
-        port: 0 for any free one.
-        address: Loopback unless said otherwise.
-        registry: What to serve; default: what `scraped_registry` returns.
+        port: The port; 0 for any free one.
+        address: The address to listen on.
+        registry: The registry to serve; default: that of `scraped_registry`.
 
     Returns:
         The port, and a function that stops the server.
 
     Raises:
         OSError: If the port is taken.
-        ConfigurationError: If Prometheus multiprocess mode is asked for and cannot work.
+        ConfigurationError: If Prometheus multiprocess mode is requested and cannot work.
     """
     shown = scraped_registry() if registry is None else registry
     server, thread = start_http_server(port, address, shown)

@@ -1,7 +1,7 @@
-"""What happened since the last look, in plain numbers.
+"""Tallies: plain numbers of events since the last scrape.
 
-An L1 hit takes little longer than one command to Redis, and the changes of seven Prometheus metrics
-a tenth of that. So a lookup is counted here, and the metrics follow when somebody looks.
+An L1 hit takes little longer than one command to Redis, and changing seven Prometheus metrics a
+tenth of that. So a lookup is counted here, and moved to the metrics when they are scraped.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from prometheus_client import Histogram
 from prometheus_client.samples import Exemplar
 
 KEPT = 10_000
-"""Observations that wait to be put into buckets: with nobody who looks, they become no more."""
+"""Most observations that wait to be put into buckets, as without scrapes."""
 
 
 class Tally(Protocol):
-    """Counts something; not thread-safe by itself."""
+    """Counter of something; not thread-safe by itself."""
 
     def flush(self) -> None:
-        """Move what was counted to the metric."""
+        """Move the counts to the metric."""
         ...
 
 
 class Example(NamedTuple):
-    """An observation whose trace can be found.
+    """Observation with a link to its trace.
 
     Attributes:
-        value: That was observed.
-        at: When, in seconds since the epoch.
-        span: In which.
+        value: The observed value.
+        at: Time in seconds since the epoch.
+        span: Context of its span.
     """
 
     value: float
@@ -44,7 +44,7 @@ class Example(NamedTuple):
 
 
 class BulkHistogram(Histogram):
-    """A histogram that takes many observations at once."""
+    """Histogram that accepts many observations in one call."""
 
     def bounds(self) -> list[float]:
         """Return the upper bounds of the buckets."""
@@ -54,9 +54,9 @@ class BulkHistogram(Histogram):
         """Add observations.
 
         Args:
-            counts: How many are in each bucket.
-            total: Sum of their values.
-            examples: One of them for some of the buckets, by number.
+            counts: Number of observations in each bucket.
+            total: Sum of the values.
+            examples: An observation for some of the buckets, by number.
         """
         for bucket, count in zip(self._buckets, counts, strict=True):
             if count:
@@ -71,10 +71,10 @@ class BulkHistogram(Histogram):
 
 
 class Sum:
-    """Counts for a child of a counter or gauge.
+    """Tally for a child of a counter or gauge.
 
     Attributes:
-        amount: Counted since the last flush.
+        amount: The count since the last flush.
     """
 
     __slots__ = ("_child", "amount")
@@ -84,14 +84,14 @@ class Sum:
         self.amount = 0.0
 
     def flush(self) -> None:
-        """Move what was counted to the metric."""
+        """Move the counts to the metric."""
         if self.amount:
             amount, self.amount = self.amount, 0.0
             self._child.inc(amount)
 
 
 class Distribution:
-    """Observes for a child of a `BulkHistogram`."""
+    """Tally for a child of a `BulkHistogram`."""
 
     __slots__ = ("_bounds", "_child", "_examples", "_values")
 
@@ -105,7 +105,7 @@ class Distribution:
         self._examples: dict[int, Example] = {}
 
     def observe(self, value: float, span: trace.SpanContext | None = None) -> None:
-        """Take note of *value*, and of the span it can be found by: a bucket's last one is kept."""
+        """Record *value*, with the span to link to; a bucket keeps its last one."""
         values = self._values
         values.append(value)
         if span is not None:
@@ -114,16 +114,16 @@ class Distribution:
             self.flush()
 
     def flush(self) -> None:
-        """Move what was counted to the metric."""
+        """Move the counts to the metric."""
         if self._values:
             values, examples = self._values, self._examples
             self._clear()
             total = sum(values)
             if math.isnan(total):
-                # What is no number would be in no bucket, and the sum none for ever.
+                # a value that is no number would be in no bucket, and make the sum NaN for ever
                 values = [value for value in values if math.isfinite(value)]
                 total = sum(values)
-            # All at once: to find its bucket took each value longer than the rest of counting it.
+            # all together: finding its bucket would take each value longer than the rest
             values.sort()
             below = [bisect_right(values, bound) for bound in self._bounds]
             counts = [after - before for before, after in pairwise([0, *below])]

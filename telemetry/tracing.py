@@ -8,17 +8,30 @@ from __future__ import annotations
 
 import json
 from contextvars import Token
+from typing import TypeAlias
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 
 from cache_core import __version__
-from cache_core.instrumentation import CacheCall, CacheState, Operation
-from cache_core.instrumentation import Scope as CallScope
-from cache_core.models import Level
+from cache_core.model.values import Level
+from cache_core.observability.instruments import CacheState
+from cache_core.observability.instruments import Scope as CallScope
+from cache_core.observability.records import (
+    ComputeRecord,
+    InvalidationRecord,
+    LookupRecord,
+    Operation,
+    Record,
+    RefreshRecord,
+    ScopedRecord,
+    TierRecord,
+)
 
 from . import names
+
+_Recorded: TypeAlias = ScopedRecord | TierRecord
 
 _ROOTS: frozenset[Operation] = frozenset({"lookup", "put", "invalidate", "compute", "refresh"})
 
@@ -34,7 +47,7 @@ class _SpanScope:
         self._name = name
         self._token: Token[Context] = otel_context.attach(trace.set_span_in_context(span))
 
-    def close(self, call: CacheCall) -> None:
+    def close(self, record: _Recorded) -> None:
         """Write what is known and end the span.
 
         A miss is no error; nor is a failure that the agent does not see. Only what its own
@@ -46,18 +59,18 @@ class _SpanScope:
             return
         try:
             if self.detailed:
-                self._span.set_attributes(_attributes(call, self._name))
-                if call.outcome == "error":
-                    self._fail(call)
+                self._span.set_attributes(_attributes(record, self._name))
+                if record.outcome == "error":
+                    self._fail(record)
         finally:
             if self.detailed:
                 self._span.end()
 
-    def _fail(self, call: CacheCall) -> None:
-        if call.operation in {"compute", "refresh"}:
+    def _fail(self, record: _Recorded) -> None:
+        if isinstance(record, ComputeRecord | RefreshRecord):
             self._span.set_status(trace.StatusCode.ERROR)
         else:
-            self._span.add_event(names.EVENT_FAILED, {names.ATTRIBUTE_ERROR: _error_type(call)})
+            self._span.add_event(names.EVENT_FAILED, {names.ATTRIBUTE_ERROR: _error_type(record)})
 
 
 class TracingInstrument:
@@ -85,41 +98,58 @@ class TracingInstrument:
             return None
         return _SpanScope(span, self._namespace)
 
-    def record(self, call: CacheCall) -> None:
+    def record(self, record: Record) -> None:
         """Spans are closed where they were opened."""
 
     def report(self, state: CacheState) -> None:
         """Spans say nothing about states."""
 
 
-def _attributes(call: CacheCall, namespace: str) -> dict[str, str | float | int | bool]:
+def _attributes(record: _Recorded, namespace: str) -> dict[str, str | float | int | bool]:
     found: dict[str, str | float | int | bool | None] = {
         names.ATTRIBUTE_NAME: namespace,
-        names.ATTRIBUTE_LEVEL: call.level,
-        names.ATTRIBUTE_OUTCOME: call.outcome,
-        names.ATTRIBUTE_REASON: call.reason or None,
-        names.ATTRIBUTE_SIMILARITY: call.similarity,
-        names.ATTRIBUTE_THRESHOLD: call.threshold,
-        names.ATTRIBUTE_AGE: call.age_seconds,
-        names.ATTRIBUTE_STALE: call.stale or None,
-        names.ATTRIBUTE_TTL: call.ttl_seconds,
-        names.ATTRIBUTE_LOOKUP_ID: call.lookup_id or None,
+        names.ATTRIBUTE_OUTCOME: record.outcome,
+        names.ATTRIBUTE_REASON: _reason(record) or None,
     }
-    if call.outcome == "error":
-        found[names.ATTRIBUTE_ERROR] = _error_type(call)
-    if call.operation in {"lookup", "get"}:
-        found[names.ATTRIBUTE_HIT] = call.outcome == "hit"
-    if call.operation == "lookup":
-        # What a tier would have saved is not saved until the whole lookup has used it.
-        found[names.ATTRIBUTE_SAVED] = call.saved_usd or None
-        found[names.ATTRIBUTE_TUNING_VERSION] = call.tuning_version
-        if call.message_text:
-            found[names.CAPTURED_MESSAGE] = _as_message("user", call.message_text)
-            if call.outcome == "hit":
-                found[names.CAPTURED_RESPONSE] = _as_message(
-                    "assistant", call.response_text, finish_reason="stop"
-                )
+    if record.outcome == "error":
+        found[names.ATTRIBUTE_ERROR] = _error_type(record)
+    match record:
+        case TierRecord():
+            found |= {
+                names.ATTRIBUTE_HIT: record.outcome == "hit",
+                names.ATTRIBUTE_LEVEL: record.level,
+                names.ATTRIBUTE_SIMILARITY: record.similarity,
+                names.ATTRIBUTE_THRESHOLD: record.threshold,
+                names.ATTRIBUTE_AGE: record.age_seconds,
+                names.ATTRIBUTE_STALE: record.stale or None,
+                names.ATTRIBUTE_TTL: record.ttl_seconds,
+            }
+        case LookupRecord():
+            found |= {
+                names.ATTRIBUTE_HIT: record.outcome == "hit",
+                names.ATTRIBUTE_LEVEL: record.level,
+                names.ATTRIBUTE_SIMILARITY: record.similarity,
+                names.ATTRIBUTE_AGE: record.age_seconds,
+                names.ATTRIBUTE_STALE: record.stale or None,
+                names.ATTRIBUTE_LOOKUP_ID: record.lookup_id,
+                # What a tier would have saved is not saved until the whole lookup has used it.
+                names.ATTRIBUTE_SAVED: record.saved_usd or None,
+                names.ATTRIBUTE_TUNING_VERSION: record.tuning_version,
+                **_captured(record),
+            }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _captured(record: LookupRecord) -> dict[str, str]:
+    """Return the texts of a lookup, if they are captured."""
+    if not record.message_text:
+        return {}
+    found = {names.CAPTURED_MESSAGE: _as_message("user", record.message_text)}
+    if record.outcome == "hit":
+        found[names.CAPTURED_RESPONSE] = _as_message(
+            "assistant", record.response_text, finish_reason="stop"
+        )
+    return found
 
 
 def _as_message(role: str, text: str, **more: str) -> str:
@@ -128,5 +158,10 @@ def _as_message(role: str, text: str, **more: str) -> str:
     return json.dumps([message], ensure_ascii=False)
 
 
-def _error_type(call: CacheCall) -> str:
-    return call.error_type or call.reason or "error"
+def _reason(record: _Recorded) -> str:
+    """Return why a call ended as it did; of an invalidation that was made its kind."""
+    return record.reason or (record.kind if isinstance(record, InvalidationRecord) else "")
+
+
+def _error_type(record: _Recorded) -> str:
+    return record.error_type or _reason(record) or "error"

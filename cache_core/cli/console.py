@@ -1,4 +1,4 @@
-"""What all commands share: how they print, how they fail, how they run."""
+"""Console output, errors and execution, shared by all commands."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from cache_core.exceptions import BackendError, GlasscacheError
-from cache_core.remedies import remedy
+from cache_core.model.exceptions import BackendError, GlasscacheError
+from cache_core.model.remedies import remedy, said
 
-# C0 but for tab and line feed, C1, the marks that turn the direction, and what UTF-8 cannot have.
+# C0 without tab and line feed, C1, marks that change the direction, and surrogates
 _CONTROLS = (
     *range(9), *range(11, 32), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F),
     *range(0x2066, 0x206A), *range(0xD800, 0xE000),
@@ -31,21 +31,22 @@ _ESCAPED = {code: f"\\u{code:04x}" for code in _CONTROLS}
 
 
 class SafeConsole(Console):
-    """A console on which no text can move the cursor, retitle the window or overwrite a line."""
+    """Console on which no text can move the cursor, retitle the window or overwrite a line."""
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterator[Segment]:
-        """Render; what is no sequence of the console's own is made harmless."""
+        """Render; replace control characters that are not the console's own."""
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else text.translate(_SHOWN), style, control)
 
 
-# What is printed holds what users wrote: nothing of it is markup, styles are given beside it.
+# output contains users' text: none of it is markup, so styles are passed separately
 out = SafeConsole(markup=False, emoji=False)
 err = SafeConsole(stderr=True, markup=False, emoji=False)
 
 Result = TypeVar("Result")
+Given = TypeVar("Given")
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
@@ -57,8 +58,7 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     try:
         return asyncio.run(work)
     except BackendError as error:
-        why = str(error) if str(error) != error.reason else error.error_type
-        fail(f"a backend failed: {error.reason} ({why}). {remedy(error)}")
+        fail(f"a backend failed: {error.reason} ({said(error)}). {remedy(error)}")
     except GlasscacheError as error:
         fail(str(error))
     except KeyboardInterrupt:
@@ -66,13 +66,13 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a line is not what the command itself says, in the words of a command."""
+    """Return whether a log line adds something to the command's own output."""
     told = ("%s cannot be reached:", "%d invalidations could not be made before closing")
     return not str(record.msg).startswith(told)
 
 
 def quiet_libraries() -> None:
-    """Keep the model loader's progress bars and notes out of our output."""
+    """Suppress progress bars and notes of the model loader."""
     import os
 
     os.environ.setdefault("TQDM_DISABLE", "1")
@@ -81,24 +81,35 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def fail(message: str) -> NoReturn:
-    """Say what is wrong on stderr and exit with 2."""
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Print an error on stderr and exit: with 2 for misuse, 1 for work that was not done."""
     line = Text.assemble(("glasscache:", "bold red"), " ", message)
     err.print(line, highlight=False, soft_wrap=True)
-    raise typer.Exit(2)
+    raise typer.Exit(code)
 
 
 def flowing(command: Callable[..., Any]) -> str:
     """Return a command's docstring with every paragraph on one line, for a terminal of any width.
 
-    Paragraphs with indented lines, which are examples, keep their lines.
+    Paragraphs with indented lines, which are examples, keep their line breaks.
     """
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
     return "\n\n".join(text if "\n " in text else text.replace("\n", " ") for text in paragraphs)
 
 
+def taking(options: type[Given], command: Callable[[Given], None]) -> Callable[..., None]:
+    """Return *command* with a typer option for each field of a dataclass."""
+
+    def run_it(**given: Any) -> None:
+        command(options(**given))
+
+    run_it.__doc__ = command.__doc__
+    run_it.__signature__ = inspect.signature(options, eval_str=True)  # type: ignore[attr-defined]
+    return run_it
+
+
 def table(*columns: str, title: str | None = None) -> Table:
-    """Return a table that leaves a terminal of 80 columns to what is in it."""
+    """Return a table that spends few of a terminal's 80 columns on itself."""
     return Table(
         *columns, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
         header_style="", show_edge=False, pad_edge=False,
@@ -112,7 +123,7 @@ def counted(number: int, plural: str) -> str:
 
 
 def current_user() -> str:
-    """Return who is logged in on this machine, for audit trails."""
+    """Return the logged-in user of this machine, for audit trails."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):
@@ -120,5 +131,5 @@ def current_user() -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print a JSON document and nothing else."""
+    """Print a JSON document only."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str).translate(_ESCAPED))

@@ -13,8 +13,8 @@ import typer
 
 from cache_core.cli.console import err, fail
 from cache_core.cli.where import ChromaUrl, Directory, Namespace, RedisUrl
-from cache_core.exceptions import ConfigurationError
-from cache_core.settings import load_settings
+from cache_core.config.settings import load_settings
+from cache_core.model.exceptions import ConfigurationError
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
@@ -27,8 +27,8 @@ def dashboard(
     host: Annotated[
         str,
         typer.Option(
-            help="Address to listen on. Any but a loopback one needs a token, or a login that "
-            "Streamlit's secrets configure.",
+            help="Address to listen on. Any but a loopback address needs a token, or a login "
+            "configured in Streamlit's secrets.",
             rich_help_panel="Server",
         ),
     ] = "127.0.0.1",
@@ -39,22 +39,22 @@ def dashboard(
         bool,
         typer.Option(
             "--write",
-            help="Let whoever has the token make changes. Default: CACHE_DASHBOARD_WRITE, else "
+            help="Let users with the token make changes. Default: CACHE_DASHBOARD_WRITE, else "
             "read-only.",
             rich_help_panel="Server",
         ),
     ] = False,
 ) -> None:
-    """See how the cache does, try a change on recorded traffic, apply it to all replicas.
+    """Show how the cache performs, replay a change on recorded traffic, apply it everywhere.
 
-    Opens on the store that the agent uses; the agent's process is never asked. Making changes
-    needs [bold]--write[/bold] and a token: CACHE_DASHBOARD_TOKEN, or one that is made and printed.
+    Reads the agent's store, not the agent's process. Making changes needs [bold]--write[/bold] and
+    a token: CACHE_DASHBOARD_TOKEN, or one that is generated and printed.
 
     [bold]glasscache dashboard --write[/bold]
         On http://127.0.0.1:8501, for the cache that REDIS_URL or CACHE_DIR names.
 
     [bold]glasscache dashboard --namespace demo --dir demo[/bold]
-        Of a running [bold]glasscache demo --dir demo[/bold].
+        For a running [bold]glasscache demo --dir demo[/bold].
     """
     if importlib.util.find_spec("streamlit") is None:
         fail("the dashboard's extra is missing: pip install 'glasscache[dashboard]'")
@@ -77,7 +77,7 @@ def dashboard(
         highlight=False,
         soft_wrap=True,
     )
-    # By its place, and first on the path: an application may have a package of that name itself.
+    # first on the path: an application may have a package of that name itself
     place = Path(__file__).parents[2]
     path = [str(place), *filter(None, [environment.get("PYTHONPATH")])]
     environment["PYTHONPATH"] = os.pathsep.join(path)
@@ -93,12 +93,12 @@ def _environment(
     *,
     write: bool,
 ) -> dict[str, str]:
-    """Return this process's environment with what the options say; refuse what cannot work."""
+    """Return this process's environment with the options; reject invalid ones."""
     given = {
         "CACHE_DASHBOARD_NAMESPACE": namespace,
-        "REDIS_URL": redis_url,
-        "CHROMA_URL": chroma_url,
-        "CACHE_DIR": str(directory.absolute()) if directory is not None else None,
+        "GLASSCACHE_REDIS_URL": redis_url,
+        "GLASSCACHE_CHROMA_URL": chroma_url,
+        "GLASSCACHE_DIR": str(directory.absolute()) if directory is not None else None,
         "CACHE_DASHBOARD_WRITE": "1" if write else None,
     }
     environment = {**os.environ, **{name: value for name, value in given.items() if value}}
@@ -110,7 +110,7 @@ def _environment(
 
 
 def _has_login() -> bool:
-    """Whether Streamlit's secrets configure a login by OIDC."""
+    """Return whether Streamlit's secrets configure a login by OIDC."""
     import tomllib
 
     for folder in (Path.cwd(), Path.home()):
@@ -124,8 +124,10 @@ def _has_login() -> bool:
 
 
 def _command(place: Path, host: str, port: int) -> list[str]:
-    """Return what starts the app that is at *place*."""
-    spec = importlib.util.spec_from_file_location("_glasscache_theme", place / "theme.py")
+    """Return the command that starts the app at *place*."""
+    spec = importlib.util.spec_from_file_location(
+        "_glasscache_theme", place / "charts" / "theme.py"
+    )
     if spec is None or spec.loader is None:
         fail(f"the dashboard is not at {place}: install glasscache again")
     theme = importlib.util.module_from_spec(spec)
@@ -133,11 +135,11 @@ def _command(place: Path, host: str, port: int) -> list[str]:
     spec.loader.exec_module(theme)
     options = {**theme.options(), "server.address": host, "server.port": str(port)}
     if host in _LOOPBACK:
-        # A name of somebody else's that leads here is not followed (DNS rebinding).
+        # reject other host names that lead here (DNS rebinding)
         options["server.allowedHosts"] = tuple(sorted(_LOOPBACK))
     flags = [
         f"--{name}={value}"
         for name, values in options.items()
         for value in (values if isinstance(values, tuple) else (values,))
     ]
-    return [sys.executable, "-P", "-m", "streamlit", "run", str(place / "app.py"), *flags]
+    return [sys.executable, "-P", "-m", "streamlit", "run", str(place / "served.py"), *flags]

@@ -1,4 +1,4 @@
-"""`glasscache invalidate`: answers are taken out of service."""
+"""`glasscache invalidate`: remove answers from service."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from cache_core import audited
-from cache_core.audited import What
 from cache_core.cli.console import counted, current_user, err, fail, out, print_json, run
 from cache_core.cli.where import (
     AsJson,
@@ -22,9 +20,10 @@ from cache_core.cli.where import (
     away,
     opened,
 )
-from cache_core.exceptions import BackendError
-from cache_core.models import Invalidation
+from cache_core.model.exceptions import BackendError
+from cache_core.model.values import Invalidation
 from cache_core.multilevel_cache import MultiLevelCache
+from cache_core.operations.invalidate.outbox import RequestKind
 
 
 def invalidate(
@@ -36,13 +35,15 @@ def invalidate(
     ] = None,
     tag: Annotated[str | None, typer.Option(help="Answers put with this tag.")] = None,
     writer: Annotated[
-        str | None, typer.Option(help="All that this user's lookups stored, for whomever.")
+        str | None, typer.Option(help="Everything that this user's lookups stored, for any user.")
     ] = None,
     user: Annotated[
         str | None,
-        typer.Option(help="With a message: only this user's. Alone: everything of this user."),
+        typer.Option(
+            help="With a message: only this user's answers. Alone: everything of this user."
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
     note: Note = "",
     author: Author = None,
     namespace: Namespace = "default",
@@ -57,18 +58,18 @@ def invalidate(
     question takes similar ones with it: whatever L2 would have served for it.
 
     [bold]glasscache invalidate "How long does delivery take?" --dry-run[/bold]
-        How many entries would go.
+        Count the entries that would be removed.
 
     [bold]glasscache invalidate --document kb/delivery[/bold]
         After that document has changed.
 
     [bold]glasscache invalidate --user u42[/bold]
-        Erases everything that is kept of this user.
+        Erase everything stored about this user.
 
     [bold]glasscache invalidate --writer u42[/bold]
-        After a user fed the cache with wrong answers: all that they wrote goes.
+        After a user stored wrong answers: remove everything that they wrote.
     """
-    named: list[tuple[What, str | None]] = [
+    named: list[tuple[RequestKind, str | None]] = [
         ("message", message), ("document", document), ("tag", tag), ("writer", writer),
     ]  # fmt: skip
     what_else = document or tag or writer
@@ -84,15 +85,15 @@ def invalidate(
         ) as cache:
             if dry_run:
                 await cache.stand_in()
-                return await audited.count(cache, what, value, only), "a backend is away."
+                return await cache.operator.count(what, value, only), "a backend is unavailable."
             why = "" if cache.is_open else away(cache)
             if cache.is_open:
                 with suppress(BackendError):
                     await cache.stand_in()
-            done = await audited.invalidate(
-                cache, what, value, only, author=author or current_user(), note=note
+            done = await cache.operator.invalidate(
+                what, value, only, author=author or current_user(), note=note
             )
-            why = why or f"{' and '.join(done.pending) or 'a backend'} is away."
+            why = why or f"{' and '.join(done.pending) or 'a backend'} is unavailable."
             return done, f"{why} {_what_becomes_of_it(cache)}"
 
     done, then = run(work())
@@ -110,10 +111,12 @@ def invalidate(
 
 
 def _what_becomes_of_it(cache: MultiLevelCache) -> str:
-    """Return in words who makes an invalidation that is not complete."""
+    """Return, in words, how a pending invalidation will be completed."""
     if cache.unkept_invalidations:
-        return f"It could not be kept in {cache.settings.dir}: run it again when that is back."
+        return (
+            f"It could not be saved in {cache.settings.dir}: run it again when the store is back."
+        )
     return (
-        f"It is kept in {cache.settings.dir}: the next process with this namespace, data directory "
-        "and store makes it, or one that runs. Elsewhere run it again when that is back."
+        f"It is saved in {cache.settings.dir}: a process with this namespace, data directory and "
+        "store applies it as soon as the store is back. Elsewhere, run the command again then."
     )

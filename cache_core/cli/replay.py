@@ -1,7 +1,10 @@
-"""`glasscache replay`: what the cache would have done on recorded traffic."""
+"""`glasscache replay`: the cache's effect on recorded traffic."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,34 +18,44 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from cache_core.backends.embedder.choosing import make_embedder
 from cache_core.cli.console import counted, err, out, print_json, run, table
-from cache_core.embedder import ThreadEmbedder
-from cache_core.replay import Report, Row, ScopeRule, as_json, read_rows, time_embedding
-from cache_core.replay import replay as run_replay
-from cache_core.settings import load_settings
+from cache_core.cli.context import ContextText, given_context
+from cache_core.cli.files import REQUESTS
+from cache_core.cli.files import Report as FileReport
+from cache_core.cli.files import options as files
+from cache_core.cli.files.requests import in_order
+from cache_core.config.settings import load_settings
+from cache_core.whatif.replay import Report, ScopeRule, TrafficRow, as_json, time_embedding
+from cache_core.whatif.replay import replay as run_replay
+
+_MANY_CONTEXTS = 64
 
 
 class Scope(StrEnum):
-    """Who may get the recorded answers."""
+    """Readers of the recorded answers."""
 
     private_flag = "private-flag"
     all_private = "all-private"
+    all_shared = "all-shared"
 
 
 class Clock(StrEnum):
-    """How time passes."""
+    """Passing of time."""
 
     rows = "rows"
     none = "none"
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(help="JSON Lines: one recorded request per line.")],
+    file: Annotated[
+        Path, typer.Argument(help="Recorded requests or chats: JSON or CSV; - for stdin.")
+    ],
     scope: Annotated[
         Scope,
         typer.Option(
-            help="private-flag: share answers whose row says private: false. all-private: share "
-            "nothing. Rows without the flag are private."
+            help="private-flag: share answers whose row says private: false; rows without the flag "
+            "are private. all-private: share nothing. all-shared: share everything."
         ),
     ] = Scope.private_flag,
     clock: Annotated[
@@ -56,32 +69,48 @@ def replay(
         typer.Option(
             min=0.0,
             max=1.0,
-            help="Least similarity of a semantic hit. Default: the setting in force.",
+            help="Lowest similarity of a semantic hit. Default: the setting in force.",
         ),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only this many rows, from the first.")
-    ] = None,
     compare: Annotated[
-        bool, typer.Option(help="Also replay under the other scope, to show what sharing gives.")
+        bool, typer.Option(help="Also replay under another scope, to show the effect of sharing.")
     ] = True,
+    context: ContextText = None,
+    mapped: files.Map = None,
+    encoding: files.Encoding = None,
+    no_header: files.NoHeader = False,
+    strict: files.Strict = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Read only the first N rows.", rich_help_panel="Reading the file"),
+    ] = None,
     as_document: Annotated[
         bool, typer.Option("--json", help="Print one JSON document, for scripts.")
     ] = False,
 ) -> None:
-    """Estimate what the cache would save, before you adopt it.
+    """Estimate the savings by the cache before you adopt it.
 
-    Each line of FILE is an object with [bold]message[/bold] and [bold]user_id[/bold], and if you
-    have them: [bold]answer_id[/bold] (two requests with the same id may share an answer: gives
-    the wrong hits), [bold]private[/bold] (the answer is for this user only), [bold]history[/bold]
-    (earlier turns), [bold]standalone[/bold] (a follow-up rewritten to stand alone),
-    [bold]intent[/bold], [bold]rag_results[/bold] (the documents retrieved) and [bold]t[/bold]
-    (when it was asked, in seconds).
+    FILE has requests, or chats in the format of chat APIs and training files: JSON Lines, a JSON
+    array or CSV, also compressed. A request has a [bold]message[/bold] and optionally:
+    [bold]user_id[/bold] (without one only shared answers are served and stored),
+    [bold]answer_id[/bold] (requests with the same id may share an answer: gives the wrong
+    hits), [bold]private[/bold] (the answer is for this user only), [bold]context[/bold] (system
+    prompt, tenant: answers never cross it), [bold]history[/bold] (earlier turns),
+    [bold]standalone[/bold] (a follow-up rewritten to stand alone), [bold]intent[/bold],
+    [bold]rag_results[/bold] (the documents retrieved) and [bold]t[/bold] (when it was asked).
+    Columns are found by their names, and listed. Each question in a chat is a request; a chat that
+    names no user counts as a user of its own.
 
-    Rows are asked in order, with the real model, in a temporary directory; no server is used.
+    Rows are looked up in order, with the real model, in a temporary directory, without any server.
 
-    One line of such a file:
+    Example line:
         {"message": "Where is my order?", "user_id": "u42", "private": true}
+
+    [bold]glasscache replay chats.jsonl --scope all-shared[/bold]
+        Effect of sharing everything: the upper limit.
+
+    [bold]glasscache replay log.csv --map message=Anliegen --map answer_id=Auskunft[/bold]
+        Map the columns; canned answers are right if their texts are equal.
 
     [bold]glasscache replay traffic.jsonl[/bold]
         Hit rate, wrong answers and savings, with sharing and without.
@@ -89,32 +118,65 @@ def replay(
     [bold]glasscache replay traffic.jsonl --threshold 0.9 --limit 5000[/bold]
         The same for a lower similarity threshold, on the first 5,000 rows.
     """
-    rows = _read(file, limit)
-    run(_replay(rows, scope.value, clock.value, threshold, compare, as_document))
+    given = given_context(context)
+    found, report = files.rows(
+        file, REQUESTS, files.how(mapped, encoding, no_header, strict, limit)
+    )
+    rows = in_order(found)
+    if context is not None:
+        rows = [dataclasses.replace(row, context=given) for row in rows]
+    if not as_document:
+        files.tell(report)
+        for doubt in _doubts(rows, report, scope, clock):
+            err.print(doubt, style="yellow", highlight=False)
+    document = run(_replay(rows, scope.value, clock.value, threshold, compare))
+    if as_document:
+        print_json({**document, "file": report.as_json()})
+    else:
+        _print(document)
 
 
-def _read(file: Path, limit: int | None) -> list[Row]:
-    from cache_core.cli.console import fail
-    from cache_core.exceptions import ConfigurationError
-
-    try:
-        return read_rows(file, limit)
-    except ConfigurationError as error:
-        fail(str(error))
+def _doubts(
+    rows: list[TrafficRow], report: FileReport, scope: Scope, clock: Clock
+) -> Iterator[str]:
+    """Yield warnings about how the estimate may mislead."""
+    if report.strangers:
+        what = counted(report.strangers, "chats")
+        yield f"{what} without a user_id: each counts as a user of its own."
+    unknown = sum(row.user_id is None for row in rows)
+    if unknown and scope is not Scope.all_shared:
+        yield (
+            f"{counted(unknown, 'requests')} without a user_id: what is private is neither stored "
+            "nor served for them. --map user_id=COLUMN names who asked."
+        )
+    if scope is Scope.private_flag and all(row.private is None for row in rows):
+        yield (
+            "No row says whether its answer is private, so all are. --scope all-shared shows what "
+            "sharing them would give."
+        )
+    if clock is Clock.rows and any(row.t is None for row in rows):
+        some = counted(sum(row.t is None for row in rows), "requests")
+        yield f"{some} without a time: no time passes between them, and nothing expires."
+    contexts = len({json.dumps(row.context, sort_keys=True) for row in rows})
+    if contexts > _MANY_CONTEXTS:
+        yield (
+            f"{contexts:,} different contexts in {counted(len(rows), 'requests')}: answers never "
+            "cross them, and L2 has an index for 64 at most. If they are not what the agent would "
+            "pass as context=, leave them out with --map context= ."
+        )
 
 
 async def _replay(
-    rows: list[Row],
+    rows: list[TrafficRow],
     scope: ScopeRule,
     clock: Any,
     threshold: float | None,
     compare: bool,
-    as_document: bool,
-) -> None:
+) -> dict[str, Any]:
     fixed = load_settings()
-    embedder = ThreadEmbedder(fixed.embedding_model, threads=fixed.torch_threads)
+    embedder = make_embedder(fixed.embedding_model, fixed.embedding_backend, fixed.torch_threads)
     reports: list[Report] = []
-    other: ScopeRule = "all-private" if scope == "private-flag" else "private-flag"
+    other = _other(scope, rows)
     with Progress(
         TextColumn("{task.description:28}"),
         BarColumn(),
@@ -141,20 +203,24 @@ async def _replay(
                     clock=clock,
                     embedder=embedder,
                     threshold=threshold,
-                    progress=lambda done, task=task: progress.advance(task, done),  # type: ignore[misc]
+                    watch=lambda _, __, task=task: progress.advance(task),  # type: ignore[misc]
                 )
             )
     embedder.close()
-    document = as_json(reports[0], embedding_ms, reports[1] if compare else None)
-    if as_document:
-        print_json(document)
-    else:
-        _print(document)
+    return as_json(reports[0], embedding_ms, reports[1] if compare else None)
+
+
+def _other(scope: ScopeRule, rows: list[TrafficRow]) -> ScopeRule:
+    """Return the scope to compare with, to show the effect of sharing."""
+    if all(row.private is None for row in rows):
+        return "all-private" if scope == "all-shared" else "all-shared"
+    return "all-private" if scope == "private-flag" else "private-flag"
 
 
 def _print(found: dict[str, Any]) -> None:
     requests = counted(found["requests"], "requests")
-    shown = table(title=f"{requests}, scope {found['scope']}, clock {found['clock']}")
+    out.print(f"{requests}, scope {found['scope']}, clock {found['clock']}", style="bold")
+    shown = table()
     shown.add_column("")
     shown.add_column(found["scope"], justify="right", style="bold")
     other = found.get("other_scope")
@@ -183,8 +249,8 @@ def _print(found: dict[str, Any]) -> None:
         f"partly (intent or documents) {found['partial']:,}."
     )
     out.print(
-        f"A lookup took {latency['p50']:.2f} ms (p95 {latency['p95']:.2f}); one that reaches L2 "
-        f"takes an embedding more, {latency['embedding_p50']:.1f} ms here."
+        f"Median lookup {latency['p50']:.2f} ms (p95 {latency['p95']:.2f} ms), plus "
+        f"{latency['embedding_p50']:.1f} ms for the embedding when L2 is needed."
     )
     for level, reasons in found["miss_reasons"].items():
         listed = ", ".join(f"{name} {count:,}" for name, count in sorted(

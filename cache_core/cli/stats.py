@@ -1,20 +1,22 @@
-"""`glasscache stats`: the running replicas, and what the last lookups decided."""
+"""`glasscache stats`: the running replicas, and the latest lookups."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rich.text import Text
 
 from cache_core.cli.console import counted, fail, out, print_json, run, table
 from cache_core.cli.where import AsJson, Directory, Namespace, RedisUrl, opened
-from cache_core.exceptions import BackendError
-from cache_core.explaining import WHY
-from cache_core.housekeeping import replicas
-from cache_core.models import LEVELS, OUTCOMES
+from cache_core.config.intents import INTENT_PATTERN
+from cache_core.model.exceptions import BackendError
+from cache_core.model.reasons import long
+from cache_core.model.values import LEVELS, OUTCOMES
 from cache_core.multilevel_cache import MultiLevelCache
+from cache_core.observability.decisions import Decision
+from cache_core.observability.fleet import ReplicaReport
 
 
 def stats(
@@ -23,13 +25,13 @@ def stats(
     directory: Directory = None,
     as_document: AsJson = False,
 ) -> None:
-    """Show how the running replicas do, and what the last lookups decided.
+    """Show the running replicas, and the results of the latest lookups.
 
     A replica is a process with an open cache of this namespace. Replicas report every second; the
-    decision log also tells of those that have ended.
+    decision log also includes lookups of replicas that have ended.
 
     [bold]glasscache stats --json | jq .decisions.hit_rate[/bold]
-        Of the last lookups, whichever replica served them.
+        Hit rate of the latest lookups on all replicas.
     """
 
     async def work() -> dict[str, Any]:
@@ -44,45 +46,58 @@ def stats(
 
 
 async def _stats(cache: MultiLevelCache) -> dict[str, Any]:
-    parts = cache.parts
     try:
-        beats = [beat for beat in await replicas(parts) if beat.get("replica") != cache.replica]
-        decisions = await parts.decisions.last(cache.settings.decisions or 1)
+        replicas = await cache.operator.replicas()
+        decisions = await cache.decisions(cache.settings.decisions or 1)
     except BackendError as error:
         fail(f"the store failed: {error.reason} ({error.error_type})")
-    outcomes = Counter(item.outcome for item in decisions)
+    outcomes = _counts(decisions, lambda item: item.outcome)
     answered = sum(outcomes.values()) - outcomes["bypass"]
-    shared = Counter(
-        item.intent for item in decisions if "other_scope" in item.reasons and item.intent
-    )
+    met = [item for item in decisions if "other_scope" in item.reasons]
+    shared = _counts(met, lambda item: _label(item.intent))
     return {
         "namespace": cache.namespace,
-        "replicas": [as_shown(beat) for beat in beats],
+        "replicas": [as_shown(replica) for replica in replicas],
         "decisions": {
-            "lookups": len(decisions),
+            "lookups": round(sum(item.stands_for for item in decisions)),
+            "kept": len(decisions),
             "hit_rate": round(outcomes["hit"] / answered, 4) if answered else None,
             "outcomes": dict(outcomes),
-            "served_by": dict(Counter(item.level for item in decisions if item.level)),
-            "reasons": dict(Counter(item.reason for item in decisions if item.reason)),
-            "saved_usd": round(sum(item.saved_usd for item in decisions), 4),
-            "other_scope": sum("other_scope" in item.reasons for item in decisions),
+            "served_by": dict(_counts(decisions, lambda item: item.level)),
+            "reasons": dict(_counts(decisions, lambda item: item.reason)),
+            "saved_usd": round(sum(item.saved_usd * item.stands_for for item in decisions), 4),
+            "other_scope": round(sum(item.stands_for for item in met)),
             "other_scope_intents": dict(shared.most_common()),
         },
     }
 
 
-def as_shown(beat: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is shown of a replica's heartbeat."""
+def _counts(decisions: Iterable[Decision], what: Callable[[Decision], str]) -> Counter[str]:
+    """Return the number of lookups for each value; a sampled one counts for all it stands for."""
+    found: defaultdict[str, float] = defaultdict(float)
+    for item in decisions:
+        found[what(item)] += item.stands_for
+    return Counter({name: round(count) for name, count in found.items() if name})
+
+
+def _label(intent: str) -> str:
+    """Return an intent for display: one that is no label is free text."""
+    return intent if not intent or INTENT_PATTERN.fullmatch(intent) else "no label"
+
+
+def as_shown(replica: ReplicaReport) -> dict[str, Any]:
+    """Return the displayed fields of a replica."""
     return {
-        "replica": beat["replica"],
-        "pid": beat["pid"],
-        "tuning_version": beat["tuning_version"],
-        "backends": beat["backends"],
-        "lookups": beat["counters"]["operations"],
-        "hit_rates": beat["counters"]["hit_rates"],
-        "latency_ms": beat["counters"]["latency_ms"],
-        "cost_savings_usd": beat["counters"]["cost_savings_usd"],
-        "sharing": beat["counters"]["sharing"],
+        "replica": replica.name,
+        "pid": replica.pid,
+        "tuning_version": replica.tuning_version,
+        "backends": dict(replica.backends),
+        "loading": list(replica.loading),
+        "lookups": replica.counters["operations"],
+        "hit_rates": replica.counters["hit_rates"],
+        "latency_ms": replica.counters["latency_ms"],
+        "cost_savings_usd": replica.counters["cost_savings_usd"],
+        "sharing": replica.counters["sharing"],
     }
 
 
@@ -102,11 +117,15 @@ def _print_stats(found: dict[str, Any]) -> None:
         f"The last {counted(log['lookups'], 'lookups')}: {outcomes}. Hit rate {rate}, "
         f"{log['saved_usd']:,.2f} USD saved."
     )
+    if log["lookups"] > log["kept"]:
+        out.print(
+            f"Estimated from a sample: 1 in {log['lookups'] / log['kept']:,.3g} lookups was kept."
+        )
     if log["reasons"]:
         shown = table("why there was no answer", "lookups", "which means")
         shown.columns[1].justify = "right"
         for reason, count in sorted(log["reasons"].items(), key=lambda pair: -pair[1]):
-            shown.add_row(reason, f"{count:,}", WHY.get(reason, ""))
+            shown.add_row(reason, f"{count:,}", long(reason))
         out.print("", shown, sep="\n")
     if log["other_scope"]:
         named = ", ".join(log["other_scope_intents"]) or "without an intent"
@@ -127,11 +146,18 @@ def _print_replicas(found: dict[str, Any]) -> None:
         tiers.add_column(name, justify="left" if name == "replica" else "right")
     for item in found["replicas"]:
         rates = item["hit_rates"]
-        down = [name for name, works in item["backends"].items() if not works]
+        loading = item["loading"]
+        notes = [
+            Text(name, "red")
+            for name, works in item["backends"].items()
+            if not works and name not in loading
+        ]
+        if loading:
+            notes.append(Text("loading", "yellow"))
         does.add_row(
             item["replica"], str(item["pid"]), f"{item['lookups']:,}", f"{rates['overall']:.1f} %",
             f"{item['latency_ms']['p50']:.2f} ms", f"{item['cost_savings_usd']:,.2f} USD",
-            Text(", ".join(down), "red") if down else Text("nothing", "green"),
+            Text(", ").join(notes) if notes else Text("nothing", "green"),
         )  # fmt: skip
         tiers.add_row(item["replica"], *(f"{rates[level]:.1f} %" for level in LEVELS))
     out.print(does, "", tiers, "", sep="\n")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -13,13 +13,13 @@ from cache_core.cli.console import (
     counted,
     current_user,
     err,
+    fail,
     flowing,
     out,
     print_json,
     run,
     table,
 )
-from cache_core.cli.tune_values import assignment, is_relative, lines, shown, value
 from cache_core.cli.where import (
     AsJson,
     Author,
@@ -29,18 +29,17 @@ from cache_core.cli.where import (
     RedisUrl,
     opened,
 )
-from cache_core.exceptions import TuningConflict
-from cache_core.housekeeping import agreed, replicas, serving
-from cache_core.intent_tuning import INTENT_PREFIX
-from cache_core.live_tuning import TUNED, TuningChange
-from cache_core.multilevel_cache import MultiLevelCache
-from cache_core.tuning import Tuning
+from cache_core.config.intents import INTENT_PREFIX
+from cache_core.config.live import TUNED, TuningChange
+from cache_core.config.tuning import Bounds, Tuning
+from cache_core.model.exceptions import TuningConflict
+from cache_core.observability.fleet import InForce
 
 app = typer.Typer(
     help=(
         "Change a running cache: threshold, TTLs, sharing, prices.\n\n"
-        "What is tuned is kept in the store, beats what the agents were started with, and is in "
-        "force in every replica within a second. Every change is kept, and can be taken back.\n\n"
+        "Tuned values are stored, override the agents' start values, and are in force in every "
+        "replica within a second. Every change is recorded, and can be reverted.\n\n"
         "Start with [bold]glasscache tune show[/bold]."
     ),
     no_args_is_help=True,
@@ -49,33 +48,13 @@ app = typer.Typer(
 
 _ATTEMPTS = 5
 _NAME_WIDTH = max(map(len, Tuning.bounds()))
+_NOTHING = "default"
+_EMPTY = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class _InForce:
-    """The tuning as the agents have it, or, while none runs, as this command does."""
-
-    version: int
-    values: Mapping[str, Any]
-    origins: Mapping[str, str]
-    replicas: Sequence[Mapping[str, Any]]
-
-
-async def _in_force(cache: MultiLevelCache) -> _InForce:
-    beats = [beat for beat in await replicas(cache.parts) if beat.get("replica") != cache.replica]
-    agents = [beat for beat in serving(beats) if isinstance(beat.get("tuning"), dict)]
-    tuned = {name for name, origin in cache.tuning_origins.items() if origin == TUNED}
-    own = cache.tuning.flat()
-    values: dict[str, Any] = dict(own)
-    origins = cache.tuning_origins
-    if agents:
-        common = agreed(beats, cache.replica)
-        reported = [beat.get("tuning_origins") or {} for beat in agents]
-        for name in set(origins) - tuned - {"intents"}:
-            values[name] = common.get(name)
-            found = {origin.get(name, "default") for origin in reported}
-            origins[name] = found.pop() if len(found) == 1 else "differs by replica"
-    return _InForce(cache.tuning.version, values, origins, beats)
+def _values(found: InForce) -> dict[str, Any]:
+    """Return the values in force, flat; `None` for those that differ by replica."""
+    return {**found.tuning.flat(), **dict.fromkeys(found.differing)}
 
 
 def show(
@@ -84,51 +63,53 @@ def show(
     directory: Directory = None,
     as_document: AsJson = False,
 ) -> None:
-    """Show the tuning in force, where each value comes from, and what it may be.
+    """Show the tuning in force, each value's origin, and its bounds.
 
-    `tuned` beats `the constructor`, that a changed module constant, that the environment, and
-    that the default. What is not tuned is shown as the running agents report it.
+    Precedence: `tuned`, `the constructor`, a changed module constant, the environment, the default.
+    Untuned values are shown as the running agents report them.
 
     [bold]glasscache tune show --json | jq .values.semantic_threshold[/bold]
         One value, for a script.
     """
 
-    async def work() -> _InForce:
+    async def work() -> InForce:
         async with opened(namespace, redis_url, None, directory, semantic=False) as cache:
-            return await _in_force(cache)
+            return await cache.operator.in_force()
 
     found = run(work())
+    values = _values(found)
     followers = [
-        {name: beat.get(name) for name in ("replica", "pid", "tuning_version")}
-        for beat in found.replicas
+        {"replica": item.name, "pid": item.pid, "tuning_version": item.tuning_version}
+        for item in found.replicas
     ]
     if as_document:
         print_json(
             {
                 "namespace": namespace,
-                "version": found.version,
-                "values": dict(found.values),
+                "version": found.tuning.version,
+                "values": values,
                 "origins": dict(found.origins),
                 "replicas": followers,
             }
         )
         return
-    listed = table(title=f"Tuning of {namespace!r}, version {found.version}")
+    listed = table(title=f"Tuning of {namespace!r}, version {found.tuning.version}")
     for name in ("field", "value", "from", "may be"):
         listed.add_column(name, overflow="fold", min_width=_NAME_WIDTH if name == "field" else None)
     for name, bounds in Tuning.bounds().items():
         if name != "intents":
-            value = found.values.get(name)
+            value = values.get(name)
             listed.add_row(name, shown(value, bounds), found.origins[name], bounds.expected)
-    for name, value in sorted(found.values.items()):
+    for name, value in sorted(values.items()):
         if name.startswith(INTENT_PREFIX):
             may_be = Tuning.bounds().get(name.rpartition(".")[2])
             expected = may_be.expected if may_be is not None else "yes or no"
             listed.add_row(name, shown(value, may_be), TUNED, expected)
     out.print(listed)
-    behind = [str(item["replica"]) for item in followers if item["tuning_version"] != found.version]
+    version = found.tuning.version
+    behind = [item.name for item in found.replicas if item.tuning_version != version]
     if not followers:
-        out.print("\nNo agent is running: what is not tuned is shown as this command has it.")
+        out.print("\nNo agent is running: untuned values are shown as this command reads them.")
     elif behind:
         out.print(
             f"\nRunning: {counted(len(followers), 'replicas')}; "
@@ -139,15 +120,15 @@ def show(
 
 
 def set_values(
-    changes: Annotated[list[str], typer.Argument(metavar="FIELD=VALUE...", help="What to change.")],
+    changes: Annotated[list[str], typer.Argument(metavar="FIELD=VALUE...", help="The changes.")],
     note: Note = "",
     author: Author = None,
     expected_version: Annotated[
         int | None,
-        typer.Option(help="Refuse if somebody changed it since this version."),
+        typer.Option(help="Refuse the change if somebody changed it after this version."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only check, and show what would change.")
+        bool, typer.Option("--dry-run", help="Only validate the change, and show it.")
     ] = False,
     namespace: Namespace = "default",
     redis_url: RedisUrl = None,
@@ -156,32 +137,32 @@ def set_values(
 ) -> None:
     """Change one or more fields, in every replica, within a second.
 
-    A time may be written as [bold]90s 15m 2h 7d[/bold]. [bold]FIELD=default[/bold] returns a
-    field to what the agents were started with; [bold]none[/bold] is an empty list; lists take
+    A time may be written as [bold]90s 15m 2h 7d[/bold]. [bold]FIELD=default[/bold] resets a
+    field to the agents' start value; [bold]none[/bold] is an empty list; lists accept
     [bold]+this,-that[/bold]. An override for the answers of one intent is
     [bold]intent.LABEL.FIELD[/bold]: semantic_threshold, l1_ttl, l2_ttl, l4_ttl or shared.
 
     [bold]glasscache tune set semantic_threshold=0.9 l1_ttl=2h --note "too few hits"[/bold]
-        Both at once, as one version.
+        Both together, as one version.
 
     [bold]glasscache tune set shared_intents=+faq,-orders --dry-run[/bold]
-        What would change, without changing it.
+        Show the change without making it.
 
     [bold]glasscache tune set intent.refunds.semantic_threshold=0.97[/bold]
         Stricter where a wrong answer costs more.
     """
     given = dict(assignment(text) for text in changes)
 
-    async def work() -> tuple[TuningChange, _InForce]:
+    async def work() -> tuple[TuningChange, InForce]:
         async with opened(namespace, redis_url, None, directory, semantic=False) as cache:
             relative = any(is_relative(name, value) for name, value in given.items())
             for attempt in range(_ATTEMPTS):
                 expected = expected_version
                 values: Mapping[str, Any] = {}
                 if relative:
-                    found = await _in_force(cache)
-                    values = found.values
-                    expected = found.version if expected is None else expected
+                    found = await cache.operator.in_force()
+                    values = _values(found)
+                    expected = found.tuning.version if expected is None else expected
                 try:
                     change = await cache.tune(
                         {name: value(name, text, values) for name, text in given.items()},
@@ -194,12 +175,12 @@ def set_values(
                     if expected_version is not None or attempt == _ATTEMPTS - 1:
                         raise
                 else:
-                    return change, await _in_force(cache)
+                    return change, await cache.operator.in_force()
             raise AssertionError
 
     change, found = run(work())
     _report(change, as_document=as_document, dry_run=dry_run)
-    private = found.values["sharing"] == "private" and found.origins["sharing"] != "default"
+    private = found.tuning.sharing == "private" and found.origins["sharing"] != "default"
     if private and change.after.get("shared_intents") and not as_document:
         err.print(
             "sharing is 'private', so shared_intents has no effect: add sharing=intents",
@@ -208,19 +189,19 @@ def set_values(
 
 
 def history(
-    limit: Annotated[int, typer.Option(min=1, max=1_000, help="How many, the newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="Number of changes.")] = 20,
     namespace: Namespace = "default",
     redis_url: RedisUrl = None,
     directory: Directory = None,
     as_document: AsJson = False,
 ) -> None:
-    """Show who changed what, when and why; the newest first.
+    """Show the changes with author, time and reason, newest first.
 
     [bold]glasscache tune history --limit 5[/bold]
-        The last five changes; glasscache tune revert takes them back.
+        The last five changes; undo them with glasscache tune revert.
 
     [bold]glasscache tune history --json | jq '.[0].note'[/bold]
-        Why the last change was made, for a script.
+        The reason of the last change, for a script.
     """
 
     async def work() -> list[TuningChange]:
@@ -242,7 +223,7 @@ def history(
             min_width=_NAME_WIDTH if name == "what" else None,
         )  # fmt: skip
     for change in found:
-        when = datetime.fromtimestamp(change.at).astimezone().strftime("%Y-%m-%d %H:%M")
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(change.at))
         what = "\n".join(lines(change))
         why = change.note
         if change.reverts is not None:
@@ -253,7 +234,7 @@ def history(
 
 def revert(
     version: Annotated[
-        int, typer.Argument(min=0, help="Whose state to restore; 0: nothing tuned.")
+        int, typer.Argument(min=0, help="Version whose state to restore; 0: nothing tuned.")
     ],
     note: Note = "",
     author: Author = None,
@@ -262,13 +243,13 @@ def revert(
     directory: Directory = None,
     as_document: AsJson = False,
 ) -> None:
-    """Restore what was tuned as of a version. It becomes a new version; nothing is lost.
+    """Restore the tuning as of a version. It becomes a new version; nothing is lost.
 
     [bold]glasscache tune revert 11 --note "0.9 gave wrong answers"[/bold]
-        As it was after version 11, whatever came later.
+        The state after version 11, whatever came later.
 
     [bold]glasscache tune revert 0[/bold]
-        As if nobody had ever tuned it: what the agents were started with.
+        The untuned state: what the agents were started with.
     """
 
     async def work() -> TuningChange:
@@ -289,6 +270,81 @@ def _report(change: TuningChange, *, as_document: bool, dry_run: bool) -> None:
     out.print(f"{verb} version {change.version}:")
     for line in lines(change):
         out.print(f"  {line}")
+
+
+# ------------------------------------------------------------------------------ values
+
+
+def lines(change: TuningChange) -> list[str]:
+    """Return a change in words, a line for each field."""
+    found = []
+    for name, after in change.after.items():
+        bounds = Tuning.bounds().get(name.rpartition(".")[2])
+        before = change.before.get(name)
+        old = "not tuned" if before is None else shown(before, bounds)
+        new = "no longer tuned" if after is None else shown(after, bounds)
+        found.append(f"{name} {old} -> {new}")
+    return found
+
+
+def shown(value: Any, bounds: Bounds | None) -> str:
+    """Return a value for display, with its unit."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or _EMPTY
+    if isinstance(value, float):
+        text = f"{value:,.10g}"
+        return f"{text} {bounds.unit}" if bounds is not None and bounds.unit else text
+    return str(value)
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """Return field and value of `FIELD=VALUE`; anything else ends the command."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        fail(f"{text!r}: expected FIELD=VALUE, like semantic_threshold=0.9")
+    return name.strip(), value.strip()
+
+
+def _is_list(name: str) -> bool:
+    bounds = Tuning.bounds().get(name)
+    return bounds is not None and bounds.kind in {"labels", "choices"}
+
+
+def is_relative(name: str, text: str) -> bool:
+    """Return whether *text* edits a list rather than replacing it."""
+    return _is_list(name) and text.startswith(("+", "-"))
+
+
+def value(name: str, text: str, in_force: Mapping[str, Any]) -> Any:
+    """Return the value in *text* for a field, not yet validated."""
+    if text == _NOTHING:
+        return None
+    if _is_list(name):
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        if text == _EMPTY:
+            return []
+        return _moved(name, parts, in_force) if is_relative(name, text) else parts
+    return text
+
+
+def _moved(name: str, parts: Sequence[str], in_force: Mapping[str, Any]) -> list[str]:
+    """Return the list in force with additions (+) and removals (-)."""
+    now = in_force.get(name)
+    if now is None:
+        fail(f"{name} differs by replica: give the whole list, without + and -")
+    found = dict.fromkeys(now)
+    for part in parts:
+        if part[0] not in "+-" or len(part) == 1:
+            fail(f"{name}: {part!r} has neither + nor -; give either the whole list, or changes")
+        if part[0] == "+":
+            found[part[1:]] = None
+        else:
+            found.pop(part[1:], None)
+    return list(found)
 
 
 _COMMANDS: Mapping[str, Callable[..., None]] = {

@@ -1,4 +1,4 @@
-"""Which cache a command works on: the options that name it, and how it is opened."""
+"""Options that select a command's cache, and its opening."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ from typing import Annotated
 import typer
 
 from cache_core.cli.console import err, fail
-from cache_core.exceptions import ConfigurationError
+from cache_core.config.settings import load_settings
+from cache_core.model.exceptions import ConfigurationError
+from cache_core.model.urls import without_secrets
 from cache_core.multilevel_cache import MultiLevelCache
-from cache_core.settings import load_settings, without_secrets
 
 Namespace = Annotated[
     str,
-    typer.Option(
-        help="The namespace= that the agent's MultiLevelCache has.", rich_help_panel="Where"
-    ),
+    typer.Option(help="The namespace= of the agent's MultiLevelCache.", rich_help_panel="Where"),
 ]
 RedisUrl = Annotated[
     str | None,
     typer.Option(
-        help="The Redis that the agent uses. Default: REDIS_URL, else the embedded store.",
+        help="The agent's Redis. Default: REDIS_URL, else the embedded store.",
         rich_help_panel="Where",
     ),
 ]
 ChromaUrl = Annotated[
     str | None,
     typer.Option(
-        help="The Chroma server that the agent uses. Default: CHROMA_URL, else embedded.",
+        help="The agent's Chroma server. Default: CHROMA_URL, else embedded.",
         rich_help_panel="Where",
     ),
 ]
@@ -44,9 +43,9 @@ Directory = Annotated[
 ]
 Author = Annotated[
     str | None,
-    typer.Option(help="Who changes it, for the audit trail. Default: your name on this machine."),
+    typer.Option(help="Author, for the audit trail. Default: your name on this machine."),
 ]
-Note = Annotated[str, typer.Option(help="Why, for the audit trail.")]
+Note = Annotated[str, typer.Option(help="Reason, for the audit trail.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")]
 
 
@@ -60,7 +59,7 @@ async def opened(
     semantic: bool = True,
     needs_store: bool = True,
 ) -> AsyncIterator[MultiLevelCache]:
-    """Open the cache that the options name; if it *needs_store* and that is away, fail."""
+    """Open the selected cache; fail if it *needs_store* and that is unavailable."""
     settings = load_settings(redis_url=redis_url, chroma_url=chroma_url, dir=directory)
     if not semantic:
         settings = settings.model_copy(update={"tiers": settings.tiers - {"l2"}})
@@ -69,7 +68,8 @@ async def opened(
         await cache.initialize()
         if not cache.is_open and needs_store:
             fail(
-                f"{away(cache)} Another is named with --redis-url (REDIS_URL) or --dir (CACHE_DIR)"
+                f"{away(cache)} To use another store, pass --redis-url (REDIS_URL) or --dir "
+                "(CACHE_DIR)"
             )
         if semantic and cache.is_open:
             with err.status("loading the embedding model"):
@@ -83,6 +83,6 @@ async def opened(
 
 
 def away(cache: MultiLevelCache) -> str:
-    """Return in words which store is away, and why."""
+    """Return which store is unavailable, and why, in words."""
     where = cache.settings.redis_url and without_secrets(cache.settings.redis_url)
     return f"the store cannot be reached: {where or cache.settings.dir} ({cache.away})."

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from cache_core.clock import ManualClock
+from cache_core.backends.clock import ManualClock
+from cache_core.testing.chaos import ChaosStore, ChaosVectors
 from cache_core.testing.embedder import HashEmbedder
 from cache_core.testing.faults import ChaosError, Fault, Faults
 from cache_core.testing.instrument import RecordingInstrument
 from cache_core.testing.proxy import ChaosProxy, Mode
-from cache_core.testing.store import ChaosStore
-from cache_core.testing.vectors import ChaosVectors
 
 __all__ = [
     "ChaosError",

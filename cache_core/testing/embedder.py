@@ -1,21 +1,21 @@
-"""An embedder without a model."""
+"""Embedder without a model."""
 
 from __future__ import annotations
 
 import re
 from hashlib import blake2b
 
-from cache_core.embedder import Vector
+from cache_core.backends.base import Vector
 
 
 class HashEmbedder:
-    """An embedder without a model: texts are similar as far as they share words.
+    """Embedder without a model: texts are similar as far as they share words.
 
     Deterministic and instant. Two texts with the same words, in any order, have similarity 1.
 
     Args:
-        model: Name that keeps its vectors apart from those of others.
-        window: Words that it reads; longer texts do not fit.
+        model: Name that separates its vectors from those of others.
+        window: Maximal number of words; longer texts do not fit.
     """
 
     def __init__(self, model: str = "hash", window: int = 256) -> None:
@@ -34,17 +34,17 @@ class HashEmbedder:
         return self._model
 
     def start(self) -> None:
-        """There is nothing to load."""
+        """Do nothing: there is no model to load."""
 
     async def wait_ready(self) -> None:
-        """There is nothing to wait for."""
+        """Return immediately."""
 
     def fits(self, text: str) -> bool:
-        """Whether *text* has no more words than the window."""
+        """Return whether *text* has no more words than the window."""
         return len(_words(text)) <= self._window
 
     def knows(self, text: str) -> bool:
-        """Words are all that it knows, and it knows all of them."""
+        """Return True: all words are known."""
         return True
 
     async def embed(self, text: str) -> Vector:
@@ -55,7 +55,7 @@ class HashEmbedder:
         import numpy as np  # of the `semantic` extra: the other doubles work without it
 
         vector = np.zeros(64, dtype=np.float32)
-        # A text without words is a word of its own.
+        # A text without words counts as one word.
         for word in _words(text) or [text]:
             data = word.encode("utf-8", "surrogatepass")
             seed = int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
@@ -63,7 +63,7 @@ class HashEmbedder:
         return vector / float(np.linalg.norm(vector))
 
     def close(self) -> None:
-        """There is nothing to stop."""
+        """Do nothing: there is no worker."""
 
 
 def _words(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What goes wrong, how often, and what went wrong so far."""
+"""Faults to inject into backends: their probabilities and counts."""
 
 from __future__ import annotations
 
@@ -7,35 +7,36 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
-from cache_core.breaker import Breaker
+from cache_core.backends.breaker import Breaker
 
 Fault = Literal["throw", "hang", "corrupt", "lose_reply"]
-"""`throw`: the call fails at once, nothing done. `hang`: it does nothing and does not answer.
-`corrupt`: a value that was read is not what was written. `lose_reply`: a write is done, and fails.
+"""`throw`: the call fails immediately, without effect. `hang`: it has no effect and no answer.
+`corrupt`: a read value differs from the written one. `lose_reply`: a write takes effect, and fails.
 """
 
+_OTHERS = 50
 _T = TypeVar("_T")
 
 
 class ChaosError(Exception):
-    """The failure that was asked for."""
+    """An injected failure."""
 
 
 class Faults:
-    """A switchboard for `ChaosStore` and `ChaosVectors`; may be changed at any time.
+    """Faults for `ChaosStore` and `ChaosVectors`; may be changed at any time.
 
     Args:
-        throw, hang, corrupt, lose_reply: How probable each is, 0..1: see `Fault`. For `corrupt`
-            that is per value, for the others per call; `lose_reply` is for calls that write.
-        delay: Least and most seconds by which every call is late.
-        only: Names of the methods that are affected; `None`: all.
+        throw, hang, corrupt, lose_reply: Probability of each, 0..1: see `Fault`. For `corrupt` per
+            value, for the others per call; `lose_reply` is for calls that write.
+        delay: Minimal and maximal delay of every call, in seconds.
+        only: Names of the affected methods; `None` for all.
         seed: The same seed and the same calls give the same faults.
 
     Attributes:
-        calls: How often each method was called.
-        injected: How often each fault happened.
+        calls: Number of calls of each method.
+        injected: Number of occurrences of each fault.
     """
 
     def __init__(
@@ -60,20 +61,20 @@ class Faults:
         self.injected: Counter[Fault] = Counter()
 
     def always(self, fault: Fault, *, only: frozenset[str] | None = None) -> None:
-        """Let *fault*, and nothing else, happen every time, to the methods *only*."""
+        """Inject only *fault*, in every call of the methods *only*."""
         self.never()
         setattr(self, fault, 1.0)
         self.only = only
 
     def never(self) -> None:
-        """Let nothing happen any more."""
+        """Inject nothing any more."""
         self.throw = self.hang = self.corrupt = self.lose_reply = 0.0
         self.delay = (0.0, 0.0)
         self.only = None
 
     @contextmanager
     def during(self, fault: Fault, *, only: frozenset[str] | None = None) -> Iterator[None]:
-        """Let *fault* happen every time while the body runs, and nothing after it."""
+        """Inject *fault* in every call while the body runs, and nothing after it."""
         self.always(fault, only=only)
         try:
             yield
@@ -81,9 +82,9 @@ class Faults:
             self.never()
 
     def happens(self, fault: Fault, method: str) -> bool:
-        """Draw whether *fault* happens now; it is counted."""
+        """Return whether *fault* happens now, at random; count it if so."""
         chance: float = getattr(self, fault)
-        # Nothing is drawn for what cannot happen: other knobs do not change what a seed gives.
+        # Impossible faults draw nothing, so that they do not change the faults of a seed.
         if chance <= 0 or not self._affects(method) or self.random.random() >= chance:
             return False
         self.injected[fault] += 1
@@ -101,17 +102,17 @@ class Faults:
         *,
         writes: bool = False,
     ) -> _T:
-        """Return what *work* returns, unless something happens to it.
+        """Return the result of *work*, unless a fault happens.
 
         Args:
-            method: What is called.
-            work: Does it, guarded by *breaker* itself.
-            breaker: Counts what happens, as it does real failures.
-            timeout: Seconds after which a call that hangs, or is later than that, fails.
+            method: Name of the method.
+            work: The call, guarded by *breaker* itself.
+            breaker: Counts the faults, as it does real failures.
+            timeout: Seconds after which a call that hangs or is delayed fails.
             writes: Whether a reply can be lost.
 
         Raises:
-            BackendError: When something happened.
+            BackendError: If a fault happened.
         """
         self.calls[method] += 1
         if breaker.state == "open":
@@ -139,7 +140,15 @@ class Faults:
         return self.random.uniform(least, most)
 
     def garbled(self, text: str, method: str, others: list[str]) -> str:
-        """Return *text*, or something that is not it: cut, changed, another value, or nothing."""
+        """Return *text*, or a corrupted one: cut, changed, swapped, random, or empty.
+
+        Args:
+            text: The text read.
+            method: The method that read it.
+            others: Values that it may be swapped with: the first that were read.
+        """
+        if len(others) < _OTHERS:
+            others.append(text)
         if not self.happens("corrupt", method):
             return text
         kind = self.random.choice(("cut", "changed", "swapped", "random", "empty"))
@@ -153,9 +162,3 @@ class Faults:
         if kind == "empty":
             return ""
         return "".join(chr(self.random.randrange(32, 127)) for _ in range(24))
-
-
-def kept(others: list[str], text: Any, most: int = 50) -> None:
-    """Remember *text* among the *most* values that others may be swapped with."""
-    if isinstance(text, str) and len(others) < most:
-        others.append(text)

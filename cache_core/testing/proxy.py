@@ -1,4 +1,4 @@
-"""A TCP proxy that does to connections what networks and dying servers do."""
+"""TCP proxy that injects the faults of networks and failing servers."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Mode = Literal[
     "garbage",
     "lose_reply",
 ]
-"""What happens to the traffic:
+"""Treatment of the traffic:
 
-- `pass`: it passes, late by the proxy's `latency` and `jitter`.
-- `black_hole`: connections are accepted, requests vanish, nothing is ever answered.
-- `refuse`: nobody listens any more, and what was connected is reset.
-- `reset`: half of a reply is passed on, then the connection is reset.
-- `truncate`: half of a reply is passed on, then the connection ends in good order.
+- `pass`: forwarded, delayed by the proxy's `latency` and `jitter`.
+- `black_hole`: connections are accepted, requests are dropped, nothing is ever answered.
+- `refuse`: connections are refused, and open ones are reset.
+- `reset`: half of a reply is forwarded, then the connection is reset.
+- `truncate`: half of a reply is forwarded, then the connection is closed properly.
 - `dribble`: replies arrive byte by byte, one each `dribble_seconds`.
 - `garbage`: replies are random bytes of the same length.
-- `lose_reply`: requests arrive and are done, their replies vanish, and the connection is reset.
+- `lose_reply`: requests are executed, their replies are dropped, and the connection is reset.
 """
 
 _CHUNK = 65_536
@@ -37,9 +37,9 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class ChaosProxy:
-    """A TCP proxy before a real server; every switch acts at once, on open connections too.
+    """TCP proxy in front of a real server; a switch acts immediately, on open connections too.
 
-    It knows no protocol: Redis, HTTP, and either of them under TLS pass through it.
+    It is independent of the protocol: Redis, HTTP, and both under TLS pass through it.
 
     ```python
     async with ChaosProxy("127.0.0.1", 6379) as proxy:
@@ -48,16 +48,16 @@ class ChaosProxy:
     ```
 
     Args:
-        host, port: Of the server.
-        seed: Of the jitter and of the garbage.
+        host, port: Address of the server.
+        seed: Seed of the jitter and of the garbage.
 
     Attributes:
-        port: Where the proxy listens, on 127.0.0.1; the same after `refuse`.
-        latency: Seconds that every reply is late.
-        jitter: Seconds that a reply may be later than that.
-        dribble_seconds: Between two bytes of a reply.
-        accepted: Connections so far.
-        requests: Pieces of data that clients sent so far.
+        port: The proxy's port on 127.0.0.1; the same after `refuse`.
+        latency: Delay of every reply, in seconds.
+        jitter: Maximal additional delay of a reply, in seconds.
+        dribble_seconds: Seconds between two bytes of a reply.
+        accepted: Number of connections accepted.
+        requests: Number of chunks of data that clients sent.
     """
 
     def __init__(self, host: str, port: int, *, seed: int = 0) -> None:
@@ -75,11 +75,11 @@ class ChaosProxy:
 
     @property
     def connections(self) -> int:
-        """How many connections are open."""
+        """Number of open connections."""
         return len(self._pairs)
 
     def url(self, url: str) -> str:
-        """Return *url* with the proxy's address in the place of the server's."""
+        """Return *url* with the proxy's address instead of the server's."""
         parts = urlsplit(url)
         user, at, _ = parts.netloc.rpartition("@")
         return urlunsplit(parts._replace(netloc=f"{user}{at}127.0.0.1:{self.port}"))
@@ -98,14 +98,14 @@ class ChaosProxy:
             self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Stop listening and reset what is connected; idempotent."""
+        """Stop listening and reset open connections; idempotent."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
         await self.cut()
 
     async def switch(self, mode: Mode) -> None:
-        """Do *mode* from now on."""
+        """Change to *mode*."""
         self.mode = mode
         if mode == "refuse":
             await self.close()
@@ -113,7 +113,7 @@ class ChaosProxy:
             await self.start()
 
     async def cut(self) -> None:
-        """Reset every open connection; new ones are served as the mode says."""
+        """Reset every open connection; new ones are treated by the mode."""
         pairs = list(self._pairs)
         for task in pairs:
             _reset(self._pairs[task])
@@ -121,7 +121,7 @@ class ChaosProxy:
         await asyncio.gather(*pairs, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        # The server's task ends at once: asyncio logs one that is cancelled.
+        # In a task of its own: asyncio would log the cancellation of the server's task.
         self.accepted += 1
         task = asyncio.get_running_loop().create_task(self._pair(reader, client))
         self._pairs[task] = client
@@ -180,7 +180,7 @@ class ChaosProxy:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    """End a connection with RST, as a host does that knows nothing of it any more."""
+    """End a connection with RST, as a host does that has lost its state."""
     found = writer.get_extra_info("socket")
     if found is not None:
         with contextlib.suppress(OSError):

@@ -1,1 +1,1 @@
-"""The four tiers: what each holds, how it is asked, how it is filled."""
+"""The four tiers: what each holds and when it serves it."""

@@ -1,13 +1,13 @@
-"""What every tier can do. No tier knows another, nor who counts."""
+"""Protocol of a tier. Tiers know neither each other nor the metrics."""
 
 from __future__ import annotations
 
 import logging
 from typing import Protocol
 
-from cache_core.logs import RateLimited
-from cache_core.models import Entry, Hit, Level, Miss, NotStored, Query, Scope
-from cache_core.tuning import Tuning
+from cache_core.config.tuning import Tuning
+from cache_core.model.logs import RateLimited
+from cache_core.model.values import Entry, Hit, Level, Miss, NotStored, Query, Scope
 
 log = RateLimited(logging.getLogger("glasscache"))
 
@@ -15,29 +15,29 @@ log = RateLimited(logging.getLogger("glasscache"))
 class Tier(Protocol):
     """One tier of the cache.
 
-    Every coroutine raises `BackendError` when the backend failed, and nothing else.
+    Every coroutine raises only `BackendError`, when a backend fails.
     """
 
     @property
     def level(self) -> Level:
-        """Which tier this is."""
+        """Level of the tier."""
         ...
 
     async def get(self, query: Query, tuning: Tuning) -> Hit | Miss:
-        """Return what is stored for *query*, or why nothing can be served."""
+        """Return the entry stored for *query*, or the reason why none can be served."""
         ...
 
     async def put(self, query: Query, entry: Entry, scope: Scope, tuning: Tuning) -> NotStored:
         """Store this tier's part of *entry* for *scope*; readable when this returns.
 
         Returns:
-            Why it was not stored; empty when it was.
+            Reason why it was not stored; empty if it was.
         """
         ...
 
 
 def tell_locked() -> None:
-    """Say that an entry cannot be opened here, and what to do."""
+    """Log that an entry cannot be decrypted here, with the remedy."""
     log.limited(
         "locked",
         "an entry was sealed with a key that this process does not have, and was not served: give "

@@ -1,28 +1,28 @@
-"""Stored texts as entries; what is asked for again and again is decoded once."""
+"""Decodes stored texts to entries; repeated ones once."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from cache_core import envelope
-from cache_core.models import Entry
-from cache_core.sealing import Sealer
+from cache_core.model import envelope
+from cache_core.model.sealing import Sealer
+from cache_core.model.values import Entry
 
 KEPT_SECONDS = 60.0
-"""What was decoded is in this process's memory no longer than this."""
+"""Seconds at most that a decoded entry stays in memory."""
 
-KEPT = 2_048
+ENTRIES_KEPT = 2_048
 LARGEST = 4_096
-"""How many entries are kept, and the characters of the longest: some 10 MB of memory at most."""
+"""Maximal number of entries kept, and characters of each: some 10 MB of memory at most."""
 
 _NOTHING: tuple[str | None, Entry] = (None, Entry())
 
 
 class Decoder:
-    """Does what `envelope.decode` does, and remembers for a while what it found.
+    """Decodes as `envelope.decode` does, and remembers the results for a while.
 
-    Equal texts under the same name are equal entries, so a popular answer is parsed and summed up
-    once. Whether its reader may see it is checked every time. What is sealed is not kept readable.
+    Equal texts under the same name are equal entries, so a popular answer is parsed and checked
+    once. Its reader's scope is checked every time. Sealed entries are not remembered.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Decoder:
         """Return the entry in *text*.
 
         Args:
-            text, name, readable, sealer: As for `envelope.decode`, which says what is raised, too.
+            text, name, readable, sealer: See `envelope.decode`, also for the errors raised.
             now: The store's time, in seconds.
         """
         if not 0 <= now - self._since < KEPT_SECONDS:
@@ -45,13 +45,13 @@ class Decoder:
         if known == text and entry.scope in readable:
             return entry
         entry = envelope.decode(text, name, readable, sealer)
-        # Documents are lists and dicts: whoever gets them may change them.
+        # Documents are lists and dicts, which the caller may change.
         if sealer is None and entry.rag_results is None and len(text) <= LARGEST:
-            if len(self._found) >= KEPT:
+            if len(self._found) >= ENTRIES_KEPT:
                 self._found.clear()
             self._found[name] = (text, entry)
         return entry
 
     def forget(self) -> None:
-        """Keep nothing of what was decoded."""
+        """Drop all decoded entries."""
         self._found.clear()

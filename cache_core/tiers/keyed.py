@@ -1,4 +1,4 @@
-"""L1, L3 and L4: answers to this very message, under a key of its own per scope."""
+"""L1, L3 and L4: answers to exactly this message, with one key per scope."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import contextlib
 import json
 import logging
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from cache_core import envelope
-from cache_core.deadline import Deadline
-from cache_core.exceptions import BackendError
-from cache_core.intent_tuning import INTENT_PATTERN
-from cache_core.keys import Keys
-from cache_core.logs import RateLimited
-from cache_core.models import (
+from cache_core.backends.base import Values, Write
+from cache_core.backends.deadline import Deadline
+from cache_core.config.intents import INTENT_PATTERN
+from cache_core.config.lifetimes import kept_seconds
+from cache_core.config.tuning import Tuning
+from cache_core.model import envelope
+from cache_core.model.documents import restored
+from cache_core.model.exceptions import BackendError
+from cache_core.model.keys import Keys
+from cache_core.model.logs import RateLimited
+from cache_core.model.stored import Format, Number
+from cache_core.model.values import (
     Entry,
     Generation,
     Hit,
@@ -25,49 +30,66 @@ from cache_core.models import (
     Query,
     Scope,
 )
-from cache_core.stores.base import KeyValueStore, Write
 from cache_core.tiers.base import tell_locked
 from cache_core.tiers.decoding import Decoder
-from cache_core.tuning import Tuning
-from cache_core.vetoes import Vetoes
+from cache_core.tiers.denylist import Denylist
 
 log = RateLimited(logging.getLogger("glasscache"))
 
 DISCARD_SECONDS = 0.05
-"""For deleting what cannot be read; what was not deleted in time is found again, never served."""
+"""Time limit for deleting an unreadable entry; if it fails, the entry is still never served."""
 
 Part = Literal["response", "intent", "rag_results"]
 
-KEPT = 2.0
-"""An entry is kept for this many TTLs: so `expired` can be told from `cold`, raising a TTL has an
-effect on what is stored, and a stale answer is possible."""
+_TELLING: tuple[MissReason, ...] = (
+    "corrupt", "left_out", "day_over", "expired", "invalidated", "other_scope",
+)  # fmt: skip
+"""Order of precedence of the reasons when the scopes of a query give different ones."""
 
-_TELLING: tuple[MissReason, ...] = ("corrupt", "expired", "invalidated", "other_scope")
-"""Which reason counts when the scopes of a query give different ones: the first."""
+
+class Mark(NamedTuple):
+    """Notice to other users that one user has an answer of their own.
+
+    Attributes:
+        user: The user's digest.
+        generation: The message's generation at the put.
+        created: The store's time of the put, in seconds since the epoch.
+        ttl: The answer's own TTL, in seconds.
+        intent: An intent label; empty unless every user may read it.
+    """
+
+    user: str | None
+    generation: str
+    created: Number
+    ttl: Number | None
+    intent: str
+
+
+_MARK = Format(Mark)
 
 
 @dataclass(frozen=True, slots=True)
 class KeyedTier:
-    """A tier whose entries are found by the message's digest.
+    """Tier whose entries are found by the message's digest.
 
     Args:
-        level: Which tier this is.
+        level: Level of the tier.
         part: The field that makes an entry an answer of this tier.
-        also: Fields that travel with it.
-        marks: Whether a put leaves word for other users that an answer exists.
-        store: Where entries live.
+        also: Fields stored with it.
+        marks: Whether a put leaves a `Mark` for other users.
+        store: Store of the entries.
         keys: Names of the entries.
-        vetoes: What must not be served, whatever its generation.
-        decoder: Of the stored texts.
+        denylist: Denylist of entries not to serve, whatever their generation.
+        decoder: Decodes stored texts.
     """
 
     level: Level
     part: Part
     also: tuple[Literal["intent", "cost_usd"], ...]
-    marks: bool
-    store: KeyValueStore
+    marks: bool = field(kw_only=True)
+    store: Values
     keys: Keys
-    vetoes: Vetoes = field(default_factory=Vetoes)
+    denylist: Denylist = field(default_factory=Denylist)
     decoder: Decoder = field(default_factory=Decoder, repr=False, compare=False)
 
     async def get(self, query: Query, tuning: Tuning) -> Hit | Miss:
@@ -89,6 +111,8 @@ class KeyedTier:
                 continue
             try:
                 entry = self.decoder.decode(value, name, scopes, self.keys.sealer, now)
+                if entry.tagged:
+                    entry = _untagged(entry)
             except envelope.CorruptError as error:
                 reasons.append("corrupt")
                 await self._discard(name, error)
@@ -96,21 +120,23 @@ class KeyedTier:
             except envelope.ForeignError:
                 await self._discard(name)
                 raise BackendError("isolation") from None
-            if getattr(entry, self.part) is None:
+            if getattr(entry, self.part) is None and not entry.left_out:
                 reasons.append("corrupt")
                 continue
             whose: Scope = "user" if scope == query.user else "shared"
-            vetoed = self.vetoes.forbid(query.tag, whose, query.user)
-            vetoed = vetoed or self.vetoes.outdated(entry)
+            vetoed = self.denylist.forbid(query.tag, whose, query.user)
+            vetoed = vetoed or self.denylist.outdated(entry)
             ttl = tuning.ttl(self.level, entry.intent)
             grace = query.grace if self.part == "response" else 0.0
             stamp = None if vetoed else generation.stamp(whose)
             reason = envelope.judge(entry, stamp, now, ttl, grace)
             if reason is None and entry.by_policy and tuning.withholds(entry, query.user):
                 reason, withheld = "other_scope", entry.intent or ""
+            if reason is None and entry.left_out:
+                reason = "left_out"
             if reason is None:
                 age = envelope.age(entry, now)
-                ttl = ttl if entry.ttl is None else entry.ttl
+                ttl = ttl if entry.ttl is None and entry.until is None else entry.life(ttl)
                 return Hit(entry, whose, age, ttl, None, query.tag, True, generation)
             reasons.append(reason)
             if reason == "expired":
@@ -132,22 +158,28 @@ class KeyedTier:
 
     async def put(self, query: Query, entry: Entry, scope: Scope, tuning: Tuning) -> NotStored:
         """Store this tier's part of *entry*."""
-        kept = (self.part, *self.also)
+        kept = self.also if entry.left_out else (self.part, *self.also)
         part = entry._replace(
             scope=query.scope(scope),
             response=entry.response if "response" in kept else None,
             intent=entry.intent if "intent" in kept else None,
             rag_results=entry.rag_results if "rag_results" in kept else None,
             cost_usd=entry.cost_usd if "cost_usd" in kept else None,
+            tagged=entry.tagged and "rag_results" in kept,
         )
-        name = self.keys.entry(self.level, query.tag, part.scope, query.context, query.history)
-        ttl = KEPT * (tuning.ttl(self.level, entry.intent) if entry.ttl is None else entry.ttl)
+        name = self.keys.entry(self.level, query, part.scope)
+        ttl = kept_seconds(entry, self.level, tuning)
         writes = [Write(name, envelope.encode(part, name, self.keys.sealer), ttl)]
-        if self.marks and scope == "user":
+        if self.marks and scope == "user" and not entry.left_out:
             intent = entry.intent if entry.intent and INTENT_PATTERN.fullmatch(entry.intent) else ""
-            # Others don't know the tokens of its user: invalidating those deletes the mark.
+            # Other users don't know this user's tokens: invalidating those deletes the mark.
             message = entry.generation.partition("/")[0]
-            mark = [query.user, message, entry.created, entry.ttl, intent]
+            own = (
+                entry.ttl
+                if entry.until is None
+                else entry.life(tuning.ttl(self.level, entry.intent))
+            )
+            mark = Mark(query.user, message, entry.created, own, intent)
             writes.append(Write(self.keys.marker(query), json.dumps(mark), ttl))
         await self.store.write(writes)
         return ""
@@ -160,27 +192,35 @@ class KeyedTier:
         now: float,
         tuning: Tuning,
     ) -> str | None:
-        """Return the intent of the answer that another user has, or `None` without one."""
+        """Return the intent of another user's answer; `None` if there is none."""
         if value is None:
             return None
-        try:
-            user, token, created, own_ttl, intent = json.loads(value)
-            entry = Entry(created=float(created), ttl=own_ttl, generation=token)
-            ttl = tuning.ttl(self.level, intent)
-            live = envelope.judge(entry, generation, now, ttl) is None
-        except (TypeError, ValueError, OverflowError, RecursionError):
+        mark = _MARK.parse(value)
+        if mark is None:
             return None
-        if not isinstance(intent, str):
-            return None
-        return intent if live and user != query.user else None
+        entry = Entry(created=mark.created, ttl=mark.ttl, generation=mark.generation)
+        live = envelope.judge(entry, generation, now, tuning.ttl(self.level, mark.intent)) is None
+        return mark.intent if live and mark.user != query.user else None
 
     async def _discard(self, name: str, why: envelope.CorruptError | None = None) -> None:
         if isinstance(why, envelope.LockedError):
-            # Whoever has the key still serves it.
+            # A process that has the key still serves it.
             tell_locked()
             return
         log.limited("unreadable", "%s: an entry could not be read and was deleted", self.level)
-        # A lookup waits for it, and its budget is for reading.
+        # A lookup waits for it, with a time limit meant for reading.
         with contextlib.suppress(BackendError, TimeoutError):
             async with Deadline(DISCARD_SECONDS):
                 await self.store.delete([name])
+
+
+def _untagged(entry: Entry) -> Entry:
+    """Return *entry* with new copies of its documents, as they were put.
+
+    Raises:
+        CorruptError: If they cannot be restored.
+    """
+    try:
+        return entry._replace(rag_results=restored(entry.rag_results or ()), tagged=False)
+    except ValueError:
+        raise envelope.CorruptError from None

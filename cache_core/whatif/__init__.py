@@ -1,6 +1,6 @@
-"""What-if: what another threshold, TTL or sharing rule would have done to recorded traffic.
+"""Replay of recorded traffic with another threshold, TTL or sharing rule.
 
-Plain functions over the decision log and the verdicts. Nothing here asks a cache or changes one.
+Pure functions of the decision log and the verdicts, which neither read nor change a cache.
 """
 
 from cache_core.whatif.scopes import SharingEstimate, sharing

@@ -1,13 +1,12 @@
-"""How often hits are wrong, by similarity, and how sure that is.
+"""Share of wrong hits by similarity, with its uncertainty.
 
-Users complain of what is wrong and reviewers look at what is near the threshold: their verdicts
-are no random sample of the hits. Within a hundredth of similarity they are taken for one, and the
-hundredths are then weighted by the traffic, not by the verdicts. Nothing is assumed of how the
-wrong share changes from one hundredth to the next: a changed number scores higher than a true
-paraphrase.
+Users complain about wrong hits and reviewers look near the threshold: their verdicts are no random
+sample of the hits. Within a hundredth of similarity they are treated as one, and the
+hundredths are weighted by the traffic, not by the verdicts. Nothing is assumed about the change
+from one hundredth to the next: a changed number scores higher than a true paraphrase.
 
-Verdicts on the same pair of questions say the same thing over and over: they count by Kish's
-effective number, which for verdicts on pairs all different is their number.
+Verdicts on the same pair of questions repeat each other: they count by Kish's effective number,
+which for verdicts on distinct pairs is their number.
 """
 
 from __future__ import annotations
@@ -17,25 +16,25 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from cache_core.verdicts import Verdict
+from cache_core.observability.verdicts import Verdict
 from cache_core.whatif.simulation import BINS
 
 Z = 1.96
-"""Standard errors to either side of an estimate: 95 % between the two bounds, and 97.5 % of the
-time the truth is under the upper one."""
+"""Standard errors on either side of an estimate: 95 % lie between the two bounds, and 97.5 % below
+the upper one."""
 
 LEAST_IN_BIN = 5.0
-"""Effective verdicts below which a hundredth of similarity counts as not judged at all."""
+"""Fewest effective verdicts of a hundredth of similarity that counts as judged."""
 
 LEAST_EVIDENCE = 100
-"""Effective verdicts below which no share of wrong hits is called known."""
+"""Fewest effective verdicts for a share of wrong hits to count as known."""
 
 MOST_UNJUDGED = 0.02
-"""Share of the semantic hits, 0..1, that may lie where there are no verdicts."""
+"""Largest share of the semantic hits, 0 to 1, that may lack verdicts."""
 
 
 def wilson(wrong: float, total: float) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a share; (0, 1) without any."""
+    """Return Wilson's 95 % interval of a share; (0, 1) for a total of 0."""
     if total <= 0:
         return 0.0, 1.0
     share = wrong / total
@@ -47,12 +46,12 @@ def wilson(wrong: float, total: float) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Verdicts on hits of like similarity.
+    """Verdicts on hits of similar similarity.
 
     Attributes:
-        verdicts: Their number.
+        verdicts: Number of verdicts.
         effective: Kish's effective number.
-        share: Wrong ones of them, 0..1.
+        share: Share of wrong ones, 0 to 1.
         low, high: Wilson's 95 % interval.
     """
 
@@ -65,14 +64,14 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The wrong share of a mix of hits.
+    """Wrong share of a mix of hits.
 
     Attributes:
-        share: The estimate, 0..1; `None` without any evidence.
-        low, high: The 95 % interval; where nothing was judged everything may be wrong.
-        evidence: Effective verdicts behind it.
-        enough: Whether it may be relied upon.
-        unjudged: Share of the semantic hits where there are no verdicts, 0..1.
+        share: The estimate, 0 to 1; `None` without any evidence.
+        low, high: The 95 % interval; hits without verdicts may all be wrong.
+        evidence: Number of effective verdicts.
+        enough: Whether the evidence suffices to rely on it.
+        unjudged: Share of the semantic hits without verdicts, 0 to 1.
     """
 
     share: float | None
@@ -84,13 +83,12 @@ class Share:
 
 
 class Evidence:
-    """What verdicts say, by similarity.
+    """Evidence of verdicts, by similarity.
 
-    The last verdict on a lookup counts. An exact hit is right unless a verdict says that it was
-    not: only those are wrong.
+    The last verdict on a lookup counts. An exact hit is right unless a verdict says otherwise.
 
     Args:
-        verdicts: Oldest first.
+        verdicts: Verdicts, oldest first.
     """
 
     def __init__(self, verdicts: Iterable[Verdict]) -> None:
@@ -107,14 +105,14 @@ class Evidence:
     def share(self, exact: int, similar: Mapping[int, int], exact_known: int) -> Share:
         """Return the wrong share of a mix of hits.
 
-        The bins' intervals are put together by the method of variance estimates recovery (Zou and
-        Donner), which keeps their lopsidedness: no wrong verdict does not mean no wrong hit. What
-        was not judged is added whole.
+        The bins' intervals are combined by the method of variance estimates recovery (Zou and
+        Donner), which keeps their asymmetry: no wrong verdict does not mean no wrong hit. The
+        unjudged share is added to the upper bound.
 
         Args:
-            exact: Exact hits.
-            similar: Semantic hits by hundredth of similarity.
-            exact_known: Exact hits that the verdicts on exact hits come from.
+            exact: Number of exact hits.
+            similar: Number of semantic hits by hundredth of similarity.
+            exact_known: Number of exact hits that the verdicts on exact hits come from.
         """
         semantic = sum(similar.values())
         hits = exact + semantic
@@ -140,7 +138,7 @@ class Evidence:
             return Share(None, None, None, 0, False, unjudged)
         low = max(0.0, share - math.sqrt(below))
         high = min(1.0, share + math.sqrt(above) + unknown)
-        # The hits that nobody judged are wrong as often as the others, for want of better.
+        # assume that unjudged hits are wrong as often as the others
         share = min(high, share / (1 - unknown)) if unknown < 1 else share
         return Share(share, low, high, evidence, enough, unjudged)
 

@@ -1,4 +1,4 @@
-"""What sharing the answers of an intent would have done."""
+"""Effect of sharing the answers of an intent."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cache_core.decisions import Decision
-from cache_core.tuning import Tuning
+from cache_core.config.tuning import Tuning
+from cache_core.observability.decisions import Decision
 
 
 @dataclass(frozen=True)
 class SharingEstimate:
-    """What sharing one intent would have done to the recorded traffic.
+    """Effect of sharing one intent on the recorded traffic.
 
     Attributes:
-        intent: The label; empty for answers that have none, which cannot be shared by intent.
-        misses_other_scope: Lookups without a response, though another user had the answer to the
-            very same message.
-        share_of_misses: Of all lookups without a response, 0..1.
-        hit_rate_if_shared: Of all lookups that could have a response, 0..1, had this intent alone
-            been shared.
-        saved_usd: What those lookups would have saved more.
+        intent: The label; empty for answers without one, which cannot be shared by intent.
+        misses_other_scope: Number of lookups without a response although another user had the
+            answer to the very same message.
+        share_of_misses: Their share of all lookups without a response, 0 to 1.
+        hit_rate_if_shared: Hit rate of all lookups that could have a response, 0 to 1, had only
+            this intent been shared.
+        saved_usd: Additional saving of those lookups.
     """
 
     intent: str
@@ -32,13 +32,12 @@ class SharingEstimate:
 
 
 def sharing(decisions: Iterable[Decision], *, tuning: Tuning) -> list[SharingEstimate]:
-    """Return what sharing each intent would have done, the one with the most misses first.
+    """Return the effect of sharing each intent, the one with the most misses first.
 
-    Intents that the tuning shares already are left out.
+    Intents that the tuning shares already are omitted.
 
-    What a replay cannot know: whether the answers speak of their users, and must stay private; and
-    who would have found another user's answer to a *similar* question. The hits won are a lower
-    bound.
+    A replay cannot know whether the answers depend on their users and must stay private. It cannot
+    count hits on *similar* questions of other users either: the hits won are a lower bound.
     """
     hits = lookups = 0
     missed: dict[str, int] = defaultdict(int)

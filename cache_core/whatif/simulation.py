@@ -1,23 +1,23 @@
-"""Recorded lookups asked again, at every threshold at once.
+"""Simulation of recorded lookups at all thresholds in one pass.
 
-What a threshold changes is not only who hits. A question that hits is not stored, so that its own
-repeats, which were exact hits, become semantic ones; a question that misses is stored, and its
-repeats become exact hits. The log has the digests that this takes: who asked which message, and
-which stored question was the nearest that no guard vetoed.
+A threshold changes more than the hits. A question that hits is not stored, so its own repeats,
+which were exact hits, become semantic ones; a question that misses is stored, and its repeats
+become exact hits. The log has the digests needed for this: which user asked which message, and the
+nearest stored question that no guard vetoed.
 
-What a replay cannot know, and what is assumed instead:
+A replay does not know everything. It assumes:
 
 - A lookup that missed was answered by the agent and put, for the scope in which the log later shows
-  that message; one that hit was not put. Where the log shows that a message was not there after all
-  (never put, or invalidated), the log is believed.
-- The log names one neighbour, the nearest. If that would not have been stored, the answer that it
+  that message; a hit was not put. Where the log shows that a message was not there after all
+  (never put, or invalidated), the log overrides this.
+- The log has one neighbour, the nearest. If that would not have been stored, the answer that it
   would itself have got is the next candidate, at a similarity estimated from the two (`combine`),
   which is exact for a repeat of the same words. Other neighbours, a little further away or stored
-  only under a higher threshold, are not known: the estimate is a little too low.
-- What was stored before the log begins was stored at every threshold.
-- Users ask what they asked, whatever they were answered.
+  only under a higher threshold, are unknown: the estimate is a little too low.
+- Entries from before the log begins were stored at every threshold.
+- Users ask the same questions, whatever the answers.
 
-Sets of thresholds are bits of an integer: one pass answers for all of them.
+Sets of thresholds are bits of an integer: one pass covers all of them.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from cache_core.decisions import Decision
-from cache_core.tuning import Tuning
+from cache_core.config.tuning import Tuning
+from cache_core.observability.decisions import Decision
 
 BINS = 100
-"""Similarities are counted in steps of 1/100."""
+"""Number of bins of similarity: steps of 1/100."""
 
 _NO_SIMILARITY_SEARCH = frozenset(
     {"has_history", "truncated", "unreadable", "context_limit", "warming"}
 )
 _ALIKE = 0.25
-"""Correlation of the directions in which two questions differ from a third one near both; 0 would
-be directions at random. Measured on customers' questions with MiniLM: over 173 triples with both
+"""Correlation of the directions in which two questions differ from a third one near both; 0 for
+random directions. Measured on customers' questions with MiniLM: over 173 triples with both
 similarities above 0.85 the median was 0.26, the mean 0.24."""
 
 _SAME = 0.9999
-"""Similarity of a message to itself, written a little differently, or kept in 8 bits a value."""
+"""Similarity of a message to itself in another spelling, or with 8 bits per value."""
 
 
 @dataclass(slots=True)
 class Replayed:
-    """What the lookups came to; each count is by the set of thresholds at which it happened.
+    """Result of a replay; each count is by the set of thresholds at which it happened.
 
     Attributes:
-        thresholds: How many there are.
-        lookups: That could have been answered.
-        exact: Hits of L1.
-        same: Hits of L2 by the very same message, after L1's entry had expired.
-        similar: Hits of L2 by another message, by hundredth of the similarity.
-        saved_usd: What hits saved, and intents and documents without a hit.
-        fixed_usd: What lookups saved that no threshold changes.
+        thresholds: Number of thresholds.
+        lookups: Number of lookups that could have been answered.
+        exact: Number of hits of L1.
+        same: Number of hits of L2 by the very same message, after L1's entry had expired.
+        similar: Number of hits of L2 by another message, by hundredth of similarity.
+        saved_usd: Saving of hits, and of intents and documents without a hit.
+        fixed_usd: Saving of lookups that no threshold changes.
     """
 
     thresholds: int
@@ -76,7 +76,7 @@ class Replayed:
         """Return the sum of *counts* at each threshold, ascending."""
         changes = [0.0] * (self.thresholds + 1)
         for mask, count in counts.items():
-            # Most sets are a few runs of neighbouring thresholds: a sum is told where it changes.
+            # most sets are a few runs of adjacent thresholds: record where the sum changes
             left = mask
             while left:
                 lowest = left & -left
@@ -88,16 +88,16 @@ class Replayed:
 
 
 class _Answer:
-    """What became of the answer to one message in one context: everybody's, or one user's.
+    """Fate of the answer to one message in one context: everybody's, or one user's.
 
     Attributes:
-        message: Its digest.
-        stored: At which thresholds it was put, and when; `None` where the log tells of no put.
-        through: At which thresholds it was not, because another answers it: which one, and how
-            similar the two are.
-        told: The thresholds in either of these two, which have none in common.
-        shared: Whether the log shows it as everybody's.
-        private: The users' own, by user.
+        message: The message's digest.
+        stored: Thresholds at which it was put, and when; `None` if the log shows no put.
+        through: Thresholds at which it was not put because another answer serves it, that answer,
+            and the similarity of the two.
+        told: The thresholds in either of these two, which are disjoint.
+        shared: Whether the log shows it as shared.
+        private: The private answers, by user.
     """
 
     __slots__ = ("message", "private", "shared", "stored", "through", "told")
@@ -111,7 +111,7 @@ class _Answer:
         self.private: dict[str, _Answer] | None = None
 
     def of(self, user: str) -> _Answer:
-        """Return the user's own; without one, everybody's."""
+        """Return the user's own answer; without a user, everybody's."""
         if not user:
             return self
         if self.private is None:
@@ -121,20 +121,20 @@ class _Answer:
         return self.private[user]
 
     def known(self, user: str) -> _Answer | None:
-        """Return the user's own, if the log told of it."""
+        """Return the user's own answer, if the log has one."""
         return None if self.private is None else self.private.get(user)
 
 
 _Reached: TypeAlias = tuple[int, _Answer, float]
-"""At which thresholds an answer is served, which one, and how similar it is to what was asked."""
+"""Thresholds at which an answer is served, the answer, and its similarity to the question."""
 
 
 class Simulation:
-    """Asks recorded lookups again.
+    """Replay of recorded lookups.
 
     Args:
-        grid: Thresholds, ascending.
-        tuning: For TTLs and prices.
+        grid: The thresholds, ascending.
+        tuning: The tuning with TTLs and prices.
     """
 
     def __init__(self, grid: Sequence[float], tuning: Tuning) -> None:
@@ -145,18 +145,18 @@ class Simulation:
         self._l2_ttl = tuning.l2_ttl
         self._price = tuning.saves("l1", None)
         self._bits = {value: 1 << number for number, value in enumerate(grid)}
-        # Intents with a threshold of their own, which no other threshold moves.
+        # intents with a threshold of their own, which no other threshold changes
         self._own_threshold = {
             intent: own.semantic_threshold
             for intent, own in tuning.intents.items()
             if own.semantic_threshold is not None
         }
         self._intents: dict[str, str] = {}
-        # By context, then by message: looking up two strings is cheaper than a pair of them.
+        # by context, then by message: looking up two strings is cheaper than a pair of them
         self._answers: dict[str, dict[str, _Answer]] = defaultdict(dict)
 
     def run(self, decisions: Sequence[Decision]) -> Replayed:
-        """Return what *decisions*, oldest first, would have come to."""
+        """Return the result for *decisions*, oldest first."""
         found = Replayed(len(self._grid))
         for item in decisions:
             if item.scope == "shared":
@@ -209,7 +209,7 @@ class Simulation:
         if left and not hit and item.saved_usd:
             found.saved_usd[left] += item.saved_usd
         if left or reached:
-            # For whom the agent puts the answer: as the log shows this message elsewhere.
+            # the agent puts the answer for the scope in which the log shows this message elsewhere
             ours = common.shared or (hit and item.scope != "user")
             self._put(common if ours else common.of(item.user), item.at, left, reached)
 
@@ -221,14 +221,14 @@ class Simulation:
         return self._upto[bisect_right(self._grid, similarity)]
 
     def _here(self, item: Decision) -> int:
-        """Return the thresholds at which the log shows what really became of a lookup."""
+        """Return the thresholds at which the log shows the actual fate of a lookup."""
         own = self._own_threshold.get(self._intents.get(item.matched, ""))
         if own is not None:
             return self._all if item.threshold == own else 0
         return self._bits.get(item.threshold, 0)
 
     def _own(self, item: Decision, common: _Answer) -> tuple[int, int]:
-        """Return where L1, and where L2, has the answer to this very message."""
+        """Return the thresholds at which L1, and L2, has the answer to this very message."""
         mine = common.known(item.user)
         here = self._here(item)
         now, exact, same = item.at, 0, 0
@@ -238,14 +238,14 @@ class Simulation:
             for mask, created in answer.stored or ():
                 if now - created <= self._l1_ttl or (mask & here and item.level == "l1"):
                     if mask & here and item.outcome != "hit":
-                        # The log shows that it was not there: not put, or invalidated.
+                        # the log shows that it was not there: not put, or invalidated
                         answer.stored, answer.through, answer.told = None, [], 0
                         break
                     exact |= mask
                 elif now - created <= self._l2_ttl and not mask & here:
                     same |= mask
         if same:
-            # Normalised alike is not embedded alike: "bye" and "bye?" are 0.92 apart.
+            # normalised alike is not embedded alike: "bye" and "bye?" have a similarity of 0.92
             alike = item.matched == item.message and item.level != "l1"
             known_alike = item.unvetoed if alike else None
             similarity = _SAME if known_alike is None else known_alike
@@ -253,7 +253,7 @@ class Simulation:
         return exact, same
 
     def _near(self, item: Decision, common: _Answer, left: int) -> list[_Reached]:
-        """Return where the recorded neighbour, or what stands for it, is served."""
+        """Return the thresholds that serve the recorded neighbour, or the answer in its place."""
         if item.level == "l1":
             similarity, near = 1.0, common
         elif item.unvetoed is not None:
@@ -279,7 +279,7 @@ class Simulation:
         return found
 
     def _put(self, answer: _Answer, now: float, left: int, reached: list[_Reached]) -> None:
-        """Store the answer where the lookup missed; note where another stands for it."""
+        """Store the answer where it missed; record the answers in its place elsewhere."""
         put = [(left, now)] if left else []
         moved = left
         for mask, _, _ in reached:
@@ -303,19 +303,23 @@ class Simulation:
 
 
 def combine(first: float, second: float) -> float:
-    """Return how similar two questions are to be expected of whom a third one is known.
+    """Return the expected similarity of two questions, given a third one near both.
 
     Args:
-        first, second: Their similarities to the third, 0..1.
+        first, second: Their similarities to the third, 0 to 1.
     """
     beside = (1 - first * first) * (1 - second * second)
     return first * second + _ALIKE * math.sqrt(max(0.0, beside))
 
 
 def _is_fixed(item: Decision) -> bool:
-    """Whether no threshold changes what became of a lookup."""
+    """Return whether no threshold changes the fate of a lookup."""
     return bool(
         item.history
         or item.outcome == "error"
-        or (item.outcome != "hit" and not _NO_SIMILARITY_SEARCH.isdisjoint(item.reasons))
+        or (
+            item.outcome != "hit"
+            and item.similarity is None
+            and not _NO_SIMILARITY_SEARCH.isdisjoint(item.reasons)
+        )
     )

@@ -1,4 +1,4 @@
-"""What another similarity threshold would have done, and which one to choose."""
+"""Effect of other similarity thresholds, and a recommendation."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cache_core.decisions import Decision
-from cache_core.tuning import Tuning
-from cache_core.verdicts import Verdict
+from cache_core.config.tuning import Tuning
+from cache_core.observability.decisions import Decision
+from cache_core.observability.verdicts import Verdict
 from cache_core.whatif.evidence import LEAST_EVIDENCE, Evidence, Z
 from cache_core.whatif.simulation import Simulation
 
 GRID = tuple(round(0.5 + number / 100, 2) for number in range(51))
-"""The thresholds that are tried: 0.50 to 1.00 in steps of 0.01."""
+"""Thresholds that are tried: 0.50 to 1.00 in steps of 0.01."""
 
 _RECORDED = 16
-"""Thresholds under which the log was recorded that are looked at; each costs a little time."""
+"""Most recorded thresholds that are added to the grid; each costs a little time."""
 
 
 @dataclass(frozen=True)
 class ThresholdEstimate:
-    """What one threshold would have done to the recorded traffic.
+    """Effect of one threshold on the recorded traffic.
 
     Attributes:
-        threshold: The similarity that a semantic hit needs, 0..1.
-        hits, lookups: Lookups with a response, and those that could have had one.
-        hit_rate: Of them, 0..1.
-        wrong_share: Wrong hits of the hits, 0..1; `None` without evidence.
-        wrong_low, wrong_high: Its 95 % interval.
-        evidence: Effective verdicts behind it.
+        threshold: Lowest similarity of a semantic hit, 0 to 1.
+        hits, lookups: Number of lookups with a response, and of those that could have had one.
+        hit_rate: Share of hits among them, 0 to 1.
+        wrong_share: Share of wrong hits among the hits, 0 to 1; `None` without evidence.
+        wrong_low, wrong_high: The share's 95 % interval.
+        evidence: Number of effective verdicts.
         enough: Whether the evidence suffices to rely on it.
-        saved_usd: What the hits, and intents and documents without a hit, would have saved.
+        saved_usd: Saving of the hits, and of intents and documents without a hit.
         latency_ms: Mean time of a lookup: today's times of exact hits, semantic hits and the
-            others, in their new shares. What the agent takes after a miss is not in it.
+            others, in their new shares. It excludes the agent's time after a miss.
     """
 
     threshold: float
@@ -55,10 +55,10 @@ class Recommendation:
     """The threshold with the most hits whose wrong share keeps within the owner's limit.
 
     Attributes:
-        threshold: To set; `None` when the evidence allows none.
-        estimate: What it would have done.
-        current: What today's threshold would have done.
-        reasons: Why, in sentences for the owner.
+        threshold: The threshold to set; `None` if the evidence permits none.
+        estimate: The effect of that threshold.
+        current: The effect of today's threshold.
+        reasons: Sentences for the owner.
     """
 
     threshold: float | None
@@ -74,39 +74,34 @@ def thresholds(
     tuning: Tuning,
     grid: Sequence[float] = GRID,
 ) -> list[ThresholdEstimate]:
-    """Return what each threshold would have done to the recorded lookups, ascending.
+    """Return the effect of each threshold on the recorded lookups, ascending.
 
     Args:
-        decisions: Of the log, oldest first.
-        verdicts: On lookups, of this log or an older one.
-        tuning: In force; its threshold is added to the grid. Intents with a threshold of their own
-            keep that, whatever the others would have.
-        grid: Thresholds to try, 0..1.
+        decisions: Decisions of the log, oldest first.
+        verdicts: Verdicts on lookups, of this log or an older one.
+        tuning: The tuning in force; its threshold is added to the grid. Intents with a threshold of
+            their own keep it.
+        grid: Thresholds to try, 0 to 1.
 
-    `cache_core.whatif.simulation` says what a replay cannot know.
+    `cache_core.whatif.simulation` lists the assumptions.
     """
     wanted = {*grid, tuning.semantic_threshold}
-    # At the thresholds that the log was recorded at, it is known what was stored.
+    # at the thresholds in force during the recording, it is known what was stored
     recorded = Counter(item.threshold for item in decisions).most_common(_RECORDED)
     values = sorted({*wanted, *(value for value, _ in recorded)})
     found = Simulation(values, tuning).run(decisions)
-    evidence = Evidence(verdicts)
     known = sum(item.outcome == "hit" and _is_exact(item) for item in decisions)
-    times = _Times(decisions)
+    estimates = _Estimates(found.lookups, Evidence(verdicts), known, _Times(decisions))
     exact, same = found.by_threshold(found.exact), found.by_threshold(found.same)
     similar = {place: found.by_threshold(counts) for place, counts in found.similar.items()}
     saved = found.by_threshold(found.saved_usd)
     return [
-        _estimate(
+        estimates.of(
             value,
             int(exact[number]),
             int(same[number]),
             {place: int(count[number]) for place, count in similar.items() if count[number]},
             saved[number] + found.fixed_usd,
-            found.lookups,
-            evidence,
-            known,
-            times,
         )
         for number, value in enumerate(values)
         if value in wanted
@@ -123,15 +118,15 @@ def recommend(
 ) -> Recommendation:
     """Return the threshold with the most hits that keeps the wrong share within *max_wrong_share*.
 
-    The upper bound of the 95 % interval must keep within it, not the estimate alone; of equal hit
+    Not only the estimate but the upper bound of the 95 % interval must stay within it; of equal hit
     rates the higher threshold wins.
 
     Args:
-        decisions, verdicts, tuning, grid: As for `thresholds`.
-        max_wrong_share: Wrong hits of the hits that the owner accepts, 0..1.
+        decisions, verdicts, tuning, grid: Arguments of `thresholds`.
+        max_wrong_share: Share of wrong hits that the owner accepts, 0 to 1.
 
     Raises:
-        ValueError: If *max_wrong_share* is not within 0..1.
+        ValueError: If *max_wrong_share* is not between 0 and 1.
     """
     if not 0 <= max_wrong_share <= 1:
         msg = f"max_wrong_share={max_wrong_share!r} is refused: a share from 0 to 1"
@@ -171,34 +166,44 @@ class _Times:
         self.exact = mean.get("l1", self.other)
 
 
-def _estimate(
-    value: float,
-    exact: int,
-    same: int,
-    similar: Mapping[int, int],
-    saved_usd: float,
-    lookups: int,
-    evidence: Evidence,
-    known: int,
-    times: _Times,
-) -> ThresholdEstimate:
-    semantic = same + sum(similar.values())
-    hits = exact + semantic
-    wrong = evidence.share(exact + same, similar, known)
-    seconds = exact * times.exact + semantic * times.semantic + (lookups - hits) * times.other
-    return ThresholdEstimate(
-        threshold=value,
-        hits=hits,
-        lookups=lookups,
-        hit_rate=hits / lookups if lookups else 0.0,
-        wrong_share=wrong.share,
-        wrong_low=wrong.low,
-        wrong_high=wrong.high,
-        evidence=wrong.evidence,
-        enough=wrong.enough,
-        saved_usd=saved_usd,
-        latency_ms=1000 * seconds / lookups if lookups else 0.0,
-    )
+@dataclass(frozen=True, slots=True)
+class _Estimates:
+    """Facts of the recorded traffic that are the same at every threshold.
+
+    Attributes:
+        lookups: Number of lookups that could have had a response.
+        evidence: Verdicts on hits.
+        known: Number of recorded exact hits.
+        times: Their times, and those of others.
+    """
+
+    lookups: int
+    evidence: Evidence
+    known: int
+    times: _Times
+
+    def of(
+        self, threshold: float, exact: int, same: int, similar: Mapping[int, int], saved_usd: float
+    ) -> ThresholdEstimate:
+        """Return the effect of a threshold, given its hits; see `simulation.Replayed`."""
+        lookups, times = self.lookups, self.times
+        semantic = same + sum(similar.values())
+        hits = exact + semantic
+        wrong = self.evidence.share(exact + same, similar, self.known)
+        seconds = exact * times.exact + semantic * times.semantic + (lookups - hits) * times.other
+        return ThresholdEstimate(
+            threshold=threshold,
+            hits=hits,
+            lookups=lookups,
+            hit_rate=hits / lookups if lookups else 0.0,
+            wrong_share=wrong.share,
+            wrong_low=wrong.low,
+            wrong_high=wrong.high,
+            evidence=wrong.evidence,
+            enough=wrong.enough,
+            saved_usd=saved_usd,
+            latency_ms=1000 * seconds / lookups if lookups else 0.0,
+        )
 
 
 def _reasons(
@@ -223,7 +228,7 @@ def _reasons(
     ]
     more = [item for item in estimates if item.hit_rate > best.hit_rate]
     if more:
-        # The nearest one that would have hit more says what stands in the way.
+        # the nearest threshold that would have hit more shows the obstacle
         nearest = min(more, key=lambda item: abs(item.threshold - best.threshold))
         found.append(
             f"{nearest.threshold:g} would have hit {nearest.hit_rate:.1%}, but "
@@ -264,10 +269,10 @@ def _refusal(
 
 
 def needed(limit: float) -> int:
-    """Return how many verdicts, all of them right, show that less than *limit* is wrong.
+    """Return the number of verdicts, all right, that show a wrong share below *limit*.
 
-    A lower bound: of hits that are all semantic, judged as they come. The more similarities they
-    are spread over, and the more of them are wrong, the more verdicts it takes.
+    It is a lower bound, for semantic hits only, judged at random. More similarities and more wrong
+    hits need more verdicts.
     """
     return LEAST_EVIDENCE if limit <= 0 else max(LEAST_EVIDENCE, math.ceil(Z * Z * (1 / limit - 1)))
 

@@ -1,15 +1,15 @@
-"""What another TTL would have done.
+"""Effect of other TTLs.
 
-What a replay cannot know, and what is assumed instead:
+A replay does not know everything. It assumes:
 
-- Entries are kept for twice their TTL: an answer that had expired longer ago than that left no
-  trace, so for a TTL of more than twice today's the hits won are a lower bound.
+- Entries are kept for twice their TTL: an answer that expired longer ago left no trace, so for a
+  TTL of more than twice today's the hits won are a lower bound.
 - A lookup that would have missed was answered by the agent, put, and started a new life of its
-  entry. For L2 that entry is the asker's own question, and it is assumed to serve those who matched
-  the old one: the hits lost to a shorter TTL are a lower bound.
-- An entry with a TTL of its own follows the candidate like the others: the log does not tell them
-  apart.
-- Whether an older answer would still have been true.
+  entry. For L2 that entry is the asker's own question, and is assumed to serve the matches of the
+  old one: the hits lost to a shorter TTL are a lower bound.
+- An entry with a TTL of its own follows the candidate like the others: the log does not distinguish
+  them.
+- Older answers would still have been true.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cache_core.decisions import Decision
-from cache_core.intent_tuning import MAX_TTL
-from cache_core.models import LEVELS, Level
-from cache_core.tuning import Tuning
+from cache_core.config.intents import MAX_TTL
+from cache_core.config.tuning import Tuning
+from cache_core.model.values import LEVELS, Level
+from cache_core.observability.decisions import Decision
 
 _FACTORS = (1 / 24, 1 / 12, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0, 1.25, 1.5, 2.0)
 _AGE_BINS = 24
@@ -28,7 +28,7 @@ _AGE_BINS = 24
 
 @dataclass(frozen=True)
 class AgeBin:
-    """Hits whose entries were of a like age: *low* <= age < *high*, in seconds."""
+    """Hits by age of their entries: *low* <= age < *high*, in seconds."""
 
     low: float
     high: float
@@ -37,16 +37,16 @@ class AgeBin:
 
 @dataclass(frozen=True)
 class TtlEstimate:
-    """What one TTL would have done to the recorded traffic.
+    """Effect of one TTL on the recorded traffic.
 
     Attributes:
         ttl_seconds: The TTL.
-        hits: Lookups that the tier would have answered.
-        hits_lost: Its recorded hits whose entry would have been too old.
-        hits_won: Recorded misses, `expired`, whose entry would not have been too old.
-        tier_hit_rate: *hits* of the lookups that asked the tier, 0..1.
-        hit_rate: Of all lookups that could have a response, 0..1. A hit that L1 loses is still one
-            where L2 has the answer.
+        hits: Number of lookups that the tier would have answered.
+        hits_lost: Number of its recorded hits with an entry that would have been too old.
+        hits_won: Number of recorded misses, `expired`, with an entry that would not have been.
+        tier_hit_rate: Share of *hits* among the lookups that asked the tier, 0 to 1.
+        hit_rate: Hit rate of all lookups that could have a response, 0 to 1. A hit that L1 loses is
+            still one if L2 has the answer.
     """
 
     ttl_seconds: float
@@ -59,14 +59,14 @@ class TtlEstimate:
 
 @dataclass(frozen=True)
 class TtlReport:
-    """Hits of a tier by the age of what it served, and what other TTLs would have done.
+    """Hits of a tier by the age of their entries, and the effects of other TTLs.
 
     Attributes:
         level: The tier.
-        ttl_seconds: Its TTL in force.
-        hits, expired: Recorded hits, and misses whose entry had expired.
-        ages: Of the hits; the last one also has all that were older.
-        estimates: By TTL, ascending, the one in force among them.
+        ttl_seconds: The TTL in force.
+        hits, expired: Numbers of recorded hits, and of misses with an expired entry.
+        ages: Hits by age; the last bin includes all that were older.
+        estimates: Effects by TTL, ascending, including the one in force.
     """
 
     level: Level
@@ -79,7 +79,7 @@ class TtlReport:
 
 @dataclass(frozen=True, slots=True)
 class _Event:
-    """One lookup that found an entry of the tier, live or expired."""
+    """Lookup that found an entry of the tier, live or expired."""
 
     at: float
     age: float
@@ -89,6 +89,19 @@ class _Event:
     kept_by_l2: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """Traffic under the TTL in force: the tier, its events, and numbers of lookups."""
+
+    level: Level
+    ttl: float
+    events: Sequence[_Event]
+    hits: int
+    responses: int
+    asked: int
+    lookups: int
+
+
 def ttls(
     decisions: Sequence[Decision],
     *,
@@ -96,16 +109,16 @@ def ttls(
     level: Level,
     candidates: Sequence[float] | None = None,
 ) -> TtlReport:
-    """Return what other TTLs of a tier would have done to the recorded lookups.
+    """Return the effects of other TTLs of a tier on the recorded lookups.
 
     Args:
-        decisions: Of the log, oldest first.
-        tuning: In force; its TTL is always among the estimates.
+        decisions: Decisions of the log, oldest first.
+        tuning: The tuning in force; its TTL is always among the estimates.
         level: The tier.
         candidates: TTLs in seconds; default: from 1/24 to twice today's.
 
     Raises:
-        ValueError: For an unknown tier, or a TTL that is not above 0.
+        ValueError: If the tier is unknown, or a TTL is not above 0.
     """
     if level not in LEVELS:
         msg = f"level={level!r} is refused: one of {', '.join(LEVELS)}"
@@ -119,18 +132,22 @@ def ttls(
     lookups = [item for item in decisions if item.outcome != "bypass"]
     events = [event for item in lookups if (event := _event(item, level, tuning)) is not None]
     hits = sum(event.hit for event in events)
-    responses = sum(item.outcome == "hit" for item in lookups)
-    asked = sum(_asks(item, level) for item in lookups)
+    recorded = _Recorded(
+        level,
+        ttl,
+        events,
+        hits,
+        responses=sum(item.outcome == "hit" for item in lookups),
+        asked=sum(_asks(item, level) for item in lookups),
+        lookups=len(lookups),
+    )
     return TtlReport(
         level=level,
         ttl_seconds=ttl,
         hits=hits,
         expired=len(events) - hits,
         ages=_ages([event.age for event in events if event.hit], ttl),
-        estimates=[
-            _estimate(value, ttl, level, events, hits, responses, asked, len(lookups))
-            for value in sorted({*candidates, ttl})
-        ],
+        estimates=[_estimate(value, recorded) for value in sorted({*candidates, ttl})],
     )
 
 
@@ -161,22 +178,14 @@ def _asks(item: Decision, level: Level) -> bool:
     return item.outcome != "hit"
 
 
-def _estimate(
-    value: float,
-    ttl: float,
-    level: Level,
-    events: Sequence[_Event],
-    hits: int,
-    responses: int,
-    asked: int,
-    lookups: int,
-) -> TtlEstimate:
+def _estimate(value: float, recorded: _Recorded) -> TtlEstimate:
+    ttl, responses = recorded.ttl, recorded.responses
     created: dict[tuple[str, ...], float] = {}
     lost = won = 0
-    answers = level in {"l1", "l2"}
-    for event in events:
+    answers = recorded.level in {"l1", "l2"}
+    for event in recorded.events:
         made = event.at - event.age
-        # Under a longer TTL some of the recorded puts did not happen, under a shorter one more did.
+        # under a longer TTL some of the recorded puts did not happen, under a shorter one more did
         if event.entry in created:
             other = created[event.entry]
             made = max(made, other) if value < ttl else other
@@ -194,14 +203,14 @@ def _estimate(
                 continue
             responses -= answers
             created[event.entry] = event.at
-    found = hits - lost + won
+    found = recorded.hits - lost + won
     return TtlEstimate(
         ttl_seconds=value,
         hits=found,
         hits_lost=lost,
         hits_won=won,
-        tier_hit_rate=found / asked if asked else 0.0,
-        hit_rate=responses / lookups if lookups else 0.0,
+        tier_hit_rate=found / recorded.asked if recorded.asked else 0.0,
+        hit_rate=responses / recorded.lookups if recorded.lookups else 0.0,
     )
 
 

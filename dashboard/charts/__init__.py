@@ -1,4 +1,4 @@
-"""The charts: each has a title, units, labels on its marks, and words for who cannot see it."""
+"""Charts with title, units, labelled marks, and alternative texts."""
 
 from dashboard.charts.base import Chart
 from dashboard.charts.overview import endings, hit_rate, latency, reasons

@@ -1,4 +1,4 @@
-"""What all charts share: the frame, the axes, bars and lines with labels on them."""
+"""Basis of all charts: the frame, the axes, labelled bars and lines."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any, NamedTuple
 import altair as alt
 import pandas as pd
 
-from dashboard.theme import Palette
+from dashboard.charts.theme import Palette
 
 TITLE_SIZE = 15
 LABEL_SIZE = 12
 LEFT = 44
-"""Pixels left of every plot with a vertical number axis: what is below each other lines up."""
+"""Pixels left of plots with a vertical number axis, so that charts align."""
 
 
 class Chart(NamedTuple):
-    """A chart, and the same in words."""
+    """Chart with its alternative text."""
 
     chart: Any
     alt: str
 
 
 class Mark(NamedTuple):
-    """A value that is drawn in as a line: its place, what to write on it, and its colour."""
+    """Value drawn as a line: its place, label and colour."""
 
     at: float
     label: str
@@ -32,7 +32,7 @@ class Mark(NamedTuple):
 
 
 def framed(chart: Any, title: str, look: Palette, height: int, subtitle: str = "") -> Any:
-    """Return *chart* with title, height in pixels, and the look that all have."""
+    """Return *chart* with title, height in pixels, and the common look."""
     return (
         chart.properties(
             height=height,
@@ -69,7 +69,7 @@ def framed(chart: Any, title: str, look: Palette, height: int, subtitle: str = "
 
 def bars(table: pd.DataFrame, name: str, value: str, colour: Any, look: Palette, sort: Any) -> Any:
     """Return a bar for each row of *table*, its `label` at the end."""
-    # Room on the right for the labels.
+    # leave room on the right for the labels
     longest = int(table["label"].str.len().max()) if len(table) else 0
     most = float(table[value].max()) * (1.15 + longest / 40) if len(table) else 1.0
     y = alt.Y(f"{name}:N", title=None, sort=sort, axis=names())
@@ -94,11 +94,11 @@ def marked(
     """Return a dashed line with a label for each of *marks*.
 
     Args:
-        marks: What to draw in.
-        field: The horizontal axis' field.
-        x: That axis.
-        span: From where to where it goes.
-        low_down: Whether the labels stand at the bottom; else at the top.
+        marks: The values.
+        field: Field of the horizontal axis.
+        x: The axis.
+        span: Range of the axis.
+        low_down: Whether the labels are at the bottom; else at the top.
     """
     layers: list[Any] = []
     low, high = span
@@ -107,7 +107,7 @@ def marked(
     for number, mark in enumerate(marks):
         at, left = places[number], lefts[number]
         row = alt.Chart(pd.DataFrame({field: [at]}))
-        # Of two that are close together, one label must not lie across the other's line.
+        # if two are close together, a label must not cross the other's line
         beside = min(
             (place for place, is_left in zip(places, lefts, strict=True)
              if is_left and left and at - place < 0.25 * (high - low)),
@@ -132,7 +132,7 @@ def marked(
 
 
 def _on_the_left(at: float, places: Sequence[float], low: float, high: float) -> bool:
-    """Whether a label stands on the left of its line: where there is more room."""
+    """Return whether a label is on the left of its line, where there is more room."""
     share = (at - low) / (high - low)
     if len(places) > 1 and 0.2 < share < 0.75:
         return at == min(places)
@@ -142,7 +142,7 @@ def _on_the_left(at: float, places: Sequence[float], low: float, high: float) ->
 def limit(
     value: float, label: str, colour: str, y: alt.Y, look: Palette, *, below: bool = False
 ) -> list[Any]:
-    """Return a level dashed line with a label on it, or below it, to be read over all else."""
+    """Return a horizontal dashed line with a label on or below it, over everything else."""
     row = alt.Chart(pd.DataFrame({"limit": [value], "label": [label]}))
     text: dict[str, Any] = {
         "align": "left",
@@ -162,7 +162,7 @@ def limit(
 
 
 def names() -> alt.Axis:
-    """Return the axis of bars that have names."""
+    """Return an axis for named bars."""
     return alt.Axis(labelLimit=170, ticks=False, domain=False, labelPadding=8)
 
 

@@ -1,4 +1,4 @@
-"""How the cache does: hit rate, endings, reasons, latency."""
+"""Charts of the cache's performance: hit rate, endings, reasons, latency."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from cache_core.model.reasons import short
 from dashboard.charts.base import LABEL_SIZE, Chart, bars, framed, limit, names, percent
-from dashboard.figures import REASONS, WAYS
-from dashboard.theme import Palette
+from dashboard.charts.theme import Palette
+from dashboard.data.figures import WAYS
 
 _LABEL_SHARE = 0.08
-"""Of a chart's width, what the label of a change takes."""
+"""Share of a chart's width that a change's label takes."""
 
 
 def hit_rate(
@@ -22,9 +23,9 @@ def hit_rate(
     """Return the hit rate over time against the objective, with the changes of the tuning.
 
     Args:
-        table: As `figures.over_time` returns it.
-        objective: 0..1.
-        changes: When, in seconds since the epoch, and the version that was made.
+        table: Result of `figures.over_time`.
+        objective: The objective, 0 to 1.
+        changes: Time in seconds since the epoch, and version, of each change.
         look: The colours.
     """
     x = alt.X("time:T", title=None, axis=alt.Axis(format=_clock(table), tickCount=5, grid=False))
@@ -76,11 +77,11 @@ def hit_rate(
 
 
 def labelled(changes: Sequence[tuple[float, int]], span: float) -> list[dict[str, Any]]:
-    """Return a row for each of *changes*; of several close together the first names them all.
+    """Return a row for each of *changes*; the first of several close together names them all.
 
     Args:
-        changes: When, in seconds since the epoch, and the version that was made.
-        span: Of the chart, in seconds.
+        changes: Time in seconds since the epoch, and version, of each change.
+        span: Width of the chart in seconds.
     """
     groups: list[list[tuple[float, int]]] = []
     for change in sorted(changes):
@@ -99,7 +100,7 @@ def labelled(changes: Sequence[tuple[float, int]], span: float) -> list[dict[str
 
 
 def _span(table: pd.DataFrame) -> float:
-    """Return the seconds that the chart shows."""
+    """Return the width of the chart in seconds."""
     return (table["time"].max() - table["time"].min()).total_seconds() if len(table) else 0.0
 
 
@@ -109,7 +110,7 @@ def _clock(table: pd.DataFrame) -> str:
 
 
 def endings(counts: Mapping[str, int], look: Palette) -> Chart:
-    """Return how lookups ended, one bar each, with count and share."""
+    """Return lookups by ending, one bar each, with count and share."""
     total = sum(counts.values()) or 1
     rows = [
         {"way": name, "lookups": counts[name], "label": _counted(counts[name], total)}
@@ -137,12 +138,12 @@ def _counted(count: int, total: int) -> str:
 
 
 def reasons(counts: Mapping[str, int], look: Palette, most: int = 7) -> Chart:
-    """Return why there was no response, one bar for a reason."""
+    """Return lookups without a response by reason, one bar each."""
     top = sorted(counts.items(), key=lambda pair: -pair[1])[:most]
     total = sum(counts.values()) or 1
     table = pd.DataFrame(
         [
-            {"reason": REASONS.get(name, name), "lookups": count, "label": _counted(count, total)}
+            {"reason": short(name), "lookups": count, "label": _counted(count, total)}
             for name, count in top
         ]
     )  # fmt: skip
@@ -155,7 +156,7 @@ def reasons(counts: Mapping[str, int], look: Palette, most: int = 7) -> Chart:
 
 
 def latency(table: pd.DataFrame, look: Palette) -> Chart:
-    """Return the latency of lookups by how they ended: median and 95th percentile."""
+    """Return the latency of lookups by ending: median and 95th percentile."""
     table = table.assign(label=[f"{_ms(low)} / {_ms(high)} ms" for low, high in
                                 zip(table.p50, table.p95, strict=True)])  # fmt: skip
     y = alt.Y("way:N", title=None, sort=list(WAYS), axis=names())

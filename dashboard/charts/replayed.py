@@ -1,4 +1,4 @@
-"""What other TTLs and more sharing would have done, and the evidence that there is."""
+"""Charts of the effects of other TTLs and more sharing, and of the evidence."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Collection, Sequence
 import altair as alt
 import pandas as pd
 
-from cache_core.explaining import duration
+from cache_core.operations.explain import duration
 from cache_core.whatif import SharingEstimate, TtlReport
 from dashboard.charts.base import Chart, Mark, bars, framed, marked, unit, whole
-from dashboard.theme import Palette
+from dashboard.charts.theme import Palette
 
 
 def ages(report: TtlReport, proposed: float, look: Palette) -> Chart:
-    """Return the hits of a tier by the age of what they served."""
+    """Return the hits of a tier by the age of their entries."""
     name, size = unit(max(report.ttl_seconds, proposed))
     table = pd.DataFrame(
         [
@@ -59,7 +59,7 @@ def ages(report: TtlReport, proposed: float, look: Palette) -> Chart:
 
 
 def sharing(found: Sequence[SharingEstimate], chosen: Collection[str], look: Palette) -> Chart:
-    """Return by intent the misses that had an answer for another user."""
+    """Return, by intent, the misses that had an answer for another user."""
     table = pd.DataFrame(
         [
             {
@@ -86,7 +86,7 @@ def sharing(found: Sequence[SharingEstimate], chosen: Collection[str], look: Pal
 
 
 def evidence(table: pd.DataFrame, now: float, look: Palette) -> Chart:
-    """Return how many verdicts there are by similarity.
+    """Return the number of verdicts by similarity.
 
     Args:
         table: `similarity` (of the bin), `end`, `verdict` and `verdicts`.

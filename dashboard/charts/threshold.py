@@ -1,4 +1,4 @@
-"""What other similarity thresholds would have done, with today's and the proposed one drawn in."""
+"""Charts of the effects of other similarity thresholds, with today's and the proposed one."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import pandas as pd
 
 from cache_core.whatif import ThresholdEstimate
 from dashboard.charts.base import LEFT, Chart, Mark, framed, limit, marked, percent
-from dashboard.theme import Palette
+from dashboard.charts.theme import Palette
 
 _LOW, _HIGH = 0.5, 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What of the estimates a chart can draw.
+    """Quantity of the estimates for a chart.
 
     Attributes:
-        title: Of the chart.
-        value: Of an estimate.
-        written: A value in words.
-        format: Of the axis, as d3 has it.
-        full: Whether the axis goes from 0 to 1.
+        title: Title of the chart.
+        value: Returns an estimate's value.
+        written: Returns a value in words.
+        format: Format of the axis, for d3.
+        full: Whether the axis ranges from 0 to 1.
     """
 
     title: str
@@ -50,7 +50,7 @@ DRAWN: Mapping[str, Drawn] = {
         lambda item: item.latency_ms, lambda value: f"{value:.1f} ms", ",.3~r",
     ),
 }  # fmt: skip
-"""What can be drawn over the threshold, by its name."""
+"""Quantities over the threshold, by name."""
 
 
 def threshold_curve(
@@ -75,7 +75,7 @@ def threshold_curve(
     marks, points, words = _marks(
         curve, now, proposed, drawn.value, drawn.written, alt.Y("value:Q", scale=scale), look
     )
-    # Under the line there is room for the labels, unless it lies low.
+    # the labels go below the line, unless it is low
     low_down = min(drawn.value(item) for item in curve) > 0.2 * top
     lines = marked(marks, "threshold", _axis(), (_LOW, _HIGH), low_down=low_down)
     layers = [area, line, *lines, *points]
@@ -88,7 +88,7 @@ def threshold_curve(
 def threshold_wrong(
     curve: Sequence[ThresholdEstimate], now: float, proposed: float, accepted: float, look: Palette
 ) -> Chart:
-    """Return the share of wrong hits that each threshold would have had, and how sure that is."""
+    """Return the share of wrong hits at each threshold, with its uncertainty."""
     rows = [
         {
             "threshold": item.threshold,
@@ -143,7 +143,7 @@ def threshold_wrong(
 
 
 def _top(curve: Sequence[ThresholdEstimate], now: float, proposed: float, accepted: float) -> float:
-    """Return the end of the axis: what matters near the two thresholds is to be seen."""
+    """Return the end of the axis, so that the area around both thresholds is visible."""
     near = [
         item.wrong_high
         for item in curve

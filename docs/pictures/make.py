@@ -19,7 +19,7 @@ from typing import Any
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from shop import alertmanager, dashboard, play
 
-from cache_core.embedder import ThreadEmbedder
+from cache_core.backends.embedder.choosing import make_embedder
 
 HERE = Path(__file__).parent
 QUESTION = "How long does delivery take?"
@@ -145,9 +145,7 @@ def main() -> None:
         directory.mkdir(parents=True, exist_ok=True)
         live, end = threading.Event(), threading.Event()
         player = threading.Thread(
-            target=lambda: asyncio.run(
-                play(directory / "cache", ThreadEmbedder("all-MiniLM-L6-v2"), live, end)
-            )
+            target=lambda: asyncio.run(play(directory / "cache", make_embedder(), live, end))
         )
         player.start()
         while not live.wait(1):

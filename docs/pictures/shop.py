@@ -21,11 +21,11 @@ from typing import Any
 import yaml
 
 from cache_core import MultiLevelCache, Settings
-from cache_core.cli.stack import ALERTMANAGER, free_port
-from cache_core.demo import load_knowledge
-from cache_core.demo.agent import Agent, SimulatedLLM
-from cache_core.demo.traffic import Request, Traffic
-from cache_core.embedder import ThreadEmbedder
+from cache_core.backends.embedder.pool import ThreadEmbedder
+from cache_core.cli.demo.agent import Agent, SimulatedLLM
+from cache_core.cli.demo.shop import load_knowledge
+from cache_core.cli.demo.stack import ALERTMANAGER, free_port
+from cache_core.cli.demo.traffic import Request, Traffic
 
 NAMESPACE = "shop"
 RULES = Path(__file__).parents[2] / "alerts" / "rules.yml"
@@ -84,7 +84,7 @@ class Shop:
 
     async def judge(self) -> None:
         """Judge the newest: what was served, at random; what nearly was, as in a review."""
-        await self._cache.parts.decisions.flush()
+        await self._cache.operator.flush_decisions()
         decisions = {
             item.lookup_id: item for item in await self._cache.decisions(len(self._asked) + 500)
         }

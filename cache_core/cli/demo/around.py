@@ -1,4 +1,4 @@
-"""What the demo runs among: its directory, servers, spans and the port of its metrics."""
+"""Environment of the demo: its directory, servers, spans and metrics port."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pathlib import Path
 
 from cache_core import Settings
 from cache_core.cli.console import err, out, table
+from cache_core.cli.demo.board import Board, Place
 from cache_core.cli.demo.options import Options
-from cache_core.cli.stack import Stack, free_port, stack
-from cache_core.defaults import telemetry
-from cache_core.demo.board import Board, Place
-from cache_core.settings import without_secrets
+from cache_core.cli.demo.stack import Stack, free_port, stack
+from cache_core.model.urls import without_secrets
+from cache_core.observability.defaults import telemetry
 
 _PORT = 9464
 
 
 @contextmanager
 def data_directory(wanted: Path | None) -> Iterator[Path]:
-    """Yield the directory that is *wanted*, else a temporary one."""
+    """Yield the *wanted* directory, else a temporary one."""
     if wanted is not None:
         yield wanted
         return
@@ -34,7 +34,7 @@ def data_directory(wanted: Path | None) -> Iterator[Path]:
 
 @contextmanager
 def servers(options: Options, directory: Path) -> Iterator[Stack]:
-    """Run the servers that were asked for; without any, only say where the others are."""
+    """Run the requested servers; without any, only yield the others' addresses."""
     if not options.stack:
         port = _PORT if options.port is None else options.port
         yield Stack(metrics_port=port, redis_url=options.redis_url)
@@ -51,7 +51,7 @@ def servers(options: Options, directory: Path) -> Iterator[Stack]:
 
 
 def tell_alerts(options: Options, around: Stack, board: Board) -> None:
-    """Show the alerts that arrive: on the board, or as lines."""
+    """Show arriving alerts: on the board, or as lines."""
     loop = asyncio.get_running_loop()
 
     def tell(status: str, name: str, summary: str) -> None:
@@ -66,7 +66,7 @@ def tell_alerts(options: Options, around: Stack, board: Board) -> None:
 
 @asynccontextmanager
 async def spans() -> AsyncIterator[None]:
-    """Send spans, if the environment says where to."""
+    """Export spans, if the environment names an endpoint."""
     if not any(os.environ.get(f"OTEL_EXPORTER_OTLP_{of}ENDPOINT") for of in ("", "TRACES_")):
         yield
         return
@@ -79,7 +79,7 @@ async def spans() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def metrics_port(port: int, address: str = "127.0.0.1") -> AsyncIterator[str]:
-    """Serve `/metrics`, on another port if that one is taken; yields the URL."""
+    """Serve `/metrics`, on another port if that one is taken; yield the URL."""
     serve: Callable[[int, str], tuple[int, Callable[[], None]]] = telemetry().serve_metrics
     try:
         port, stop = serve(port, address)
@@ -96,7 +96,7 @@ async def metrics_port(port: int, address: str = "127.0.0.1") -> AsyncIterator[s
 
 
 def places_of(settings: Settings, metrics: str, around: Stack) -> list[Place]:
-    """Return everything that listens or keeps data, and where."""
+    """Return all servers and data stores with their addresses."""
     redis, chroma = settings.redis_url, settings.chroma_url
     places = [Place("metrics", metrics), *around.places]
     if redis and not around.places:

@@ -1,137 +1,47 @@
-"""`glasscache demo`: its options, and its help."""
+"""`glasscache demo`: one run from start to end."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
-import typer
+from opentelemetry import trace
+from rich.text import Text
 
-from cache_core.cli.console import fail, out, run
+from cache_core import MultiLevelCache, Settings
+from cache_core.cli.console import err, fail, out, run
+from cache_core.cli.demo.agent import Agent, Score, SimulatedLLM
+from cache_core.cli.demo.around import (
+    data_directory,
+    metrics_port,
+    places_of,
+    servers,
+    spans,
+    tell_alerts,
+)
+from cache_core.cli.demo.board import Board, Watch
 from cache_core.cli.demo.options import Options
-from cache_core.cli.demo.session import session
+from cache_core.cli.demo.report import finish, report_of
+from cache_core.cli.demo.running import run_headless, run_live, run_steady
+from cache_core.cli.demo.shop import Knowledge, load_knowledge
+from cache_core.cli.demo.traffic import Request, Traffic
+from cache_core.config.settings import load_settings
+from cache_core.model.exceptions import ConfigurationError
+from cache_core.model.urls import without_secrets
+from cache_core.observability.defaults import default_instruments
 
-_HEADLESS_REQUESTS = 500
-_HEADLESS_SPEED = 50.0
-_TRAFFIC, _CACHE, _WHERE = "Traffic", "The cache", "Where"
+_NAMESPACE = "demo"
+_AGENT_SPAN = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "customer-service"}
+_STORE_SECONDS = 5.0
 
 
-def demo(
-    requests: Annotated[
-        int | None,
-        typer.Option(
-            "--requests", "-n", min=1,
-            rich_help_panel=_TRAFFIC,
-            help="Stop after this many requests. Default: go on until Ctrl-C; 500 if headless.",
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="No board: run fast, print one JSON document, exit.")
-    ] = False,
-    rate: Annotated[
-        float,
-        typer.Option(
-            min=0.1, max=200, rich_help_panel=_TRAFFIC,
-            help="Requests per second of the live board, and of --steady."
-        ),
-    ] = 5.0,
-    steady: Annotated[
-        bool,
-        typer.Option(
-            "--steady",
-            help="No board: an agent in the background, at --rate, until it is stopped.",
-        ),
-    ] = False,
-    concurrency: Annotated[
-        int, typer.Option(min=1, max=256, rich_help_panel=_TRAFFIC,
-        help="Requests at the same time, headless.")
-    ] = 4,
-    speed: Annotated[
-        float | None,
-        typer.Option(
-            min=0.1, max=1000,
-            rich_help_panel=_TRAFFIC,
-            help="How many times faster than stated the simulated LLM answers. Reported latencies "
-            "stay those stated. Default: 1 on the board, 50 headless.",
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(
-            rich_help_panel=_TRAFFIC,
-            help="Decides who asks what; the same seed is the same traffic.",
-        )
-    ] = 1,
-    with_stack: Annotated[
-        bool,
-        typer.Option(
-            "--stack",
-            rich_help_panel=_WHERE,
-            help="Start what is installed of redis-server, redis_exporter, Prometheus and "
-            "Alertmanager around it, on free ports, with the rules in alerts/; all end with it.",
-        ),
-    ] = False,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=65535,
-            rich_help_panel=_WHERE,
-            help="Port of /metrics; 0 for a free one. Default: 9464, and a free one with --stack.",
-        ),
-    ] = None,
-    address: Annotated[
-        str, typer.Option(
-            rich_help_panel=_WHERE,
-            help="Address of /metrics; 0.0.0.0 where others must reach it.",
-        )
-    ] = "127.0.0.1",
-    redis_url: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=_WHERE,
-            help="Keep L1, L3 and L4 in this Redis. Default: REDIS_URL, else an embedded store."
-        ),
-    ] = None,
-    chroma_url: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=_WHERE,
-            help="Keep L2 in this Chroma server. Default: CHROMA_URL, else embedded.",
-        ),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1,
-            rich_help_panel=_CACHE,
-            help="Least similarity of a semantic hit. Default: the setting in force, 0.95.",
-        ),
-    ] = None,
-    share: Annotated[
-        bool,
-        typer.Option(
-            "--share/--no-share",
-            rich_help_panel=_CACHE,
-            help="Share the answers that are the same for everybody, by their intents. --no-share "
-            "shows the default, where every answer is private, and what the cache advises then.",
-        ),
-    ] = True,
-    directory: Annotated[
-        Path | None,
-        typer.Option(
-            "--dir", file_okay=False,
-            rich_help_panel=_WHERE,
-            help="Keep the data here: the next demo starts warm. Default: a temporary directory.",
-        ),
-    ] = None,
-    picture: Annotated[
-        Path | None,
-        typer.Option(
-            "--snapshot", dir_okay=False, metavar="FILE.svg",
-            help="Write the last board as a picture.",
-        ),
-    ] = None,
-) -> None:  # fmt: skip
-    """Watch the cache work: a customer-service agent, simulated customers and a live board.
+def demo(options: Options) -> None:
+    """Watch the cache at work: a customer-service agent, simulated customers and a live board.
 
     The agent, its knowledge base and its LLM are simulated; the cache, its embedding model, its
     stores and its metrics are the real ones. Every answer is checked against the truth: wrong
@@ -141,7 +51,7 @@ def demo(
         The live board; Ctrl-C ends it.
 
     [bold]glasscache demo --no-share[/bold]
-        What private-by-default looks like, and the advice that goes with it.
+        The private-by-default behaviour, with the cache's advice.
 
     [bold]glasscache demo --stack[/bold]
         With a Redis, a Prometheus that watches it, and alerts on the board.
@@ -152,29 +62,130 @@ def demo(
     [bold]curl -s http://127.0.0.1:9464/metrics | grep cache_lookups_total[/bold]
         While it runs.
     """
-    live = out.is_terminal and not as_json and not steady
-    if with_stack and redis_url:
+    if options.stack and options.redis_url:
         fail("--stack brings a Redis of its own: leave --redis-url out")
-    run(
-        session(
-            Options(
-                requests=requests if requests or live or steady else _HEADLESS_REQUESTS,
-                as_json=as_json,
-                live=live,
-                steady=steady,
-                rate=rate,
-                concurrency=concurrency,
-                speed=speed or (1.0 if live or steady else _HEADLESS_SPEED),
-                seed=seed,
-                port=port,
-                address=address,
-                stack=with_stack,
-                redis_url=redis_url,
-                chroma_url=chroma_url,
-                threshold=threshold,
-                share=share,
-                directory=directory,
-                picture=picture,
-            )
+    run(_session(options))
+
+
+async def _session(options: Options) -> None:
+    """Open the cache and its environment, send the requests, print the report."""
+    knowledge = load_knowledge()
+    traffic = Traffic(knowledge, options.seed)
+    watch, score = Watch(), Score(traffic.owners)
+    with (
+        data_directory(options.directory) as directory,
+        interruptible() as stop,
+        servers(options, directory) as around,
+    ):
+        settings = load_settings(
+            dir=directory, redis_url=around.redis_url, chroma_url=options.chroma_url
         )
+        cache = _cache(options, settings, knowledge, watch)
+        async with spans(), cache, metrics_port(around.metrics_port, options.address) as url:
+            note = await until(stop, ready(cache, options))
+            if stop.is_set():
+                return
+            places = places_of(settings, url, around)
+            board = Board(cache, watch, score, knowledge, places, options.traffic)
+            tell_alerts(options, around, board)
+            llm = SimulatedLLM(knowledge, options.seed, options.llm_speed)
+            agent = Agent(cache, llm, share_documents=options.share)
+            started = time.monotonic()
+
+            tracer = trace.get_tracer("glasscache.demo")
+
+            async def serve(request: Request) -> None:
+                with tracer.start_as_current_span("invoke_agent", attributes=_AGENT_SPAN):
+                    served = await agent.answer(request)
+                score.add(served)
+                board.add(served)
+
+            if options.live:
+                await run_live(traffic, serve, board, options, stop)
+            elif options.steady:
+                await run_steady(traffic, serve, options, stop)
+            else:
+                await run_headless(traffic, serve, options, stop)
+            seconds = time.monotonic() - started
+            notes = [text for text in (note, *around.missing) if text]
+            report = report_of(options, cache, score, places, seconds, notes)
+            if options.stack:
+                report["alerts"] = [{"status": how, "alert": name} for how, name in around.told]
+            finish(options, score, board, report)
+
+
+def _cache(
+    options: Options, settings: Settings, knowledge: Knowledge, watch: Watch
+) -> MultiLevelCache:
+    return MultiLevelCache(
+        settings=settings,
+        namespace=_NAMESPACE,
+        semantic_threshold=options.threshold,
+        sharing="intents" if options.share else "private",
+        shared_intents=knowledge.public_intents if options.share else (),
+        instruments=[*default_instruments(_NAMESPACE), watch],
     )
+
+
+@contextmanager
+def interruptible() -> Iterator[asyncio.Event]:
+    """Yield an event that Ctrl-C sets: the ordinary end of a demo, not an error."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    handled: list[signal.Signals] = []
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        # not on Windows, and not outside the main thread
+        with contextlib.suppress(KeyError, NotImplementedError, ValueError, RuntimeError):
+            number = signal.Signals[name]
+            loop.add_signal_handler(number, stop.set)
+            handled.append(number)
+    try:
+        yield stop
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
+
+
+async def until(stop: asyncio.Event, work: Any) -> Any:
+    """Return the result of *work*, or `None` if the demo was stopped earlier."""
+    working, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, stopped):
+            task.cancel()
+        await asyncio.gather(working, stopped, return_exceptions=True)
+
+
+async def ready(cache: MultiLevelCache, options: Options) -> str:
+    """Wait for the model and the stores; return a note about them."""
+    console = out if options.live else err
+    quiet: AbstractContextManager[Any] = contextlib.nullcontext()
+    model = cache.settings.embedding_model
+    shown = (
+        quiet
+        if options.as_json
+        else console.status(Text(f"loading the embedding model {model} ..."))
+    )
+    with shown:
+        await _reached(cache)
+        try:
+            await cache.ready()
+        except ConfigurationError as error:
+            return f"without L2: {error}"
+    return ""
+
+
+async def _reached(cache: MultiLevelCache) -> None:
+    """Fail if the requested Redis does not answer; the cache itself would keep trying."""
+    url = cache.settings.redis_url
+    waited = 0.0
+    while url and cache.redis_client is None:
+        if waited >= _STORE_SECONDS:
+            fail(
+                f"{without_secrets(url)} cannot be reached. Start it, or leave --redis-url and "
+                "REDIS_URL out: the embedded store needs no server"
+            )
+        await asyncio.sleep(0.1)
+        waited += 0.1

@@ -1,58 +1,172 @@
-"""What was asked for on the command line."""
+"""Options of `glasscache demo`, declared once for the command and the demo."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from cache_core.demo import SHOP
-from cache_core.demo.traffic import USERS
+import typer
+
+from cache_core.cli.console import out
+from cache_core.cli.demo.shop import SHOP
+from cache_core.cli.demo.traffic import USERS
+
+_HEADLESS_REQUESTS = 500
+_HEADLESS_SPEED = 50.0
+_TRAFFIC, _CACHE, _WHERE = "Traffic", "The cache", "Where"
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What was asked for on the command line.
+    """Given options; the properties are derived from them."""
 
-    Attributes:
-        requests: How many to send; `None` until interrupted.
-        as_json: Only a JSON document on stdout.
-        live: Whether to show the board while it runs.
-        steady: Whether to send at *rate*, rather than as fast as is answered.
-        rate: Requests per second, if steady.
-        concurrency: Requests at once, if not.
-        speed: How many times faster than stated the simulated LLM answers.
-        seed: Of the traffic.
-        port: For `/metrics`; `None` for the usual one, or a free one beside a stack.
-        address: On which `/metrics` is served.
-        stack: Whether to start the servers around it.
-        redis_url, chroma_url: Servers to use instead of the embedded parts.
-        threshold: Least similarity of a semantic hit.
-        share: Whether the public intents are shared.
-        directory: Where to keep the data; `None` for a temporary one.
-        picture: Where to write the last board.
-    """
+    requests: Annotated[
+        int | None,
+        typer.Option(
+            "--requests",
+            "-n",
+            min=1,
+            rich_help_panel=_TRAFFIC,
+            help="Stop after this many requests. Default: run until Ctrl-C; 500 if headless.",
+        ),
+    ] = None
+    as_json: Annotated[
+        bool, typer.Option("--json", help="No board: run fast, print one JSON document, exit.")
+    ] = False
+    rate: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            max=200,
+            rich_help_panel=_TRAFFIC,
+            help="Requests per second of the live board, and of --steady.",
+        ),
+    ] = 5.0
+    steady: Annotated[
+        bool,
+        typer.Option(
+            "--steady",
+            help="No board: an agent in the background, at --rate, until stopped.",
+        ),
+    ] = False
+    concurrency: Annotated[
+        int,
+        typer.Option(
+            min=1, max=256, rich_help_panel=_TRAFFIC, help="Concurrent requests, headless."
+        ),
+    ] = 4
+    speed: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=1000,
+            rich_help_panel=_TRAFFIC,
+            help="Speed-up of the simulated LLM. Reported latencies are those without it. "
+            "Default: 1 on the board, 50 headless.",
+        ),
+    ] = None
+    seed: Annotated[
+        int,
+        typer.Option(
+            rich_help_panel=_TRAFFIC,
+            help="Seed of the traffic; the same seed gives the same traffic.",
+        ),
+    ] = 1
+    stack: Annotated[
+        bool,
+        typer.Option(
+            "--stack",
+            rich_help_panel=_WHERE,
+            help="Start redis-server, redis_exporter, Prometheus and Alertmanager, as far as they "
+            "are installed, on free ports, with the rules in alerts/; all end with the demo.",
+        ),
+    ] = False
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            rich_help_panel=_WHERE,
+            help="Port of /metrics; 0 for a free one. Default: 9464, and a free one with --stack.",
+        ),
+    ] = None
+    address: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=_WHERE,
+            help="Address of /metrics; 0.0.0.0 if other machines must reach it.",
+        ),
+    ] = "127.0.0.1"
+    redis_url: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_WHERE,
+            help="Redis for L1, L3 and L4. Default: REDIS_URL, else an embedded store.",
+        ),
+    ] = None
+    chroma_url: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_WHERE,
+            help="Chroma server for L2. Default: CHROMA_URL, else embedded.",
+        ),
+    ] = None
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            rich_help_panel=_CACHE,
+            help="Lowest similarity of a semantic hit. Default: the setting in force, 0.95.",
+        ),
+    ] = None
+    share: Annotated[
+        bool,
+        typer.Option(
+            "--share/--no-share",
+            rich_help_panel=_CACHE,
+            help="Share answers that are the same for everybody, by intent. --no-share shows "
+            "the default, with every answer private, and the cache's advice.",
+        ),
+    ] = True
+    directory: Annotated[
+        Path | None,
+        typer.Option(
+            "--dir",
+            file_okay=False,
+            rich_help_panel=_WHERE,
+            help="Data directory: the next demo starts warm. Default: a temporary directory.",
+        ),
+    ] = None
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--snapshot",
+            dir_okay=False,
+            metavar="FILE.svg",
+            help="Write the last board as a picture.",
+        ),
+    ] = None
 
-    requests: int | None
-    as_json: bool
-    live: bool
-    steady: bool
-    rate: float
-    concurrency: int
-    speed: float
-    seed: int
-    port: int | None
-    address: str
-    stack: bool
-    redis_url: str | None
-    chroma_url: str | None
-    threshold: float | None
-    share: bool
-    directory: Path | None
-    picture: Path | None
+    @property
+    def live(self) -> bool:
+        """True if the board is shown during the run."""
+        return out.is_terminal and not self.as_json and not self.steady
+
+    @property
+    def limit(self) -> int | None:
+        """Number of requests; `None` until interrupted."""
+        return self.requests or (None if self.live or self.steady else _HEADLESS_REQUESTS)
+
+    @property
+    def llm_speed(self) -> float:
+        """Speed-up of the simulated LLM."""
+        return self.speed or (1.0 if self.live or self.steady else _HEADLESS_SPEED)
 
     @property
     def traffic(self) -> str:
-        """What the traffic is like, in a few words."""
+        """The traffic in a few words."""
         steady = self.live or self.steady
         pace = f"{self.rate:g}/s" if steady else f"{self.concurrency} at once"
         return f"{USERS} customers of {SHOP}, {pace}, seed {self.seed}"

@@ -1,4 +1,4 @@
-"""What is said at the end: as a board, or as a JSON document."""
+"""Final report: as a board, or as a JSON document."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from rich.console import Console
 
 from cache_core import MultiLevelCache
 from cache_core.cli.console import counted, out, print_json
+from cache_core.cli.demo.agent import STEPS, Score, quantile
+from cache_core.cli.demo.board import Board, Place, snapshot
 from cache_core.cli.demo.options import Options
-from cache_core.demo.agent import STEPS, Score, quantile
-from cache_core.demo.board import Board, Place, snapshot
-from cache_core.demo.traffic import USERS, ZIPF
+from cache_core.cli.demo.traffic import USERS, ZIPF
 
 _WIDEST, _PRINTED_HEIGHT = 110, 30
 
 
 def finish(options: Options, score: Score, board: Board, report: dict[str, Any]) -> None:
-    """Print the last board or the document, and draw the picture that was asked for."""
+    """Print the last board or the document, and write the requested picture."""
     if options.picture is not None:
         snapshot(board, options.picture)
     if options.as_json:
@@ -36,7 +36,7 @@ def report_of(
     options: Options, cache: MultiLevelCache, score: Score, places: list[Place], seconds: float,
     notes: list[str],
 ) -> dict[str, Any]:  # fmt: skip
-    """Return what the cache did for the agent, as a document."""
+    """Return the cache's results for the agent, as a document."""
     metrics = cache.get_metrics()
     hits, answerable = cache.metrics.outcomes["hit"], max(1, cache.metrics.lookups)
     return {
@@ -72,7 +72,7 @@ def report_of(
         "traffic": {"users": USERS, "zipf": ZIPF, "concurrency": options.concurrency},
         "llm": {
             "simulated": True,
-            "speed": options.speed,
+            "speed": options.llm_speed,
             "latency_ms": {step.name: round(1000 * step.seconds) for step in STEPS},
             "prices_usd": {step.name: step.usd for step in STEPS},
         },

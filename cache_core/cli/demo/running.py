@@ -1,4 +1,4 @@
-"""How requests are sent: before a board, steadily, or as fast as they are answered."""
+"""Modes of sending requests: with a board, steadily, or as fast as possible."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cache_core.cli.console import err, out
+from cache_core.cli.demo.board import Board
 from cache_core.cli.demo.options import Options
-from cache_core.demo.board import Board
-from cache_core.demo.traffic import Request, Traffic
+from cache_core.cli.demo.traffic import Request, Traffic
 
 _FRAME_SECONDS = 0.25
 _REPEAT_SECONDS = 5.0
@@ -28,16 +28,16 @@ async def run_live(
     traffic: Traffic, serve: Callable[[Request], Any], board: Board, options: Options,
     stop: asyncio.Event,
 ) -> None:  # fmt: skip
-    """Send requests, and show the board."""
+    """Send requests and show the board."""
 
     async def draw(screen: Live) -> None:
         while True:
-            # In the loop's own thread: nothing that is counted may change while it is drawn.
+            # in the loop's own thread: no count may change while it is drawn
             screen.update(board.render(out.width, out.height), refresh=True)
             await asyncio.sleep(_FRAME_SECONDS)
 
     async def repeat() -> None:
-        # A terminal that cannot move its cursor has one board below the other.
+        # a terminal that cannot move its cursor prints one board below the other
         while True:
             await asyncio.sleep(_REPEAT_SECONDS)
             out.print(board.render(out.width, out.height))
@@ -59,7 +59,7 @@ async def run_live(
 async def run_steady(
     traffic: Traffic, serve: Callable[[Request], Any], options: Options, stop: asyncio.Event
 ) -> None:
-    """Send requests at random moments, however long their answers take."""
+    """Send requests at random times, however long their answers take."""
     gaps = Random(options.seed)
     free = asyncio.Semaphore(_IN_FLIGHT)
 
@@ -68,7 +68,7 @@ async def run_steady(
             await serve(request)
 
     async with asyncio.TaskGroup() as group:
-        for request in islice(traffic, options.requests):
+        for request in islice(traffic, options.limit):
             group.create_task(one(request))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), gaps.expovariate(options.rate))
@@ -78,7 +78,7 @@ async def run_steady(
 
 @contextmanager
 def _warnings_to(board: Board) -> Iterator[None]:
-    """Show warnings on the board: printed, they would tear it."""
+    """Show warnings on the board: printed, they would break it."""
 
     class Notes(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -96,14 +96,14 @@ async def run_headless(
     traffic: Traffic, serve: Callable[[Request], Any], options: Options, stop: asyncio.Event
 ) -> None:
     """Send the next request as soon as one is answered."""
-    requests = islice(traffic, options.requests)
+    requests = islice(traffic, options.limit)
     progress = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         console=err, transient=True,
         disable=options.as_json or not err.is_terminal,
     )  # fmt: skip
     with progress:
-        task = progress.add_task("serving customers", total=options.requests)
+        task = progress.add_task("serving customers", total=options.limit)
 
         async def work() -> None:
             for request in requests:

@@ -1,0 +1,1 @@
+"""This cache and others in one run: what their callers notice of faults, what a lookup costs."""

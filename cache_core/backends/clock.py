@@ -1,0 +1,74 @@
+"""Time as the cache sees it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Protocol
+
+from cache_core.model.logs import RateLimited
+
+
+class Clock(Protocol):
+    """Seconds since the epoch, by which entries age. Tests and replays move their own."""
+
+    def time(self) -> float:
+        """Return the current time in seconds."""
+        ...
+
+
+BACK_SECONDS = 1.0
+"""Largest backward correction of a clock; a larger step means that the clock was set back."""
+
+log = RateLimited(logging.getLogger("glasscache"), 60.0)
+
+
+def _ticks() -> float:
+    """Return monotonic seconds, including time suspended where the platform counts it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if _COUNTS_SUSPENSION else time.monotonic()
+
+
+_COUNTS_SUSPENSION = hasattr(time, "CLOCK_BOOTTIME")
+
+
+class WallClock:
+    """The machine's clock, immune to jumps between two calls of `set`."""
+
+    def __init__(self) -> None:
+        self._offset = time.time() - _ticks()
+        self._corrected = False
+
+    def time(self) -> float:
+        """Return seconds since the epoch."""
+        return _ticks() + self._offset
+
+    def set(self, now: float) -> None:
+        """Set the clock to *now*, the time of the store's server.
+
+        Once a server has set it, it is not set back by more than a second: expired entries would be
+        served again.
+        """
+        offset = now - _ticks()
+        if self._corrected and offset < self._offset - BACK_SECONDS:
+            log.limited(
+                "clock",
+                "the store's clock was set back by %.0f s: entries age by the time before",
+                self._offset - offset,
+            )
+            return
+        self._offset, self._corrected = offset, True
+
+
+class ManualClock:
+    """Clock that only `advance` moves."""
+
+    def __init__(self, now: float = 1_700_000_000.0) -> None:
+        self.now = now
+
+    def time(self) -> float:
+        """Return the time it was set to."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock forward."""
+        self.now += seconds

@@ -1,0 +1,1 @@
+"""Keyed store on one Redis, a Redis Cluster or a Sentinel group."""

@@ -1,0 +1,333 @@
+"""Tuning: the values that may change while the cache runs, one frozen model swapped whole.
+
+Each field is declared once, with its title, unit and bounds: validation, error messages, help
+texts and the dashboard's sliders all come from here (`Tuning.bounds`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+)
+
+from cache_core.config.intents import (
+    INTENT_FIELDS,
+    MAX_INTENTS,
+    MAX_TTL,
+    Intents,
+    Overrides,
+    Share,
+    Ttl,
+    duration,
+    flatten,
+    number,
+)
+from cache_core.model.values import Entry, Level
+
+MAX_SHARED_INTENTS = 1_000
+
+
+def _not_one(value: int) -> int:
+    if value == 1:
+        raise ValueError("1 would share every answer immediately: use 0 (never), or 2 or more")
+    return value
+
+
+GuardName = Literal["numbers", "negation", "direction", "order", "opposites", "letters", "language"]
+Sharing = Literal["private", "intents", "all"]
+PersonalAnswers = Literal["refuse", "share"]
+Price = Annotated[float, BeforeValidator(number), Field(ge=0, le=1_000, allow_inf_nan=False)]
+Grace = Annotated[float, BeforeValidator(duration), Field(ge=0, le=MAX_TTL, allow_inf_nan=False)]
+Last = Annotated[float, BeforeValidator(number), Field(ge=0, le=0.5, allow_inf_nan=False)]
+Rate = Annotated[float, BeforeValidator(number), Field(ge=1, le=1_000_000, allow_inf_nan=False)]
+Votes = Annotated[int, BeforeValidator(number), Field(ge=0, le=1_000), AfterValidator(_not_one)]
+SharedIntent = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Bounds of a field of the tuning, for display and validation.
+
+    Attributes:
+        field: The field's name.
+        title, description, unit: Texts for display; the unit may be empty.
+        kind: `number`; `choice`: one of *choices*; `choices`: any of them; `labels`: a set of
+            intents; `intents`: overrides per intent.
+        default: The default, as a JSON value.
+        minimum, maximum: Bounds of a number, inclusive unless *above*.
+        above: Whether a number must exceed its minimum.
+        step: Increment of a number in a control.
+        choices: The permitted values.
+    """
+
+    field: str
+    title: str
+    description: str
+    unit: str
+    kind: Literal["number", "choice", "choices", "labels", "intents"]
+    default: Any
+    minimum: float | None = None
+    maximum: float | None = None
+    above: bool = False
+    step: float | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def expected(self) -> str:
+        """Short description of the permitted values."""
+        match self.kind:
+            case "number":
+                first = f"more than {self.minimum:g}, to" if self.above else f"{self.minimum:g} to"
+                return f"{first} {self.maximum:,.10g} {self.unit}".rstrip()
+            case "choice":
+                return "one of " + ", ".join(self.choices)
+            case "choices":
+                return "any of " + ", ".join(self.choices) + ", or none"
+            case "labels":
+                return f"intents, {MAX_SHARED_INTENTS:,} at most"
+            case "intents":
+                return f"overrides per intent, {MAX_INTENTS} at most: {', '.join(INTENT_FIELDS)}"
+
+
+def _field(default: Any, title: str, description: str, unit: str = "", step: float = 0.0) -> Any:
+    extra: dict[str, Any] = {"unit": unit, "step": step}
+    return Field(default=default, title=title, description=description, json_schema_extra=extra)
+
+
+class Tuning(BaseModel):
+    """The live values. A lookup reads them once, at its start.
+
+    `version` is that of the last change, 0 without any. `bounds()` describes the other fields.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = Field(default=0, ge=0)
+    semantic_threshold: Share = _field(
+        0.95,
+        "Similarity threshold",
+        "Lowest cosine similarity at which L2 serves the answer to another question. Lower: more "
+        "hits, more of them wrong.",
+        step=0.005,
+    )
+    l1_ttl: Ttl = _field(
+        3_600.0, "TTL of L1, exact answers", "Time until an exact answer expires.", "s", 60
+    )
+    l2_ttl: Ttl = _field(
+        86_400.0, "TTL of L2, similar answers", "Time until a similar answer expires.", "s", 300
+    )
+    l3_ttl: Ttl = _field(
+        21_600.0, "TTL of L3, intents", "Time until an intent label expires.", "s", 300
+    )
+    l4_ttl: Ttl = _field(
+        43_200.0, "TTL of L4, documents", "Time until retrieved documents expire.", "s", 300
+    )
+    stale_seconds: Grace = _field(
+        0.0,
+        "Stale answers",
+        "Time past its TTL for which an answer may be served if computing a new one fails; 0 for "
+        "never. Answers are kept for twice their TTL, so more than a TTL has no effect.",
+        "s",
+        60,
+    )
+    refresh_share: Last = _field(
+        0.0,
+        "Eager refresh",
+        "Last part of an answer's life, as a share of its TTL, in which a hit of get_or_compute "
+        "recomputes it in the background; 0 for never.",
+        step=0.01,
+    )
+    guards: tuple[GuardName, ...] = _field(
+        ("numbers", "negation", "direction", "order", "opposites", "letters", "language"),
+        "Guards",
+        "Vetoes on a similar question: different numbers, units, times or codes; a negation; the "
+        "other direction (from, to); the same words in another order; an opposite (on, off); other "
+        "codes, case, marks or lines; languages other than English, or unknown words.",
+    )
+    sharing: Sharing = _field(
+        "private",
+        "Sharing",
+        "New answers that every user may get: none, those of the shared intents, or all.",
+    )
+    shared_intents: Annotated[
+        frozenset[SharedIntent], Field(max_length=MAX_SHARED_INTENTS), PlainSerializer(sorted)
+    ] = _field(
+        frozenset(), "Shared intents", "Intents whose new answers are the same for every user."
+    )
+    personal: PersonalAnswers = _field(
+        "refuse",
+        "Personal answers",
+        "Whether an answer that looks personal (it or its question names an e-mail address, a "
+        "phone, card, account or order number, the user) is kept private although the two above "
+        "would share it.",
+    )
+    promote_after: Votes = _field(
+        0,
+        "Promote after",
+        "Number of different users who must get the same answer to a message before every user may "
+        "get it. 0: never; 1 is refused.",
+        "users",
+        1,
+    )
+    puts_per_minute: Rate = _field(
+        6_000.0,
+        "Writes per user",
+        "Most answers that one user's lookups may store per minute, in each replica; more are not "
+        "stored.",
+        "per minute",
+        60,
+    )
+    shared_puts_per_minute: Rate = _field(
+        600.0,
+        "Shared writes per user",
+        "Most answers of those that may be for all users.",
+        "per minute",
+        10,
+    )
+    response_usd: Price = _field(
+        0.03, "Price of a response", "Saving by a cached response.", "USD", 0.001
+    )
+    intent_usd: Price = _field(
+        0.001, "Price of an intent", "Saving by a cached intent label.", "USD", 0.0001
+    )
+    retrieval_usd: Price = _field(
+        0.005, "Price of a retrieval", "Saving by cached documents.", "USD", 0.0001
+    )
+    embedding_usd: Price = _field(
+        0.0, "Price of an embedding", "Cost of embedding one message.", "USD", 0.00001
+    )
+    verify_share: Share = _field(
+        0.02,
+        "Share that is verified",
+        "Share of semantic hits compared with a fresh answer after they were served, where the "
+        "agent gave a verify function.",
+        step=0.005,
+    )
+    verification_usd: Price = _field(
+        0.0, "Price of a verification", "Cost of one such comparison.", "USD", 0.001
+    )
+    hit_rate_objective: Share = _field(
+        0.6,
+        "Hit rate objective",
+        "Target for the overall hit rate, checked by an alert.",
+        step=0.01,
+    )
+    intents: Intents = _field(
+        Overrides(),
+        "Overrides per intent",
+        "Another threshold, TTL or sharing for the answers of single intents. L2 uses the "
+        "intent of the stored answer.",
+    )
+
+    def ttl(self, level: Level, intent: str | None = None) -> float:
+        """Return the TTL in seconds of a tier's entries, or of those with *intent*."""
+        own = self.intents.get(intent) if intent is not None and self.intents else None
+        match level:
+            case "l1":
+                return self.l1_ttl if own is None or own.l1_ttl is None else own.l1_ttl
+            case "l2":
+                return self.l2_ttl if own is None or own.l2_ttl is None else own.l2_ttl
+            case "l3":
+                return self.l3_ttl
+            case "l4":
+                return self.l4_ttl if own is None or own.l4_ttl is None else own.l4_ttl
+
+    def threshold(self, intent: str | None = None) -> float:
+        """Return the lowest similarity at which L2 serves an answer with *intent*, 0 to 1."""
+        own = self.intents.get(intent) if intent is not None and self.intents else None
+        if own is None or own.semantic_threshold is None:
+            return self.semantic_threshold
+        return own.semantic_threshold
+
+    @property
+    def lowest_threshold(self) -> float:
+        """The lowest similarity at which L2 serves anything, 0 to 1."""
+        own = (item.semantic_threshold for item in self.intents.values())
+        return min(self.semantic_threshold, *(value for value in own if value is not None), 1.0)
+
+    def shares(self, intent: str | None) -> bool:
+        """Return whether every user may read an answer with *intent*."""
+        own = self.intents.get(intent) if intent is not None and self.intents else None
+        if own is not None and own.shared is not None:
+            return own.shared
+        if self.sharing == "all":
+            return True
+        return self.sharing == "intents" and intent in self.shared_intents
+
+    def withholds(self, entry: Entry, user: str | None) -> bool:
+        """Return whether *user* must not get an entry because its sharing policy has changed."""
+        return entry.by_policy and entry.withheld(
+            user, shares=self.shares(entry.intent), promotes=self.promote_after > 0
+        )
+
+    def saves(self, level: Level, cost_usd: float | None) -> float:
+        """Return the saving of a hit of *level*, in USD; an entry's own cost comes first."""
+        if level == "l3":
+            return self.intent_usd
+        if level == "l4":
+            return self.retrieval_usd
+        if cost_usd is not None:
+            return cost_usd
+        return self.response_usd + self.intent_usd + self.retrieval_usd
+
+    def flat(self) -> dict[str, Any]:
+        """Return every field but the version as JSON values, overrides as `intent.LABEL.FIELD`."""
+        return flatten(self.model_dump(mode="json", exclude={"version"}))
+
+    @classmethod
+    def bounds(cls) -> dict[str, Bounds]:
+        """Return the bounds of each field, in the order of declaration."""
+        return dict(_BOUNDS)
+
+
+_KINDS: Mapping[str, Literal["choice", "choices", "labels", "intents"]] = {
+    "sharing": "choice",
+    "personal": "choice",
+    "guards": "choices",
+    "shared_intents": "labels",
+    "intents": "intents",
+}
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "sharing": get_args(Sharing),
+    "personal": get_args(PersonalAnswers),
+    "guards": get_args(GuardName),
+}
+
+
+def _bounds() -> Iterator[Bounds]:
+    defaults = Tuning().model_dump(mode="json")
+    for name, field in Tuning.model_fields.items():
+        if name == "version":
+            continue
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        limits = {
+            key: getattr(item, key)
+            for item in field.metadata
+            for key in ("ge", "gt", "le")
+            if getattr(item, key, None) is not None
+        }
+        yield Bounds(
+            name,
+            field.title or name,
+            field.description or "",
+            str(extra["unit"]),
+            _KINDS.get(name, "number"),
+            defaults[name],
+            limits.get("ge", limits.get("gt")),
+            limits.get("le"),
+            "gt" in limits,
+            extra["step"] or None,  # type: ignore[arg-type]
+            _CHOICES.get(name, ()),
+        )
+
+
+_BOUNDS: Mapping[str, Bounds] = {bounds.field: bounds for bounds in _bounds()}

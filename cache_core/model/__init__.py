@@ -1,0 +1,1 @@
+"""Values and words that every other package shares; imports no other package."""

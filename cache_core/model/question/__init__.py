@@ -1,0 +1,1 @@
+"""One question as the caller passes it: its words, user, context, history and day."""

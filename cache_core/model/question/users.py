@@ -1,0 +1,84 @@
+"""User ids that name nobody: placeholders for a missing user."""
+
+from __future__ import annotations
+
+import logging
+import re
+import unicodedata
+
+from cache_core.model.logs import RateLimited
+
+log = RateLimited(logging.getLogger("glasscache"), 86_400.0)
+
+_NOBODY = frozenset(
+    "anon anonym anonymous anonymousid blank default empty false guest missing na nan nil nobody "
+    "none notset null nulo true undefined unknown unset visitor void "
+    # In other languages.
+    "anonimo anonyme anônimo anónimo besucher convidado desconhecido desconocido gast inconnu "
+    "invitado invité ospite sconosciuto unbekannt аноним гость "
+    "匿名 匿名用户 游客 访客 未知 ゲスト 익명"
+    .split()
+)  # fmt: skip
+_KINDS = frozenset({"id", "user", "userid", "username"})
+_BESIDE = frozenset({"a", "my", "no", "the", "your"})
+"""Words that add nothing beside one of those; alone they may be an id."""
+
+_MISSING = frozenset({"anon", "anonymous", "nan", "nil", "none", "null", "undefined"})
+"""Placeholders that no user is called: one part of a composed id suffices."""
+
+_COMPOSED = re.compile(r"[:/|#@]")
+_LONGEST = 64
+_PARTS = re.compile(r"[\W_]+")
+_SENTINELS = frozenset({"-1", "[object object]"})
+
+
+def is_nobody(user_id: str) -> bool:
+    """Return whether a user id is blank or a placeholder: `None`, `null`, `guest`, `0`, ...
+
+    All visitors without an id share such a text, so an answer private to it would be everybody's.
+    """
+    if not _visible(user_id):
+        return True
+    if len(user_id) > _LONGEST:
+        return False
+    text = unicodedata.normalize("NFKC", user_id).casefold().strip()
+    if text in _SENTINELS:
+        return True
+    if any(part.strip() in _MISSING for part in _COMPOSED.split(text)):
+        return True
+    parts = [part for part in _PARTS.split(text) if part]
+    joined = "".join(parts)
+    if not joined:
+        return text.isascii()
+    if not joined.strip("0") or joined in _NOBODY:
+        return True
+    named = [part for part in parts if part not in _BESIDE]
+    return bool(named) and all(map(_says_nothing, named))
+
+
+NOBODY = (
+    "The user id is blank or a placeholder, so it names nobody: only shared answers are read and "
+    "stored."
+)
+
+
+def warn_of_nobody() -> None:
+    """Log, once a day, that a placeholder was passed as a user id."""
+    log.limited(
+        "nobody",
+        "a user_id is blank or a placeholder, such as the text of None or 'anonymous': it counts "
+        "as no user, so only shared answers are read and stored. Pass None for visitors without an "
+        "id, or an id of their own",
+    )
+
+
+def _visible(text: str) -> bool:
+    """Return whether *text* has more than spaces, control and format characters."""
+    return any(unicodedata.category(letter)[0] != "Z" and unicodedata.category(letter) not in
+               {"Cc", "Cf"} for letter in text)  # fmt: skip
+
+
+def _says_nothing(part: str) -> bool:
+    """Return whether a word is a placeholder, with or without `user` before or after it."""
+    kinds = _NOBODY | _KINDS
+    return bool({part, part.removesuffix("user"), part.removeprefix("user")} & kinds)

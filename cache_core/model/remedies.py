@@ -1,0 +1,142 @@
+"""Remedies for failing backends, in words, and the backends' own messages."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from cache_core.model.exceptions import BackendError
+from cache_core.model.logs import RateLimited
+from cache_core.model.urls import without_secrets
+
+_log = RateLimited(logging.getLogger("glasscache"), longest=60.0)
+
+# {where} is the setting to change, such as REDIS_URL or redis_pool=
+_LOGIN = "Check the user and password in {where}"
+_BY_TEXT: Mapping[str, str] = {
+    " is refused: ": "Correct {where}, or unset it",
+    "max number of clients": "Redis has too many clients: raise maxclients, or find who leaks them",
+    "MISCONF": "Redis cannot save to its disk and takes no writes: see its log",
+    "NOAUTH": "Put the password into {where}",
+    "WRONGPASS": _LOGIN,
+    "unknown command": "Redis 5.0 or later is needed, with the commands in compose/redis.acl",
+    "MOVED ": "This is a node of a Cluster: give redis_url=, or a redis.asyncio.RedisCluster",
+    "running in protected mode": "Give this Redis a password, and put it in {where}",
+    "DB index is out of range": "Name a database that the server has in {where}",
+    "wrong version number": "The server does not speak TLS: use redis:// or http:// in {where}",
+    "CERTIFICATE_VERIFY_FAILED": "The server's certificate is not trusted here: check {where} and "
+    "the certificates of this machine",
+    "Name or service not known": "Check the host name in {where}",
+    "Temporary failure in name resolution": "Check the host name in {where}, and the name server",
+    "HTTP 401": _LOGIN,
+    "HTTP 403": "The server does not let this user in: check the login in {where}",
+    "HTTP 404": "Something else answers there: check the host, port and path in {where}",
+    "HTTP 3": "Set {where} to where the server redirects",
+    "dimension": "Vectors of another model are in this index: give each model a name of its own",
+}
+_REMEDIES: Mapping[str, str] = {
+    "AuthenticationError": _LOGIN,
+    "AuthenticationWrongNumberOfArgsError": _LOGIN,
+    "NoPermissionError": "The Redis user may not do this: compare its ACL with compose/redis.acl; "
+    "the prefix of all keys and channels is CACHE_PREFIX",
+    "OutOfMemoryError": "Redis is full: raise maxmemory, or set maxmemory-policy to allkeys-lru",
+    "ReadOnlyError": "This Redis is a replica: name its master in {where}",
+    "BusyLoadingError": "Redis is loading its data; wait for it",
+    "ClusterDownError": "The Cluster lacks a master: see CLUSTER NODES",
+    "MasterNotFoundError": "The Sentinels know no master of that name: see SENTINEL MASTERS, and "
+    "check {where}",
+    "MaxConnectionsError": "The pool given as redis_pool= has too few connections",
+    "DiskFullError": "Make room on the disk of CACHE_DIR",
+    "FileLockedError": "Another process holds CACHE_DIR's database: see which one writes so long",
+    "ReadOnlyFileError": "Make CACHE_DIR writable, or name another one",
+    "PermissionError": "Make CACHE_DIR writable, or name another one",
+    "InternalError": "See whether CACHE_DIR has room and is sound",
+    "ModelUnavailable": "The embedding model cannot be loaded: see the error at the start",
+    "NobodySearched": "A process with L2 has to look for similar questions: see why it does not",
+    "QueueTimeout": "More is asked than this machine answers in time: add replicas",
+    "QueueFull": "More is asked than this machine answers in time: add replicas",
+}
+_LATE = "It is stopped or slow: look at it, or raise the budgets (glasscache settings)"
+_OTHERWISE: Mapping[str, str] = {
+    "redis": "Check that Redis runs and that {where} names it",
+    "chroma": "Check that Chroma runs and that {where} names it",
+    "vectors": "Check that Redis, with its vector sets, runs and that {where} names it",
+    "embedded": "Check that the disk of {where} has room, is writable and has file locks",
+    "embedder": "See what the embedding model, {where}, says in the log",
+}
+_FILES = "Check that the disk of CACHE_DIR has room, is writable and has file locks"
+_USUAL: Mapping[str, str] = {
+    "redis": "its address",
+    "chroma": "its address",
+    "vectors": "its address",
+    "embedded": "CACHE_DIR",
+    "embedder": "EMBEDDING_MODEL",
+}
+_SERVERS: Mapping[str, str] = {"vectors": "redis"}
+"""Backends on the server of another: an outage of it is logged once."""
+
+_LONGEST = 200
+
+OPENING = "wait: it is being opened"
+CONNECTING = "wait: it is being connected"
+LOADING = "wait: the embedding model is loading"
+NO_MODEL = (
+    "the embedding model cannot be loaded: see the log, or set CACHE_TIERS=l1,l3,l4 to do without "
+    "L2"
+)
+
+
+def remedy(error: BackendError) -> str:
+    """Return a remedy for *error*: one sentence without a full stop."""
+    where = error.where or _USUAL.get(error.backend, "its address")
+    return _remedy(error).format(where=where)
+
+
+def _remedy(error: BackendError) -> str:
+    text = f"{error.error_type}: {error}"
+    if error.backend != "embedder":
+        for part, found in _BY_TEXT.items():
+            if part in text:
+                return found
+        if error.error_type in _REMEDIES:
+            return _REMEDIES[error.error_type]
+    elif error.error_type in {"ModelUnavailable", "QueueTimeout", "QueueFull"}:
+        return _REMEDIES[error.error_type]
+    if error.reason == "timeout":
+        return _LATE
+    if error.backend == "chroma" and error.where == "CACHE_DIR":
+        return _FILES
+    if error.backend in _OTHERWISE:
+        return _OTHERWISE[error.backend]
+    return f"Check that {error.backend} runs" if error.backend else "See the log of that backend"
+
+
+def said(error: BackendError) -> str:
+    """Return the backend's message, on one line, without secrets.
+
+    An embedder's message may quote its input: only its type is returned.
+    """
+    words = " ".join(str(error).split()).rstrip(" .:")
+    if error.backend in {"", "embedder"} or words in {"", error.reason}:
+        return error.error_type
+    words = without_secrets(words) if "://" in words else words
+    shown = words if len(words) <= _LONGEST else words[: _LONGEST - 3] + "..."
+    return shown if shown.startswith(error.error_type) else f"{error.error_type}: {shown}"
+
+
+def tell(what: str, error: BackendError) -> None:
+    """Log that *what* failed, the backend's message, and a remedy.
+
+    At first once a second per kind of failure, less and less often while it lasts, across all
+    tiers, which share their backends. An open breaker gets no line: its probes' failures do.
+    """
+    if error.reason != "breaker_open":
+        server = _SERVERS.get(error.backend, error.backend)
+        _log.limited(
+            f"{server} {error.error_type}",
+            "%s: %s (%s); lookups go on without it. %s",
+            what,
+            error.reason,
+            said(error),
+            remedy(error),
+        )

@@ -1,0 +1,1 @@
+"""Instruments, counters and the logs that explain what the cache did."""

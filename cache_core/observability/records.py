@@ -1,0 +1,252 @@
+"""Records of finished operations: one type for each kind, handed to every instrument.
+
+An operation fills in its own record while it runs; recorded ones never change. They have no user id
+and no key, and no text unless `capture_message_content` is on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, TypeAlias
+
+from cache_core.model.values import Level
+
+Operation = Literal[
+    "lookup",
+    "get",
+    "embed",
+    "search",
+    "compute",
+    "refresh",
+    "put",
+    "invalidate",
+    "verdict",
+    "verify",
+    "tune",
+]
+
+
+@dataclass(slots=True, kw_only=True)
+class TimedRecord:
+    """Common part of the records of calls that take time and may fail.
+
+    Attributes:
+        operation: Name of the kind of call.
+        outcome: Outcome; `error` after an exception, `cancelled` if it was cancelled.
+        reason: Reason of the outcome, from the closed sets in `model.values`; else empty.
+        error_type: Name of the exception's type, after an error.
+        seconds: Duration.
+        detailed: Whether the calls within are surrounded by scopes, too: see `Scope`.
+    """
+
+    operation: ClassVar[Operation]
+
+    outcome: str = "ok"
+    reason: str = ""
+    error_type: str = ""
+    seconds: float = 0.0
+    detailed: bool = False
+
+
+@dataclass(slots=True)
+class TierRecord(TimedRecord):
+    """Part that one tier had in a lookup: `hit`, `miss` or `error`.
+
+    Attributes:
+        level: The tier.
+        similarity: Similarity of the nearest question, 0..1; of L2 only.
+        threshold: The threshold of L2.
+        guard: Name of the guard that vetoed the nearest question; else empty.
+        age_seconds: Age of the entry served.
+        stale: Whether that is more than its TTL.
+        ttl_seconds: The tier's TTL in force; for a hit whose entry has its own, that one.
+        saved_usd: Saved by this hit.
+        other_intent: Intent of the answer that another user has, for the reason `other_scope`.
+    """
+
+    operation: ClassVar[Operation] = "get"
+
+    level: Level
+    similarity: float | None = None
+    threshold: float | None = None
+    guard: str = ""
+    age_seconds: float | None = None
+    stale: bool = False
+    ttl_seconds: float | None = None
+    saved_usd: float = 0.0
+    other_intent: str = ""
+
+
+@dataclass(slots=True)
+class LookupRecord(TimedRecord):
+    """A lookup: `hit`, `partial`, `miss`, `error` or `bypass`.
+
+    Attributes:
+        lookup_id: As in the `LookupResult`.
+        tuning_version: Version of the tuning that was used.
+        level: The tier that gave the response; of a cancelled lookup the tier that it waited for.
+        similarity: Similarity of the question whose answer was served, 0..1.
+        age_seconds: Age of the response.
+        stale: Whether that is more than its TTL.
+        saved_usd: Saved by all its tiers.
+        calls: The tiers that were needed, in their order.
+        message_text: The message; only while `capture_message_content` is on, like the next.
+        response_text: The response that was served; without a hit the nearest one.
+    """
+
+    operation: ClassVar[Operation] = "lookup"
+
+    lookup_id: str
+    tuning_version: int
+    level: Level | None = None
+    similarity: float | None = None
+    age_seconds: float | None = None
+    stale: bool = False
+    saved_usd: float = 0.0
+    calls: Sequence[TierRecord] = ()
+    message_text: str = ""
+    response_text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PartRecord:
+    """Part of a put that was offered to one tier.
+
+    Attributes:
+        level: The tier.
+        outcome: `stored`, `queued`, `dropped` or `bypass`.
+        reason: Reason why it was not stored, or not unchanged; else empty.
+    """
+
+    level: Level
+    outcome: str
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class PutRecord(TimedRecord):
+    """A put: one of `PUT_OUTCOMES`.
+
+    Attributes:
+        tuning_version: Version of the tuning that was used.
+        calls: Its parts, one per tier.
+    """
+
+    operation: ClassVar[Operation] = "put"
+
+    tuning_version: int = 0
+    calls: Sequence[PartRecord] = ()
+
+
+@dataclass(slots=True)
+class EmbedRecord(TimedRecord):
+    """An embedding of one text: `ok` or `error`.
+
+    Attributes:
+        spent_usd: Cost of it.
+    """
+
+    operation: ClassVar[Operation] = "embed"
+
+    spent_usd: float = 0.0
+
+
+@dataclass(slots=True)
+class SearchRecord(TimedRecord):
+    """A search in the vector index: `ok` or `error`."""
+
+    operation: ClassVar[Operation] = "search"
+
+
+@dataclass(slots=True)
+class ComputeRecord(TimedRecord):
+    """A call of the agent's function: `ok`, `error`, or `joined` if another one spared it.
+
+    Attributes:
+        saved_usd: By tier, saved by what the function was given: intent and documents.
+    """
+
+    operation: ClassVar[Operation] = "compute"
+
+    saved_usd: Mapping[Level, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class RefreshRecord(TimedRecord):
+    """An answer made anew in the background: `stored`, `error` or `skipped`."""
+
+    operation: ClassVar[Operation] = "refresh"
+
+
+@dataclass(slots=True)
+class InvalidationRecord(TimedRecord):
+    """An invalidation: `ok`, or `error` while some backend has not confirmed it.
+
+    Attributes:
+        kind: `message`, `document`, `tag`, `user` or `writer`.
+        count: Entries that were taken out of service.
+    """
+
+    operation: ClassVar[Operation] = "invalidate"
+
+    kind: str
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictRecord:
+    """A verdict on a lookup.
+
+    Attributes:
+        verdict: `correct` or `wrong`.
+        source: `feedback`, `review` or `verify`.
+    """
+
+    operation: ClassVar[Operation] = "verdict"
+
+    verdict: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationRecord:
+    """A background check of a semantic hit, whatever its verdict.
+
+    Attributes:
+        spent_usd: Cost of it.
+    """
+
+    operation: ClassVar[Operation] = "verify"
+
+    spent_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class TuneRecord:
+    """A change of the tuning.
+
+    Attributes:
+        outcome: `applied` or `rejected`.
+        tuning_version: Version in force after it.
+    """
+
+    operation: ClassVar[Operation] = "tune"
+
+    outcome: Literal["applied", "rejected"]
+    tuning_version: int
+
+
+ScopedRecord: TypeAlias = (
+    LookupRecord
+    | PutRecord
+    | EmbedRecord
+    | SearchRecord
+    | ComputeRecord
+    | RefreshRecord
+    | InvalidationRecord
+)
+"""An operation with a scope around it."""
+
+Record: TypeAlias = ScopedRecord | VerdictRecord | VerificationRecord | TuneRecord
+"""A finished operation: see `Instrument.record`."""

@@ -1,0 +1,1 @@
+"""The verbs of the API; no verb imports another."""

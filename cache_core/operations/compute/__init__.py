@@ -1,0 +1,1 @@
+"""Answers computed once for all callers that wait for them."""

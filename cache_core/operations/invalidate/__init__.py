@@ -1,0 +1,1 @@
+"""Invalidations: planned, carried out, retried until they are confirmed."""

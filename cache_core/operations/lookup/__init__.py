@@ -1,0 +1,1 @@
+"""One lookup, from the question to its finished record."""

@@ -1,0 +1,1 @@
+"""Assembly, opening, background duties and shutdown of a cache."""

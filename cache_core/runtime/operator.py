@@ -1,0 +1,235 @@
+"""Operator of a cache: what a dashboard or a command may ask of it, and do to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+from cache_core.config.settings import Settings
+from cache_core.config.tuning import Tuning
+from cache_core.model.exceptions import BackendError
+from cache_core.model.remedies import tell
+from cache_core.model.values import Context, Invalidation
+from cache_core.observability.audit import AUDIT, OF_USER, AuditLog, AuditRecord
+from cache_core.observability.decisions import Decision, Page
+from cache_core.observability.fleet import InForce, ReplicaReport, in_force
+from cache_core.operations.arguments import check_label, check_message
+from cache_core.operations.inspect import StoredEntry, stored_entries
+from cache_core.operations.invalidate.outbox import Request, RequestKind
+from cache_core.runtime.assembly import Parts
+from cache_core.runtime.lifecycle import Engine
+from cache_core.runtime.open import Open
+
+Result = TypeVar("Result")
+
+
+class OnEngine(Protocol):
+    """Something that runs work on the engine of a cache, in the event loop that it is open in."""
+
+    def __call__(
+        self, work: Callable[[Engine], Coroutine[Any, Any, Result]]
+    ) -> Coroutine[Any, Any, Result]:
+        """Return what *work* returns."""
+        ...
+
+
+class Operator:
+    """The tools of people who run a cache; `MultiLevelCache.operator` returns it.
+
+    What is done here has an author, and its line in the audit trail. Nobody outside this library
+    has to know how keys are named, or what is encrypted. Every coroutine raises `BackendError` if
+    the store is unavailable, unless it says otherwise.
+
+    Args:
+        on_engine: Runs work on the cache's engine.
+        settings: Fixed ones of the cache.
+    """
+
+    def __init__(self, on_engine: OnEngine, settings: Settings) -> None:
+        self._on_engine = on_engine
+        self._settings = settings
+
+    # ------------------------------------------------------------------------------ see
+
+    async def replicas(self) -> list[ReplicaReport]:
+        """Return the other replicas that are alive, by name."""
+        return await self._on_engine(_replicas)
+
+    async def in_force(self) -> InForce:
+        """Return the tuning in force where lookups are served; this cache's while no replica is."""
+        return await self._on_engine(_in_force)
+
+    async def entries(self, message: str) -> list[StoredEntry]:
+        """Return the entries of a message, of all users and contexts, by tier; 200 at most.
+
+        Texts are empty unless `capture_message_content` is on. Shared entries of the vector index
+        are not among them.
+        """
+        captures = self._settings.capture_message_content
+
+        async def work(engine: Engine) -> list[StoredEntry]:
+            parts, tuning = await _parts(engine), (await _in_force(engine)).tuning
+            return await stored_entries(
+                parts.store, parts.keys, message, tuning, with_text=captures
+            )
+
+        return await self._on_engine(work)
+
+    async def audit_trail(self, limit: int = 100) -> list[AuditRecord]:
+        """Return what was done besides tuning, newest first."""
+
+        async def work(engine: Engine) -> list[AuditRecord]:
+            return (await _audit(await _parts(engine)).last(limit))[::-1]
+
+        return await self._on_engine(work)
+
+    async def decisions_after(self, position: str = "", count: int = 2_000) -> Page:
+        """Return the next lookups of all replicas after a position in the log; `""` is its start.
+
+        They are in the order of the log: see `decisions.in_order`.
+        """
+
+        async def work(engine: Engine) -> Page:
+            return await (await _parts(engine)).decisions.after(position, count)
+
+        return await self._on_engine(work)
+
+    async def flush_decisions(self) -> None:
+        """Write out the decisions of this cache that wait to be written."""
+        await self._on_engine(_flush)
+
+    async def context_digest(self, context: Context) -> str:
+        """Return the digest that decisions have for *context*."""
+
+        async def work(engine: Engine) -> str:
+            return (await _parts(engine)).keys.query("-", None, context).context
+
+        return await self._on_engine(work)
+
+    async def users_forgotten(self) -> int:
+        """Return a number that changes when a user was forgotten, by whatever process.
+
+        A caller that keeps a copy of decisions or texts drops it then.
+        """
+        return await self._on_engine(_users_forgotten)
+
+    # ------------------------------------------------------------------------------ do
+
+    async def judge(self, decision: Decision, *, correct: bool, author: str) -> None:
+        """Record whether a hit was right, or would have been."""
+        target = f"{decision.lookup_id}: {'same' if correct else 'different'}"
+
+        async def work(engine: Engine) -> None:
+            cache = await _opened(engine)
+            audit = _audit(cache.parts)
+            record = await audit.begin(author, "review", target)
+            await cache.judge(decision, correct=correct, source="review")
+            await audit.end(record, removed=0, complete=True)
+
+        await self._on_engine(work)
+
+    async def invalidate(
+        self,
+        kind: RequestKind,
+        value: str,
+        user_id: str | None = None,
+        *,
+        author: str,
+        note: str = "",
+    ) -> Invalidation:
+        """Take answers out of service; while the store is unavailable, it is pending.
+
+        Args:
+            kind: The kind of *value*; `writer` is a user whose puts go, `user` one who is erased.
+            value: The message, document id, tag or user id.
+            user_id: With a message: only this user's own answers.
+            author: Who does it, for the audit trail.
+            note: Why.
+
+        Raises:
+            TypeError, ValueError: As `MultiLevelCache.invalidate` and its like.
+        """
+        request = self._request(kind, value, user_id)
+
+        async def work(engine: Engine) -> Invalidation:
+            cache = await engine.current()
+            if not isinstance(cache, Open):
+                return await engine.invalidate(request)
+            audit, record = _audit(cache.parts), None
+            try:
+                record = await audit.begin(
+                    author, f"invalidate {kind}", self._target(cache.parts, request), note
+                )
+            except BackendError as error:
+                tell("the audit trail lacks an invalidation", error)
+            done = await engine.invalidate(request)
+            try:
+                if record is not None:
+                    await audit.end(record, removed=done.removed, complete=done.complete)
+            except BackendError as error:
+                tell("the audit trail lacks the end of an invalidation", error)
+            return done
+
+        return await self._on_engine(work)
+
+    async def count(
+        self, kind: RequestKind, value: str, user_id: str | None = None
+    ) -> Invalidation:
+        """Return what `invalidate` would take out of service."""
+        request = self._request(kind, value, user_id)
+        return await self._on_engine(lambda engine: engine.invalidate(request, dry_run=True))
+
+    def _request(self, kind: RequestKind, value: str, user_id: str | None) -> Request:
+        if kind == "message":
+            check_message(value, user_id, None, self._settings)
+            if user_id is not None:
+                check_label("user_id", user_id)
+            return Request(kind, value, user_id)
+        return Request(kind, check_label("user_id" if kind in _USERS else kind, value))
+
+    def _target(self, parts: Parts, request: Request) -> str:
+        """Return what is invalidated, as the audit trail may keep it."""
+        keys, value, user = parts.keys, request.value, request.user
+        if request.kind in {"document", "tag"}:
+            return value
+        if request.kind in _USERS:
+            # An erased user is erased here, too.
+            return f"user {keys.user(value)[:12]}"
+        readable = self._settings.capture_message_content and keys.sealer is None
+        shown = value if readable else f"message {keys.tag(value)[:12]}"
+        return shown if user is None else f"{shown}{OF_USER}{keys.user(user)[:12]}"
+
+
+_USERS = ("writer", "user")
+
+
+async def _opened(engine: Engine) -> Open:
+    cache = await engine.current()
+    if isinstance(cache, Open):
+        return cache
+    raise BackendError("backend_error")
+
+
+async def _parts(engine: Engine) -> Parts:
+    return (await _opened(engine)).parts
+
+
+def _audit(parts: Parts) -> AuditLog:
+    return AuditLog(parts.store, parts.keys.own(AUDIT))
+
+
+async def _replicas(engine: Engine) -> list[ReplicaReport]:
+    return await (await _parts(engine)).fleet.others()
+
+
+async def _in_force(engine: Engine) -> InForce:
+    origins = {name: engine.live.origins.get(name, "default") for name in Tuning.bounds()}
+    return in_force(await _replicas(engine), engine.tuning, origins)
+
+
+async def _flush(engine: Engine) -> None:
+    await (await _parts(engine)).decisions.flush()
+
+
+async def _users_forgotten(engine: Engine) -> int:
+    return (await _parts(engine)).journal.users_forgotten

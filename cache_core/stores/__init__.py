@@ -1,1 +1,0 @@
-"""Where keyed entries live: one protocol, Redis and an embedded SQLite file."""

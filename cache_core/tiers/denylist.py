@@ -1,0 +1,72 @@
+"""Denylist of entries whose invalidation is not confirmed yet."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeAlias
+
+from cache_core.model.values import Entry, Scope
+
+_PLACE = re.compile(r"[0-9]{1,18}(-[0-9]{1,18})?", re.ASCII)
+
+Place: TypeAlias = tuple[int, ...]
+"""Position in a log, comparable."""
+
+
+class Denylist:
+    """Messages and users whose invalidation is pending in this process.
+
+    Attributes:
+        messages: Tags of messages, for everybody.
+        own: (message's tag, user) for one user's answers to a message.
+        users: Users who are being erased.
+        rows: Tags of messages whose rows may still be in the vector index: not served without their
+            generation.
+        unsure: Scopes in which a search for similar questions is pending: any may be one of them.
+        unlisted: True while the messages of a document or a tag are unknown: an answer that the
+            store cannot confirm may belong to one of them.
+        labels: Digests of documents, tags and writers that any process invalidated recently, with
+            the invalidation's position in the journal, see `place`.
+    """
+
+    __slots__ = ("labels", "messages", "own", "rows", "unlisted", "unsure", "users")
+
+    def __init__(self) -> None:
+        self.messages: frozenset[str] = frozenset()
+        self.own: frozenset[tuple[str, str]] = frozenset()
+        self.users: frozenset[str] = frozenset()
+        self.rows: frozenset[str] = frozenset()
+        self.unsure: frozenset[Scope] = frozenset()
+        self.unlisted = False
+        self.labels: dict[str, Place] = {}
+
+    def forbid(self, tag: str, scope: Scope, user: str | None) -> bool:
+        """Return whether an answer to a message must not be served, in a scope of *user*."""
+        if tag in self.messages:
+            return True
+        if scope == "shared" or user is None:
+            return False
+        return user in self.users or (tag, user) in self.own
+
+    def outdated(self, entry: Entry) -> bool:
+        """Return whether a label of *entry* was invalidated, or its writer is being erased."""
+        if self.users and entry.writer in self.users:
+            return True
+        labels = self.labels
+        if not labels or not entry.labels:
+            return False
+        known = place(entry.known)
+        return any(labels.get(label, ()) > known for label in entry.labels)
+
+
+def place(position: str) -> Place:
+    """Return a store's log position as a value that grows with later ones."""
+    try:
+        return tuple(int(part) for part in position.split("-")) if position else ()
+    except ValueError:
+        return ()
+
+
+def is_place(position: str) -> bool:
+    """Return whether *position* is a valid log position in any store."""
+    return _PLACE.fullmatch(position) is not None

@@ -1,0 +1,293 @@
+"""Guard of opposites: groups of words of which none may replace another."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from cache_core.tiers.guards.words import Token, stem
+
+_Side = tuple[object, int]
+"""A group, and a side of it."""
+
+
+def _grouped(groups: str) -> dict[str, tuple[_Side, ...]]:
+    """Return the sides of each word and of its stem."""
+    sides: dict[str, tuple[_Side, ...]] = {}
+    for group in groups.strip().splitlines():
+        for place, words in enumerate(group.split(":")):
+            forms = {form for word in words.split() for form in (word, stem(word))}
+            for form in forms:
+                sides[form] = tuple({*sides.get(form, ()), (group, place)})
+    return sides
+
+
+_GROUPS = """
+before prior : after following
+over above exceeding : under below beneath
+with : without lacking
+inside within indoors : outside outdoors
+into onto : out
+up upward upwards : down downward downwards
+on : off
+for : against
+if : unless
+until : while
+until till : since
+until till by : after
+including include incl inc : excluding except exclude excl ex
+always : never
+always : ever sometimes occasionally
+all every each both : some any either one
+must : may might can
+more : less fewer
+most : least fewest
+many much plenty lots : a-few a-little several : few little
+maximum max highest : minimum min lowest
+high higher : low lower
+upper : lower
+top : bottom
+left : right
+front : rear back behind
+inner interior internal : outer exterior external
+first initial : last final
+early earlier earliest soon sooner soonest : late later latest
+new newer newest : old older oldest eldest
+young younger youngest : old older oldest eldest
+large larger largest big bigger biggest : small smaller smallest
+long longer longest : short shorter shortest
+fast faster fastest : slow slower slowest
+hot warm : cold cool
+full : half part empty
+single : double triple
+double : triple
+advance : arrears
+ground : top upper
+north : south : east : west : northeast : northwest : southeast : southwest
+northern : southern : eastern : western
+incoming inbound : outgoing outbound
+arrive arrival arrivals : depart departure departures
+import : export
+upload : download
+input : output
+enable enabled activate : disable disabled deactivate
+increase raise : decrease reduce
+increment : decrement
+add : remove
+insert : delete
+open opened opening : close closed closing
+start begin : stop end finish
+buy purchase : sell
+lend : borrow
+give : take
+send sent : receive received
+push : pull
+accept accepted approve approved : decline declined reject rejected refuse refused
+allow allowed permit permitted : forbid forbidden prohibit prohibited ban banned block blocked
+require required mandatory obligatory : optional voluntary
+lock : unlock
+connect : disconnect
+encrypt : decrypt
+encode : decode
+compress : decompress
+attach : detach
+win won gain gained : lose lost
+rise rising rose : fall falling fell
+remember remembered : forget forgot forgotten
+day daytime : night nighttime
+arrive arrived : leave left
+pass passed : fail failed
+debit debited : credit credited
+deposit : withdraw
+working works : broken
+fix fixed : cause caused break broke
+contain contains : free
+male : female
+public : private
+positive : negative
+safe : dangerous unsafe
+cheap cheaper cheapest : expensive pricey
+same : different next
+easy easily : hard hardly difficult
+present : absent
+online : offline
+horizontal horizontally : vertical vertically
+ascending : descending
+clockwise : anticlockwise counterclockwise
+ancestor : descendant
+he him his himself : she her hers herself
+man men : woman women : boy boys : girl girls
+husband : wife
+father dad : mother mum mom : son : daughter : brother : sister
+uncle : aunt : nephew : niece : cousin
+parent : child children kid
+adult : child children kid infant baby babies : senior
+benefit advantage pro : drawback disadvantage downside con
+pause paused : resume resumed continue continued
+home : abroad
+gross : net
+average mean : median : total sum : minimum min : maximum max
+width wide : height high tall : length long : depth deep : weight heavy : thickness thick
+radius : diameter : circumference perimeter
+area : volume
+row : column
+latitude : longitude
+numerator : denominator
+principal : interest
+retail : wholesale
+turnover revenue : profit
+red : blue : green : yellow : black : white : brown : orange : pink : purple : grey gray
+true : false
+even : odd
+right correct : wrong incorrect
+good better best : bad worse worst
+strong stronger strongest : weak weaker weakest
+deep deeper deepest : shallow
+wide wider widest broad : narrow narrower narrowest
+thick thicker : thin thinner
+heavy heavier heaviest : light lighter lightest
+tall taller tallest : short shorter shortest
+near nearer nearest : far farther farthest
+rich : poor
+dry : wet
+raw : cooked
+fresh : stale
+clean : dirty
+quiet silent : loud noisy
+tight : loose
+alive : dead
+married : divorced single
+guilty : innocent
+visible : hidden
+show shown : hide hidden
+succeed succeeds succeeded success : fail fails failed failure
+confirm confirmed : deny denied
+grant granted approve approved allow allowed : deny denied
+agree agreed : refuse refused
+join joined : leave left
+enter : exit leave
+load : unload
+save : spend
+profit gain : loss
+income : expense
+asset : liability
+debtor borrower : creditor lender
+buyer : seller
+sender : recipient receiver
+employer : employee
+landlord : tenant
+plaintiff : defendant
+host : guest
+client : server
+primary : secondary
+major : minor
+majority : minority
+temporary : permanent
+partial partially : full complete fully completely
+automatic automatically : manual manually
+domestic national : international foreign
+ahead : behind
+forward forwards : backward backwards back
+"""
+_SIDES = _grouped(_GROUPS)
+
+_PARTICLES = {"in": 0, "out": 1}
+"""Prepositions that are opposites only after the same word: "log in"."""
+
+_SCARCE = frozenset(("few", "little"))
+"""Words that mean hardly any; with an article, some."""
+
+_RESTRICTING = frozenset(("only", "solely", "exclusively"))
+"""Words that exclude everything else: one on one side only is as good as an opposite."""
+
+_PREFIXES = """
+in : out
+in im : ex
+in en as at pro : de
+en : dis
+pro : anti
+pre ante : post
+for fore front : back
+hyper : hypo
+macro : micro
+inter : intra
+super : sub
+multi : single
+uni : bi
+endo : exo
+hetero : homo
+maxi : mini
+"""
+_ENDINGS = """
+er or : ee
+er or : ress
+in : out
+"""
+_HEADS = _grouped(_GROUPS + _PREFIXES)
+_TAILS = _grouped(_GROUPS + _ENDINGS)
+_SHORTEST = 2
+"""Fewest letters of a prefix or an ending."""
+_LEAST = 3
+"""Fewest letters of the word beside it."""
+
+
+class Opposites(NamedTuple):
+    """Opposites in a text.
+
+    Attributes:
+        sides: Number of words on each side of each group.
+        restricted: Number of words such as "only".
+        words: All words.
+    """
+
+    sides: Counter[_Side]
+    restricted: int
+    words: frozenset[str]
+
+
+def read(tokens: Sequence[Token]) -> Opposites:
+    """Return the sides of groups that *tokens* are on."""
+    found: Counter[_Side] = Counter()
+    for place, token in enumerate(tokens):
+        before = tokens[place - 1].text if place else ""
+        if token.text in _PARTICLES and place:
+            found[stem(before), _PARTICLES[token.text]] += 1
+        if token.kind == "word":
+            word = f"a-{token.text}" if token.text in _SCARCE and before == "a" else token.text
+            for side in _SIDES.get(word) or _SIDES.get(stem(word), ()):
+                found[side] += 1
+    words = [token.text for token in tokens if token.kind == "word"]
+    restricted = sum(word in _RESTRICTING for word in words)
+    return Opposites(found, restricted, frozenset(words))
+
+
+def agree(asked: Opposites, stored: Opposites) -> bool:
+    """Return whether no word of one text has its opposite in the other, in its place."""
+    if asked.restricted != stored.restricted:
+        return False
+    if _contrary(asked.sides - stored.sides, stored.sides - asked.sides):
+        return False
+    ours, theirs = asked.words - stored.words, stored.words - asked.words
+    return not _contrary(_compounds(ours), _compounds(theirs))
+
+
+def _contrary(ours: Iterable[_Side], theirs: Iterable[_Side]) -> bool:
+    """Return whether *ours* and *theirs* have different sides of one group."""
+    places: dict[object, set[int]] = {}
+    for group, place in theirs:
+        places.setdefault(group, set()).add(place)
+    return any(places.get(group, set()) - {place} for group, place in ours)
+
+
+def _compounds(words: Iterable[str]) -> Iterator[_Side]:
+    """Yield the sides of the beginnings and endings of *words*, each with the rest of the word."""
+    for form in {form for word in words for form in (word, stem(word))}:
+        for cut in range(_SHORTEST, len(form) - _SHORTEST + 1):
+            head, tail = form[:cut], form[cut:]
+            if len(tail) >= _LEAST:
+                for group, place in _HEADS.get(head, ()):
+                    yield ("head", group, tail), place
+            if len(head) >= _LEAST:
+                for group, place in _TAILS.get(tail, ()):
+                    yield ("tail", group, head), place

@@ -1,0 +1,1 @@
+"""L2: stored questions that mean the same."""

@@ -1,0 +1,232 @@
+"""Data source of the pages: plain values, no Streamlit.
+
+The app has caches of its own on the agent's store. They count nothing, and the one that most
+pages use has no semantic tier: it opens in a moment and loads no model. The agent's process is
+never asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeAlias, TypeVar
+
+from cache_core.config.live import TuningChange
+from cache_core.config.settings import Settings, load_settings
+from cache_core.config.tuning import Tuning
+from cache_core.model.values import Invalidation, TierExplanation
+from cache_core.multilevel_cache import MultiLevelCache
+from cache_core.observability.audit import AuditRecord
+from cache_core.observability.decisions import Decision
+from cache_core.observability.fleet import ReplicaReport
+from cache_core.observability.verdicts import Verdict
+from cache_core.operations.inspect import StoredEntry
+from cache_core.operations.invalidate.outbox import RequestKind
+from dashboard.data.caches import Caches
+from dashboard.data.config import DashboardConfig
+from dashboard.data.estimates import Estimates
+from dashboard.data.outcomes import Outcome, expectation, outcome
+from dashboard.data.tail import DecisionTail, Recorded
+
+Result = TypeVar("Result")
+Work: TypeAlias = Callable[[MultiLevelCache], Coroutine[Any, Any, Result]]
+
+_SECONDS = 5.0
+_FIRST_LOOK = 30.0
+_MODEL = 120.0
+_ESTIMATES_SECONDS = 60.0
+_REPLAYED = 25_000
+"""Number of newest lookups to replay: 100,000 would delay the page by ten seconds."""
+
+
+class Source:
+    """Data and actions of all pages.
+
+    Every method raises `SourceAwayError` when what it needs cannot be reached.
+
+    Args:
+        config: Settings of the app.
+        settings: Settings of the cache; default: from the environment.
+    """
+
+    def __init__(self, config: DashboardConfig, settings: Settings | None = None) -> None:
+        self.config = config
+        self.settings = settings or load_settings()
+        self._caches = Caches(self.settings, config.namespace)
+        self._tail: DecisionTail | None = None
+        self._estimates: Estimates | None = None
+        self._estimating = threading.Lock()
+        self._expected: dict[int, float | None] = {}
+        self._following = asyncio.Lock()
+        self._users_forgotten = 0
+        self._dropped = 0
+        """Number of times that all data from the log was dropped."""
+
+    @property
+    def where(self) -> str:
+        """The store's address, without secrets."""
+        return self._caches.where
+
+    @property
+    def kind(self) -> str:
+        """The kind of store, in words."""
+        return self._caches.kind
+
+    @property
+    def captures(self) -> bool:
+        """True if message texts may be shown."""
+        return self.settings.capture_message_content
+
+    # ------------------------------------------------------------------------------ reading
+
+    def tuning(self) -> Tuning:
+        """Return the values in force on the replicas; without one, those of the store.
+
+        Only the replicas know what an agent was started with. Tuned values are in the store, and
+        override that.
+        """
+        return self._ask(lambda cache: cache.operator.in_force()).tuning
+
+    def recorded(self) -> Recorded:
+        """Return the last lookups of all replicas."""
+        return self._ask(self._follow, _FIRST_LOOK)
+
+    def replicas(self) -> list[ReplicaReport]:
+        """Return the running replicas, without this process."""
+        return self._ask(lambda cache: cache.operator.replicas())
+
+    def verdicts(self) -> list[Verdict]:
+        """Return the last verdicts."""
+        return self._ask(lambda cache: cache.verdicts(), _FIRST_LOOK)
+
+    def changes(self, count: int = 200) -> list[TuningChange]:
+        """Return the last changes of the tuning, newest first."""
+        return self._ask(lambda cache: cache.tuning_history(count))
+
+    def audit(self, count: int = 500) -> list[AuditRecord]:
+        """Return the other audited actions, newest first."""
+        return self._ask(lambda cache: cache.operator.audit_trail(count))
+
+    def estimates(self, *, fresh: bool = False) -> Estimates:
+        """Return estimates over the log, renewed after a change or when they are old.
+
+        Args:
+            fresh: Read the log now.
+        """
+        tuning = self.tuning()
+        with self._estimating:
+            found = self._estimates
+            old = found is not None and time.time() - found.taken > _ESTIMATES_SECONDS
+            if found is None or fresh or old or found.tuning != tuning:
+                known = self._dropped
+                newest = self.recorded().decisions[-_REPLAYED:]
+                found = Estimates(newest, self.verdicts(), tuning)
+                if known == self._dropped:
+                    self._estimates = found
+            return found
+
+    def outcomes(self, count: int) -> list[Outcome]:
+        """Return the outcomes of the last changes, newest first."""
+        changes = self.changes(count)
+        decisions, verdicts, tuning = self.recorded().decisions, self.verdicts(), self.tuning()
+        found = []
+        for number, change in enumerate(changes):
+            if change.version not in self._expected:
+                # replayed once: the lookups before it no longer change
+                newest = decisions[-_REPLAYED:]
+                self._expected[change.version] = expectation(change, newest, tuning)
+            until = changes[number - 1].version if number else None
+            expected = self._expected[change.version]
+            found.append(outcome(change, decisions, verdicts, until, expected))
+        return found
+
+    def entries(self, message: str) -> list[StoredEntry]:
+        """Return the entries for this message and its variants, of all users and contexts."""
+        return self._ask(lambda cache: cache.operator.entries(message))
+
+    def explain(self, message: str, user: str | None, context: Any) -> list[TierExplanation]:
+        """Return each tier's answer; the first call loads the model."""
+        return self._ask_all_tiers(lambda cache: cache.explain(message, user, context=context))
+
+    # ------------------------------------------------------------------------------ writing
+
+    def tune(
+        self, changes: Mapping[str, Any], *, author: str, note: str, expected_version: int | None
+    ) -> TuningChange:
+        """Change the tuning of all replicas.
+
+        Raises:
+            ConfigurationError: For a value out of its bounds.
+            TuningConflict: If somebody else changed it meanwhile.
+        """
+        return self._ask(
+            lambda cache: cache.tune(
+                changes, author=author, note=note, expected_version=expected_version
+            )
+        )
+
+    def revert(self, version: int, *, author: str, note: str) -> TuningChange:
+        """Restore the tuning as of *version*."""
+        return self._ask(lambda cache: cache.revert_tuning(version, author=author, note=note))
+
+    def judge(self, decision: Decision, *, correct: bool, author: str) -> None:
+        """Record whether a hit was right, or would have been."""
+        self._ask(lambda cache: cache.operator.judge(decision, correct=correct, author=author))
+
+    def count(self, what: RequestKind, value: str, user: str | None = None) -> Invalidation:
+        """Return the number of entries that `invalidate` would remove."""
+        return self._ask_all_tiers(lambda cache: cache.operator.count(what, value, user))
+
+    def invalidate(
+        self, what: RequestKind, value: str, *, user: str | None, author: str, note: str
+    ) -> Invalidation:
+        """Invalidate answers."""
+        done = self._ask_all_tiers(
+            lambda cache: cache.operator.invalidate(what, value, user, author=author, note=note)
+        )
+        if what == "user":
+            self._forget()
+        return done
+
+    def close(self) -> None:
+        """Close the caches and the thread; idempotent."""
+        self._caches.close()
+
+    # ------------------------------------------------------------------------------ in the loop
+
+    def _ask(self, work: Work[Result], seconds: float = _SECONDS) -> Result:
+        """Return the result of *work* on the cache without a semantic tier."""
+
+        async def ask() -> Result:
+            return await work(await self._light())
+
+        return self._caches.run(ask(), seconds)
+
+    def _ask_all_tiers(self, work: Work[Result]) -> Result:
+        """Return the result of *work* on the cache with all tiers, its model loaded."""
+
+        async def ask() -> Result:
+            return await work(await self._caches.full())
+
+        return self._caches.run(ask(), _MODEL)
+
+    async def _light(self) -> MultiLevelCache:
+        cache = await self._caches.light()
+        forgotten = await cache.operator.users_forgotten()
+        if forgotten != self._users_forgotten:
+            self._users_forgotten = forgotten
+            self._forget()
+        return cache
+
+    async def _follow(self, cache: MultiLevelCache) -> Recorded:
+        async with self._following:
+            if self._tail is None:
+                self._tail = DecisionTail(self.settings.decisions)
+            return await self._tail.follow(cache.operator)
+
+    def _forget(self) -> None:
+        """Drop all data from the log: a user in it was erased."""
+        self._dropped += 1
+        self._tail = self._estimates = None

@@ -1,0 +1,1 @@
+"""Streamlit pages, their panels, and what all pages share."""

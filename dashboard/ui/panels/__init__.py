@@ -1,0 +1,1 @@
+"""Parts of the page *Tuning*: controls with their effects, the proposal, the outcomes."""

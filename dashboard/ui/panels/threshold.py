@@ -1,0 +1,86 @@
+"""Similarity threshold: its control, the effect of others, and a recommendation."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from cache_core.config.tuning import Tuning
+from dashboard import charts
+from dashboard.data.estimates import Estimates
+from dashboard.ui.panels.controls import key
+from dashboard.ui.shell import Page, empty, quiet, show
+
+
+def threshold(page: Page, estimates: Estimates) -> float:
+    """Draw the panel; return the proposed threshold."""
+    now = estimates.tuning
+    bounds = Tuning.bounds()["semantic_threshold"]
+    name = key("semantic_threshold", now)
+    left, right = st.columns([1, 2], gap="large")
+    with left:
+        chosen = st.slider(
+            bounds.title,
+            min_value=float(bounds.minimum or 0),
+            max_value=float(bounds.maximum or 1),
+            value=now.semantic_threshold,
+            step=bounds.step,
+            format="%.3f",
+            key=name,
+            help=bounds.description,
+        )
+        limit = st.number_input(
+            "Wrong hits you accept, % of hits",
+            min_value=0.1, max_value=50.0, value=1.0, step=0.1, format="%.1f", key="limit",
+        ) / 100  # fmt: skip
+        _recommendation(estimates, limit, name)
+    if estimates.decisions:
+        with right:
+            _curves(page, estimates, float(chosen), limit)
+    return float(chosen)
+
+
+def _curves(page: Page, estimates: Estimates, chosen: float, limit: float) -> None:
+    what = st.segmented_control(
+        "Show by threshold", list(charts.DRAWN), default="Hit rate", required=True, key="drawn"
+    )
+    now = estimates.tuning.semantic_threshold
+    curve = estimates.curve
+    show(charts.threshold_curve(what or "Hit rate", curve, now, chosen, page.look), "curve")
+    if any(item.evidence for item in curve):
+        show(charts.threshold_wrong(curve, now, chosen, limit, page.look), "threshold_wrong")
+    else:
+        empty(
+            "Nobody has judged any hit yet.",
+            "The share of wrong hits is estimated from verdicts: by the agent's `verify` "
+            "function, by users through `feedback`, or by you on the page *Review*.",
+        )
+    with st.expander("What a replay cannot know"):
+        st.markdown(
+            "- **What would have been stored.** Under another threshold other questions would have "
+            "hit, so other answers would have been stored. The log has the nearest neighbour of "
+            "each lookup, no more: what stands for one that would not have been stored is "
+            "estimated.\n"
+            "- **Nothing it has never seen.** Wrong hits are known as far as somebody judged, in "
+            "steps of 0.01 of similarity, weighted by the traffic there; where nobody judged, "
+            "all hits may be wrong.\n"
+            "- **The future.** It shows what recorded traffic would have done, with today's TTLs, "
+            "guards and sharing."
+        )
+
+
+def _recommendation(estimates: Estimates, limit: float, name: str) -> None:
+    found = estimates.recommend(limit)
+    with st.container(border=True):
+        if found.threshold is None:
+            st.markdown("**No recommendation yet**")
+        else:
+            st.markdown(f"**Recommended: {found.threshold:g}**")
+        for reason in found.reasons:
+            quiet(reason)
+        threshold = found.threshold
+        if threshold is not None and threshold != estimates.tuning.semantic_threshold:
+            st.button(
+                f"Try {threshold:g}",
+                on_click=lambda: st.session_state.update({name: threshold}),
+                help="Moves the control without applying it.",
+            )

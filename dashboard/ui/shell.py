@@ -1,0 +1,135 @@
+"""Frame of all pages: source, visitor, header, and messages about outages."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import streamlit as st
+
+from cache_core.config.settings import load_settings
+from cache_core.model.exceptions import ConfigurationError
+from dashboard.charts import Chart
+from dashboard.charts.theme import Palette, palette
+from dashboard.data.config import DashboardConfig
+from dashboard.data.sources import Source
+from dashboard.data.words import SourceAwayError, plain
+from dashboard.ui.access import Visitor, visitor
+
+_AGAIN_SECONDS = 3.0
+"""Seconds until a page that could not be drawn is retried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Context of a page.
+
+    Attributes:
+        source: The data source.
+        visitor: The visitor.
+        config: Settings of the app.
+        look: Colours of the visitor's theme.
+    """
+
+    source: Source
+    visitor: Visitor
+    config: DashboardConfig
+    look: Palette
+
+
+@st.cache_resource(show_spinner=False, on_release=lambda source: source.close())
+def _source(config: str, settings: str) -> Source:  # noqa: ARG001 - what it is kept by
+    """Return the source of these settings; one for all browsers."""
+    return Source(DashboardConfig(), load_settings())
+
+
+def open_page(title: str, about: str) -> Page:
+    """Begin a page: draw its header, and return its context."""
+    config = DashboardConfig()
+    try:
+        settings = load_settings()
+    except ConfigurationError as error:
+        st.error(plain(str(error)), icon=":material/error:")
+        st.stop()
+    who: Visitor = st.session_state["who"]
+    page = Page(
+        _source(repr(config), settings.model_dump_json()),
+        who,
+        config,
+        palette(st.context.theme.type),
+    )
+    mode = ":green-badge[can write]" if who.may_write else ":gray-badge[read-only]"
+    name = f" · {plain(who.name)}" if who.name else ""
+    with st.container(
+        horizontal=True, horizontal_alignment="distribute", vertical_alignment="bottom", gap="small"
+    ):
+        with st.container(width="content", gap=None):
+            st.title(title, anchor=False)
+            quiet(about)
+        st.markdown(
+            f":small[**{config.namespace}** on {page.source.kind} `{page.source.where}`{name}] "
+            f"{mode}",
+            width="content",
+        )
+    return page
+
+
+def admit() -> None:
+    """Admit the visitor, and remember them for the page."""
+    st.session_state["who"] = visitor(DashboardConfig())
+
+
+@contextlib.contextmanager
+def telling(*, live: bool = False) -> Iterator[None]:
+    """Show which source is unavailable instead of failing, and retry automatically.
+
+    Args:
+        live: Whether the content is a fragment, which is redrawn regularly anyway.
+    """
+    try:
+        yield
+    except SourceAwayError as error:
+        st.error(
+            f"{error}\n\nYour agent keeps running without the cache. This page retries.",
+            icon=":material/cloud_off:",
+        )
+        if not live:
+            _look_again()
+
+
+def _look_again() -> None:
+    """Redraw the whole page in a moment."""
+    drawn = False
+
+    @st.fragment(run_every=_AGAIN_SECONDS)
+    def later() -> None:
+        nonlocal drawn
+        if drawn:
+            st.rerun()
+        drawn = True
+
+    later()
+
+
+def read_first(page: Page) -> None:
+    """Read the log before the page is drawn, with a spinner if it takes long."""
+    # the part that shows it reports an outage
+    with contextlib.suppress(SourceAwayError), st.spinner("reading the recorded lookups"):
+        page.source.recorded()
+
+
+def show(chart: Chart, key: str) -> None:
+    """Draw a chart."""
+    st.altair_chart(chart.chart, width="stretch", key=key, alt=chart.alt)
+
+
+def quiet(text: str) -> None:
+    """Show less important text. Not as a caption: that is too pale for many readers."""
+    st.markdown(f":small[:gray[{text}]]")
+
+
+def empty(what: str, do: str) -> None:
+    """Show that there is no data yet, and what to do about it."""
+    with st.container(border=True):
+        st.markdown(f"**{what}**  \n{do}")

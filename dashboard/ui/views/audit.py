@@ -1,0 +1,146 @@
+"""Page *Audit*: every change with author, time and reason; and reverting one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import groupby
+
+import streamlit as st
+
+from cache_core.config.live import TuningChange
+from cache_core.model.exceptions import GlasscacheError
+from dashboard.data.words import described, plain
+from dashboard.ui.shell import Page, empty, open_page, telling
+
+
+def audit(page: Page) -> None:
+    """Draw the page."""
+    with telling():
+        said = st.session_state.pop("audit_done", None)
+        if said:
+            st.success(said, icon=":material/undo:")
+        changes = page.source.changes(200)
+        st.subheader("Tuning", anchor=False)
+        if changes:
+            _changes(page, changes)
+        else:
+            empty(
+                "Nobody changed the tuning.",
+                "The values in force come from the agent's code and environment. Changes on the "
+                "page *Tuning*, or by `glasscache tune`, appear here and can be reverted.",
+            )
+        st.subheader("Invalidations and reviews", anchor=False)
+        _records(page)
+
+
+def _changes(page: Page, changes: list[TuningChange]) -> None:
+    st.dataframe(
+        [
+            {
+                "version": change.version,
+                "when": datetime.fromtimestamp(change.at, UTC),
+                "who": change.author,
+                "what": described(change),
+                "why": change.note,
+            }
+            for change in changes
+        ],
+        hide_index=True,
+        alt="Changes of the tuning: version, when, who, what and why, newest first",
+        column_config={
+            "version": st.column_config.NumberColumn(width="small"),
+            "when": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss", timezone="UTC"),
+            "what": st.column_config.TextColumn(width="large"),
+        },
+    )
+    _reverting(page, changes)
+
+
+def _reverting(page: Page, changes: list[TuningChange]) -> None:
+    """Let the visitor restore an earlier version."""
+    by_version = {change.version: change for change in changes}
+    current = changes[0].version
+    earlier = [number for number in by_version if number != current] + [0]
+    with st.container(border=True):
+        which, why, act = st.columns([5, 5, 1], vertical_alignment="bottom")
+        version = which.selectbox(
+            "Go back to",
+            earlier,
+            format_func=lambda number: (
+                f"version {number}: as it was after “{described(by_version[number])}”"
+                if number
+                else "version 0: as the agents were started, nothing tuned"
+            ),
+            disabled=not page.visitor.may_write,
+        )
+        note = why.text_input(
+            "Why", max_chars=200, disabled=not page.visitor.may_write, key="revert_note"
+        )
+        pressed = act.button(
+            "Revert",
+            disabled=not page.visitor.may_write,
+            help=page.visitor.why_not or "Restores exactly that, as a new version.",
+        )
+    if not (pressed and page.visitor.may_write):
+        return
+    try:
+        done = page.source.revert(version, author=page.visitor.name, note=note)
+    except GlasscacheError as error:
+        st.error(plain(str(error)), icon=":material/block:")
+        return
+    st.session_state["audit_done"] = (
+        f"As of version {version} again, by version {done.version}, on every replica."
+        if done.after
+        else f"What is tuned is already as of version {version}."
+    )
+    st.rerun()
+
+
+def _records(page: Page) -> None:
+    records = page.source.audit(500)
+    if not records:
+        empty(
+            "Nothing was invalidated or reviewed.",
+            "Actions on these pages or by `glasscache invalidate` appear here.",
+        )
+        return
+    rows = []
+    # reviews come in runs: one line for each run
+    for (author, action), group in groupby(records, key=lambda item: (item.author, item.action)):
+        if action == "review":
+            run = list(group)
+            first = {
+                "what": "reviewed 1 pair" if len(run) == 1 else f"reviewed {len(run)} pairs",
+                "removed": "",
+                "why": "",
+            }
+            rows.append({"when": _moment(run[0].at), "who": author, **first})
+            continue
+        for item in group:
+            ended = "" if item.complete else " (not confirmed by every backend)"
+            rows.append(
+                {
+                    "when": _moment(item.at),
+                    "who": author,
+                    "what": f"{action}: {item.target}{ended}",
+                    "removed": "" if item.removed is None else f"{item.removed:,}",
+                    "why": item.note,
+                }
+            )
+    st.dataframe(
+        rows,
+        hide_index=True,
+        alt="Invalidations and reviews: when, who, what, entries removed and why, newest first",
+        column_config={
+            "when": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss", timezone="UTC"),
+            "what": st.column_config.TextColumn(width="large"),
+            "removed": st.column_config.TextColumn("entries"),
+        },
+    )
+
+
+def _moment(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC)
+
+
+audit(open_page("Audit", "All changes, with author, time and reason."))

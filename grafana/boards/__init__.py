@@ -1,0 +1,1 @@
+"""Four dashboards: their panels, in order."""

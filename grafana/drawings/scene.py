@@ -1,0 +1,138 @@
+"""Creates the pictures in docs/images: `python -m grafana.drawings.scene`, in five minutes.
+
+The demo's agent and customers on real servers, through five phases: quiet, busy, Redis hangs, Redis
+is back, the threshold is tuned. Then `grafana.drawings.pictures` draws Prometheus' data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, cast
+
+import redis.asyncio
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+
+from cache_core import MultiLevelCache, Settings
+from cache_core.cli.demo.agent import Agent, SimulatedLLM
+from cache_core.cli.demo.shop import load_knowledge
+from cache_core.cli.demo.stack import Stack, free_port, stack
+from cache_core.cli.demo.traffic import Request, Traffic
+from cache_core.observability.defaults import default_instruments
+from grafana.drawings.pictures import draw_all
+from grafana.live import Prometheus
+from telemetry import serve_metrics
+
+NAMESPACE = "shop"
+SCRAPE = 2.0
+SPEED = 20.0
+PHASES = (
+    ("quiet", 30, 3),
+    ("busy", 60, 20),
+    ("hangs", 85, 12),
+    ("back", 40, 12),
+    ("tuned", 65, 15),
+)
+"""Phases: name, seconds, requests per second. Redis hangs for longer than its alert's delay."""
+
+
+class Customers:
+    """Customers that ask an agent behind a cache.
+
+    Args:
+        cache: The cache.
+    """
+
+    def __init__(self, cache: MultiLevelCache) -> None:
+        knowledge = load_knowledge()
+        self._cache = cache
+        self._random = Random(1)
+        self._requests: Iterator[Request] = iter(Traffic(knowledge, 1))
+        self._agent = Agent(cache, SimulatedLLM(knowledge, 1, SPEED), share_documents=True)
+        self.truth: dict[str, set[str]] = defaultdict(set)
+
+    async def ask(self, seconds: float, rate: float) -> None:
+        """Ask at random times."""
+        ends = time.monotonic() + seconds
+        async with asyncio.TaskGroup() as group:
+            while time.monotonic() < ends:
+                group.create_task(self._one(next(self._requests)))
+                await asyncio.sleep(self._random.expovariate(rate))
+
+    async def _one(self, request: Request) -> None:
+        self.truth[request.message].add(request.response)
+        with trace.get_tracer("scene").start_as_current_span("invoke_agent"):
+            await self._agent.answer(request)
+        if self._random.random() < 0.01:
+            await self._cache.invalidate(request.message)
+
+
+async def play(around: Stack, directory: Path) -> None:
+    """Run the phases."""
+    if around.redis_url is None:
+        raise SystemExit("\n".join(around.missing))
+    customers: Customers | None = None
+
+    async def is_right(message: str, response: str) -> bool:
+        return customers is not None and response in customers.truth[message]
+
+    async with (
+        MultiLevelCache(
+            settings=Settings(dir=directory, redis_url=around.redis_url),
+            namespace=NAMESPACE,
+            sharing="intents",
+            shared_intents=load_knowledge().public_intents,
+            instruments=default_instruments(NAMESPACE),
+            verify=is_right,
+        ) as cache,
+        redis.asyncio.Redis.from_url(around.redis_url) as client,
+    ):
+        await cache.ready()
+        await cache.tune({"verify_share": 1.0}, author="scene")
+        customers = Customers(cache)
+        for name, seconds, rate in PHASES:
+            sys.stdout.write(f"{name}, {seconds} s\n")
+            sys.stdout.flush()
+            if name == "hangs":
+                await cast("Any", client).client_pause(seconds * 1_000)
+            if name == "tuned":
+                await cache.tune({"semantic_threshold": 0.87}, author="scene", note="more hits")
+            await customers.ask(seconds, rate)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run and draw; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m grafana.drawings.scene", description=__doc__)
+    parser.add_argument("--to", type=Path, default=Path("docs/images/dashboards"), help="directory")
+    parser.add_argument("--hold", type=float, default=0, help="seconds to keep Prometheus after it")
+    options = parser.parse_args(arguments)
+    trace.set_tracer_provider(TracerProvider())
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        directory = Path(name)
+        with stack(directory / "stack", free_port(), f"{SCRAPE:.0f}s") as around:
+            _, stop = serve_metrics(around.metrics_port)
+            started = time.time()
+            asyncio.run(play(around, directory / "cache"))
+            (url,) = (place.where for place in around.places if place.name == "prometheus")
+            end = time.time()
+            start = end - sum(seconds for _, seconds, _ in PHASES)
+            sys.stdout.write(f"{url} --scrape {SCRAPE} from {start:.0f} to {end:.0f}\n")
+            prometheus = Prometheus(url, SCRAPE, started)
+            for path in draw_all(prometheus, start, end, SCRAPE, options.to):
+                sys.stdout.write(f"{path} {path.stat().st_size // 1024} kB\n")
+            sys.stdout.flush()
+            time.sleep(options.hold)
+            stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

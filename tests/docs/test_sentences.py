@@ -1,0 +1,53 @@
+"""Docstrings: every test has one, and none begins as a question does."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from tests.support.paths import ROOT
+
+TEST = (ast.FunctionDef, ast.AsyncFunctionDef)
+DOCUMENTED = (ast.Module, ast.ClassDef, *TEST)
+PACKAGES = ("cache_core", "telemetry", "dashboard", "grafana", "tests", "benchmarks")
+NO_BEGINNING = frozenset(
+    "what which who whoever whose how whether where when why that those of as taking going".split()
+)
+"""Words that name neither the thing nor what it does: see CONTRIBUTING.md, "How we write"."""
+
+
+def test_every_test_has_its_sentence() -> None:
+    """Each test function begins with a docstring, in the shipped contract suites, too."""
+    contracts = ROOT / "cache_core" / "testing" / "contracts"
+    silent = [
+        f"{path.relative_to(ROOT)}::{node.name}"
+        for folder in (ROOT / "tests", contracts)
+        for path in folder.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, TEST) and node.name.startswith("test_") and not ast.get_docstring(node)
+    ]
+    assert silent == []
+
+
+def test_docstrings_begin_with_what_the_thing_is_or_does() -> None:
+    """No module, class or function of the packages or the tests begins with a question word or the like."""
+    found = [
+        f"{place}: {text.splitlines()[0]}"
+        for package in PACKAGES
+        for place, text in docstrings(package)
+        if first_word(text) in NO_BEGINNING
+    ]
+    assert found == []
+
+
+def docstrings(package: str) -> Iterator[tuple[str, str]]:
+    """Yield the place and the text of each docstring of a package."""
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, DOCUMENTED) and (text := ast.get_docstring(node)):
+                yield f"{path.relative_to(ROOT)}::{getattr(node, 'name', '')}", text
+
+
+def first_word(text: str) -> str:
+    return re.split(r"\W", text, maxsplit=1)[0].lower()

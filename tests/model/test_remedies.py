@@ -1,0 +1,121 @@
+"""Log lines of a failing backend: its own message, and a remedy that fits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+import redis.asyncio as aredis
+
+from cache_core import MultiLevelCache
+from cache_core.config.settings import Settings
+from cache_core.model.exceptions import BackendError
+from cache_core.model.logs import RateLimited
+from cache_core.model.remedies import remedy, said
+from cache_core.testing import HashEmbedder
+from tests.support import servers
+from tests.support.patience import PATIENT
+
+
+def failure(
+    backend: str, kind: str, words: str, where: str = "", reason: str = "backend_error"
+) -> BackendError:
+    error = BackendError(reason, kind, words)  # type: ignore[arg-type]
+    error.backend, error.where = backend, where
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (failure("redis", "ConnectionError", "refused", "REDIS_URL"), "that REDIS_URL names it"),
+        (failure("redis", "ConnectionError", "refused", "redis_pool="), "redis_pool= names it"),
+        (failure("redis", "ConnectionError", "Name or service not known", "GLASSCACHE_REDIS_URL"),
+         "host name in GLASSCACHE_REDIS_URL"),
+        (failure("redis", "ResponseError", "unknown command `XADD`"), "Redis 5.0 or later"),
+        (failure("redis", "ResponseError", "MOVED 1 h:1"), "Cluster"),
+        (failure("redis", "NoPermissionError", "no permissions"), "CACHE_PREFIX"),
+        (failure("redis", "BusyLoadingError", "LOADING"), "wait for it"),
+        (failure("chroma", "ConnectError", "refused", "CHROMA_URL"), "that CHROMA_URL names it"),
+        (failure("chroma", "HttpAnswerError", "HTTP 404 Not Found", "CHROMA_URL"),
+         "path in CHROMA_URL"),
+        (failure("chroma", "HttpAnswerError", "HTTP 401 Unauthorized", "chroma_url="),
+         "password in chroma_url="),
+        (failure("chroma", "OSError", "No locks available", "CACHE_DIR"), "file locks"),
+        (failure("embedded", "OperationalError", "unable to open database file", "CACHE_DIR"),
+         "disk of CACHE_DIR"),
+        (failure("embedder", "ModelUnavailable", ""), "model cannot be loaded"),
+        (failure("embedder", "AuthenticationError", "bad key", "my-model"), "my-model"),
+        (failure("embedder", "RuntimeError", "HTTP 401", "my-model"), "my-model"),
+        (failure("127.0.0.1:7000", "ConnectionError", "refused"), "127.0.0.1:7000 runs"),
+        (failure("", "SomethingError", ""), "See the log"),
+    ],
+)  # fmt: skip
+def test_a_remedy_names_what_is_configured(error: BackendError, told: str) -> None:
+    """The variable or argument that leads there, and never that of another part."""
+    found = remedy(error)
+    assert told in found
+    for name in ("REDIS_URL", "CHROMA_URL"):
+        assert (name in found) == (name in error.where)
+
+
+def test_what_a_backend_said() -> None:
+    """On one line, bounded and without secrets; an embedder's words may quote the user."""
+    assert said(failure("redis", "E", "a\nb")) == "E: a b"
+    assert said(failure("redis", "E", "redis://me:hunter2@h refused")) == "E: redis://***@h refused"
+    assert len(said(failure("chroma", "E", "x" * 1_000))) < 210
+    assert said(failure("embedder", "E", "cannot encode 'my card is 4111...'")) == "E"
+    assert said(BackendError("timeout", "TimeoutError")) == "TimeoutError"
+
+
+def test_lines_of_a_lasting_outage_become_rare(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once a second at first, then once a minute; after a minute of quiet it begins anew."""
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    log = RateLimited(logging.getLogger("tests"), longest=60.0)
+    written: list[float] = []
+    for tick in [*range(400), 600, 601]:
+        now = 100.0 + tick
+        caplog.clear()
+        log.limited("topic", "line")
+        if caplog.records:
+            written.append(tick)
+    assert written[:4] == [0, 1, 3, 7]
+    assert len(written) < 16
+    assert written[-2:] == [600, 601]
+
+
+async def test_no_part_is_blamed_for_another(
+    tmp_path: Path, empty_redis: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An unavailable Chroma is named with its own words, and Redis, which works, is not."""
+    url = f"http://127.0.0.1:{servers.free_port()}"
+    fixed = Settings(**{**PATIENT, "dir": tmp_path, "redis_url": empty_redis, "chroma_url": url})
+    async with MultiLevelCache(settings=fixed, embedding_model=HashEmbedder()) as cache:
+        while "chroma" not in caplog.text:
+            assert (await cache.lookup("alpha", "ann")).response is None
+            await asyncio.sleep(0.05)
+        assert cache.state is not None
+        assert cache.state.backends["redis"]
+    assert "All connection attempts failed" in caplog.text
+    assert "Check that Chroma runs and that chroma_url= names it" in caplog.text
+    assert "REDIS_URL" not in caplog.text
+    assert "redis_url=" not in caplog.text
+
+
+async def test_a_refusal_is_named_in_the_servers_words(
+    tmp_path: Path, empty_redis: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wrong password in a pool: what Redis said, and that the pool has to be corrected."""
+    url = servers.redis_url(servers.port_of(empty_redis), password="wrong")
+    pool = aredis.ConnectionPool.from_url(url)
+    fixed = Settings(dir=tmp_path, tiers=frozenset({"l1"}))
+    async with MultiLevelCache(redis_pool=pool, settings=fixed) as cache:
+        assert "invalid username-password pair" in cache.away
+        assert "Check the user and password in redis_pool=" in cache.away
+    await pool.aclose()
+    assert "REDIS_URL" not in caplog.text

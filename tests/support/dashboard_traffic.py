@@ -1,0 +1,69 @@
+"""The demo's agent and customers, in phases: `python -m tests.support.dashboard_traffic`.
+
+Its arguments are a directory, the URL of Redis and the port of /metrics. Each line that it reads is
+a phase: `quiet`, `busy`, or `tuned`, which is a change of the tuning and then as busy. It goes on with
+the last one until it is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+
+from cache_core import MultiLevelCache
+from cache_core.cli.demo.shop import load_knowledge
+from cache_core.config.settings import Settings
+from cache_core.observability.defaults import default_instruments
+from cache_core.testing import HashEmbedder
+from grafana.drawings.scene import NAMESPACE, Customers
+from telemetry import serve_metrics
+from tests.support.patience import PATIENT
+
+RATES = {"quiet": 3.0, "busy": 25.0, "tuned": 25.0}
+"""Requests a second."""
+
+
+async def agrees(message: str, response: str) -> bool:
+    """Check a semantic hit: every fifth is wrong."""
+    return hash((message, response)) % 5 > 0
+
+
+async def phases(cache: MultiLevelCache) -> None:
+    """Ask as the last line that was read says."""
+    customers = Customers(cache)
+    loop = asyncio.get_running_loop()
+    phase, threshold = "quiet", 0.9
+    following = loop.run_in_executor(None, sys.stdin.readline)
+    while True:
+        await customers.ask(0.5, RATES[phase])
+        if following.done() and (line := (await following).strip()):
+            phase = line
+            following = loop.run_in_executor(None, sys.stdin.readline)
+            if phase == "tuned":
+                threshold -= 0.05
+                await cache.tune({"semantic_threshold": threshold}, author="test")
+
+
+async def main(directory: str, redis_url: str, port: str) -> None:
+    """Serve until killed."""
+    trace.set_tracer_provider(TracerProvider())
+    serve_metrics(int(port))
+    async with MultiLevelCache(
+        namespace=NAMESPACE,
+        sharing="intents",
+        shared_intents=load_knowledge().public_intents,
+        embedding_model=HashEmbedder(),
+        settings=Settings(dir=Path(directory), redis_url=redis_url, **PATIENT),
+        instruments=default_instruments(NAMESPACE),
+        verify=agrees,
+    ) as cache:
+        await cache.tune({"verify_share": 1.0, "semantic_threshold": 0.9}, author="test")
+        await phases(cache)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

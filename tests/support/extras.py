@@ -1,0 +1,82 @@
+"""Extras of the distribution: their requirements, and the packages that pip would install for them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from tests.support.paths import ROOT
+
+BASE = ""
+"""Name of the install without an extra."""
+
+TORCH = re.compile(r"torch|transformers|sentence-transformers|triton")
+CUDA = re.compile(r"nvidia-.*|cuda-.*|cupy.*")
+_UNREACHABLE = re.compile(
+    r"No matching distribution|Max retries|NewConnectionError|NameResolution|Connection(Error|Reset)"
+    r"|timed out|Temporary failure"
+)
+
+
+class IndexUnreachableError(Exception):
+    """No package index answers from this machine."""
+
+
+@cache
+def project() -> dict[str, Any]:
+    """Return the table `project` of pyproject.toml."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        found: dict[str, Any] = tomllib.load(file)["project"]
+    return found
+
+
+def names() -> list[str]:
+    """Return the names of all extras, after that of the install without one."""
+    return [BASE, *project()["optional-dependencies"]]
+
+
+def requirements(extra: str) -> list[str]:
+    """Return the requirements of an install with *extra*, its base included."""
+    return [*project()["dependencies"], *_own(extra)]
+
+
+def _own(extra: str) -> Iterator[str]:
+    for item in project()["optional-dependencies"].get(extra, ()):
+        inner = re.fullmatch(r"glasscache\[([\w,-]+)\]", item)
+        if inner is None:
+            yield item
+        else:
+            for name in inner[1].split(","):
+                yield from _own(name)
+
+
+@cache
+def resolved(*needed: str) -> dict[str, str]:
+    """Return version by name of the packages that pip would install into an empty environment.
+
+    Raises:
+        IndexUnreachableError: If no index answers.
+        AssertionError: If pip fails otherwise.
+    """
+    command = [
+        sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet",
+        "--no-input", "--retries", "1", "--report", "-", *needed,
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT
+    )
+    if done.returncode and _UNREACHABLE.search(done.stderr):
+        raise IndexUnreachableError(done.stderr.strip().splitlines()[-1])
+    assert done.returncode == 0, done.stderr
+    packages = [item["metadata"] for item in json.loads(done.stdout)["install"]]
+    return {_normal(item["name"]): item["version"] for item in packages}
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,108 @@
+"""Choice of the stored questions that L2 compares: their owner, context, life and history."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from cache_core import MultiLevelCache, Settings
+from cache_core.backends.base import Write
+from cache_core.testing import HashEmbedder, ManualClock
+from tests.support import servers
+from tests.support.caches import CacheFactory
+from tests.support.patience import PATIENT
+
+
+async def test_a_follow_up_is_not_searched(
+    make_cache: CacheFactory, embedder: HashEmbedder
+) -> None:
+    """A message with a history is not even embedded; rewritten to stand alone it is."""
+    cache = await make_cache(settings=PATIENT)
+    await cache.put("alpha beta", "ann", "answer")
+    embedder.calls.clear()
+    found = await cache.lookup("beta alpha", "ann", history=["earlier"])
+    assert (found.response, found.reasons[1]) == (None, "has_history")
+    assert embedder.calls == []
+    found = await cache.lookup("and?", "ann", history=["earlier"], standalone="beta alpha")
+    assert (found.response, found.tier) == ("answer", "l2")
+
+
+async def test_a_follow_ups_answer_is_not_found_by_similarity(make_cache: CacheFactory) -> None:
+    """An answer put with a history is not served without it."""
+    cache = await make_cache(settings=PATIENT)
+    await cache.put("alpha beta", "ann", "answer", history=["earlier"])
+    assert (await cache.lookup("beta alpha", "ann")).response is None
+
+
+def punctuated(words: str, count: int) -> list[str]:
+    """Return texts of the same words with other marks between them: all have the same vector."""
+    first, *others = words.split()
+    marks = itertools.product((" ", ", ", "; "), repeat=len(others))
+    return [
+        first + "".join(mark + word for mark, word in zip(between, others, strict=True))
+        for between in itertools.islice(marks, count)
+    ]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("dead", ["expired", "invalidated"])
+async def test_dead_neighbours_do_not_hide_a_live_one(
+    make_cache: CacheFactory, clock: ManualClock, store_kind: str, shared: bool, dead: str
+) -> None:
+    """Behind forty nearer questions that are dead the live one is found."""
+    if store_kind != "embedded" and dead == "expired":
+        pytest.skip("a clock of its own; tests.contracts.test_tiers waits for it")
+    cache = await make_cache(settings=PATIENT, clock=clock, semantic_threshold=0.8)
+    nearer = punctuated("alpha beta gamma delta epsilon", 40)
+    for text in nearer:
+        await cache.put(text, "ann", "dead", shared=shared, ttl=100)
+    await cache.put("alpha beta gamma delta epsilon zeta", "ann", "live", shared=shared)
+    if dead == "expired":
+        clock.advance(150)
+    else:
+        keys = cache._parts.keys
+        writes = [Write(keys.generation(keys.tag(text)), "i0", 60.0) for text in nearer]
+        await cache._parts.store.write(writes)
+    found = await cache.lookup("alpha: beta gamma delta epsilon", "ann")
+    assert (found.response, found.tier) == ("live", "l2")
+
+
+async def test_others_private_questions_leave_no_trace(make_cache: CacheFactory) -> None:
+    """For another user a private question is as if it had never been asked: no similarity either."""
+    cache = await make_cache(settings=PATIENT)
+    await cache.put("alpha beta", "ann", "private")
+    found = await cache.lookup("beta alpha", "bob")
+    assert (found.response, found.reasons) == (None, ("cold",))
+    assert cache.recent(1)[0].similarity is None
+
+
+async def test_too_many_contexts_are_told(make_cache: CacheFactory) -> None:
+    """In a context that got no index L2 says so, and private answers are found all the same."""
+    cache = await make_cache(settings={**PATIENT, "max_contexts": 2})
+    for context in ("one", "two", "three"):
+        await cache.put("alpha beta", "ann", context, context=context, shared=True)
+    assert (await cache.lookup("beta alpha", "ann", context="one")).response == "one"
+    assert (await cache.lookup("beta alpha", "ann", context="three")).reasons == (
+        "cold", "context_limit",
+    )  # fmt: skip
+    await cache.put("gamma delta", "ann", "private", context="three")
+    assert (await cache.lookup("delta gamma", "ann", context="three")).response == "private"
+
+
+@pytest.mark.server
+async def test_shared_answers_while_redis_is_away(tmp_path: Path) -> None:
+    """With Redis killed L2 goes on serving shared answers, and says that they are unconfirmed."""
+    with servers.redis_server(tmp_path) as url:
+        fixed = Settings(dir=tmp_path / "cache", redis_url=url)
+        cache = MultiLevelCache(settings=fixed, embedding_model=HashEmbedder(), instruments=())
+        await cache.initialize()
+        await cache.put("alpha beta", "ann", "shared answer", shared=True)
+        await cache.put("gamma delta", "ann", "private answer")
+    for _ in range(10):
+        found = await cache.lookup("beta alpha", "bob")
+        assert (found.response, found.tier) == ("shared answer", "l2")
+        assert "unconfirmed" in found.reasons
+        assert (await cache.lookup("delta gamma", "ann")).outcome == "error"
+    await cache.close()
