@@ -297,8 +297,8 @@ class VectorIndex(Backend, Protocol):
         """Make removed rows unreadable where the backend keeps a log of its writes."""
         ...
 
-    async def present(self, context: str, ids: Sequence[str]) -> set[str]:
-        """Return those of *ids* that have a row."""
+    async def texts(self, context: str, ids: Sequence[str]) -> Mapping[str, str]:
+        """Return the texts of those of *ids* that have a row; empty for damaged rows."""
         ...
 
     async def contexts(self) -> Sequence[str]:

@@ -118,7 +118,7 @@ class MemoryIndex:
 
     async def remove(self, context: str, ids: Sequence[str]) -> int:
         """Remove rows; return how many there were."""
-        present = await self.present(context, ids)
+        present = list(await self.texts(context, ids))
         for identity in present:
             self._contexts[context].remove(identity)
             del self._order[context, identity]
@@ -129,10 +129,12 @@ class MemoryIndex:
     async def purge(self, context: str) -> None:
         """Do nothing: removed rows leave no trace."""
 
-    async def present(self, context: str, ids: Sequence[str]) -> set[str]:
-        """Return those of *ids* that have a row."""
+    async def texts(self, context: str, ids: Sequence[str]) -> dict[str, str]:
+        """Return the texts of those of *ids* that have a row."""
         rows = self._contexts.get(context)
-        return set() if rows is None else rows.places.keys() & set(ids)
+        if rows is None:
+            return {}
+        return {one: rows.rows[rows.places[one]].text for one in ids if one in rows.places}
 
     async def contexts(self) -> Sequence[str]:
         """Return the contexts that have rows."""

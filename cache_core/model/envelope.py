@@ -192,13 +192,18 @@ def _compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
-def writer(text: str) -> str:
-    """Return the digest of an envelope's writer, the rest unchecked; empty if there is none."""
+def may_be_by(text: str, user: str) -> bool:
+    """Return whether *text* may be an answer of *user*: not if it is readable and another's.
+
+    Args:
+        text: Text stored as an envelope; of it only the writer is read, without a key.
+        user: The user's digest.
+    """
     try:
         found = from_store(text)["w"]
     except (KeyError, TypeError, ValueError):
-        return ""
-    return found if isinstance(found, str) else ""
+        return True
+    return not isinstance(found, str) or found == user
 
 
 def created(text: str) -> float:
@@ -207,6 +212,21 @@ def created(text: str) -> float:
         return float(from_store(text)["t"])
     except (KeyError, TypeError, ValueError):
         return 0.0
+
+
+def is_of(text: str, entry: Entry) -> bool:
+    """Return whether *text* may have been encoded from *entry*: not if another put's is readable.
+
+    Args:
+        text: Text stored as an envelope.
+        entry: Its time, writer and generation are compared.
+    """
+    try:
+        found = from_store(text)
+        put = found["t"], found["w"], found["g"]
+    except (KeyError, TypeError, ValueError):
+        return True
+    return put == (round(entry.created, 3), entry.writer, entry.generation)
 
 
 def age(entry: Entry, now: float) -> float:

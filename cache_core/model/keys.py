@@ -219,6 +219,11 @@ class Keys:
         return "}:v" in name
 
     @staticmethod
+    def is_marker(name: str) -> bool:
+        """Return whether *name* is the key of a marker."""
+        return "}:m:" in name
+
+    @staticmethod
     def is_votes(name: str) -> bool:
         """Return whether *name* is the key of votes on an answer."""
         return "}:p:" in name
@@ -239,6 +244,16 @@ class Keys:
         head, _, rest = entry.partition("}:")
         _, _, where = rest.split(":", 2)
         return f"{head}}}:m:{where}"
+
+    @staticmethod
+    def beside_in_l2(entry: str) -> str:
+        """Return the key of L2's entry that is put with the entry of L1 or L2 of this key.
+
+        Empty for other tiers' entries, and for those of a history.
+        """
+        head, _, rest = entry.partition("}:")
+        level, scope, context, *_, history = rest.split(":")
+        return f"{head}}}:l2:{scope}:{context}:" if level in {"l1", "l2"} and not history else ""
 
     @staticmethod
     def has_history(entry: str) -> bool:

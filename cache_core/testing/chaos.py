@@ -191,6 +191,6 @@ class ChaosVectors(_Chaos[VectorIndex]):
     add = _faulty(VectorIndex.add, writes=True)
     remove = _faulty(VectorIndex.remove, writes=True)
     purge = _faulty(VectorIndex.purge, writes=True)
-    present = _faulty(VectorIndex.present)
+    texts = _faulty(VectorIndex.texts)
     contexts = _faulty(VectorIndex.contexts)
     count = _faulty(VectorIndex.count)

@@ -68,6 +68,14 @@ class Mark(NamedTuple):
 _MARK = Format(Mark)
 
 
+def may_mark(value: str | None, user: str) -> bool:
+    """Return whether a stored mark may be of *user*: not if it is readable and another's."""
+    if value is None:
+        return False
+    mark = _MARK.parse(value)
+    return mark is None or mark.user == user
+
+
 @dataclass(frozen=True, slots=True)
 class KeyedTier:
     """Tier whose entries are found by the message's digest.

@@ -272,7 +272,7 @@ async def test_a_collection_made_anew_is_found(make: Make, context: str, action:
     if action == "search":
         assert [near.id for near in await index.search(context, unit(1), 5)] == ["new"]
     elif action == "present":
-        assert await index.present(context, ["old", "new"]) == {"new"}
+        assert set(await index.texts(context, ["old", "new"])) == {"new"}
     elif action == "remove":
         assert await index.remove(context, ["old", "new"]) == 1
         assert await other.search(context, unit(1), 5) == []
@@ -296,7 +296,7 @@ async def test_a_collection_that_is_gone(make: Make) -> None:
     name = index._chroma.collections["english"].name
     await other._chroma.call(other._chroma._client.delete_collection, name, timeout=20)
     assert await index.search("english", unit(1), 5) == []
-    assert await index.present("english", ["old"]) == set()
+    assert not await index.texts("english", ["old"])
     assert await index.remove("english", ["old"]) == 0
     assert await index.count() == 0
     assert index.breaker.state == "closed"

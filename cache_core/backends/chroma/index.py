@@ -31,6 +31,7 @@ from cache_core.backends.chroma.client import (
 )
 from cache_core.backends.chroma.directory import can_be_embedded, is_thin_client
 from cache_core.backends.chroma.rebuild import SYNC_THRESHOLD
+from cache_core.model.batches import batched
 from cache_core.model.exceptions import BackendError
 from cache_core.model.logs import RateLimited
 
@@ -411,19 +412,34 @@ class ChromaIndex:
                 timeout=self._limits.write_timeout,
             )
 
-    async def present(self, context: str, ids: Sequence[str]) -> set[str]:
-        """Return those of *ids* in the buffer or the collection."""
-        buffered = self._buffer.get(context, {}).keys() & set(ids)
-        return buffered.union(await self._stored(context, ids))
+    async def texts(self, context: str, ids: Sequence[str]) -> dict[str, str]:
+        """Return the texts of those of *ids* in the buffer or the collection."""
+        found: dict[str, str] = {}
+        # Otherwise a row could move from one to the other between the two reads.
+        async with self._writing:
+            for batch in batched(ids, _SWEEP_BATCH):
+                stored = await self._get(context, batch, "metadatas")
+                if stored is not None:
+                    pairs = zip(stored["ids"], stored["metadatas"], strict=True)
+                    found |= {identity: _text(metadata) or "" for identity, metadata in pairs}
+            buffered = self._buffer.get(context, {})
+            return found | {one: buffered[one].text for one in ids if one in buffered}
 
     async def _stored(self, context: str, ids: Sequence[str]) -> list[str]:
-        if not ids:
-            return []
-        await self._opened(self._limits.write_timeout)
-        found = await self._chroma.ask(
-            context, "get", ids=list(ids), include=[], timeout=self._limits.write_timeout
-        )
+        found = await self._get(context, ids)
         return [] if found is None else list(found["ids"])
+
+    async def _get(self, context: str, ids: Sequence[str], *include: str) -> Any:
+        if not ids:
+            return None
+        await self._opened(self._limits.write_timeout)
+        return await self._chroma.ask(
+            context,
+            "get",
+            ids=list(ids),
+            include=list(include),
+            timeout=self._limits.write_timeout,
+        )
 
     async def contexts(self) -> Sequence[str]:
         """Return the contexts with a collection or buffered rows."""

@@ -97,6 +97,13 @@ def _parts(row: Found, dimension: int) -> tuple[bytes, str] | None:
     return packed[start:end], packed[end:].decode()
 
 
+def text_in(key: str, identity: str, packed: bytes) -> str:
+    """Return the text of a row of the set *key*; empty if it is not sound."""
+    size = _HEAD.unpack_from(packed)[2] if len(packed) >= _HEAD.size else 0
+    parts = _parts(Found(key, identity, 0.0, packed), size)
+    return "" if parts is None else parts[1]
+
+
 def _clipped(cosine: float) -> float:
     return min(1.0, max(0.0, cosine))
 

@@ -23,7 +23,7 @@ from cache_core.backends.redis.batches import Batches, is_before
 from cache_core.backends.redis.foreign import ForeignKeys
 from cache_core.backends.redis.line import Commands
 from cache_core.backends.redis.replies import is_wrong_type, millis, text_of
-from cache_core.backends.redis.vector_rows import found_in, neighbours, pack
+from cache_core.backends.redis.vector_rows import found_in, neighbours, pack, text_in
 from cache_core.backends.redis.vector_sets import (
     Place,
     context_of,
@@ -152,7 +152,7 @@ class RedisVectors:
             ("VADD", key, "FP32", "no vector", "none"),
             ("VSIM", key, "ELE", "none"),
             ("VREM", key, "none"),
-            ("VISMEMBER", key, "none"),
+            ("VGETATTR", key, "none"),
             ("ZADD", key, "no number", "none"),
             ("ZREM", key, "none"),
             ("ZRANGEBYSCORE", key, 0, 0),
@@ -334,14 +334,18 @@ class RedisVectors:
     async def purge(self, context: str) -> None:
         """Do nothing: a removed row leaves no trace in Redis' memory."""
 
-    async def present(self, context: str, ids: Sequence[str]) -> set[str]:
-        """Return those of *ids* that have a row."""
-        found: set[str] = set()
+    async def texts(self, context: str, ids: Sequence[str]) -> dict[str, str]:
+        """Return the texts of those of *ids* that have a row; empty for damaged rows."""
+        found: dict[str, str] = {}
         for key, own in await self._where(context, ids):
             for batch in batched(own, _SWEPT_TOGETHER):
-                commands: Commands = [("VISMEMBER", key, identity) for identity in batch]
+                commands: Commands = [("VGETATTR", key, identity) for identity in batch]
                 replies = await self._mended("vectorset", [key], commands)
-                found.update(one for one, reply in zip(batch, replies, strict=True) if reply)
+                found |= {
+                    one: text_in(key, one, packed)
+                    for one, packed in zip(batch, replies, strict=True)
+                    if packed is not None
+                }
         return found
 
     async def _where(self, context: str, ids: Sequence[str]) -> list[tuple[str, list[str]]]:

@@ -10,8 +10,8 @@ from cache_core.config.lifetimes import TOKEN_SECONDS
 from cache_core.config.tuning import Tuning
 from cache_core.model.batches import batched
 from cache_core.model.keys import APART, Keys
-from cache_core.model.stored import from_store
 from cache_core.model.values import Query
+from cache_core.tiers.keyed import may_mark
 
 if TYPE_CHECKING:  # it needs the `semantic` extra
     from cache_core.tiers.semantic.similar import Similar, SimilarQuestions
@@ -74,7 +74,7 @@ class StoredEntries:
         """Delete a user's own entries of messages; return how many there were."""
         names = await self._own_names(tags, user)
         removed = await self._delete(names)
-        await self._delete_markers(names, user)
+        await self.delete_markers([self._keys.marker_beside(name) for name in names], user)
         return removed
 
     async def _delete(self, names: Sequence[str]) -> int:
@@ -103,13 +103,12 @@ class StoredEntries:
             apart |= rows
         return apart
 
-    async def _delete_markers(self, entries: Sequence[str], user: str) -> None:
-        """Delete the marks that announce this user's answers to others."""
-        names = sorted({self._keys.marker_beside(name) for name in entries})
-        for batch in batched(names, BATCH):
+    async def delete_markers(self, names: Sequence[str], user: str) -> None:
+        """Delete those of some marks that announce this user's answers to others."""
+        for batch in batched(sorted(set(names)), BATCH):
             values = await self._store.read(batch)
             theirs = [
-                name for name, value in zip(batch, values, strict=True) if _marks(value, user)
+                name for name, value in zip(batch, values, strict=True) if may_mark(value, user)
             ]
             await self._store.delete(theirs)
 
@@ -159,11 +158,3 @@ class StoredEntries:
 def tags_of(listed: Mapping[str, str]) -> list[str]:
     """Return the messages of an index: a writer's lists entries, the others messages."""
     return sorted({tag or Keys.listed_by(name) for name, tag in listed.items()})
-
-
-def _marks(value: str | None, user: str) -> bool:
-    try:
-        found = from_store(value or "")
-    except ValueError:
-        return False
-    return isinstance(found, list) and found[:1] == [user]

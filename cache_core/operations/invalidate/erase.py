@@ -33,13 +33,13 @@ class Forgotten:
         listed: Rows that list the user's shared answers; they stay until those are removed from the
             vector indexes, too.
         indexed: Tags of the messages whose shared answer in a vector index may be the user's.
-        replaced: Tags of the messages with a newer shared answer of another user.
+        served: Those of them that no other user's answer has replaced, in one context at least.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     listed: list[str] = field(default_factory=list)
     indexed: list[str] = field(default_factory=list)
-    replaced: set[str] = field(default_factory=set)
+    served: list[str] = field(default_factory=list)
 
     @property
     def entries(self) -> int:
@@ -133,7 +133,9 @@ class Forgetter:
         for name in others:
             if Keys.is_vectors(name):
                 found.counts["vectors"] += len(await self._store.row_names(name))
-        await self._delete([name for name in others if name not in ballots])
+        markers = [name for name in others if Keys.is_marker(name)]
+        await self._entries.delete_markers(markers, user)
+        await self._delete([name for name in others if name not in {*ballots, *markers}])
         await self._store.delete_rows(self._keys.own(PARTITIONS + self._keys.model), list(names))
         for name in entries:
             await self._store.delete_rows(self._keys.index("message", names[name]), [name])
@@ -145,19 +147,19 @@ class Forgetter:
         listed = await self._entries.set_apart(self._keys.index("writer", user), mark)
         rows = {Keys.listed_by(row): tag for row, tag in listed.items()}
         names = {name: tag for name, tag in rows.items() if self._keys.names_entry(name)}
+        replaced: set[str] = set()
         for batch in batched(list(names), _VALUES):
             values = await self._store.read(batch)
-            writers = {
-                name: envelope.writer(value)
+            theirs = {
+                name: envelope.may_be_by(value, user)
                 for name, value in zip(batch, values, strict=True)
                 if value is not None
             }
-            theirs = [name for name, writer in writers.items() if writer == user]
-            found.replaced |= {names[name] for name in writers if name not in theirs}
-            found.counts["shared entries"] += await self._delete(theirs)
-        found.indexed = sorted(
-            {tag for name, tag in names.items() if self._keys.is_entry(name, "l2")}
-        )
+            replaced |= {Keys.beside_in_l2(name) for name, own in theirs.items() if not own}
+            found.counts["shared entries"] += await self._delete([n for n in theirs if theirs[n]])
+        indexed = {name: tag for name, tag in names.items() if self._keys.is_entry(name, "l2")}
+        found.indexed = sorted(set(indexed.values()))
+        found.served = sorted({tag for name, tag in indexed.items() if name not in replaced})
         found.listed = list(listed)
 
     async def _delete(self, names: Sequence[str]) -> int:

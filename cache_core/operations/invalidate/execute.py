@@ -140,10 +140,10 @@ class Executor:
         self, step: RemoveRows | RemoveVectors | AnnounceRows | FindSimilar, l2: Semantic
     ) -> Done:
         match step:
-            case RemoveRows(tags=tags, erased=False):
+            case RemoveRows(tags=tags, writer=""):
                 return Done(await l2.questions.forget_messages(tags))
-            case RemoveRows(tags=tags):
-                removed = await l2.questions.forget_gone(tags)
+            case RemoveRows(tags=tags, writer=user):
+                removed = await l2.questions.forget_written(tags, user)
                 await l2.feed.forget(tags)
                 return Done(removed)
             case RemoveVectors(vectors=vectors):
@@ -195,8 +195,8 @@ class Executor:
         done = await self._forgetter.erase(user, job.token, traces=traces)
         tags, more = tuple(done.indexed), list[Step]()
         if self._semantic is not None and tags:
-            more = [RemoveRows(job, tags, erased=True), AnnounceRows(job, tags, erased=True)]
-        elif others := tuple(sorted(set(tags) - done.replaced)):
+            more = [RemoveRows(job, tags, writer=user), AnnounceRows(job, tags, erased=True)]
+        elif others := tuple(done.served):
             # Without an index here, new tokens keep other processes from serving erased answers.
             more = [GiveTokens(job, others)]
         if done.listed:

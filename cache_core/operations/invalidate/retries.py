@@ -227,7 +227,7 @@ class Worklist:
         if error.error_type == "NobodySearched":
             return "chroma"
         match step:
-            case RemoveRows(erased=False) | FindSimilar(scope="shared"):
+            case RemoveRows(writer="") | FindSimilar(scope="shared"):
                 return "chroma"
         return self._store_name
 
@@ -247,7 +247,7 @@ class Worklist:
                     messages.update(tags)
                 case GiveTokens(tags=tags, user=user):
                     own.update((tag, user) for tag in tags)
-                case RemoveRows(tags=tags, erased=False):
+                case RemoveRows(tags=tags, writer=""):
                     rows.update(tags)
                 case FindSimilar(scope=scope):
                     unsure.add(scope)

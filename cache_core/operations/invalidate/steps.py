@@ -97,10 +97,10 @@ class DeleteEntries(Part):
 
 @dataclass(frozen=True, slots=True)
 class RemoveRows(Part):
-    """Remove messages from the vector index of this process."""
+    """Remove messages from the vector index of this process; with *writer* only that user's."""
 
     tags: tuple[str, ...]
-    erased: bool = False
+    writer: str = ""
 
     needs: ClassVar[Literal["store", "index", "search"]] = "index"
 

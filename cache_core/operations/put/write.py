@@ -14,6 +14,7 @@ from cache_core.config.intents import INTENT_PATTERN
 from cache_core.config.lifetimes import TOKEN_SECONDS, kept_seconds
 from cache_core.config.settings import Settings
 from cache_core.config.tuning import Tuning
+from cache_core.model import envelope
 from cache_core.model.exceptions import BackendError
 from cache_core.model.generations import origin, token
 from cache_core.model.keys import Keys
@@ -25,6 +26,7 @@ from cache_core.operations.put.promotion import Promotion
 from cache_core.operations.put.scopes import NewAnswer
 from cache_core.tiers.base import Tier
 from cache_core.tiers.journal import Journal
+from cache_core.tiers.keyed import may_mark
 
 if TYPE_CHECKING:  # it needs the `semantic` extra
     from cache_core.tiers.semantic.tier import SemanticTier
@@ -299,10 +301,18 @@ class Writer:
         if (await store.read([keys.user_generation(query.user)]))[0] == generation.user:
             return
         names = list(entry_names(keys, query, answer.scopes, levels))
-        await store.delete([*names, keys.marker(query)])
+        marker = keys.marker(query)
+        *found, mark = await store.read([*names, marker])
+        # Another user's may be there by now.
+        theirs = [
+            name
+            for name, value in zip(names, found, strict=True)
+            if value is not None and envelope.may_be_by(value, query.user)
+        ]
+        await store.delete([*theirs, marker] if may_mark(mark, query.user) else theirs)
         await store.delete_rows(keys.vectors(query.user, query.context), [query.tag])
         if answer.scopes.get("l2") == "shared" and self._semantic is not None:
-            await self._semantic.rows.remove(query.context, [query.tag])
+            await self._semantic.similar.forget_rows(query.context, [query.tag], query.user)
 
     def _index_records(
         self, query: Query, answer: NewAnswer, levels: Sequence[Level], life: float

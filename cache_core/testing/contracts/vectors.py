@@ -80,10 +80,11 @@ class IndexContract:
         await index.tend(time.time())
         await index.add("default", row("buffered", unit(1, 0.1)))
         await index.add("default", row("kept", unit(1, 0.2)))
-        assert await index.present("default", ["written", "buffered", "absent"]) == {
-            "written",
-            "buffered",
+        assert await index.texts("default", ["written", "buffered", "absent"]) == {
+            "written": "envelope of written",
+            "buffered": "envelope of buffered",
         }
+        assert await index.texts("unheard", ["written"]) == {}
         assert await index.remove("default", ["written", "buffered", "absent"]) == 2
         assert [near.id for near in await index.search("default", unit(1), 5)] == ["kept"]
         assert await index.remove("default", []) == 0

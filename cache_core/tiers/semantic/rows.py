@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from cache_core.backends.base import KeyValueStore, Row, VectorIndex, Write
+from cache_core.model import envelope
 from cache_core.model.keys import Keys
 from cache_core.model.values import Entry, NotStored
 from cache_core.tiers.semantic.replication import IndexFeed
@@ -75,13 +74,12 @@ class SharedRows:
         if len(self._late) < _MOST_LATE:
             # Without its texts, which would take memory.
             self._late[context, row.id] = Entry(
-                generation=entry.generation, writer=entry.writer, writer_token=entry.writer_token
+                created=entry.created,
+                generation=entry.generation,
+                writer=entry.writer,
+                writer_token=entry.writer_token,
             )
         return ""
-
-    async def remove(self, context: str, tags: Sequence[str]) -> None:
-        """Remove rows from the index of a context."""
-        await self._index.remove(context, tags)
 
     def note_dead(self, context: str, tag: str) -> None:
         """Have `tend` remove a row that must not be served any more."""
@@ -113,9 +111,8 @@ class SharedRows:
     async def _remove_outdated(self) -> None:
         """Remove rows whose message or writer was invalidated before they were written.
 
-        A newer put of the same message is removed too, which costs a miss. So are rows that waited
-        until they were no longer findable: an invalidation of a similar question may have missed
-        them.
+        So are rows that waited until they were no longer findable: an invalidation of a similar
+        question may have missed them. A newer put of the same message stays.
         """
         late = list(self._late.items())[:_TOGETHER]
         if not late:
@@ -127,7 +124,7 @@ class SharedRows:
         lost = await self.similar.not_arriving(
             [place[1] for place, _ in late if place in self._waited]
         )
-        outdated: dict[str, list[str]] = {}
+        outdated: dict[str, dict[str, Entry]] = {}
         for (context, tag), entry in late:
             message = found[self._keys.generation(tag)]
             writer = found.get(self._keys.user_generation(entry.writer))
@@ -135,9 +132,11 @@ class SharedRows:
                 entry.writer and writer != entry.writer_token
             )
             if overtaken or ((context, tag) in self._waited and tag in lost):
-                outdated.setdefault(context, []).append(tag)
-        for context, tags in outdated.items():
-            await self._index.remove(context, tags)
+                outdated.setdefault(context, {})[tag] = entry
+        for context, entries in outdated.items():
+            texts = await self._index.texts(context, list(entries))
+            same = [tag for tag, text in texts.items() if envelope.is_of(text, entries[tag])]
+            await self._index.remove(context, same)
         for place, entry in late:
             # A row that was put again meanwhile is checked again.
             if self._late.get(place) is entry:

@@ -40,6 +40,9 @@ ARRIVING_SECONDS = 600.0
 """Seconds that a shared row counts as arriving in the indexes, unless renewed."""
 
 
+_SIGNED = "."
+"""Separator of an arriving question's vector and its user; `nearest` ignores what follows."""
+
 _STRICT = frozenset(("letters", "language"))
 """Guards that separate variants of one message, which an invalidation treats as one."""
 
@@ -47,6 +50,17 @@ _STRICT = frozenset(("letters", "language"))
 def _lenient(tuning: Tuning) -> list[GuardName]:
     """Return the guards that exempt a similar message from an invalidation."""
     return [name for name in tuning.guards if name not in _STRICT]
+
+
+def _signed(packed: str, user: str | None) -> str:
+    """Return a packed vector with the digest of the user whose put is arriving."""
+    return f"{packed}{_SIGNED}{user or ''}"
+
+
+def _signature(value: str) -> str | None:
+    """Return the user's digest in the row of an arriving question; `None` in older versions'."""
+    _, signed, user = value.partition(" ")[2].partition(_SIGNED)
+    return user if signed else None
 
 
 class OwnVector(NamedTuple):
@@ -206,7 +220,7 @@ class SimilarQuestions:
         for context in await self._index.contexts():
             found += await self._similar_in(text, vector, context, tuning, before)
             # Rows in the index were judged by their text.
-            arriving -= set(await self._index.present(context, sorted(arriving)))
+            arriving -= (await self._index.texts(context, sorted(arriving))).keys()
         return found + [Similar(tag) for tag in sorted(arriving)]
 
     async def _arriving(self, vector: Vector, tuning: Tuning) -> set[str]:
@@ -249,7 +263,7 @@ class SimilarQuestions:
         packed = pack(await self._vectors.embed(query.text))
         if scope == "user":
             return private_rows(self._keys, query, packed, life)
-        return [self._arriving_rows({query.tag: self._arriving_row(packed)})]
+        return [self._arriving_rows({query.tag: self._arriving_row(_signed(packed, query.user))})]
 
     async def renew_arriving(self, tags: Sequence[str]) -> None:
         """Extend the time in which arriving questions are found.
@@ -282,9 +296,16 @@ class SimilarQuestions:
     def _arriving_rows(self, rows: Mapping[str, str]) -> RowWrite:
         return RowWrite(self._arriving_key, rows, ARRIVING_SECONDS, _ARRIVING_KEPT)
 
-    async def forget_arriving(self, tags: Sequence[str]) -> None:
-        """Remove the vectors of arriving questions."""
-        await self._store.delete_rows(self._arriving_key, tags)
+    async def _forget_arriving(self, tags: Sequence[str], user: str) -> None:
+        """Remove the vectors of a user's arriving questions."""
+        for chunk in batched(tags, _RENEWED_TOGETHER):
+            found = await self._store.some_rows(self._arriving_key, chunk)
+            theirs = [
+                tag
+                for tag, value in zip(chunk, found, strict=True)
+                if value is not None and _signature(value) in {None, user}
+            ]
+            await self._store.delete_rows(self._arriving_key, theirs)
 
     async def overtaken(
         self,
@@ -350,9 +371,7 @@ class SimilarQuestions:
 
     async def shared_entry(self, query: Query) -> str | None:
         """Return the envelope of a message's shared answer in the index; `None` if it has none."""
-        vector = await self._vectors.embed(query.text, recorded=False)
-        near = await self._vectors.search(query.context, vector, _NEIGHBOURS, recorded=False)
-        return next((row.text for row in near if row.id == query.tag), None)
+        return (await self._index.texts(query.context, [query.tag])).get(query.tag)
 
     async def forget_messages(self, tags: Sequence[str]) -> int:
         """Remove the shared answers to messages in all contexts; return how many there were."""
@@ -376,8 +395,14 @@ class SimilarQuestions:
             for key, tags in gone.items():
                 await self._store.delete_rows(key, tags)
 
-    async def forget_gone(self, tags: Sequence[str]) -> int:
-        """Remove, beyond recovery, the shared answers to messages whose entry no longer exists.
+    async def forget_written(self, tags: Sequence[str], user: str) -> int:
+        """Remove, beyond recovery, the shared answers to messages that a user wrote.
+
+        Each row is judged by itself: another user may have replaced it, in some contexts or all.
+
+        Args:
+            tags: The messages.
+            user: The user's digest.
 
         Returns:
             Number of rows removed.
@@ -385,14 +410,37 @@ class SimilarQuestions:
         Raises:
             BackendError: If the store or the index failed.
         """
-        removed, kept = 0, set[str]()
+        removed = 0
         for context in await self._index.contexts():
-            gone = await self._without_entry(context, tags)
-            kept |= set(tags).difference(gone)
-            removed += await self._index.remove(context, gone)
+            removed += await self.forget_rows(context, tags, user)
             await self._index.purge(context)
-        await self.forget_arriving([tag for tag in tags if tag not in kept])
+        await self._forget_arriving(tags, user)
         return removed
+
+    async def forget_rows(self, context: str, tags: Sequence[str], user: str) -> int:
+        """Remove those of a context's answers to messages that *user* wrote, or that are damaged.
+
+        Returns:
+            Number of rows removed.
+
+        Raises:
+            BackendError: If the index failed.
+        """
+        texts = await self._index.texts(context, tags)
+        theirs = [tag for tag, text in texts.items() if envelope.may_be_by(text, user)]
+        return await self._index.remove(context, theirs)
+
+    async def forget_gone(self, tags: Sequence[str]) -> None:
+        """Remove, beyond recovery, the shared answers to messages whose entry no longer exists.
+
+        For an index of this process alone: its entries have a copy in the store.
+
+        Raises:
+            BackendError: If the store or the index failed.
+        """
+        for context in await self._index.contexts():
+            await self._index.remove(context, await self._without_entry(context, tags))
+            await self._index.purge(context)
 
     async def _without_entry(self, context: str, tags: Sequence[str]) -> list[str]:
         found: list[str] = []
@@ -406,5 +454,5 @@ class SimilarQuestions:
         """Return the number of shared answers to messages in all contexts."""
         found = 0
         for context in await self._index.contexts():
-            found += len(await self._index.present(context, tags))
+            found += len(await self._index.texts(context, tags))
         return found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cache_core.backends.base import Write
+from cache_core.backends.base import Row, Write
 from cache_core.backends.sqlite.store import EmbeddedStore
 from cache_core.model.exceptions import BackendError
 from cache_core.model.generations import origin
@@ -142,14 +142,18 @@ async def test_remove_rows(bench: Bench) -> None:
     assert await bench.index.count() == 0
 
 
-async def test_remove_rows_of_erased_entries_only(bench: Bench) -> None:
-    """An answer that was put since stays."""
-    await bench.fill("alpha", "shared")
-    name = await bench.fill("beta", "shared")
-    await bench.store.delete([name])
-    tags = (bench.query("alpha").tag, bench.query("beta").tag)
-    assert (await bench.do(RemoveRows(Job(), tags, erased=True))).removed == 1
-    assert await bench.index.present(bench.query("alpha").context, tags) == {tags[0]}
+async def test_remove_rows_of_one_writer_only(bench: Bench) -> None:
+    """Another user's answer stays, also where it replaced the writer's; a damaged row does not."""
+    context = bench.query("alpha").context
+    for message, users in (("alpha", ["ann"]), ("beta", ["ann", "bob"]), ("gamma", ["bob"])):
+        for user in users:
+            await bench.fill(message, "shared", user)
+    tags = tuple(bench.query(message).tag for message in ("alpha", "beta", "gamma", "delta"))
+    vector = await bench.embedder.embed("delta")
+    await bench.index.add(context, Row(tags[3], vector, "no envelope", 1e12))
+    done = await bench.do(RemoveRows(Job(), tags, writer=bench.keys.user("ann")))
+    assert done.removed == 2
+    assert set(await bench.index.texts(context, tags)) == {tags[1], tags[2]}
 
 
 @pytest.mark.parametrize(

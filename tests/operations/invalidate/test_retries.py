@@ -124,7 +124,7 @@ def test_no_messages_make_no_steps() -> None:
         (GiveTokens(Job(), ("a",), "ann"), {"own": {("a", "ann")}}),
         (GiveTokens(Job(), (), "ann"), {"users": {"ann"}}),
         (RemoveRows(Job(), ("a",)), {"rows": {"a"}}),
-        (RemoveRows(Job(), ("a",), erased=True), {}),
+        (RemoveRows(Job(), ("a",), writer="u"), {}),
         (FindSimilar(Job(), LIKE, "shared"), {"unsure": {"shared"}}),
         (FindSimilar(Job(), LIKE, "user", "ann"), {"unsure": {"user"}}),
         (FindListed(Job(), "index"), {"unlisted": True}),

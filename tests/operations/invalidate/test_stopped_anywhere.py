@@ -126,7 +126,7 @@ class World:
                     self.bench.keys.user_generation(digest),
                 ]
             values = await self.bench.store.read(tokens)
-            rows = await self.bench.index.present(self.bench.query(message).context, [tag])
+            rows = await self.bench.index.texts(self.bench.query(message).context, [tag])
             here = bool(rows) if scope == "shared" else await self.bench.value(name) is not None
             if here:
                 found.add((message, scope, user))

@@ -54,9 +54,9 @@ async def test_a_row_written_after_its_invalidation_does_not_stay(
     gone = there.invalidate("alpha beta") if how == "invalidate" else there.forget_user("ann")
     assert (await gone).complete
     await here._parts.semantic.index.tend(here._parts.store.now())
-    assert await index.present(keys.no_context, [tag, kept]) == {tag, kept}
+    assert set(await index.texts(keys.no_context, [tag, kept])) == {tag, kept}
     await here._parts.semantic.tier.tend()
-    assert await index.present(keys.no_context, [tag, kept]) == {kept}
+    assert set(await index.texts(keys.no_context, [tag, kept])) == {kept}
     assert (await there.lookup("beta alpha", "eve")).response is None
     assert (await there.lookup("delta gamma", "eve")).response == "answer"
 
@@ -95,12 +95,12 @@ async def test_what_was_embedded_too_long_reaches_no_index(
     gated.gate.set()
     await put
     tag, context = here._parts.keys.tag("alpha beta"), here._parts.keys.no_context
-    assert bool(await here._parts.semantic.index.present(context, [tag])) is known
+    assert bool(await here._parts.semantic.index.texts(context, [tag])) is known
     for cache in both:
         await inside(cache).invalidator.apply(cache.tuning)
         await cache._parts.semantic.index.tend(cache._parts.store.now())
         await cache._parts.semantic.tier.tend()
-        assert not await cache._parts.semantic.index.present(context, [tag])
+        assert not await cache._parts.semantic.index.texts(context, [tag])
 
 
 async def _within(seconds: float, ask: Any, expected: Any) -> bool:
