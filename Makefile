@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo models quick test check format bench clean
+.PHONY: help demo models quick test coverage check format bench clean
 
 help:  ## List the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,6 +24,9 @@ quick: $(STAMP)  ## Run the tests that need no server, no browser and no time: f
 	$(BIN)/pytest -q -n 3 --dist loadfile -m "not server and not browser and not slow"
 
 test: check system  ## Set up, check style, types and structure, and run all tests
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+coverage: $(STAMP) system  ## Run all tests and measure branches; takes twice as long as `make test`
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 check: $(STAMP)  ## Style, types and structure only
