@@ -100,11 +100,8 @@ def check_put(
         if value is not None and not isinstance(value, str):
             msg = f"{name} must be a str or None, not {type(value).__name__}"
             raise TypeError(msg)
-    _check_number("ttl", ttl, MAX_TTL)
+    _check_number("ttl", ttl, MAX_TTL, above_zero=True)
     _check_number("cost_usd", cost_usd, _MOST_USD)
-    if ttl == 0:
-        msg = f"ttl=0 is refused: expected more than 0 and up to {MAX_TTL:.0f} s"
-        raise ValueError(msg)
     for name, value in (("tags", tags), ("personal", personal)):
         if not isinstance(value, (list, tuple, set, frozenset)) or not all(
             isinstance(item, str) for item in value
@@ -162,14 +159,15 @@ def check_type(name: str, value: object, kind: type) -> None:
         raise TypeError(msg)
 
 
-def _check_number(name: str, value: object, most: float) -> None:
+def _check_number(name: str, value: object, most: float, *, above_zero: bool = False) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         msg = f"{name} must be a number, not {type(value).__name__}"
         raise TypeError(msg)
-    if not 0 <= value <= most:
-        msg = f"{name}={value!r} is refused: expected a number from 0 to {most:.0f}"
+    if not 0 <= value <= most or (above_zero and value == 0):
+        least = "more than 0 and up to" if above_zero else "a number from 0 to"
+        msg = f"{name}={value!r} is refused: expected {least} {most:.0f}"
         raise ValueError(msg)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import cache_core
 from cache_core import Answer, MultiLevelCache
+from cache_core.operations.arguments import check_put
 from cache_core.testing import HashEmbedder
 from tests.support.caches import CacheFactory
 from tests.support.patience import PATIENT
@@ -245,3 +246,19 @@ async def test_numbers_of_other_libraries(make_cache: CacheFactory, number: Any)
     cache: MultiLevelCache = await make_cache(settings=KEYED)
     await cache.put("alpha", "ann", "answer", ttl=number, cost_usd=number)
     assert (await cache.lookup("alpha", "ann")).own_ttl == 60
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"ttl": -1}, "ttl=-1 is refused: expected more than 0 and up to 2592000"),
+        ({"ttl": 0}, "ttl=0 is refused: expected more than 0 and up to 2592000"),
+        ({"cost_usd": -1}, "cost_usd=-1 is refused: expected a number from 0 to"),
+    ],
+)
+def test_the_range_in_an_error_is_the_one_that_is_accepted(
+    given: dict[str, Any], expected: str
+) -> None:
+    """The bounds that an error names are accepted, or excluded by its words."""
+    with pytest.raises(ValueError, match=expected):
+        check_put(None, None, **{"ttl": None, "cost_usd": None, **given}, tags=())
