@@ -21,7 +21,7 @@ from cache_core.config.layers import CHANGE, Layer, make_tuning
 from cache_core.config.settings import tuning_environment
 from cache_core.config.trail import Trail, TrailRecord, TrailStore, TuningChange, parse
 from cache_core.model.exceptions import BackendError, ConfigurationError, TuningConflict
-from cache_core.model.logs import RateLimited
+from cache_core.model.logs import RateLimited, place_of
 from cache_core.model.tasks import end_all
 
 __all__ = ["LiveTuning", "TuningChange", "TuningConflict"]
@@ -211,7 +211,7 @@ class LiveTuning:
         except BackendError:
             raise
         except Exception as error:  # noqa: BLE001 - the last good tuning stays in force
-            log.limited("tuning", "tuning: unexpected %s: %s", type(error).__name__, error)
+            log.limited("tuning", "tuning: unexpected %s; please report it", place_of(error))
 
     async def refresh(self) -> None:
         """Put the store's current tuning into force.

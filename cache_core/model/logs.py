@@ -5,6 +5,22 @@ from __future__ import annotations
 import logging
 import math
 import time
+from pathlib import PurePath
+from types import TracebackType
+
+
+def place_of(error: BaseException) -> str:
+    """Return the type of *error* and where it was raised, for a log line.
+
+    Its own text is left out: it may quote a message, an answer or a document.
+    """
+    last: TracebackType | None = error.__traceback__
+    if last is None:
+        return type(error).__name__
+    while last.tb_next is not None:
+        last = last.tb_next
+    file = PurePath(last.tb_frame.f_code.co_filename).name
+    return f"{type(error).__name__} at {file}:{last.tb_lineno}"
 
 
 class RateLimited:

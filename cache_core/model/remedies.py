@@ -76,6 +76,7 @@ _SERVERS: Mapping[str, str] = {"vectors": "redis"}
 """Backends on the server of another: an outage of it is logged once."""
 
 _LONGEST = 200
+_ARGUMENTS = "with args beginning with"
 
 OPENING = "wait: it is being opened"
 CONNECTING = "wait: it is being connected"
@@ -114,9 +115,10 @@ def _remedy(error: BackendError) -> str:
 def said(error: BackendError) -> str:
     """Return the backend's message, on one line, without secrets.
 
-    An embedder's message may quote its input: only its type is returned.
+    An embedder's message may quote its input: only its type is returned. Redis quotes the arguments
+    of a command that it does not know: they are cut off.
     """
-    words = " ".join(str(error).split()).rstrip(" .:")
+    words = " ".join(str(error).partition(_ARGUMENTS)[0].split()).rstrip(" .:,")
     if error.backend in {"", "embedder"} or words in {"", error.reason}:
         return error.error_type
     words = without_secrets(words) if "://" in words else words

@@ -16,7 +16,7 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 from cache_core.backends.breaker import State
 from cache_core.config.tuning import Tuning
 from cache_core.model.exceptions import BackendError
-from cache_core.model.logs import RateLimited
+from cache_core.model.logs import RateLimited, place_of
 from cache_core.model.values import Level
 from cache_core.observability.records import Operation, Record, ScopedRecord, TierRecord
 
@@ -149,10 +149,9 @@ class Instruments:
         """Say that an instrument raised."""
         log.limited(
             "instrument",
-            "instrument %s is broken: %s: %s",
+            "instrument %s is broken: %s",
             type(part).__qualname__,
-            type(error).__name__,
-            error,
+            place_of(error),
         )
 
 

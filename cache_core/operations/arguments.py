@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from cache_core.config.intents import MAX_TTL
 from cache_core.config.settings import Settings
+from cache_core.model.logs import place_of
 from cache_core.model.question.snapshot import settled
 from cache_core.model.values import BypassReason, Where
 
@@ -169,6 +170,19 @@ def _check_number(name: str, value: object, most: float, *, above_zero: bool = F
         least = "more than 0 and up to" if above_zero else "a number from 0 to"
         msg = f"{name}={value!r} is refused: expected {least} {most:.0f}"
         raise ValueError(msg)
+
+
+def reason_of(error: Exception) -> str:
+    """Return why an answer was rejected, for a log line.
+
+    That is the text of an error that this file raised: it has names, types and numbers. Another
+    error's may quote what was rejected.
+    """
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    ours = last is not None and last.tb_frame.f_globals.get("__name__") == __name__
+    return str(error) if ours else place_of(error)
 
 
 def check_threshold(value: object) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from cache_core.model.exceptions import BackendError
-from cache_core.model.logs import RateLimited
+from cache_core.model.logs import RateLimited, place_of
 from cache_core.model.remedies import tell
 from cache_core.model.tasks import end_all
 from cache_core.operations.invalidate.run import Invalidator
@@ -124,7 +124,7 @@ class Housekeeper:
             tell("a backend is unavailable", error)
         except Exception as error:  # noqa: BLE001 - the next tick tries again
             log.limited(
-                "housekeeping", "housekeeping: unexpected %s: %s", type(error).__name__, error
+                "housekeeping", "housekeeping: unexpected %s; please report it", place_of(error)
             )
 
     async def _report(self) -> None:

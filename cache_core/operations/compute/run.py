@@ -18,7 +18,7 @@ from cache_core.model.logs import RateLimited
 from cache_core.model.values import Answer, Generation, Hit, Level, LookupResult, Query
 from cache_core.observability.records import ComputeRecord, PartRecord, PutRecord, RefreshRecord
 from cache_core.operations.answers import How, What, computed_put
-from cache_core.operations.arguments import Asked
+from cache_core.operations.arguments import Asked, reason_of
 from cache_core.operations.compute.calling import Compute, LostError, computed, takes_result
 from cache_core.operations.compute.flight import SingleFlight, in_a_circle
 from cache_core.operations.compute.turns import Lease, Turns
@@ -205,7 +205,7 @@ class Computing:
             what, how = computed_put(answer, wanted.otherwise, wanted.personal, result, most_bytes)
             await (await self._owner.current()).put(wanted.asked, what, how, result)
         except Exception as error:  # noqa: BLE001 - what was paid for is returned whatever happens
-            log.limited("invalid", "an answer was returned and not stored: %s", error)
+            log.limited("invalid", "an answer was returned and not stored: %s", reason_of(error))
             self._not_stored("invalid")
         return answer.response
 

@@ -13,7 +13,7 @@ from cache_core.backends.deadline import Deadline
 from cache_core.config.settings import Settings
 from cache_core.config.tuning import Tuning
 from cache_core.model.exceptions import BackendError
-from cache_core.model.logs import RateLimited
+from cache_core.model.logs import RateLimited, place_of
 from cache_core.model.values import Hit, Level, Miss, Query
 from cache_core.observability.evidence import INTENT_AND_DOCUMENTS, Found, TierAnswer
 from cache_core.observability.instruments import Instruments
@@ -160,9 +160,7 @@ class Reader:
         except BackendError as error:
             tier_failed(record, error)
         except Exception as error:  # noqa: BLE001 - the agent must not fail because of us
-            log.limited(
-                "bug", "%s: unexpected %s: %s; please report it", level, type(error).__name__, error
-            )
+            log.limited("bug", "%s: unexpected %s; please report it", level, place_of(error))
             tier_failed(record, BackendError("backend_error", type(error).__name__))
         else:
             tier_answered(record, answer, tuning, query.grace)

@@ -18,7 +18,7 @@ from cache_core.model import envelope
 from cache_core.model.exceptions import BackendError
 from cache_core.model.generations import origin, token
 from cache_core.model.keys import Keys
-from cache_core.model.logs import RateLimited
+from cache_core.model.logs import RateLimited, place_of
 from cache_core.model.remedies import tell
 from cache_core.model.values import Entry, Generation, Level, Query, Scope, Sighting
 from cache_core.observability.records import PartRecord
@@ -391,7 +391,7 @@ class Writer:
             tell(f"{level}: an answer could not be stored and was dropped", error)
             return _finished(level, "dropped", error.reason)
         except Exception as error:  # noqa: BLE001 - the agent must not fail because of us
-            log.limited("bug", "%s: unexpected %s: %s", level, type(error).__name__, error)
+            log.limited("bug", "%s: unexpected %s; please report it", level, place_of(error))
             return _finished(level, "dropped", "backend_error")
         if left_out:
             return _finished(level, "bypass", left_out)
