@@ -40,6 +40,7 @@ from cache_core.operations.answers import How, What
 from cache_core.operations.arguments import (
     Asked,
     ask,
+    check_answer_id,
     check_flag,
     check_function,
     check_intents,
@@ -376,6 +377,7 @@ class MultiLevelCache(OperatedCache):
         cost_usd: float | None = None,
         personal: Sequence[str] = (),
         document_ids: Sequence[str] = (),
+        answer_id: str | None = None,
         lookup: LookupResult | None = None,
     ) -> Coroutine[Any, Any, None]:
         """Store what answers *message*; readable when this returns.
@@ -403,6 +405,9 @@ class MultiLevelCache(OperatedCache):
                 not shared by *sharing* or promotion; `shared=True` shares it anyway.
             document_ids: Ids of the documents that the answer came from, besides those in
                 *rag_results*: for documents that do not say, and where none are stored.
+            answer_id: The application's own name of this answer, such as an FAQ's: what has the
+                same name is the same answer, in whatever words. L2 learns from it; see
+                docs/answer-quality.md.
             lookup: What `lookup` returned, of this cache or of another on the same store: needed
                 only where lookups of the same message by the same user overlap in different tasks,
                 or where another process stores what was computed.
@@ -413,12 +418,13 @@ class MultiLevelCache(OperatedCache):
         """
         check_put(response, intent, ttl, tags, cost_usd, personal)
         check_sharing(shared, share_documents)
+        check_answer_id(answer_id)
         if lookup is not None:
             check_type("lookup", lookup, LookupResult)
         documents = taken(rag_results, document_ids, self.settings.max_value_bytes)
         where = take(context, history, standalone)
         how = How(shared, share_documents, ttl, tuple(tags), cost_usd, tuple(personal))
-        what = What(response, intent, documents)
+        what = What(response, intent, documents, answer_id=answer_id)
         return self._put(ask(message, user_id, where, self.settings), what, how, lookup)
 
     async def _put(self, asked: Asked, what: What, how: How, lookup: LookupResult | None) -> None:

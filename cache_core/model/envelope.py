@@ -22,7 +22,7 @@ _SOURCES: tuple[str, ...] = get_args(Source)
 _BOUND = ("v", "k", "s", "g", "t", "x", "w", "p", "o", "r", "n")
 _KINDS: Mapping[str, type] = {
     "response": str, "intent": str, "rag_results": list, "message": str,
-    "tagged_results": list, "left_out": str,
+    "tagged_results": list, "left_out": str, "answer": str,
 }  # fmt: skip
 _BODY = ("response", "intent", "rag_results", "message", "cost_usd")
 
@@ -61,6 +61,8 @@ def encode(entry: Entry, key: str, sealer: Sealer | None = None) -> str:
         body["left_out"] = entry.left_out
     if entry.until is not None:
         body["until"] = entry.until
+    if entry.answer:
+        body["answer"] = entry.answer
     envelope: dict[str, Any] = {
         "v": VERSION,
         "k": key,
@@ -147,6 +149,8 @@ def decode(text: str, key: str, readable: Collection[str], sealer: Sealer | None
         )
         if "until" in body:
             entry = entry._replace(until=_number(body["until"]))
+        if "answer" in body:
+            entry = entry._replace(answer=body["answer"])
         if "tagged_results" in body:
             return entry._replace(rag_results=body["tagged_results"], tagged=True)
         return entry._replace(left_out=body["left_out"]) if "left_out" in body else entry

@@ -143,6 +143,10 @@ class Keys:
         """Return the digest of a document id or a tag."""
         return digest(self._secret, kind, value)
 
+    def answer(self, kind: str, name: str) -> str:
+        """Return the digest of an answer's name, after its kind; empty without a name."""
+        return kind + digest(self._secret, "answer", kind, name) if name else ""
+
     def _context(self, context: FixedContext) -> str:
         kind, text = context
         return digest(self._secret, "context", kind, text)

@@ -168,6 +168,8 @@ class Entry(NamedTuple):
         left_out: Reason why this tier's part could not be stored; empty if it was.
         until: The store's time, in seconds, after which it is no longer true; `None` if it does
             not age with the day.
+        answer: Name by which L2 recognises the same answer to other questions, as a digest; empty
+            for one that only its text identifies. See `cache_core.policy.answers`.
     """
 
     response: str | None = None
@@ -189,6 +191,7 @@ class Entry(NamedTuple):
     tagged: bool = False
     left_out: str = ""
     until: float | None = None
+    answer: str = ""
 
     def life(self, ttl: float) -> float:
         """Return the seconds for which a tier with *ttl* serves it."""
@@ -418,3 +421,4 @@ class Answer:
     tags: Sequence[str] = field(default=())
     cost_usd: float | None = None
     document_ids: Sequence[str] = field(default=())
+    answer_id: str | None = None

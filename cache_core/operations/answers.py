@@ -8,7 +8,12 @@ from typing import Any, NamedTuple
 
 from cache_core.model.documents import Taken, taken
 from cache_core.model.values import Answer, Entry, Level, LookupResult, Source
-from cache_core.operations.arguments import MAX_INTENT_CHARS, check_put, check_sharing
+from cache_core.operations.arguments import (
+    MAX_INTENT_CHARS,
+    check_answer_id,
+    check_put,
+    check_sharing,
+)
 
 
 class What(NamedTuple):
@@ -19,12 +24,14 @@ class What(NamedTuple):
         intent: The message's label.
         documents: What retrieval returned.
         no_text: The type of a response that is no text, and therefore not stored.
+        answer_id: The caller's name of the answer; `None` without one.
     """
 
     response: str | None = None
     intent: str | None = None
     documents: Taken = Taken()
     no_text: str = ""
+    answer_id: str | None = None
 
     @property
     def offered(self) -> tuple[Level, ...]:
@@ -101,6 +108,7 @@ def computed_put(
     """
     # Before anything of it is unpacked: the letters of a str would be tags.
     check_put(None, answer.intent, answer.ttl, answer.tags, answer.cost_usd)
+    check_answer_id(answer.answer_id)
     check_sharing(answer.shared, answer.share_documents)
     taken(None, answer.document_ids, 0)
     answer = _completed(answer, otherwise)
@@ -146,5 +154,5 @@ def _what(answer: Answer, known_intent: str | None, most_bytes: int) -> What:
     response: Any = answer.response
     intent = answer.intent or known_intent
     if response is None or isinstance(response, str):
-        return What(response, intent, documents)
+        return What(response, intent, documents, answer_id=answer.answer_id)
     return What(None, intent, documents, no_text=type(response).__name__)

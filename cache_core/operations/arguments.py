@@ -16,6 +16,7 @@ _MOST_USD = 1_000_000.0
 
 MAX_USER_CHARS = 1_024
 MAX_INTENT_CHARS = 256
+MAX_ANSWER_ID_CHARS = 1_024
 
 
 class Asked(NamedTuple):
@@ -109,6 +110,21 @@ def check_put(
         ):
             msg = f"{name} must be a list of str"
             raise TypeError(msg)
+
+
+def check_answer_id(value: object) -> None:
+    """Check the caller's name of an answer.
+
+    Raises:
+        TypeError: For a value that is neither a str nor `None`.
+        ValueError: For an empty or overlong one.
+    """
+    if value is None:
+        return
+    check_text("answer_id", value)
+    if not 0 < len(str(value)) <= MAX_ANSWER_ID_CHARS:
+        msg = f"answer_id must have 1 to {MAX_ANSWER_ID_CHARS:,} characters"
+        raise ValueError(msg)
 
 
 def check_sharing(shared: object, share_documents: object) -> None:

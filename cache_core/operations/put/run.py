@@ -33,6 +33,7 @@ from cache_core.operations.put.limits import WriteLimits
 from cache_core.operations.put.scopes import NewAnswer, admit
 from cache_core.operations.put.write import Writer
 from cache_core.operations.replica import Replica
+from cache_core.policy.answers import named
 from cache_core.tiers.journal import Journal
 
 log = RateLimited(logging.getLogger("glasscache"))
@@ -146,8 +147,9 @@ class Puts:
         left_out = what.left_out(self._settings.max_value_bytes)
         self._tell(what, left_out)
         entry = what.entry(left_out)._replace(
-            cost_usd=how.cost_usd, ttl=how.ttl, source=how.source, replica=self._replica.name
-        )
+            cost_usd=how.cost_usd, ttl=how.ttl, source=how.source, replica=self._replica.name,
+            answer=self._keys.answer(*named(what.answer_id, what.documents.ids)),
+        )  # fmt: skip
         return await admit(
             query, entry, tuning, how, user_id=user_id, documents=what.documents.ids,
             left_out=left_out,

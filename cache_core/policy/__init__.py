@@ -1,0 +1,5 @@
+"""Policy of semantic hits: which stored answer may be served, by what is known of it.
+
+Pure functions and values: no store, no model, no clock. `answers.py` says whether two answers are
+the same.
+"""

@@ -1,0 +1,81 @@
+"""Recognition of the same answer, in whatever words.
+
+Two questions may share a stored answer if their answers are the same. That is known for certain
+where the agent names its answers (`answer_id=`), and where the texts are equal. Answers made from
+the same documents are the same if they also agree in their numbers and share enough of their words:
+one document may hold the answers to many questions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection
+from typing import NamedTuple
+
+from cache_core.model.question.wording import loose_form
+
+_NAMED_BY_CALLER = "i"
+_NAMED_BY_DOCUMENTS = "d"
+
+_SHARED_WORDS = 1 / 3
+"""Least share of the shorter answer's longer words that another wording of it repeats."""
+
+_COMPARED = 8_192
+"""Characters of an answer whose words are compared."""
+
+_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+_WORD = re.compile(r"[^\W\d_]{4,}")
+"""Words that are compared: shorter ones are mostly in every answer."""
+
+
+class Told(NamedTuple):
+    """An answer, as far as it must be known to recognise it.
+
+    Attributes:
+        text: The response.
+        name: Digest of its name, after the kind that `named` returned; empty without one.
+    """
+
+    text: str
+    name: str = ""
+
+
+def named(answer_id: str | None, documents: Collection[str]) -> tuple[str, str]:
+    """Return kind and text of an answer's name; both empty if it has none.
+
+    Args:
+        answer_id: The caller's name of it; it comes first.
+        documents: Ids of the documents that it came from.
+    """
+    if answer_id:
+        return _NAMED_BY_CALLER, answer_id
+    if documents:
+        return _NAMED_BY_DOCUMENTS, "\0".join(sorted(documents))
+    return "", ""
+
+
+def same(one: Told, other: Told) -> bool:
+    """Return whether two answers are the same.
+
+    Names given by the caller decide alone, if both have one. Else equal texts, without regard to
+    case, spaces and final signs; else the same documents, with equal numbers and shared words.
+    """
+    if one.name[:1] == other.name[:1] == _NAMED_BY_CALLER:
+        return one.name == other.name
+    if loose_form(one.text) == loose_form(other.text):
+        return True
+    if one.name != other.name or one.name[:1] != _NAMED_BY_DOCUMENTS:
+        return False
+    return _numbers(one.text) == _numbers(other.text) and _overlap(one.text, other.text)
+
+
+def _numbers(text: str) -> Counter[str]:
+    return Counter(_NUMBER.findall(text[:_COMPARED]))
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Return whether the shorter of two answers repeats enough words of the other."""
+    words, others = (set(_WORD.findall(text[:_COMPARED].casefold())) for text in (one, other))
+    fewest = min(len(words), len(others))
+    return fewest > 0 and len(words & others) >= _SHARED_WORDS * fewest
