@@ -40,7 +40,7 @@ _CENTRES = 2_000
 _QUERIES = 300
 _COUNT = 5
 _TEXT = "x" * 700
-"""As long as an envelope with a short answer."""
+"""Text as long as an envelope with a short answer."""
 
 _TOGETHER = 32
 _WRITTEN = 500

@@ -579,7 +579,7 @@ def test_an_applications_own_prometheus_metrics(tmp_path: Path, order: str) -> N
 
 @pytest.mark.slow
 def test_a_clash_of_other_names(tmp_path: Path) -> None:
-    """A metric of one of our further names, too, moves ours away and hurts nobody."""
+    """A metric of one of our further names, too, moves ours to another registry and does no harm."""
     clash = "from prometheus_client import Gauge\nGauge('cache_entries', 'Theirs')\n"
     found = json.loads(processes.run(clash + IMPORTS + USES + REPORTS, tmp_path))
     assert found["answers"] == ["yes"] * 3

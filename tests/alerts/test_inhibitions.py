@@ -151,7 +151,7 @@ def test_an_outage_of_one_cache_hides_nothing_of_another(
 
 
 @pytest.mark.server
-def test_what_tells_of_wrong_answers_is_never_silenced(
+def test_alerts_about_wrong_answers_are_never_silenced(
     suppressed: set[tuple[str, str, str]],
 ) -> None:
     """Nor what says that nothing is known."""

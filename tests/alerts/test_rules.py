@@ -150,7 +150,7 @@ def test_an_alert_fires_resolves_does_not_fire_and_was_tried_at_low_traffic(name
 
 
 @pytest.mark.parametrize("rule", RULES_THAT_ALERT, ids=lambda rule: rule["alert"])
-def test_an_alert_says_what_whoever_is_woken_needs(rule: dict[str, Any]) -> None:
+def test_an_alert_says_what_its_reader_needs(rule: dict[str, Any]) -> None:
     """Severity, summary, description with the value, runbook and dashboard."""
     assert rule["labels"]["severity"] in {"critical", "warning", "info", "none"}
     annotations = rule["annotations"]

@@ -58,8 +58,8 @@ def test_a_success_ends_the_row() -> None:
     assert breaker.state == "closed"
 
 
-def test_failures_are_told_by_kind() -> None:
-    """A timeout is told from another error, and the original's type is kept."""
+def test_failures_are_logged_by_kind() -> None:
+    """A timeout is told apart from another error, and the original's type is kept."""
     breaker = Breaker("b", failures=99)
     for error, reason in ((TimeoutError(), "timeout"), (OSError("x"), "backend_error")):
         with pytest.raises(BackendError) as told, breaker:

@@ -158,7 +158,7 @@ async def test_a_sealed_field_opens_in_its_log_only() -> None:
     assert [item.text for item in await log("other").last(10)] == [""]
 
 
-async def test_since_tells_rows_that_are_none_from_the_end() -> None:
+async def test_invalid_rows_are_not_the_end_of_a_log() -> None:
     """Each row has its position, also where it holds no record."""
     store = FakeLogs()
     log = Log(store, "log", LISTED, 100)

@@ -282,7 +282,7 @@ def narrow() -> Console:
     return Console(width=80, markup=False, emoji=False)
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     """`--version` names the command and its version."""
     assert run("--version").stdout == f"glasscache {version('glasscache')}\n"
 

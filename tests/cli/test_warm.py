@@ -162,7 +162,7 @@ def test_follow_ups_are_not_stored_as_first_questions(tmp_path: Path, data: Path
 
 
 @pytest.mark.slow
-def test_html_is_told_and_can_be_text(tmp_path: Path, data: Path) -> None:
+def test_html_is_reported_and_can_be_text(tmp_path: Path, data: Path) -> None:
     """An export's bodies are stored as they are unless their text is asked for."""
     article = {"id": 1, "title": "Where?", "body": "<p>Level <b>1</b></p>"}
     file = faq(tmp_path, json.dumps({"articles": [article]}), "zendesk.json")
@@ -187,7 +187,7 @@ def test_agents_of_another_context_are_noticed(tmp_path: Path, data: Path) -> No
     assert found["lookups_looked_at"] == 3
 
 
-def test_answers_of_a_day_are_told(tmp_path: Path, data: Path) -> None:
+def test_answers_of_a_day_are_reported(tmp_path: Path, data: Path) -> None:
     """They end at midnight whatever `--ttl` says."""
     file = faq(tmp_path, "q,a\nAre you open today?,Yes.\nWhere?,Here.\n")
     said = told(run("warm", file, "--ttl", "7d", "--dir", data))

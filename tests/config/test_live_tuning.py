@@ -147,7 +147,7 @@ async def test_a_lost_race_is_a_conflict(make_cache: CacheFactory) -> None:
 
 
 async def test_of_many_with_the_same_expectation_one_wins(make_cache: CacheFactory) -> None:
-    """Eight replicas expect version 0 at once: one change is made, seven are conflicts."""
+    """Eight replicas expect version 0 concurrently: one change is made, seven are conflicts."""
     caches = [await make_cache(settings={"tiers": "l1"}) for _ in range(8)]
     results = await asyncio.gather(
         *(
@@ -160,7 +160,7 @@ async def test_of_many_with_the_same_expectation_one_wins(make_cache: CacheFacto
     assert sum(isinstance(result, TuningConflict) for result in results) == 7
 
 
-async def test_changes_made_at_once_are_all_made(make_cache: CacheFactory) -> None:
+async def test_concurrent_changes_are_all_made(make_cache: CacheFactory) -> None:
     """Without an expectation changes of different fields are merged: none is lost."""
     caches = [await make_cache(settings={"tiers": "l1"}) for _ in range(6)]
     await asyncio.gather(
@@ -299,7 +299,7 @@ async def test_no_lookup_mixes_two_versions(make_cache: CacheFactory) -> None:
 
 
 @pytest.mark.slow
-async def test_the_heartbeat_and_the_gauge_follow_at_once(make_cache: CacheFactory) -> None:
+async def test_the_heartbeat_and_the_gauge_follow_immediately(make_cache: CacheFactory) -> None:
     """A replica reports its new version when it has it, and its values in the next heartbeat."""
     watching = RecordingInstrument()
     cache = await make_cache(settings={"tiers": "l1"}, instruments=[watching])

@@ -76,7 +76,7 @@ async def test_strange_rows_are_no_versions(make_cache: CacheFactory, scribble: 
 async def test_the_last_good_version_stays_in_force(
     make_cache: CacheFactory, scribble: Scribble
 ) -> None:
-    """Garbage above a good version hides it from nobody, however late they come."""
+    """Garbage above a good version hides it from no replica, however late it comes."""
     cache = await make_cache(settings={"tiers": "l1"})
     await cache.tune({"l1_ttl": 60}, author="ana")
     for version in range(2, 30):
@@ -93,7 +93,9 @@ async def test_the_last_good_version_stays_in_force(
 
 
 @pytest.mark.slow
-async def test_a_store_that_forgot_is_told_again(make_cache: CacheFactory, tmp_path: Path) -> None:
+async def test_a_store_that_lost_a_tuning_gets_it_again(
+    make_cache: CacheFactory, tmp_path: Path
+) -> None:
     """A store that lost everything gets the tuning back from a replica that has it in force."""
     cache = await make_cache(settings={"tiers": "l1"})
     await cache.tune({"l1_ttl": 60}, author="ana")

@@ -88,8 +88,8 @@ async def test_rows_are_asked_for_by_name(stores: tuple[KeyValueStore, KeyValueS
     assert list(await other.some_rows("h", ["10", "no", "1"])) == ["value 10", None, "value 1"]
 
 
-async def test_whoever_listens_is_woken(stores: tuple[KeyValueStore, KeyValueStore]) -> None:
-    """A listener is told that it listens, and then of what another process wrote and published."""
+async def test_every_listener_is_woken(stores: tuple[KeyValueStore, KeyValueStore]) -> None:
+    """A listener is woken once it listens, and then when another process wrote and published."""
     one, other = stores
     heard = 0
 
@@ -238,7 +238,7 @@ def test_the_command_shows_undoes_and_refuses(where: list[str]) -> None:
 
 @pytest.mark.slow
 def test_the_command_loads_no_model(tmp_path: Path) -> None:
-    """Tuning needs neither torch nor Chroma: it starts at once."""
+    """Tuning needs neither torch nor Chroma: it starts immediately."""
     code = (
         "import sys\nfrom cache_core.cli.app import app\n"
         f"try: app(['tune', 'show', '--dir', {str(tmp_path)!r}])\nexcept SystemExit: pass\n"

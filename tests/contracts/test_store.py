@@ -121,7 +121,7 @@ async def test_foreign_rows_do_not_hurt(store: KeyValueStore, kind: str, url: st
     assert store.breaker.state == "closed"
 
 
-async def test_a_foreign_token_is_replaced_or_told(
+async def test_a_foreign_token_is_replaced_or_reported(
     store: KeyValueStore, foreign: Callable[[str, bytes], None]
 ) -> None:
     """write_new over undecodable bytes answers with text, and no backend counts as broken."""

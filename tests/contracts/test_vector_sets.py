@@ -89,7 +89,7 @@ def keys_of(url: str) -> Iterator[Callable[[str], list[tuple[blocking.Redis, byt
         yield lambda pattern: [(one, key) for one in clients for key in one.keys(pattern)]
 
 
-async def test_every_replica_sees_a_row_at_once(make: Make) -> None:
+async def test_every_replica_sees_a_row_immediately(make: Make) -> None:
     """A row of another cache is found without waiting, and no more once anybody removed it."""
     first, second = await make(), await make()
     await first.add("english", row("a", unit(1)))
@@ -301,7 +301,7 @@ async def test_a_redis_that_is_unavailable(tmp_path: Path, how: str) -> None:
 
 
 async def test_a_cancelled_search_harms_no_other(index: RedisVectors) -> None:
-    """Cancelled at any moment, it leaves its reply to nobody."""
+    """Cancelled at any moment, it leaves its reply to no other caller."""
     for number in range(4):
         await index.add("default", row(f"r{number}", unit(*[0] * number, 1)))
     for turn in range(30):

@@ -259,7 +259,7 @@ async def test_contexts_of_another_cache_are_listed(make: Make) -> None:
 @pytest.mark.parametrize("context", ["default", "english"])
 @pytest.mark.parametrize("action", ["search", "present", "remove", "sweep", "count", "write"])
 async def test_a_collection_made_anew_is_found(make: Make, context: str, action: str) -> None:
-    """Whichever call meets a collection that somebody replaced takes the new one, at once."""
+    """Any call that meets a replaced collection takes the new one immediately."""
     index, other = await make(breaker_failures=1), await make()
     await index.add(context, row("old", unit(1)))
     await index.tend(10.0)
@@ -523,7 +523,7 @@ async def test_a_server_that_never_answers(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.server
 async def test_a_server_whose_data_was_made_anew(tmp_path: Path) -> None:
-    """A server restarted on an empty directory is used at once: nothing found, puts kept."""
+    """A server restarted on an empty directory is used immediately: nothing found, puts kept."""
     port = servers.free_port()
     program = str(Path(sys.executable).with_name("chroma"))
     index = ChromaIndex(

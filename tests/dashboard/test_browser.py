@@ -245,7 +245,7 @@ def test_the_agent_follows_the_page_within_a_second(
 
 @pytest.mark.timeout(240)
 def test_review_by_keyboard_and_invalidate(browser: Browser, address: str, agent: Agent) -> None:
-    """One key press is one verdict; an invalidation in the page reaches the agent at once."""
+    """One key press is one verdict; an invalidation in the page reaches the agent immediately."""
     with opened(browser, address) as page:
         go(page, "Review")
         expect(page.get_by_text("alpha beta gamma delta")).to_be_visible(timeout=20_000)
@@ -316,7 +316,7 @@ def test_encrypted_entries_are_listed(
 def test_a_page_comes_back_by_itself(
     browser: Browser, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Redis stands still and goes on: nobody has to load the page again."""
+    """Redis stands still and goes on: the page need not be loaded again."""
     (tmp_path / "own").mkdir()
     with servers.BreakableRedis(tmp_path / "own") as redis:
         environment["REDIS_URL"] = redis.url

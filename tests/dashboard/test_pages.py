@@ -90,7 +90,7 @@ def test_a_busy_store_is_shown(page: str, open_app: Open, busy: Agent) -> None:
 def test_read_only_nothing_that_changes_anything_can_be_pressed(
     page: str, open_app: Open, busy: Agent
 ) -> None:
-    """Without being told to write, every page says that it is read-only, and why."""
+    """Without `--write`, every page says that it is read-only, and why."""
     app = open_app(page)
     if page == "tuning":
         app.slider[0].set_value(0.8).run()
@@ -245,7 +245,7 @@ def test_what_somebody_wrote_is_no_markup(open_app: Open, busy: Agent) -> None:
 
 
 @pytest.mark.slow
-def test_a_conflict_is_told(open_app: Open, busy: Agent) -> None:
+def test_a_conflict_is_shown(open_app: Open, busy: Agent) -> None:
     """A concurrent change of another operator is not overwritten."""
     app = open_app("tuning", login=True)
     app.slider[0].set_value(0.8).run()

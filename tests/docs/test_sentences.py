@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from tests.support.paths import ROOT
 
@@ -31,7 +32,7 @@ def test_every_test_has_its_sentence() -> None:
 
 
 def test_docstrings_begin_with_what_the_thing_is_or_does() -> None:
-    """No module, class or function of the packages or the tests begins with a question word or the like."""
+    """No module, class, function or constant begins with a question word or the like."""
     found = [
         f"{place}: {text.splitlines()[0]}"
         for package in PACKAGES
@@ -47,6 +48,19 @@ def docstrings(package: str) -> Iterator[tuple[str, str]]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, DOCUMENTED) and (text := ast.get_docstring(node)):
                 yield f"{path.relative_to(ROOT)}::{getattr(node, 'name', '')}", text
+            for line, text in below_assignments(getattr(node, "body", ())):
+                yield f"{path.relative_to(ROOT)}:{line}", text
+
+
+def below_assignments(body: object) -> Iterator[tuple[int, str]]:
+    """Yield the line and the text of each string that follows an assignment in a block."""
+    if not isinstance(body, list):
+        return
+    for assigned, text in pairwise(body):
+        if not isinstance(assigned, (ast.Assign, ast.AnnAssign)) or not isinstance(text, ast.Expr):
+            continue
+        if isinstance(text.value, ast.Constant) and isinstance(text.value.value, str):
+            yield text.lineno, text.value.value.strip()
 
 
 def first_word(text: str) -> str:

@@ -194,7 +194,7 @@ async def test_rows_wait_in_a_bounded_buffer(world: World) -> None:
 
 
 async def test_chroma_away_at_the_start(tmp_path: Path, server: servers.BreakableChroma) -> None:
-    """A cache starts at once without its Chroma, serves exactly, and finds it later."""
+    """A cache starts immediately without its Chroma, serves exactly, and finds it later."""
     async with ChaosProxy("127.0.0.1", server.port) as proxy:
         await proxy.switch("black_hole")
         began = time.monotonic()

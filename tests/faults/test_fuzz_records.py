@@ -38,7 +38,7 @@ pytestmark = pytest.mark.slow
 CASES = int(os.environ.get("FUZZ_CASES", "120"))
 MESSAGES = ("alpha one", "beta two")
 COMMON = "gamma three"
-"""What more than one user gets the same answer to."""
+"""Messages to which several users get the same answer."""
 
 ANY: list[Any] = [*JSON, -1e300, 2**63, 10**18, "nan", "9" * 30, "9-9-9", [[]], {"a": {}}]
 

@@ -114,7 +114,7 @@ async def test_workers_on_one_directory(tmp_path: Path) -> None:
 @pytest.mark.server
 @pytest.mark.parametrize("what", ["invalidate", "forget"])
 @pytest.mark.parametrize("end", ["closes", "is killed"])
-async def test_told_while_the_store_is_away(
+async def test_logged_while_the_store_is_unavailable(
     what: str, end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An invalidation of a process that ended is made by another one, when the store is back."""
@@ -151,7 +151,7 @@ async def test_told_while_the_store_is_away(
 
 
 @pytest.mark.server
-async def test_told_before_the_store_was_ever_reached(tmp_path: Path) -> None:
+async def test_logged_before_the_store_was_ever_reached(tmp_path: Path) -> None:
     """An invalidation that was made on a cache without a store is made by the next one."""
     with servers.BreakableRedis(tmp_path) as server:
         async with opened(tmp_path / "a", redis_url=server.url) as cache:

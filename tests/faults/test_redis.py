@@ -336,7 +336,7 @@ async def test_a_server_that_is_loading(tmp_path: Path) -> None:
 
 
 async def test_closed_idle_connections_are_not_noticed(world: World) -> None:
-    """Connections that the server closed cost nobody a lookup or a put."""
+    """Connections that the server closed cost no lookup and no put."""
     asker = Asker(world.cache)
     await asker.served_by_l1([0, 1, 2, 3])
     for number in range(10):

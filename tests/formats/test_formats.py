@@ -289,7 +289,7 @@ async def test_another_key_opens_nothing(world: World) -> None:
 
 @pytest.mark.parametrize("world", [kind for kind in KINDS if "embedded" in kind], indirect=True)
 async def test_the_feed_is_read(world: Embedded) -> None:
-    """A process without a semantic index makes one of what the others told."""
+    """A process without a semantic index makes one of what the others logged."""
     world.forget_index()
     async with reading(world) as cache:
 

@@ -31,7 +31,7 @@ AT = 1_700_000_000.0
 """Time at which the snapshots were written, in seconds since the epoch."""
 
 SECRET = "00112233445566778899aabbccddeeff" * 2
-"""Of the digests; kept in the store, as the first cache on it keeps the one that it makes."""
+"""Secret of the digests; kept in the store, as the first cache on it keeps the one that it makes."""
 
 SECRET_NAME = f"gc1:{NAMESPACE}:{{secret}}"
 KEY = base64.b64encode(bytes(range(32))).decode()
@@ -41,7 +41,7 @@ OUTBOX = f"unconfirmed-{NAMESPACE}-*.jsonl"
 CHROMA = f"gc1-{NAMESPACE}-"
 
 _CONFIGURED = ("space", "sync_threshold")
-"""Of a collection's configuration, what a cache decides; the rest is Chroma's default."""
+"""Parts of a collection's configuration that a cache decides; the rest is Chroma's default."""
 
 _TTL_AT_LEAST = 600_000
 """Milliseconds: what was about to expire in Redis, such as a lease, lives until a test ends."""

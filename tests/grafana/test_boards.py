@@ -209,7 +209,7 @@ def test_every_panel_has_a_title_a_description_a_unit_and_queries(board: Json) -
 
 
 @each_board
-def test_nobody_edits_by_hand_what_is_generated(board: Json) -> None:
+def test_generated_dashboards_are_not_edited_by_hand(board: Json) -> None:
     """Dashboards are not editable in Grafana."""
     assert board["editable"] is False
 

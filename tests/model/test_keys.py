@@ -74,7 +74,7 @@ def test_borders_between_parts_count() -> None:
 
 
 def test_the_secret_counts() -> None:
-    """Without the secret nobody can find the digest of a message."""
+    """Without the secret the digest of a message cannot be found."""
     assert digest(SECRET, "a") != digest(b"t" * 32, "a")
     assert Keys("n", SECRET).tag("hello") != Keys("m", SECRET).tag("hello")
 

@@ -1,4 +1,4 @@
-"""Background tasks end when they are told to, whatever fails in that moment."""
+"""Background tasks end when they are cancelled, whatever fails in that moment."""
 
 from __future__ import annotations
 

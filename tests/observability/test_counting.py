@@ -152,7 +152,7 @@ async def test_the_whole_report_is_json(cache: MultiLevelCache) -> None:
 # ----------------------------------------------------------------------------------- sharing
 
 
-async def test_misses_for_anothers_answer_are_told(cache: MultiLevelCache) -> None:
+async def test_misses_for_anothers_answer_are_reported(cache: MultiLevelCache) -> None:
     """Misses that another user's answer could have served are counted by intent, with advice."""
     await cache.put("opening hours", "ann", "9 to 5", "faq.hours")
     for user in ("bob", "cleo", "dan"):
@@ -173,7 +173,7 @@ async def test_declaring_the_intent_ends_the_misses(make_cache: CacheFactory) ->
     assert cache.get_metrics()["sharing"]["advice"] == ""
 
 
-async def test_an_intent_that_is_no_label_is_not_told(cache: MultiLevelCache) -> None:
+async def test_an_intent_that_is_no_label_is_not_reported(cache: MultiLevelCache) -> None:
     """Free text given as an intent does not show in what other users' misses say."""
     await cache.put("alpha", "ann", "answer", "ann wants a refund")
     result = await cache.lookup("alpha", "bob")
@@ -337,7 +337,7 @@ async def test_the_first_use_cancelled_anywhere(
 # ------------------------------------------------------------------------------ decision log
 
 
-async def test_the_decision_log_tells_why(make_cache: CacheFactory, store_kind: str) -> None:
+async def test_the_decision_log_has_the_reason(make_cache: CacheFactory, store_kind: str) -> None:
     """Each lookup leaves its outcome and evidence in the log, newest last, for every replica."""
     cache = await make_cache(settings=PATIENT)
     await cache.put("alpha beta gamma", "ann", "answer", "faq")
@@ -376,7 +376,7 @@ async def test_the_decision_log_has_no_texts(cache: MultiLevelCache) -> None:
 
 
 async def test_the_decision_log_keeps_the_last(make_cache: CacheFactory) -> None:
-    """The log holds about as many lookups as it was told to, the newest."""
+    """The log holds about as many lookups as it was given to keep, the newest."""
     cache = await make_cache(settings={**PATIENT, "decisions": 50, "tiers": "l1"})
     for number in range(200):
         await cache.lookup(f"question {number}", "ann")
@@ -421,7 +421,7 @@ def test_foreign_records_are_left_out(text: str) -> None:
 
 
 async def test_recent_is_this_replicas(cache: MultiLevelCache) -> None:
-    """`recent` returns the last lookups at once, bounded, without a trip to the store."""
+    """`recent` returns the last lookups immediately, bounded, without a trip to the store."""
     for number in range(5):
         await cache.lookup(f"question {number}", "ann")
     assert [item.message for item in cache.recent(2)] == [
@@ -461,7 +461,7 @@ class Computer:
 async def test_one_computation_for_all_who_ask_at_once(
     cache: MultiLevelCache, watcher: RecordingInstrument, seconds: float
 ) -> None:
-    """Two hundred callers at once cost one computation, however short, and get one answer."""
+    """Two hundred concurrent callers cost one computation, however short, and get one answer."""
     compute = Computer(seconds)
     found = await asyncio.gather(
         *(cache.get_or_compute("alpha", "ann", compute) for _ in range(200))
@@ -472,7 +472,7 @@ async def test_one_computation_for_all_who_ask_at_once(
 
 
 async def test_users_do_not_share_a_computation(cache: MultiLevelCache) -> None:
-    """Each user's answer is computed for that user, even when they ask at once."""
+    """Each user's answer is computed for that user, even when they ask concurrently."""
     compute = Computer()
     await asyncio.gather(
         *(cache.get_or_compute("alpha", user, compute) for user in ("ann", "bob", None, None))

@@ -64,7 +64,7 @@ async def test_partial_savings_are_what_compute_got(
 
 
 async def test_what_fails_saves_nothing(make_cache: CacheFactory) -> None:
-    """A computation that raises has given nobody anything; a lookup hands out what it knows."""
+    """A computation that raises has saved nothing; a lookup hands out what it knows."""
     cache = await make_cache(settings=KEYED)
     await cache.put("alpha", "ann", None, "faq", [{"id": "d"}])
 

@@ -153,7 +153,7 @@ def test_the_methods_are_coroutine_functions_to_others() -> None:
 
 
 async def both(cache: MultiLevelCache, one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Ask for the same at once, with other arguments; each computes what says whose it is."""
+    """Ask for the same concurrently, with other arguments; each computes what says whose it is."""
     running: list[str] = []
     done = asyncio.Event()
 

@@ -194,7 +194,7 @@ async def test_a_wrong_argument_is_refused(make_cache: CacheFactory, method: str
 
 
 def test_a_wrong_argument_of_the_constructor_is_refused() -> None:
-    """It raises at once, and not at the first lookup."""
+    """It raises immediately, and not at the first lookup."""
     accepted = []
     for name, values in CONSTRUCTED.items():
         for value in values:

@@ -89,7 +89,7 @@ async def filled(cache: MultiLevelCache) -> None:
 
 
 async def all_right(cache: MultiLevelCache, numbers: Any = range(KEPT)) -> None:
-    """Each gets their own answer, at once."""
+    """Each gets their own answer, without waiting."""
     found = await asyncio.gather(
         *(cache.get_multilevel(f"kept number{n}", f"user {n}") for n in numbers)
     )

@@ -28,7 +28,7 @@ async def test_empty_messages_bypass(cache: MultiLevelCache, message: str) -> No
 
 
 async def test_huge_messages_bypass(cache: MultiLevelCache) -> None:
-    """A message of a megabyte bypasses at once; one at the limit is cached."""
+    """A message of a megabyte bypasses immediately; one at the limit is cached."""
     huge = "x" * 1_048_576
     started = time.monotonic()
     assert (await cache.lookup(huge, "ann")).reasons == ("too_large",)

@@ -62,7 +62,7 @@ def cache(make: Make) -> MultiLevelCache:
 
 
 def in_threads(count: int, work: Callable[[int], Awaitable[Any]]) -> list[Any]:
-    """Run *work* in as many threads, each with a loop of its own, all at once."""
+    """Run *work* in as many threads, each with a loop of its own, concurrently."""
     together = threading.Barrier(count)
 
     def run(number: int) -> Any:
@@ -366,7 +366,7 @@ def _waiting(cache: MultiLevelCache) -> int:
 
 @pytest.mark.slow
 def test_cancelling_in_another_loop(cache: MultiLevelCache) -> None:
-    """A cancelled caller is cancelled at once, and its computation with it."""
+    """A cancelled caller is cancelled immediately, and its computation with it."""
     asyncio.run(cache.initialize())
     begun, cancelled = threading.Event(), threading.Event()
 
@@ -441,7 +441,7 @@ async def test_a_given_pool_in_two_loops(empty_redis: str, tmp_path: Path) -> No
 @pytest.mark.filterwarnings("ignore:the cache:ResourceWarning")
 @pytest.mark.parametrize("tiers", ["l1", "l1,l2,l3,l4"])
 async def test_a_cache_that_is_dropped_is_closed(make: Make, tiers: str, tmp_path: Path) -> None:
-    """Six caches that nobody closed: no task, file or thread of them is left, nothing is lost."""
+    """Six caches that were not closed: no task, file or thread of them is left, nothing is lost."""
 
     async def use(number: int) -> None:
         cache = MultiLevelCache(

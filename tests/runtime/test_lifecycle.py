@@ -75,7 +75,7 @@ def test_one_cache_in_two_runs_of_asyncio(
 
 
 def test_a_cache_left_open_by_an_ended_loop(tmp_path: Path) -> None:
-    """A cache that nobody closed before its loop ended still works in the next loop."""
+    """A cache that was not closed before its loop ended still works in the next loop."""
     cache = MultiLevelCache(
         settings=Settings(dir=tmp_path), embedding_model=HashEmbedder(), instruments=()
     )
@@ -140,7 +140,7 @@ async def test_redis_away_at_the_start(tmp_path: Path, key: str | None) -> None:
 
 
 async def test_closing_while_redis_is_away(tmp_path: Path) -> None:
-    """A cache whose store was never reached closes at once and leaves nothing."""
+    """A cache whose store was never reached closes immediately and leaves nothing."""
     fixed = Settings(dir=tmp_path, redis_url=servers.redis_url(servers.free_port()))
     async with MultiLevelCache(
         settings=fixed, embedding_model=HashEmbedder(), instruments=()

@@ -211,7 +211,7 @@ async def test_a_directory_that_can_be_used_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("directory", [True, False])
 async def test_a_store_in_memory_is_a_store(tmp_path: Path, directory: bool) -> None:
-    """Values, hashes, logs and leases, expiry, and what two at once do to one hash."""
+    """Values, hashes, logs and leases, expiry, and what two concurrent calls do to one hash."""
     store = EmbeddedStore(tmp_path if directory else None)
     await store.open()
     await store.write([Write("a", "1", None), Write("b", "2", 0.0)])

@@ -259,7 +259,7 @@ class Held(HashEmbedder):
 
 
 async def test_an_invalidation_is_not_complete_before_it_is_made(make_cache: CacheFactory) -> None:
-    """One that is asked for twice at once is not left to the other, and called complete."""
+    """One that is asked for twice concurrently is not left to the other, and called complete."""
     held = Held()
     cache: MultiLevelCache = await make_cache(embedding_model=held, settings=PATIENT)
     other: MultiLevelCache = await make_cache(settings=PATIENT)

@@ -89,7 +89,7 @@ def test_a_readable_body_is_refused_where_bodies_are_sealed() -> None:
 
 
 @pytest.mark.parametrize("keys", ["short", KEYS[0][:-4], f"{KEYS[0]},nonsense!"])
-def test_a_key_that_is_none_is_told_at_once(
+def test_an_invalid_key_is_reported_immediately(
     keys: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With what to do, and without the key."""
@@ -158,7 +158,7 @@ async def test_keys_rotate(make_cache: CacheFactory) -> None:
 
 @pytest.mark.slow
 async def test_keys_rotate_under_load(make_cache: CacheFactory) -> None:
-    """Replica after replica gets the new key, and loses the old one; nobody notices but by misses."""
+    """Replica after replica gets the new key, and loses the old one; users notice nothing but misses."""
     messages = [f"subject{number} matter{number}" for number in range(6)]
     serving: list[MultiLevelCache] = [
         await make_cache(settings=encrypted(KEYS[0])) for _ in range(2)

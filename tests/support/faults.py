@@ -23,7 +23,7 @@ def question(number: int) -> str:
 
 
 def answer(number: int, user: str) -> str:
-    """The only right answer: it names its question and its user; those to all name nobody."""
+    """The only right answer: it names its question and its user; those to all name no user."""
     return f"answer to {question(number)} for {'all' if number % 2 else user}"
 
 

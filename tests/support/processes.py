@@ -12,7 +12,7 @@ from tests.support.patience import PATIENT
 _KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH", "COVERAGE_PROCESS_START")
 
 ENVIRONMENT = {f"CACHE_{name.upper()}": str(value) for name, value in PATIENT.items()}
-"""Settings of a cache that nobody made for a test: those of `tests.support.patience`."""
+"""Settings of a cache that was not made for a test: those of `tests.support.patience`."""
 
 
 def run(code: str, directory: Path, **environment: str) -> str:

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -38,6 +39,7 @@ EMPTY = {"redis": "empty_redis", "redis8": "empty_redis8"}
 
 _FIRST_PORT = 16_000
 _PORTS_EACH = 2_000
+_given: deque[int] = deque(maxlen=_PORTS_EACH // 2)
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
 
 marked = True
@@ -47,15 +49,18 @@ _PACKAGES = {"promtool": "prometheus", "amtool": "prometheus-alertmanager"}
 
 
 def free_port() -> int:
-    """Return a port on which nobody listens, and that nobody else is given.
+    """Return a port that is free, and that none of the last thousand calls returned.
 
     It is below what the system hands out for connections, and in this test worker's own share, so
     that it stays free until a test listens there, and while a test's server is down.
     """
     while True:
         port = _FIRST_PORT + _PORTS_EACH * _WORKER + secrets.randbelow(_PORTS_EACH)
+        if port in _given:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _given.append(port)
             return port
 
 

@@ -186,7 +186,7 @@ async def test_the_shared_cache_is_opened_by_the_first_question(
 
 @pytest.mark.server
 async def test_not_ready_says_which_backend_and_what_to_do(tmp_path: Path) -> None:
-    """Without Redis: 503 at once, alive all the same; ready when Redis comes; 503 when it hangs."""
+    """Without Redis: 503 immediately, alive anyway; ready when Redis comes; 503 when it hangs."""
     program = servers.require("redis-server")
     port = servers.free_port()
     cache = MultiLevelCache(

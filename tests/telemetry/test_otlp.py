@@ -514,7 +514,7 @@ asyncio.run(main())
 
 
 def _secretive(tmp_path: Path, received: Collector, chroma_url: str, **more: str) -> str:
-    """Run an agent full of canaries on a Redis with a password; return all that it told."""
+    """Run an agent full of canaries on a Redis with a password; return all that it sent and logged."""
     with servers.redis_server(tmp_path, password=CANARIES["password"]) as url:
         script = tmp_path / "agent.py"
         script.write_text(SECRETIVE)

@@ -303,7 +303,7 @@ async def test_nothing_is_opened_below_a_lookup_that_is_not_recorded(
 
 
 @pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF, ParentBased(ALWAYS_OFF)])
-async def test_all_or_nothing_of_a_lookup_is_told(
+async def test_all_or_nothing_of_a_lookup_is_traced(
     make_watched: MakeWatched, sampler: Sampler
 ) -> None:
     """With every tier asked: a span for each of them, the embedding and the search; or none."""

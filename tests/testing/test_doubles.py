@@ -191,7 +191,7 @@ async def test_a_lost_reply_leaves_the_write(proxy: ChaosProxy, client: redis.Re
 
 
 async def test_a_closed_proxy_leaves_nothing(redis_url: str) -> None:
-    """After `close` there is no connection and nobody listens."""
+    """After `close` there is no connection and no listener."""
     port = int(redis_url.rpartition(":")[2].partition("/")[0])
     async with ChaosProxy("127.0.0.1", port) as proxy:
         _, writer = await asyncio.open_connection("127.0.0.1", proxy.port)

@@ -229,7 +229,7 @@ def test_days_end_at_the_times_of_the_log(
 
 
 @pytest.mark.slow
-def test_rows_without_a_user_are_told(tmp_path: Path) -> None:
+def test_rows_without_a_user_are_reported(tmp_path: Path) -> None:
     """They get what is shared, and the command says what that means and how to name a user."""
     file = tmp_path / "prompts.csv"
     file.write_text(

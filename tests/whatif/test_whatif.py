@@ -160,7 +160,7 @@ def test_the_log_is_believed_where_a_put_failed() -> None:
 
 
 def test_an_intent_with_a_threshold_of_its_own_keeps_it() -> None:
-    """The others' threshold does not move its hits: neither away nor, below its own, in."""
+    """The others' threshold does not move its hits: neither out nor, below its own, in."""
     own = Tuning.model_validate({"intents": {"legal": {"semantic_threshold": 0.97}}})
     log = Log()
     log.add("q1", intent="legal")

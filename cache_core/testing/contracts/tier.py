@@ -318,7 +318,7 @@ class TierContract:
         with pytest.raises(ValueError, match="without a user"):
             await bench.put(bench.query(user=None), "whose?")
 
-    async def test_gets_of_many_users_at_once(self, bench: TierBench) -> None:
+    async def test_concurrent_gets_of_many_users(self, bench: TierBench) -> None:
         """Fifty users who ask the same concurrently each get their own."""
         users = [f"user {number}" for number in range(50)]
         for user in users:

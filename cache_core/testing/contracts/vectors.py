@@ -35,7 +35,7 @@ class IndexContract:
         assert await index.search("unheard", unit(1), 5) == []
         assert await index.count() == 0
 
-    async def test_a_row_is_found_at_once(self, index: VectorIndex) -> None:
+    async def test_a_row_is_found_immediately(self, index: VectorIndex) -> None:
         """An added row is found, with its text, before it is written."""
         assert await index.add("default", row("a", unit(1)))
         (found,) = await index.search("default", unit(1), 5)
@@ -100,7 +100,7 @@ class IndexContract:
         assert await index.search("default", unit(1), 5) == []
         assert set(await index.contexts()) >= {"german", "english"}
 
-    async def test_searches_and_writes_at_once(self, index: VectorIndex) -> None:
+    async def test_concurrent_searches_and_writes(self, index: VectorIndex) -> None:
         """Concurrent adds, searches and removals lose and invent nothing."""
 
         async def one(number: int) -> None:

@@ -1,4 +1,4 @@
-"""The model's identity: other weights, or another dimension, have an index of their own at once."""
+"""The model's identity: other weights, or another dimension, get an index of their own immediately."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Cut(HashEmbedder):
 
 
 @pytest.mark.parametrize("server", [False, pytest.param(True, marks=pytest.mark.server)])
-async def test_another_dimension_is_served_at_once(
+async def test_another_dimension_is_served_immediately(
     tmp_path: Path, request: pytest.FixtureRequest, server: bool
 ) -> None:
     """Three times a change of the dimension under one name: each finds its own, and no errors."""

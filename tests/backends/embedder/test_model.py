@@ -24,7 +24,7 @@ from tests.support.patience import PATIENT
 
 
 def test_event_loops_in_many_threads_load_one_model() -> None:
-    """`start` from several threads at once makes one worker, which loads once."""
+    """Concurrent calls of `start` from several threads make one worker, which loads once."""
     loads: list[str] = []
     together = threading.Barrier(9)
 

@@ -53,7 +53,7 @@ async def slow() -> Any:
 
 
 async def test_what_waits_together_is_encoded_once(slow: Any) -> None:
-    """A text that many wait for is encoded once, and what nobody waits for not at all."""
+    """A text that many wait for is encoded once, and one whose callers are all cancelled not at all."""
     embedder, encoder = slow
     first = asyncio.ensure_future(embedder.embed("first"))
     await asyncio.sleep(0.05)
@@ -160,7 +160,7 @@ async def test_what_is_forgotten_while_it_is_encoded_is_not_kept(slow: Any) -> N
     assert encoder.batches == [["erased"], ["erased"]]
 
 
-async def test_a_full_queue_says_so_at_once(slow: Any) -> None:
+async def test_a_full_queue_rejects_immediately(slow: Any) -> None:
     """Beyond its limit the queue answers `overloaded` instead of growing."""
     embedder, encoder = slow
     waiting = [asyncio.ensure_future(embedder.embed(f"t{n}")) for n in range(QUEUE_LIMIT + 40)]

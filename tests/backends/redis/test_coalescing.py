@@ -84,7 +84,7 @@ async def test_the_next_batch_leaves_before_who_was_served_goes_on() -> None:
     assert happened == ["sent [0, 1]", "sent [2]", "got 0", "got 1", "got 2"]
 
 
-async def test_who_asks_alone_holds_nobody_up() -> None:
+async def test_a_single_read_is_not_held_up() -> None:
     """A read with nothing in flight is sent alone; if it is cancelled the others are still sent."""
     batches: list[list[int]] = []
     released = asyncio.Event()

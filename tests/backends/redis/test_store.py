@@ -165,7 +165,7 @@ async def test_a_cache_works_on_a_cluster(cluster_url: str, tmp_path: Path) -> N
 
 @pytest.mark.server
 async def test_a_change_of_the_tuning_crosses_a_cluster(cluster_url: str, tmp_path: Path) -> None:
-    """On a Cluster a version is claimed once, and told to replicas whatever node they listen to."""
+    """On a Cluster a version is claimed once, and announced to replicas whatever node they listen to."""
     settings = Settings(dir=tmp_path, redis_url=cluster_url, tiers=frozenset({"l1"}), **PATIENT)  # type: ignore[arg-type]
     async with (
         MultiLevelCache(settings=settings, instruments=()) as one,
@@ -233,7 +233,7 @@ async def test_writes_share_one_connection_that_comes_back(empty_redis: str) -> 
     await store.close()
 
 
-async def test_a_late_reply_is_for_nobody_else(empty_redis: str) -> None:
+async def test_a_late_reply_reaches_no_other_caller(empty_redis: str) -> None:
     """A read that ran out of time leaves no reply behind that the next one would take."""
     store = RedisStore(connect(servers.any_key(empty_redis), timeout=5), read_timeout=0.1)
     await store.open()

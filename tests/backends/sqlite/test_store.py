@@ -229,7 +229,7 @@ async def test_closed_means_backend_error(tmp_path: Path) -> None:
 async def test_the_file_is_deleted_while_it_is_open(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The next tend makes a new one: what nobody else can see is not written for ever."""
+    """The next tend makes a new one: what no other process can see is not written for ever."""
     caplog.set_level(logging.WARNING, "glasscache")
     store = EmbeddedStore(tmp_path / "cache")
     await store.open()

@@ -282,7 +282,7 @@ def test_other_alphabets_are_not_taken_for_western(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "error"), [("rot13", ConfigurationError), ("ascii", UnusableFile)]
 )
-def test_a_wrong_encoding_is_told(tmp_path: Path, given: str, error: type[Exception]) -> None:
+def test_a_wrong_encoding_is_reported(tmp_path: Path, given: str, error: type[Exception]) -> None:
     """One that does not exist, and one by which the file does not decode."""
     with pytest.raises(error, match=given):
         found(file(tmp_path, UMLAUTS), encoding=given)
@@ -386,7 +386,7 @@ def test_retrieved_passages_are_no_context(tmp_path: Path) -> None:
 
 
 def test_large_arrays_are_read_as_they_come(tmp_path: Path) -> None:
-    """Values across the borders of what is read at once, with a limit and without."""
+    """Values across the borders of what is read together, with a limit and without."""
     many = [{"query": f"q{number}", "response": "x" * 5_000} for number in range(1_000)]
     path = file(tmp_path, json.dumps(many, indent=1), "big.json")
     rows, report = found(path)
@@ -527,7 +527,7 @@ def test_a_turn_in_each_row(tmp_path: Path, form: str) -> None:
     assert answers == [{"query": QUERY, "response": ANSWER}]
 
 
-def test_turns_of_nobody_knows_which_chat_are_refused(tmp_path: Path) -> None:
+def test_turns_of_an_unknown_chat_are_rejected(tmp_path: Path) -> None:
     """They would be replayed as questions, what the agent said among them."""
     with pytest.raises(UnusableFile, match="conversation_id"):
         found(file(tmp_path, "role,text\nuser,Where?\nassistant,Here.\n"), REQUESTS)
@@ -643,7 +643,7 @@ def test_times_in_their_forms(given: Any, read_as: float | None) -> None:
         ({"messages": [SYSTEM]}, "no turn of a user"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_told(tmp_path: Path, row: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_read_is_reported(tmp_path: Path, row: dict[str, Any], said: str) -> None:
     """Line, column, what was expected and what was found; the other rows are read."""
     path = file(tmp_path, json.dumps({"message": "fine"}) + "\n" + json.dumps(row), "log.jsonl")
     rows, report = found(path, REQUESTS)

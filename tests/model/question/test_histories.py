@@ -428,7 +428,7 @@ async def test_a_huge_history_bypasses(
 
 
 async def test_a_picture_is_digested_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many bytes are digested in a thread, with the same result; few at once."""
+    """Many bytes are digested in a thread, with the same result; few without one."""
     threads: list[Any] = []
     original = asyncio.to_thread
 

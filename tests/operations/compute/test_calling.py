@@ -99,7 +99,7 @@ async def test_whatever_is_awaitable_runs_in_the_loop(
 
 
 async def test_a_cancelled_caller_does_not_wait_for_a_thread(cache: MultiLevelCache) -> None:
-    """Cancelling the only caller ends at once, though the function goes on."""
+    """Cancelling the only caller ends immediately, though the function goes on."""
     begun, go = threading.Event(), threading.Event()
 
     def compute() -> str:
@@ -260,7 +260,7 @@ def _waiting(cache: MultiLevelCache) -> int:
 async def test_computations_that_ask_for_each_other(
     cache: MultiLevelCache, length: int, plain: bool
 ) -> None:
-    """In a circle of any length, asked for at once, nobody waits: one computes what it asked for."""
+    """In a circle of any length, asked for concurrently, no caller waits: one computes what it asked for."""
     loop = asyncio.get_running_loop()
     together = threading.Barrier(length)
     begun: list[int] = []

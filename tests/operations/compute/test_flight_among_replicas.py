@@ -142,7 +142,7 @@ async def test_replicas_share_a_computation(two: Two) -> None:
 
 
 async def test_what_is_not_shared_is_computed_apart(two: Two) -> None:
-    """Another user, no user, another context or history: nobody waits for, or gets, another's."""
+    """Another user, no user, another context or history: no caller waits for, or gets, another's."""
     one, other = two
     tasks = [
         ask(one, compute := Computer("first")),
@@ -503,7 +503,7 @@ async def ageing(
 
 
 async def test_a_hit_near_its_end_is_made_anew_once(ageing: Callable[..., Any]) -> None:
-    """The hit is served at once; in the background one computation replaces it."""
+    """The hit is served immediately; in the background one computation replaces it."""
     cache = await ageing()
     compute = Computer("new")
     for _ in range(20):
@@ -586,7 +586,7 @@ async def test_replicas_refresh_once(make_cache: CacheFactory, ageing: Callable[
 async def test_refreshes_are_bounded_and_end_with_the_cache(
     make_cache: CacheFactory, clock: ManualClock, store_kind: str
 ) -> None:
-    """Eight at once, the others are skipped and counted; closing cancels them."""
+    """Eight run together, the others are skipped and counted; closing cancels them."""
     cache = await make_cache(settings=KEYED, clock=clock)
     await cache.tune(REFRESH, author="a test")
     for number in range(12):
@@ -655,7 +655,7 @@ asyncio.run(main())
 
 
 class Fleet:
-    """Eight processes that ask for the same at once."""
+    """Eight processes that ask for the same concurrently."""
 
     def __init__(self, directory: Path, **environment: str) -> None:
         self.begun = directory / "begun"

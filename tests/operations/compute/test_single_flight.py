@@ -26,7 +26,7 @@ async def test_one_flight_per_key() -> None:
 
 
 async def test_the_last_caller_turns_out_the_light() -> None:
-    """Work is cancelled when its last caller is, and the key is free at once."""
+    """Work is cancelled when its last caller is, and the key is free immediately."""
     cancelled = asyncio.Event()
     flight: SingleFlight[None] = SingleFlight()
 

@@ -410,7 +410,7 @@ def _chroma_rows(directory: Path, text: str) -> list[str]:
 async def test_forgetting_and_feedback_leave_the_loop_to_others(
     make_cache: CacheFactory, store_kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long the logs are, no more than a page of them is read at once."""
+    """However long the logs are, no more than a page of them is read together."""
     cache: MultiLevelCache = await make_cache()
     store, keys = cache._parts.store, cache._parts.keys
     await cache.lookup("alpha", "ann")

@@ -33,7 +33,7 @@ HOW = pytest.mark.parametrize("how", ["document", "tag", "writer", "similar"])
 async def pair(
     request: pytest.FixtureRequest, make_cache: CacheFactory, tmp_path: Path, store_kind: str
 ) -> tuple[MultiLevelCache, MultiLevelCache]:
-    """The cache that computes, and the one that is told to invalidate: itself, or another."""
+    """The cache that computes, and the one that invalidates: itself, or another."""
     cache = await make_cache(settings=PATIENT)
     if request.param:
         return cache, cache
@@ -117,7 +117,7 @@ async def test_others_go_on(make_cache: CacheFactory, how: str) -> None:
 async def test_a_computation_that_it_overtook(
     pair: tuple[MultiLevelCache, MultiLevelCache], how: str
 ) -> None:
-    """Its caller gets the answer; nobody who comes after the invalidation does."""
+    """Its caller gets the answer; no caller that comes after the invalidation does."""
     cache, other = pair
     begun = 0
 
@@ -159,7 +159,7 @@ async def test_warming_while_its_tag_is_invalidated(make_cache: CacheFactory) ->
 
 
 class GatedEmbedder(HashEmbedder):
-    """Embeds what makes a put known at once, and what L2 stores when it is told to."""
+    """Embeds what makes a put known immediately, and what L2 stores when it is released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -238,7 +238,7 @@ async def test_a_put_that_waited_for_the_model(
 async def test_the_model_comes_in_the_middle_of_a_put(
     make_cache: CacheFactory, tmp_path: Path, store_kind: str
 ) -> None:
-    """A put that has not made itself known is not stored at once, though the model is there."""
+    """A put that has not made itself known is not stored immediately, though the model is there."""
     slow = HashEmbedder()
     slow.ready = False
     cache = await make_cache(settings=PATIENT, embedding_model=slow)

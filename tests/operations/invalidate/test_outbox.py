@@ -180,7 +180,7 @@ async def test_its_file_is_begun_again_when_another_process_has_done_what_was_in
 async def test_a_cache_that_is_closed_and_opened_again_does_what_it_was_asked_for(
     tmp_path: Path,
 ) -> None:
-    """Its own file is nobody else's to read; nothing of it is served from the first lookup on."""
+    """Only its owner may read its file; nothing of it is served from the first lookup on."""
     with servers.BreakableRedis(tmp_path) as redis:
         async with opened(tmp_path / "data", redis_url=redis.url) as cache:
             await fill(cache, 2)

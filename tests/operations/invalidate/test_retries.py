@@ -156,7 +156,7 @@ async def test_what_is_planned_is_denied_until_it_is_done(
 # -------------------------------------------------------------------------- done and retried
 
 
-async def test_what_follows_is_done_at_once(steps: Worklist, script: Script) -> None:
+async def test_what_follows_is_done_immediately(steps: Worklist, script: Script) -> None:
     """Its counts belong to the invalidation."""
     job = Job()
     script.done = {
@@ -173,7 +173,7 @@ async def test_what_follows_is_done_at_once(steps: Worklist, script: Script) -> 
 async def test_what_failed_is_pending_and_tried_again(
     steps: Worklist, script: Script, outbox: Outbox
 ) -> None:
-    """It is told that it was tried; the outbox is cleared once nothing is pending."""
+    """It is marked as tried; the outbox is cleared once nothing is pending."""
     job, step = Job(), None
     script.failing = {GiveTokens: unavailable()}
     found = await steps.do(job, [step := GiveTokens(job, ("a",)), DeleteEntries(job, ("a",))])
@@ -260,7 +260,7 @@ async def test_a_step_has_its_turn_after_those_that_it_waits_for(
 async def test_a_step_that_is_taken_over_and_found_again_is_still_to_be_done(
     steps: Worklist, script: Script
 ) -> None:
-    """For whoever asked for it first, by whatever equal step it is done."""
+    """For the caller that asked for it first, by whatever equal step it is done."""
     script.failing = {GiveTokens: BackendError("backend_error", "Away")}
     first, second = Job(), Job()
     for job in (first, second, second):

@@ -1,4 +1,4 @@
-"""Many puts at once: as many are stored as get done in time, the others are dropped at once."""
+"""Many concurrent puts: as many are stored as get done in time, the others are dropped immediately."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_what_can_be_stored_is(puts: int) -> None:
 
 
 @pytest.mark.slow
-async def test_the_rest_is_turned_away_at_once() -> None:
+async def test_the_rest_is_rejected_immediately() -> None:
     """A put that cannot end in time is dropped without waiting."""
     ends, _ = await crowd(5_000, 1 / 700)
     early = sum(end.startswith("turned away at 0") and float(end[-4:]) < 0.2 for end in ends)
@@ -112,7 +112,7 @@ async def test_a_thousand_puts_at_once(make_cache: CacheFactory, tiers: frozense
     assert parts["stored"] <= sum(result.tier == "l1" for result in found) < parts["stored"] + 64
 
 
-async def test_a_store_that_hangs_lets_nobody_wait_longer(make_cache: CacheFactory) -> None:
+async def test_a_store_that_hangs_lets_no_caller_wait_longer(make_cache: CacheFactory) -> None:
     """Puts behind others that hang end within the budget, and the next are stored."""
     faults = Faults(seed=1)
     cache = await make_cache(

@@ -93,7 +93,7 @@ async def test_the_developers_word_counts(make_cache: CacheFactory) -> None:
 
 
 async def test_without_a_user_what_looks_personal_is_not_stored(make_cache: CacheFactory) -> None:
-    """A personal answer without a user is stored for nobody."""
+    """A personal answer without a user is not stored."""
     cache: MultiLevelCache = await make_cache(settings=PATIENT, sharing="all")
     await cache.put("where is order 48213", None, "gone")
     assert await cache.get_multilevel("where is order 48213", "bob") is None
@@ -118,7 +118,7 @@ async def promoting(make_cache: CacheFactory, k: int = 3, **more: Any) -> MultiL
 
 
 async def test_what_enough_users_got_becomes_everybodys(make_cache: CacheFactory) -> None:
-    """By the k-th user, in L1 and L2; before that nobody else gets it. It says why."""
+    """By the k-th user, in L1 and L2; before that no other user gets it. It says why."""
     cache = await promoting(make_cache)
     for user in ("ann", "bob"):
         await cache.put("alpha beta", user, "answer")

@@ -168,7 +168,7 @@ def test_misspellings_are_understood(asked: str, stored: str) -> None:
     ],
 )
 def test_unknown_words_on_one_side_are_not_understood(asked: str, stored: str) -> None:
-    """Names and words that nobody knows may be anything, and so may a misspelt negation."""
+    """Unknown names and words may be anything, and so may a misspelt negation."""
     assert not understood(asked, stored)
     assert not understood(stored, asked)
 
@@ -241,7 +241,7 @@ async def test_an_operator_answers_for_other_languages(
 async def test_most_messages_in_another_language_are_reported_once(
     make_cache: CacheFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without it nobody would know why nothing is matched; a few do not count."""
+    """Without it users would not know why nothing is matched; a few do not count."""
     cache: MultiLevelCache = await make_cache(embedding_model=_Alike(), settings=PATIENT)
     await cache.ready()
     for number in range(12):

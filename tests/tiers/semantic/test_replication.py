@@ -38,7 +38,7 @@ async def test_another_process_learns_of_answers_and_invalidations(
 async def test_a_row_written_after_its_invalidation_does_not_stay(
     make_cache: CacheFactory, chroma_url: str, store_kind: str, how: str
 ) -> None:
-    """On a shared index nobody leaves what another process invalidated before it was written."""
+    """On a shared index no process leaves what another one invalidated before it was written."""
     if store_kind == "embedded":
         pytest.skip("processes with a Chroma server share a Redis")
     settings = {**PATIENT, "chroma_url": chroma_url}
@@ -62,7 +62,7 @@ async def test_a_row_written_after_its_invalidation_does_not_stay(
 
 
 class GatedEmbedder(HashEmbedder):
-    """Embeds so many at once, and then when it is told to."""
+    """Embeds so many immediately, and the others when it is released."""
 
     def __init__(self, at_once: int) -> None:
         super().__init__()

@@ -78,7 +78,7 @@ async def test_others_private_questions_leave_no_trace(make_cache: CacheFactory)
     assert cache.recent(1)[0].similarity is None
 
 
-async def test_too_many_contexts_are_told(make_cache: CacheFactory) -> None:
+async def test_too_many_contexts_are_reported(make_cache: CacheFactory) -> None:
     """In a context that got no index L2 says so, and private answers are found all the same."""
     cache = await make_cache(settings={**PATIENT, "max_contexts": 2})
     for context in ("one", "two", "three"):
