@@ -128,6 +128,7 @@ class PrometheusInstrument:
         self._up = _Children(of(names.BACKEND_UP), namespace, gone=0)
         self._breaker = _Children(of(names.BREAKER_STATE), namespace, gone=0)
         self._entries = _Children(of(names.ENTRIES), namespace)
+        self._servers = _Children(of(names.REDIS_SERVER), namespace, gone=0)
         self._started = _Children(of(names.START_TIME), namespace)
         self._open_since: float | None = None
         child_of(names.BUILD_INFO, __version__).set(1)
@@ -236,6 +237,7 @@ class PrometheusInstrument:
             self._open_since = time.time()
         self._started.show({} if self._open_since is None else {(): self._open_since})
         self._up.show({(name,): works for name, works in state.backends.items()})
+        self._servers.show({(run_id,): 1 for run_id in state.servers})
         self._breaker.show({(name,): _STATES[found] for name, found in state.breakers.items()})
         self._entries.show({(level,): count for level, count in state.entries.items()})
         for level in LEVELS:

@@ -124,6 +124,12 @@ BACKEND_UP: Final = Metric(
     "1 if the backend answers, else 0; nothing once the cache is closed.",
     "livemin",  # down as soon as one worker cannot reach it
 )
+REDIS_SERVER: Final = Metric(
+    "cache_redis_server",
+    "gauge",
+    ("run_id",),
+    "1 for the run id of each Redis server in use, the last known one; redis_exporter has it, too.",
+)
 BREAKER_STATE: Final = Metric(
     "cache_breaker_state",
     "gauge",

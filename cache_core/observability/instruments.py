@@ -40,6 +40,7 @@ class CacheState:
         tuning: In force.
         pending_invalidations: Invalidations that some backend has not confirmed.
         dropped: What was lost since the start, per queue.
+        servers: Run ids of the Redis servers in use, the last known ones; empty without Redis.
     """
 
     backends: Mapping[str, bool]
@@ -49,6 +50,7 @@ class CacheState:
     tuning: Tuning
     pending_invalidations: int
     dropped: Mapping[str, int]
+    servers: Sequence[str] = ()
 
 
 class Scope(Protocol):

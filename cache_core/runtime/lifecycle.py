@@ -347,7 +347,7 @@ class Engine:
     def _report_closed(self, cache: Open | Unavailable) -> None:
         """Report that there are no backends any more: what was known of them is outdated."""
         self.instruments.report(
-            replace(cache.state(), backends={}, breakers={}, transitions={}, entries={})
+            replace(cache.state(), backends={}, breakers={}, transitions={}, entries={}, servers=())
         )
         if self._given.instruments is None:
             # Those were made when this was opened, and are made anew when it is again.

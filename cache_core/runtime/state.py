@@ -67,4 +67,5 @@ class State:
                 "verification": self._verifier.dropped if self._verifier is not None else 0,
                 "vectors": semantic.engine.dropped if semantic is not None else 0,
             },
+            servers=getattr(self._parts.store, "run_ids", ()),
         )

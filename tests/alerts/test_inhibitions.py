@@ -19,20 +19,24 @@ from tests.support import servers
 
 Labels = dict[str, str]
 
-ON_REDIS = ("CacheRedisExporterDown", "CacheRedisMemoryFull", "CacheRedisMemoryUnlimited")
+ON_REDIS = (
+    "CacheRedisExporterDown", "CacheRedisMemoryFull", "CacheRedisMemoryUnlimited",
+    "CacheRedisDown warning redis",
+)  # fmt: skip
 """Alerts that have an instance, and no cache."""
 
 BY_REDIS = {
     "CacheHitRateLow", "CacheHitRateDropped", "CacheLatencyHigh", "CacheTierErrors l1",
     "CacheTierErrors l2", "CacheAvailability 1h", "CacheAvailability 6h", "CacheAvailability 1d",
     "CacheAvailability 3d", "CacheRedisTooSmall", "CacheTuningDisagrees", "CacheBreakerOpen redis",
+    "CacheRedisNotMonitored",
 }  # fmt: skip
 BY_L2 = {
     "CacheHitRateLow", "CacheLatencyHigh", "CacheAvailability 1d", "CacheAvailability 3d",
     "CacheTierErrors l2",
 }  # fmt: skip
 SILENCED: dict[str, set[str]] = {
-    "CacheRedisDown redis": BY_REDIS | {"CacheRedisExporterDown"},
+    "CacheRedisDown critical redis": BY_REDIS,
     "CacheBackendRecovering redis": BY_REDIS,
     "CacheChromaDown chroma": BY_L2 | {"CacheBreakerOpen chroma"},
     "CacheBackendRecovering chroma": BY_L2 | {"CacheBreakerOpen chroma"},
@@ -66,16 +70,16 @@ def shipped() -> dict[str, Labels]:
 
 def named(labels: Labels) -> str:
     """Return an alert's name, with what tells it from others of that name."""
-    tells = (labels.get(key, "") for key in ("window", "level", "backend"))
+    tells = [labels.get(key, "") for key in ("window", "level", "backend")]
+    if labels["alertname"] in {"CacheRedisDown", "CacheNoData"}:
+        tells = [labels["severity"], *tells]
     return " ".join([labels["alertname"], *filter(None, tells)])
 
 
 def placed(name: str, labels: Labels, job: str, cache: str) -> Labels:
     """Return an alert of one cache; those on Redis are of a server instead."""
-    where = {"instance": "redis-1"} if name in ON_REDIS else {"cache": cache}
-    # The exporter's own word on a Redis that is down has an instance.
-    both = {"instance": "redis-1"} if name == "CacheRedisDown redis" else {}
-    return {**labels, "job": job, **where, **both}
+    where = {"instance": "redis-1", "pod": "redis-0"} if name in ON_REDIS else {"cache": cache}
+    return {**labels, "cluster": "eu", "namespace": "prod", "job": job, **where}
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +160,9 @@ def test_alerts_about_wrong_answers_are_never_silenced(
 ) -> None:
     """Nor what says that nothing is known."""
     never = {
-        "CacheIsolationViolation", "CacheWrongHits", "CacheInvalidationsPending", "CacheNoData",
-        "CacheRedisMemoryFull", "CacheRedisDown redis",
+        "CacheIsolationViolation", "CacheWrongHits", "CacheInvalidationsPending", "CacheNoData critical",
+        "CacheNoData warning",
+        "CacheRedisMemoryFull", "CacheRedisDown critical redis", "CacheRulesIncomplete",
     }  # fmt: skip
     assert never <= set(shipped())
     assert not never & {target for _, target, _ in suppressed}

@@ -19,7 +19,10 @@ from tests.support.paths import ROOT
 
 ALERTS = ROOT / "alerts"
 RUNBOOKS = ROOT / "docs" / "runbooks"
-RUNBOOK_BASE = "https://github.com/glasscache/glasscache/blob/main/docs/runbooks/"
+RUNBOOK_BASE = (
+    '{{ or $externalLabels.runbook_url "https://github.com/glasscache/glasscache/blob/main/docs/runbooks"'
+    " }}/"
+)
 RULE_FILES = (ALERTS / "recording.yml", ALERTS / "rules.yml")
 UNIT_TESTS = sorted((ALERTS / "tests").glob("*.yml"))
 
@@ -42,7 +45,7 @@ HEADINGS = (
 )
 
 FOREIGN = {
-    "up", "ALERTS",
+    "up", "ALERTS", "ALERTS_FOR_STATE", "redis_slave_info", "redis_connected_slave_offset_bytes",
     "redis_up", "redis_memory_used_bytes", "redis_memory_max_bytes",
     "redis_total_system_memory_bytes", "redis_instance_info", "redis_evicted_keys_total",
 }  # fmt: skip
@@ -69,7 +72,11 @@ def queries(rule: dict[str, Any]) -> list[str]:
 def metrics(promql: str) -> set[str]:
     """Return the metrics that PromQL selects."""
     words = re.sub(r'"[^"]*"', "", promql)
-    return set(re.findall(r"\b(?:cache|redis|process)_[a-z0-9_]+\b|\b(?:up|ALERTS)\b", words))
+    return set(
+        re.findall(
+            r"\b(?:cache|redis|process)_[a-z0-9_]+\b|\b(?:up|ALERTS|ALERTS_FOR_STATE)\b", words
+        )
+    )
 
 
 @pytest.mark.server
@@ -226,7 +233,7 @@ def unknown(promql: str) -> set[str]:
     """Return the metrics and recorded series in *promql* that nobody provides."""
     recorded = {rule["record"] for rule in RULES if "record" in rule}
     series = set(re.findall(r"\b[a-z_]+:[a-z0-9_]+(?::[a-z0-9_]+)?\b", promql))
-    series = {name for name in series if name.startswith(("job_", "glasscache:"))}
+    series = {name for name in series if name.startswith(("job_", "job:", "glasscache:"))}
     return (metrics(re.sub(r"\b[a-z_]+(:[a-z0-9_]+)+\b", "", promql)) - known_metrics()) | (
         series - recorded
     )
@@ -246,28 +253,65 @@ def test_the_overall_hit_rate_is_the_one_of_the_contract(window: str) -> None:
         for rule in RULES
         if rule.get("record") == f"job_cache:cache_hit_rate:ratio_rate{window}"
     )
+    by = "sum by (cluster, namespace, job, cache)"
     planned = (
-        'sum by (job, cache) (rate(cache_lookups_total{outcome="hit"}[w])) / '
-        '(sum by (job, cache) (rate(cache_lookups_total{outcome!="bypass"}[w])) > 0)'
+        f'{by} (rate(cache_lookups_total{{cache!="", outcome="hit"}}[w])) / '
+        f'({by} (rate(cache_lookups_total{{cache!="", '
+        'outcome=~"hit|partial|miss|error"}[w])) > 0)'
     )
     assert " ".join(rule["expr"].split()) == planned.replace("[w]", f"[{window}]")
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("record") or rule["alert"])
-def test_a_rule_on_redis_is_about_the_exporters_job(rule: dict[str, Any]) -> None:
-    """Other people's Redis servers in the same Prometheus are not ours to wake somebody for."""
-    for name, selector in re.findall(r"\b(redis_[a-z_]+|up)\b(\{[^}]*\})?", rule["expr"]):
-        if name in FOREIGN:
-            assert 'job="redis"' in selector, name
+def test_a_rule_on_redis_is_about_our_servers(rule: dict[str, Any]) -> None:
+    """No rule selects an exporter by its job, and each is limited to the servers of caches."""
+    expr = re.sub(r'limit="[^"]*"', "", rule["expr"])
+    if re.search(r"(?<![:_])\bredis_[a-z_]+\b", expr):
+        assert 'job="redis"' not in expr
+        assert re.search(r"glasscache:redis_|cache_redis_server|redis_memory_used:ratio", expr)
+
+
+CACHE = ("cluster", "namespace", "job", "cache")
+SERVER = ("cluster", "namespace", "job", "instance", "pod")
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.get("record") or rule["alert"])
+def test_a_rule_keeps_the_labels_that_tell_environments_apart(rule: dict[str, Any]) -> None:
+    """Whatever is grouped or matched by job is so by cluster and namespace, too."""
+    for labels in re.findall(r"(?:\bby|\bon) \(([^)]*)\)", rule["expr"]):
+        if "job" in labels.split(", ") and "limit" not in labels:
+            assert labels.startswith("cluster, namespace, job"), labels
+
+
+@pytest.mark.parametrize("rule", RULES_THAT_ALERT, ids=lambda rule: rule["alert"])
+def test_a_summary_says_where(rule: dict[str, Any]) -> None:
+    """It names the namespace and the cluster where there are any, and so do queries and links."""
+    summary, link = (rule["annotations"][name] for name in ("summary", "dashboard_url"))
+    if rule["alert"] in {"CacheNotScraped", "CacheLimitsIncomplete"}:
+        return
+    for label in ("namespace", "cluster"):
+        assert f"{{{{ with $labels.{label} }}}}" in summary
+        assert "var-redis_instance" in link or f"&var-{label}=" in link
+    for query in queries(rule)[1:]:
+        assert "{cluster=%q,namespace=%q,job=%q,cache=%q" in query or "limit=" in query, query
 
 
 def test_every_limit_is_used_and_every_used_limit_is_set() -> None:
     """The limits stand in one place, and none is left over."""
-    set_there = {
-        rule["labels"]["limit"] for rule in RULES if rule.get("record") == "glasscache:limit"
-    }
-    used = set(re.findall(r'glasscache:limit\{limit="(\w+)"\}', " ".join(r["expr"] for r in RULES)))
-    assert used == set_there
+    found = [rule for rule in RULES if rule.get("record") == "glasscache:limit"]
+    defaults = {rule["labels"]["limit"]: rule["expr"] for rule in found}
+    alerts = " ".join(rule["expr"] for rule in RULES_THAT_ALERT)
+    recorded = [rule for rule in RULES if rule.get("record") == "job_cache:default_limit"]
+    used = set(re.findall(r'job_cache:limit\{limit="(\w+)"\}', alerts))
+    assert used == {rule["labels"]["limit"] for rule in recorded}
+    assert used | {"redis_memory_ratio"} == set(defaults)
+    # Where a limit is missing, the same value is the last resort.
+    for rule in recorded:
+        name = rule["labels"]["limit"]
+        assert f'limit="{name}"' in rule["expr"]
+        assert f"or {defaults[name]}" in rule["expr"]
+        assert f'absent(glasscache:limit{{limit="{name}"}})' in alerts
+    assert "scalar(glasscache" not in alerts
 
 
 @pytest.mark.server
@@ -314,10 +358,11 @@ def test_inhibitions_name_alerts_that_exist() -> None:
 
 def test_an_inhibition_compares_labels_that_both_sides_have() -> None:
     """Two alerts without a label count as equal in it: that would silence other people's alerts."""
-    by_redis = {"CacheRedisMemoryFull", "CacheRedisMemoryUnlimited", "CacheRedisExporterDown"}
+    by_redis = {"CacheRedisMemoryFull", "CacheRedisMemoryUnlimited"}
     for rule in MANAGER["inhibit_rules"]:
         named = set(re.findall(r"Cache[A-Z][A-Za-z]+", yaml.safe_dump(rule["target_matchers"])))
-        assert rule["equal"][:2] == (["job", "instance"] if named & by_redis else ["job", "cache"])
+        wanted = SERVER if named & by_redis else CACHE
+        assert tuple(rule["equal"][: len(wanted)]) == wanted
 
 
 @pytest.mark.server

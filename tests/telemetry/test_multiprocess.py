@@ -283,6 +283,7 @@ def test_every_gauge_says_how_workers_become_one() -> None:
         "cache_cost_saved_usd": "sum",
         "cache_invalidations_pending": "livesum",
         "cache_backend_up": "livemin",
+        "cache_redis_server": "livemax",
         "cache_breaker_state": "livemax",
         "cache_entries": "livemax",
         "cache_semantic_threshold": "livemostrecent",

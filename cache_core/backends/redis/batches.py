@@ -53,6 +53,7 @@ class Batches:
         client: The server's client; the Cluster's, once the server is known to be a node of one.
         breaker: The breaker of both.
         version: The server's version; empty while it is unknown.
+        run_ids: Run ids of the server, or of the Cluster's primaries; empty while they are unknown.
         reads, hurried, writes, patient: The lanes; the first two have the time limit of a read.
 
     Args:
@@ -90,6 +91,7 @@ class Batches:
         self._late = late
         self._greeted = False
         self.version = ""
+        self.run_ids: tuple[str, ...] = ()
         self._nodes: ClusterNodes | None = None
         if isinstance(client, RedisCluster):
             self._nodes = ClusterNodes(client, *trips)
@@ -126,6 +128,19 @@ class Batches:
                     await self._greet()
                 seconds, micros = await self._any_node("TIME")
                 return int(seconds) + int(micros) / 1_000_000
+
+    async def identify(self) -> None:
+        """Read the run ids; where INFO is not allowed, or fails, the known ones stay."""
+        with contextlib.suppress(Exception):
+            async with Deadline(self._write_timeout):
+                client = self.client
+                if isinstance(client, RedisCluster):
+                    every = await client.info("server", target_nodes=RedisCluster.PRIMARIES)
+                    nodes = [every] if "run_id" in every else every.values()
+                    found = [node["run_id"] for node in nodes]
+                else:
+                    found = [(await client.info("server"))["run_id"]]
+                self.run_ids = tuple(sorted(map(str, found)))
 
     async def tell_all(self, *command: Any) -> None:
         """Run a command that a Cluster forwards to all its nodes."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import Any
 
@@ -46,6 +47,9 @@ _TRIM_SLACK = 1.25
 
 _ROWS_UNSEEN = 1_024
 """Rows of a hash above which it is searched for expired ones."""
+
+_IDENTIFIED_SECONDS = 15.0
+"""Seconds between two looks at which servers these are."""
 
 _DELETED_TOGETHER = 1_000
 _TRIMMED_KEPT = 10_000
@@ -95,6 +99,7 @@ class RedisStore:
         self._clock = WallClock()
         self._graded = True
         self._trimmed_at: dict[str, int] = {}
+        self._identified_until = 0.0
 
     @property
     def client(self) -> redis.Redis | RedisCluster:
@@ -105,6 +110,11 @@ class RedisStore:
     def breaker(self) -> Breaker:
         """The breaker of this Redis."""
         return self._batches.breaker
+
+    @property
+    def run_ids(self) -> Sequence[str]:
+        """Run ids of the servers, by which others recognise them; the last known ones."""
+        return self._batches.run_ids
 
     async def open(self) -> None:
         """Connect, detect a Cluster, and read the server's clock."""
@@ -121,8 +131,15 @@ class RedisStore:
         self._batches.abandon()
 
     async def tend(self) -> None:
-        """Read the server's clock; the first call also detects a Cluster."""
-        self._clock.set(await self._batches.time())
+        """Read the server's clock; the first call also detects a Cluster, some identify servers."""
+        try:
+            self._clock.set(await self._batches.time())
+        except BackendError:
+            self._identified_until = 0.0  # another server may answer next
+            raise
+        if time.monotonic() >= self._identified_until:
+            await self._batches.identify()
+            self._identified_until = time.monotonic() + _IDENTIFIED_SECONDS
 
     def now(self) -> float:
         """Return the server's time of the last `tend`, advanced by the monotonic clock."""

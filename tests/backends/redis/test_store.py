@@ -53,6 +53,37 @@ async def test_a_dead_server_is_an_error_within_the_budget(tmp_path: Path) -> No
     await store.close()
 
 
+@pytest.mark.server
+async def test_a_server_is_known_by_its_run_id_through_an_outage(tmp_path: Path) -> None:
+    """The store has the server's run id, keeps it while it is down, and then has the next one."""
+    port = servers.free_port()
+    url = servers.redis_url(port)
+
+    def run_id() -> str:
+        with servers.admin(url) as client:
+            return str(client.info("server")["run_id"])
+
+    with servers.redis_server(tmp_path, port=port):
+        store = RedisStore(
+            connect(servers.any_key(url), timeout=5), read_timeout=5, write_timeout=5
+        )
+        await store.open()
+        first = run_id()
+        assert tuple(store.run_ids) == (first,)
+    with pytest.raises(BackendError):
+        await store.tend()
+    assert tuple(store.run_ids) == (first,)
+    with servers.redis_server(tmp_path, port=port):
+        second = run_id()
+        deadline = time.monotonic() + 10
+        while tuple(store.run_ids) != (second,) and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+            with contextlib.suppress(BackendError):
+                await store.tend()
+        assert tuple(store.run_ids) == (second,)
+    await store.close()
+
+
 async def test_a_refused_command_is_no_outage(empty_redis: str) -> None:
     """An error that the server answers fails the call but does not open the breaker."""
     store = RedisStore(
