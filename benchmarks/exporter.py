@@ -34,7 +34,7 @@ from benchmarks.support.servers import collector, free_port, redis_server
 from cache_core import MultiLevelCache
 from cache_core.config.settings import Settings
 from cache_core.testing import HashEmbedder
-from telemetry.exporters import _make_provider
+from telemetry.exporters import made_provider
 from telemetry.metrics import PrometheusInstrument
 from telemetry.tracing import TracingInstrument
 
@@ -140,9 +140,11 @@ async def _open(
         "OTEL_TRACES_SAMPLER": "traceidratio",
         "OTEL_TRACES_SAMPLER_ARG": str(sampled),
         "OTEL_EXPORTER_OTLP_ENDPOINT": url,
+        "OTEL_TRACES_EXPORTER": "otlp" if url else "none",
     }
     with _environment(variables):
-        provider = _make_provider("benchmark", sends=bool(url))
+        provider, lost = made_provider("benchmark")
+        assert provider is not None, lost
     namespace = f"exporter-{number}"
     registry = CollectorRegistry()
     cache = MultiLevelCache(

@@ -231,7 +231,7 @@ METRICS: Final[tuple[Metric, ...]] = tuple(
 """All metrics."""
 
 PUBLISHED: Final = (HITS, MISSES, LATENCY, COST_SAVED)
-"""Documented metrics, which an application may define itself."""
+"""Metrics whose names never change."""
 
 QUEUES: Final = (
     "churn",
@@ -254,7 +254,8 @@ RESOURCE_VERSION: Final = "glasscache.version"
 
 SPAN_PREFIX: Final = "cache."
 """A span is named after its operation: cache.lookup, cache.get, cache.embed, cache.search,
-cache.compute, cache.refresh, cache.put, cache.invalidate."""
+cache.compute, cache.refresh, cache.put, cache.invalidate. That of a tier also names the tier, as in
+`cache.get l2`: a tree of spans shows nothing but names."""
 
 ATTRIBUTE_NAME: Final = "cache.name"
 ATTRIBUTE_LEVEL: Final = "cache.level"
@@ -271,6 +272,30 @@ ATTRIBUTE_TUNING_VERSION: Final = "cache.tuning_version"
 ATTRIBUTE_LOOKUP_ID: Final = "cache.lookup_id"
 ATTRIBUTE_ERROR: Final = "error.type"
 EVENT_FAILED: Final = "cache.backend_failed"
+
+GEN_AI_OPERATION: Final = "gen_ai.operation.name"
+"""Kind of step in OpenTelemetry's convention for generative AI. Langfuse keeps only spans with an
+attribute of that convention; one with texts and without a kind counts as a call of a model."""
+
+SPAN_KIND: Final = "openinference.span.kind"
+"""Kind of step in OpenInference's convention, for Phoenix, Langfuse, LangSmith and Datadog."""
+
+_SEARCH: Final = {GEN_AI_OPERATION: "search_memory", SPAN_KIND: "RETRIEVER"}
+_STEP_OF_SEARCH: Final = {GEN_AI_OPERATION: "search_memory", SPAN_KIND: "CHAIN"}
+_WORKFLOW: Final = {GEN_AI_OPERATION: "invoke_workflow", SPAN_KIND: "CHAIN"}
+
+KINDS: Final[dict[str, dict[str, str]]] = {
+    "lookup": _SEARCH,
+    "get l2": _STEP_OF_SEARCH,
+    "embed": _STEP_OF_SEARCH,
+    "compute": _WORKFLOW,
+    "refresh": _WORKFLOW,
+    "put": {GEN_AI_OPERATION: "upsert_memory", SPAN_KIND: "CHAIN"},
+    "invalidate": {GEN_AI_OPERATION: "delete_memory", SPAN_KIND: "CHAIN"},
+}
+"""Attributes by the name of a span, from its start, so that samplers see them: of all operations,
+and of what an application's own code runs below, as an embedder of its own. A span that a platform
+drops would take the spans below it out of the trace. None is a kind of model call."""
 
 CAPTURED_MESSAGE: Final = "gen_ai.input.messages"
 """Attribute of `cache.lookup`, only while content is captured: the message, in the form of

@@ -46,81 +46,59 @@ _lock = threading.Lock()
 
 
 class _Guest:
-    """Collector that shows our metrics in the default registry, unless their names are taken.
+    """Collector that shows our metrics in the default registry, unless a name of them is taken.
 
-    An application may define the four published metrics itself in the default registry, before the
-    cache starts or after, in a module imported later. Metrics registered in the usual way would
+    An application may define metrics of any of our names itself in the default registry, before
+    the cache starts or after, in a module imported later. Metrics registered in the usual way would
     make the second of the two fail. So ours are in a registry of their own, and this collector
-    shows them in the default one without claiming those four names; if the application has one of
-    them, it shows nothing, and one log line says how to serve ours.
+    shows them in the default one without claiming a name; if the application has one of them, it
+    shows nothing, and one log line says how to serve ours.
     """
 
-    def __init__(self, ours: CollectorRegistry, found: Collectors) -> None:
+    def __init__(self, ours: CollectorRegistry) -> None:
         self.ours = ours
-        self._published = [found[metric.name] for metric in names.PUBLISHED]
-        self._others = [
-            found[metric.name] for metric in names.METRICS if metric not in names.PUBLISHED
-        ]
-        self._shown = False
-        self._probing = threading.Lock()
-
-    def show(self) -> None:
-        """Register with the default registry, unless the application has one of our names."""
-        try:
-            REGISTRY.register(self)
-        except ValueError as error:
-            self._warn(error)
-        else:
-            self._shown = True
-            self.is_shown()
+        self._shown = True
+        self._looking = threading.Lock()
 
     def is_shown(self) -> bool:
         """Return whether the default registry shows our metrics, all of them."""
-        with self._probing:
-            if self._shown:
-                probe = _Probe(self._published)
-                try:
-                    REGISTRY.register(probe)
-                except ValueError as error:
-                    self._shown = False
-                    self._warn(error)
-                else:
-                    REGISTRY.unregister(probe)
+        with self._looking:
+            taken = _taken(self.ours) if self._shown else ""
+            if taken:
+                self._shown = False
+                self._warn(taken)
             return self._shown
 
     def describe(self) -> Iterable[Family]:
-        """Claim the names of all but the published metrics."""
-        return _Probe(self._others).describe()
+        """Claim no name: the application's own metric may come later."""
+        return ()
 
     def collect(self) -> Iterable[Family]:
         """Return our metrics."""
         return self.ours.collect() if self.is_shown() else ()
 
     @staticmethod
-    def _warn(error: ValueError) -> None:
+    def _warn(taken: str) -> None:
         ours = __name__.rpartition(".")[0]
         package = ours if ours == "telemetry" else "cache_core.observability.defaults.telemetry()"
         log.warning(
             "the application has a metric of one of our names in the default Prometheus registry "
             "(%s): all of ours are in %s.current_registry() instead; serve them with "
             "%s.serve_metrics(port)",
-            error,
+            taken,
             package,
             package,
         )
 
 
-class _Probe:
-    """Collector that claims the names of *collectors*, and shows nothing."""
+def _taken(ours: CollectorRegistry) -> str:
+    """Return the names of *ours* that the default registry has, too.
 
-    def __init__(self, collectors: Sequence[Any]) -> None:
-        self._collectors = collectors
-
-    def describe(self) -> list[Family]:
-        return [family for item in self._collectors for family in item.describe()]
-
-    def collect(self) -> Iterable[Family]:
-        return ()
+    Registering a collector to find out would, for that moment, claim them: a module that another
+    thread imports then would fail.
+    """
+    mine, theirs = (item._names_to_collectors for item in (ours, REGISTRY))  # noqa: SLF001
+    return ", ".join(sorted(name for name in mine if name in theirs))
 
 
 def collectors(registry: CollectorRegistry | None = None) -> Collectors:
@@ -155,8 +133,9 @@ def _guest() -> _Guest:
     if not _guests:
         ours = CollectorRegistry()
         _made[ours] = _register(ours)
-        _guests.append(_Guest(ours, _made[ours]))
-        _guests[0].show()
+        _guests.append(_Guest(ours))
+        REGISTRY.register(_guests[0])
+        _guests[0].is_shown()
     return _guests[0]
 
 

@@ -7,6 +7,8 @@ and where spans go are the application's.
 from __future__ import annotations
 
 import json
+import logging
+import re
 from contextvars import Token
 from typing import TypeAlias
 
@@ -31,7 +33,12 @@ from cache_core.observability.records import (
 
 from . import names
 
+log = logging.getLogger("glasscache")
+
 _Recorded: TypeAlias = ScopedRecord | TierRecord
+
+_SUPPRESSED = "suppress_instrumentation"
+"""Key in OpenTelemetry's context that every instrumentation heeds."""
 
 _ROOTS: frozenset[Operation] = frozenset({"lookup", "put", "invalidate", "compute", "refresh"})
 
@@ -39,10 +46,11 @@ _ROOTS: frozenset[Operation] = frozenset({"lookup", "put", "invalidate", "comput
 class _SpanScope:
     """A span that is current until it is closed."""
 
-    __slots__ = ("_name", "_span", "_token", "detailed")
+    __slots__ = ("_name", "_span", "_token", "detailed", "span_context")
 
     def __init__(self, span: trace.Span, name: str) -> None:
         self._span = span
+        self.span_context = span.get_span_context()
         self.detailed = span.is_recording()
         self._name = name
         self._token: Token[Context] = otel_context.attach(trace.set_span_in_context(span))
@@ -60,14 +68,26 @@ class _SpanScope:
         try:
             if self.detailed:
                 self._span.set_attributes(_attributes(record, self._name))
+                if isinstance(record, ComputeRecord):
+                    self._link(record)
                 if record.outcome == "error":
                     self._fail(record)
         finally:
             if self.detailed:
                 self._span.end()
 
+    def _link(self, record: ComputeRecord) -> None:
+        """Link to the computation that was waited for."""
+        for scope in record.waited_for.scopes if record.waited_for is not None else ():
+            if isinstance(scope, _SpanScope):
+                self._span.add_link(scope.span_context)
+        elsewhere = _span_context(record.waited_elsewhere)
+        if elsewhere is not None:
+            self._span.add_link(elsewhere)
+
     def _fail(self, record: _Recorded) -> None:
-        if isinstance(record, ComputeRecord | RefreshRecord):
+        # A reason is a backend's: waiting for another process may fail, too.
+        if isinstance(record, ComputeRecord | RefreshRecord) and not record.reason:
             self._span.set_status(trace.StatusCode.ERROR)
         else:
             self._span.add_event(names.EVENT_FAILED, {names.ATTRIBUTE_ERROR: _error_type(record)})
@@ -83,17 +103,28 @@ class TracingInstrument:
 
     def __init__(self, namespace: str, tracer_provider: trace.TracerProvider | None = None) -> None:
         self._namespace = namespace
-        self._tracer = trace.get_tracer(names.TRACER, __version__, tracer_provider)
         self._global = tracer_provider is None
+        self._tracer: trace.Tracer | None
+        try:
+            self._tracer = trace.get_tracer(names.TRACER, __version__, tracer_provider)
+        except Exception as error:  # noqa: BLE001 - the environment names a provider that fails
+            log.warning(
+                "the cache makes no spans: OTEL_PYTHON_TRACER_PROVIDER fails with %s",
+                type(error).__name__,
+            )
+            self._tracer = None
 
     def scope(self, operation: Operation, level: Level | None) -> CallScope | None:
         """Open a span; inside an operation only if that one is recorded."""
         if operation not in _ROOTS and not trace.get_current_span().is_recording():
             return None
+        if self._tracer is None or _is_suppressed():
+            return None
         if self._global and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             # Nobody set up the SDK; that may still happen.
             return None
-        span = self._tracer.start_span(names.SPAN_PREFIX + operation)
+        name = operation if level is None else f"{operation} {level}"
+        span = self._tracer.start_span(names.SPAN_PREFIX + name, attributes=names.KINDS.get(name))
         if not span.get_span_context().is_valid:
             return None
         return _SpanScope(span, self._namespace)
@@ -103,6 +134,20 @@ class TracingInstrument:
 
     def report(self, state: CacheState) -> None:
         """Spans say nothing about states."""
+
+
+def _span_context(text: str) -> trace.SpanContext | None:
+    """Return a sampled span of another process, given as `trace_id-span_id`; `None` if invalid."""
+    if not re.fullmatch(r"[0-9a-f]{32}-[0-9a-f]{16}", text):
+        return None
+    trace_id, span_id = (int(part, 16) for part in text.split("-"))
+    flags = trace.TraceFlags(trace.TraceFlags.SAMPLED)
+    return trace.SpanContext(trace_id, span_id, is_remote=True, trace_flags=flags)
+
+
+def _is_suppressed() -> bool:
+    """Return whether the caller wants no spans of instrumentations, as background work does."""
+    return bool(otel_context.get_value(_SUPPRESSED))
 
 
 def _attributes(record: _Recorded, namespace: str) -> dict[str, str | float | int | bool]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ from cache_core.config.settings import tuning_environment
 from cache_core.config.trail import Trail, TrailRecord, TrailStore, TuningChange, parse
 from cache_core.model.exceptions import BackendError, ConfigurationError, TuningConflict
 from cache_core.model.logs import RateLimited, place_of
-from cache_core.model.tasks import end_all
+from cache_core.model.tasks import background, end_all
 
 __all__ = ["LiveTuning", "TuningChange", "TuningConflict"]
 
@@ -157,9 +156,7 @@ class LiveTuning:
         """Start following changes of others, detached from the caller's context and span."""
         loop = asyncio.get_running_loop()
         self._tasks = [
-            loop.create_task(
-                work(), name=f"glasscache-tuning-{name}", context=contextvars.Context()
-            )
+            loop.create_task(work(), name=f"glasscache-tuning-{name}", context=background())
             for name, work in (("poll", self._poll), ("listen", self._listen))
         ]
 

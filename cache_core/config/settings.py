@@ -262,6 +262,12 @@ class Settings(BaseModel):
         description="Whether spans and the decision log record messages and responses: true, "
         "false, or OpenTelemetry's no_content, span_only, event_only (here: no), span_and_event.",
     )
+    trace_background: bool = Field(
+        default=False,
+        description="Whether instrumented clients, as of Redis, make spans of the cache's "
+        "background work: about ten traces a second of an idle cache. The cache that is opened "
+        "last decides for its process.",
+    )
     heartbeat: bool = Field(
         default=True,
         description="Whether this process reports itself as a replica; commands and the dashboard "

@@ -18,7 +18,13 @@ from cache_core.config.tuning import Tuning
 from cache_core.model.exceptions import BackendError
 from cache_core.model.logs import RateLimited, place_of
 from cache_core.model.values import Level
-from cache_core.observability.records import Operation, Record, ScopedRecord, TierRecord
+from cache_core.observability.records import (
+    ComputeRecord,
+    Operation,
+    Record,
+    ScopedRecord,
+    TierRecord,
+)
 
 log = RateLimited(logging.getLogger("glasscache"))
 
@@ -119,7 +125,10 @@ class Instruments:
 
         It is recorded before the scopes are closed: what is counted can be told by its span.
         """
-        return Observed(self, record, None, record)
+        observed = Observed(self, record, None, record)
+        if isinstance(record, ComputeRecord):
+            record.scopes = observed.opened
+        return observed
 
     def record(self, record: Record) -> None:
         """Hand a finished operation to every instrument."""
@@ -160,7 +169,7 @@ class Instruments:
 class Observed(Generic[Part]):
     """A call with its scopes around it. A class, because a generator costs a lookup 5 us more."""
 
-    __slots__ = ("_instruments", "_level", "_opened", "_record", "_recorded", "_started")
+    __slots__ = ("_instruments", "_level", "_record", "_recorded", "_started", "opened")
 
     def __init__(
         self, instruments: Instruments, record: Part, level: Level | None, recorded: Record | None
@@ -169,7 +178,7 @@ class Observed(Generic[Part]):
         self._record = record
         self._level = level
         self._recorded = recorded
-        self._opened: list[Scope] = []
+        self.opened: list[Scope] = []
 
     def __enter__(self) -> Part:
         record = self._record
@@ -177,7 +186,7 @@ class Observed(Generic[Part]):
             try:
                 scope = instrument.scope(record.operation, self._level)
                 if scope is not None:
-                    self._opened.append(scope)
+                    self.opened.append(scope)
                     record.detailed = record.detailed or scope.detailed
             except Exception as error:  # noqa: BLE001 - watching must not hurt
                 self._instruments.broken(instrument, error)
@@ -200,7 +209,7 @@ class Observed(Generic[Part]):
                 record.error_type = type(error).__name__
         if self._recorded is not None:
             self._instruments.record(self._recorded)
-        for scope in reversed(self._opened):
+        for scope in reversed(self.opened):
             try:
                 scope.close(record)
             except Exception as failure:  # noqa: BLE001 - watching must not hurt

@@ -163,13 +163,23 @@ class SearchRecord(TimedRecord):
 class ComputeRecord(TimedRecord):
     """A call of the agent's function: `ok`, `error`, or `joined` if another one spared it.
 
+    One that waits for another process without getting an answer is `unanswered`.
+
     Attributes:
         saved_usd: By tier, saved by what the function was given: intent and documents.
+        is_own: Whether this caller ran the function; False for one that waits for another's.
+        waited_for: The computation that was waited for, if it is of this process.
+        waited_elsewhere: The trace of the one that was waited for in another: see `traced_by`.
+        scopes: What the instruments opened around it, for those that wait to refer to.
     """
 
     operation: ClassVar[Operation] = "compute"
 
     saved_usd: Mapping[Level, float] = field(default_factory=dict)
+    is_own: bool = True
+    waited_for: ComputeRecord | None = None
+    waited_elsewhere: str = ""
+    scopes: Sequence[object] = ()
 
 
 @dataclass(slots=True)

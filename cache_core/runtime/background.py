@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -15,7 +14,7 @@ from typing import Any, Protocol
 from cache_core.model.exceptions import BackendError
 from cache_core.model.logs import RateLimited, place_of
 from cache_core.model.remedies import tell
-from cache_core.model.tasks import end_all
+from cache_core.model.tasks import background, end_all
 from cache_core.operations.invalidate.run import Invalidator
 from cache_core.operations.replica import Replica
 from cache_core.runtime.assembly import Parts
@@ -98,7 +97,7 @@ class Housekeeper:
             loop.create_task(
                 self._go_round(work, pause),
                 name=f"glasscache-{name}",
-                context=contextvars.Context(),
+                context=background(),
             )
             for name, work, pause in duties
         ]

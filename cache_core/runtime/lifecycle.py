@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import logging
 import os
 import secrets
@@ -25,6 +24,7 @@ from cache_core.model.exceptions import BackendError, ConfigurationError
 from cache_core.model.keys import Keys
 from cache_core.model.remedies import remedy, said
 from cache_core.model.sealing import make_sealer
+from cache_core.model.tasks import background, trace_background, traced_or_quiet
 from cache_core.model.values import Invalidation
 from cache_core.observability.defaults import default_instruments
 from cache_core.observability.instruments import Instruments
@@ -290,7 +290,9 @@ class Engine:
             raise RuntimeError(msg)
         if not self.holds_something:
             # The caller that opens the cache may be cancelled; what is half open must not be lost.
-            await asyncio.shield(asyncio.get_running_loop().create_task(self._open_once()))
+            await asyncio.shield(
+                asyncio.get_running_loop().create_task(self._open_once(), context=traced_or_quiet())
+            )
 
     async def _open_once(self) -> None:
         async with self._opening:
@@ -312,6 +314,7 @@ class Engine:
             if engine.home is None:
                 _dropped.discard(engine)
                 await asyncio.to_thread(engine.leave)
+        trace_background(traced=self.settings.trace_background)
         self.live.rebase()
         given = self._given
         watching = given.instruments
@@ -341,7 +344,7 @@ class Engine:
             self.instruments.report(unavailable.state())
             # Detached from the caller's context: an outage must not stay in the first one's trace.
             self._retry = asyncio.get_running_loop().create_task(
-                self._keep_trying(store), context=contextvars.Context()
+                self._keep_trying(store), context=background()
             )
 
     def _report_closed(self, cache: Open | Unavailable) -> None:
@@ -432,7 +435,9 @@ class Engine:
                 self._settled = False
             return
         # The caller that closes the cache may be cancelled; what is half closed must not be lost.
-        await asyncio.shield(asyncio.get_running_loop().create_task(self._close()))
+        await asyncio.shield(
+            asyncio.get_running_loop().create_task(self._close(), context=traced_or_quiet())
+        )
 
     async def _close(self) -> None:
         """Close what was opened, in the reverse order: each part has registered how."""
@@ -464,7 +469,7 @@ async def _close_dropped(engine: Engine) -> None:
 
 
 def _begin_closing(engine: Engine) -> None:
-    task = asyncio.get_running_loop().create_task(_close_dropped(engine))
+    task = asyncio.get_running_loop().create_task(_close_dropped(engine), context=background())
     _closing.add(task)
     task.add_done_callback(_closing.discard)
 

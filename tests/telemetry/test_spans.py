@@ -62,13 +62,13 @@ async def test_fifty_lookups_at_once_keep_their_spans_apart(
         assert lookup.attributes["cache.lookup_id"] == result.lookup_id
         assert lookup.attributes["cache.outcome"] == result.outcome
         for span in mine:
-            if span.name == "cache.get":
+            if span.name.startswith("cache.get "):
                 assert span.parent.span_id == lookup.context.span_id
             elif span.name in {"cache.embed", "cache.search"}:
                 tier, root, _ = parents(span, mine)
                 assert tier.attributes["cache.level"] == "l2"
                 assert root is lookup
-        asked = {s.attributes["cache.level"] for s in mine if s.name == "cache.get"}
+        asked = {s.attributes["cache.level"] for s in mine if s.name.startswith("cache.get ")}
         assert asked == ({"l1"} if result.tier == "l1" else set(LEVELS))
         assert all(
             lookup.start_time <= span.start_time <= span.end_time <= lookup.end_time
@@ -96,6 +96,7 @@ async def test_attributes_say_what_happened(watched: MultiLevelCache, watch: Wat
         "cache.saved_usd": pytest.approx(0.036),
         "cache.lookup_id": exact.lookup_id,
         "cache.tuning_version": 0,
+        **names.KINDS["lookup"],
     }
     assert second["cache.level"] == "l2"
     assert second["cache.similarity"] == similar.similarity > 0.99
@@ -106,8 +107,12 @@ async def test_attributes_say_what_happened(watched: MultiLevelCache, watch: Wat
         "cache.reason": "below_threshold",
         "cache.lookup_id": missed.lookup_id,
         "cache.tuning_version": 0,
+        **names.KINDS["lookup"],
     }
-    tiers = [span.attributes for span in watch.named("cache.get")]
+    tiers = [span.attributes for span in watch.spans if span.name.startswith("cache.get ")]
+    assert [span.name for span in watch.spans if span.name.startswith("cache.get ")][:3] == [
+        "cache.get l1", "cache.get l1", "cache.get l2",
+    ]  # fmt: skip
     assert [tier["cache.level"] for tier in tiers][:2] == ["l1", "l1"]
     assert {tier["cache.ttl_seconds"] for tier in tiers} == {3_600.0, 86_400.0, 21_600.0, 43_200.0}
     semantic = [tier for tier in tiers if tier["cache.level"] == "l2"]
@@ -130,7 +135,7 @@ async def test_operations_have_spans_of_their_own(watched: MultiLevelCache, watc
         assert span.instrumentation_scope.name == "glasscache"
         assert span.instrumentation_scope.version
     embedded = [parents(span, watch.spans)[0].name for span in watch.named("cache.embed")]
-    assert set(embedded) == {"cache.get", "cache.invalidate", "cache.put"}
+    assert set(embedded) == {"cache.get l2", "cache.invalidate", "cache.put"}
 
 
 async def test_a_failing_compute_is_the_agents_error(
@@ -222,7 +227,7 @@ async def test_no_text_user_or_key_leaves_in_telemetry(
 async def test_a_miss_is_not_an_error(watched: MultiLevelCache, watch: Watch) -> None:
     """Spans of a miss have status UNSET, no event and no error.type."""
     await watched.lookup("is it raining", "ann")
-    assert {span.name for span in watch.spans} >= {"cache.lookup", "cache.get", "cache.embed"}
+    assert {span.name for span in watch.spans} >= {"cache.lookup", "cache.get l2", "cache.embed"}
     for span in watch.spans:
         assert span.status.status_code is StatusCode.UNSET
         assert not span.events
@@ -240,7 +245,7 @@ async def test_a_survived_failure_is_an_event(
         (span.name, span.attributes.get("cache.level")): span
         for span in watch.spans
     }  # fmt: skip
-    for name in (("cache.embed", None), ("cache.get", "l2"), ("cache.lookup", None)):
+    for name in (("cache.embed", None), ("cache.get l2", "l2"), ("cache.lookup", None)):
         span = by_name[name]
         assert span.status.status_code is StatusCode.UNSET
         assert span.attributes["cache.outcome"] == "error"
@@ -250,7 +255,7 @@ async def test_a_survived_failure_is_an_event(
         assert dict(event.attributes) == {"error.type": "ConnectionResetError"}
         assert "secret-host" not in span.to_json()
     assert by_name["cache.lookup", None].attributes["cache.reason"] == "backend_error"
-    assert not by_name["cache.get", "l1"].events
+    assert not by_name["cache.get l1", "l1"].events
 
 
 async def test_a_store_that_was_never_reached(watch: Watch, tmp_path: Path) -> None:
@@ -314,7 +319,8 @@ async def test_all_or_nothing_of_a_lookup_is_traced(
         await cache.lookup("is it raining", "ann")
     told = Counter(span.name for span in watch.spans)
     everything = {
-        "agent": 1, "cache.lookup": 1, "cache.get": 4, "cache.embed": 1, "cache.search": 1,
+        "agent": 1, "cache.lookup": 1, "cache.embed": 1, "cache.search": 1,
+        **{f"cache.get {level}": 1 for level in LEVELS},
     }  # fmt: skip
     assert told == (everything if sampler is ALWAYS_ON else {})
 
@@ -393,7 +399,7 @@ async def test_redis_spans_nest_under_ours(
     assert clients
     for span in clients:
         tier, *above = parents(span, watch.spans)
-        assert tier.name == "cache.get"
+        assert tier.name == f"cache.get {tier.attributes['cache.level']}"
         assert [ancestor.name for ancestor in above] == ["cache.lookup", "agent"]
         assert tier.start_time <= span.start_time <= tier.end_time, "its lookup had ended"
 
@@ -401,12 +407,12 @@ async def test_redis_spans_nest_under_ours(
 async def test_an_outage_does_not_go_on_in_the_first_ones_trace(
     redis_spans: None, watch: Watch, tmp_path: Path
 ) -> None:
-    """Background work of the cache belongs to no agent's trace."""
+    """Background work of the cache belongs to no agent's trace, also where it is traced."""
     cache = MultiLevelCache(
         f"redis://127.0.0.1:{servers.free_port()}",
         embedding_model=HashEmbedder(),
         instruments=watch.instruments,
-        settings=Settings(dir=tmp_path),
+        settings=Settings(dir=tmp_path, trace_background=True),
     )
     with watch.agent.start_as_current_span("agent") as agent:
         await cache.lookup("is it raining", "ann")

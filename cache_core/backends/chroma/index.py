@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import hashlib
 import logging
 import re
@@ -34,6 +33,7 @@ from cache_core.backends.chroma.rebuild import SYNC_THRESHOLD
 from cache_core.model.batches import batched
 from cache_core.model.exceptions import BackendError
 from cache_core.model.logs import RateLimited
+from cache_core.model.tasks import background
 
 __all__ = ["ChromaIndex", "Limits", "can_be_embedded", "is_thin_client"]
 
@@ -143,7 +143,7 @@ class ChromaIndex:
         if self._opener is None or self._opener.done():
             # Detached from the caller's context (no span): the caller may not wait for its end.
             self._opener = asyncio.get_running_loop().create_task(
-                self._open(), context=contextvars.Context()
+                self._open(), context=background()
             )
         await asyncio.wait({self._opener}, timeout=None if self._chroma.embedded else OPEN_SECONDS)
 

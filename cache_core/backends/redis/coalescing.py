@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from cache_core.model.exceptions import BackendError
+from cache_core.model.tasks import is_quiet
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
@@ -94,8 +96,17 @@ class Coalescer(Generic[Request, Result]):
         while self._waiting and self._waiting[0][1].done():
             self._waiting.popleft()
         if self._waiting:
-            context = self._waiting[0][2]
-            self._task = asyncio.get_running_loop().create_task(self._drain(), context=context)
+            self._task = asyncio.get_running_loop().create_task(
+                self._drain(), context=self._context()
+            )
+
+    def _context(self) -> contextvars.Context:
+        """Return the context of the first request that waits, if possible of a traced one."""
+        first = self._waiting[0][2]
+        if not is_quiet(first):
+            return first
+        batch = itertools.islice(self._waiting, self._limit)
+        return next((context for _, _, context in batch if not is_quiet(context)), first)
 
     async def _drain(self) -> None:
         """Run one batch; start the next one before the callers of this one continue.

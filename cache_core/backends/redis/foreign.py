@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import logging
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
@@ -14,6 +13,7 @@ from cache_core.backends.redis.line import Commands
 from cache_core.backends.redis.replies import is_wrong_type, text_of
 from cache_core.model.exceptions import BackendError
 from cache_core.model.logs import RateLimited
+from cache_core.model.tasks import background
 
 log = RateLimited(logging.getLogger("glasscache"))
 
@@ -96,7 +96,7 @@ class ForeignKeys:
             # Detached from the caller's context (no span): no lookup waits for it.
             self._inspecting = asyncio.get_running_loop().create_task(
                 self._inspect(keys[:_INSPECTED], hashes[:_INSPECTED]),
-                context=contextvars.Context(),
+                context=background(),
             )
 
     async def _inspect(self, keys: Sequence[str], hashes: Sequence[str]) -> None:

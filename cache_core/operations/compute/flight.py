@@ -22,9 +22,10 @@ class _Flight(Generic[Result]):
         waiting: Number of callers that wait for it.
         joined: Whether more than one caller ever did.
         needs: Flights of any cache that its own computation waits for.
+        note: What its computation left for those that wait: see `leave_note`.
     """
 
-    __slots__ = ("joined", "needs", "task", "waiting")
+    __slots__ = ("joined", "needs", "note", "task", "waiting")
 
     task: asyncio.Task[Result]
 
@@ -32,6 +33,7 @@ class _Flight(Generic[Result]):
         self.waiting = 0
         self.joined = False
         self.needs: list[_Flight[Any]] = []
+        self.note: object = None
 
     def depends_on(self, other: _Flight[Any]) -> bool:
         """Return whether this one cannot end before *other* does."""
@@ -49,6 +51,14 @@ class _Flight(Generic[Result]):
 
 _within: ContextVar[_Flight[Any] | None] = ContextVar("glasscache_within", default=None)
 """Flight to whose computation this task belongs."""
+
+
+def leave_note(note: object) -> None:
+    """Leave *note* for the callers that wait for the computation that this task belongs to."""
+    within = _within.get()
+    if within is not None:
+        within.note = note
+
 
 _DEEPEST = 50
 """Maximal depth of circular computations: a few end by themselves, more never do."""
@@ -84,8 +94,8 @@ class SingleFlight(Generic[Result]):
         self._flights: dict[str, _Flight[Result]] = {}
         self._numbers = itertools.count(1)
         self._arriving: dict[int, None] = {}
-        # Oldest first: number of its end, in the order of arrivals, and its result.
-        self._landed: dict[str, tuple[int, Result]] = {}
+        # Oldest first: number of its end, in the order of arrivals, its result, and itself.
+        self._landed: dict[str, tuple[int, Result, _Flight[Result]]] = {}
 
     @contextlib.contextmanager
     def arrival(self) -> Iterator[int]:
@@ -105,7 +115,7 @@ class SingleFlight(Generic[Result]):
         self._arriving.pop(number, None)
         oldest = next(iter(self._arriving), None)
         while self._landed:
-            key, (ended, _) = next(iter(self._landed.items()))
+            key, (ended, *_) = next(iter(self._landed.items()))
             if oldest is not None and ended > oldest:
                 break
             del self._landed[key]
@@ -117,6 +127,15 @@ class SingleFlight(Generic[Result]):
         """
         flight, within = self._flights.get(key), _within.get()
         return flight is not None and within is not None and flight.depends_on(within)
+
+    def joining(self, key: str, arrival: int | None = None) -> Callable[[], object] | None:
+        """Return how to read the note of the task that `run` would wait for; `None` without one."""
+        landed = self._landed.get(key)
+        if arrival is not None and landed is not None and landed[0] > arrival:
+            flight: _Flight[Result] | None = landed[2]
+        else:
+            flight = self._flights.get(key)
+        return None if flight is None else lambda: flight.note
 
     async def run(
         self, key: str, work: Callable[[], Awaitable[Result]], arrival: int | None = None
@@ -172,7 +191,7 @@ class SingleFlight(Generic[Result]):
         self._land(key, flight)
         if self._arriving and not task.cancelled() and task.exception() is None:
             self._landed.pop(key, None)
-            self._landed[key] = (next(self._numbers), task.result())
+            self._landed[key] = (next(self._numbers), task.result(), flight)
 
     def _land(self, key: str, flight: _Flight[Result]) -> None:
         if self._flights.get(key) is flight:

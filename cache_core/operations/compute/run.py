@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -20,7 +21,7 @@ from cache_core.observability.records import ComputeRecord, PartRecord, PutRecor
 from cache_core.operations.answers import How, What, computed_put
 from cache_core.operations.arguments import Asked, reason_of
 from cache_core.operations.compute.calling import Compute, LostError, computed, takes_result
-from cache_core.operations.compute.flight import SingleFlight, in_a_circle
+from cache_core.operations.compute.flight import SingleFlight, in_a_circle, leave_note
 from cache_core.operations.compute.turns import Lease, Turns
 from cache_core.operations.replica import Replica
 
@@ -146,10 +147,16 @@ class Computing:
                 with in_a_circle():
                     return await self._compute(wanted, result)
             work = partial(self._take_turns, wanted, result, query, since)
-            response, joined = await self._flight.run(name, work, arrival)
-        if joined:
-            self._joined()
-        return response
+            note = self._flight.joining(name, arrival)
+            if note is None:
+                return (await self._flight.run(name, work, arrival))[0]
+            waiting = ComputeRecord(outcome="joined", is_own=False)
+            with self._replica.instruments.operation(waiting):
+                try:
+                    return (await self._flight.run(name, work, arrival))[0]
+                finally:
+                    found = note()
+                    waiting.waited_for = found if isinstance(found, ComputeRecord) else None
 
     async def _lookup(self, wanted: Wanted, *, allow_stale: bool = False) -> LookupResult:
         cache = await self._owner.current()
@@ -171,9 +178,6 @@ class Computing:
         what = f"{query.tag} {query.exact} {whose} {query.context} {query.history}"
         return f"{what} {known} {wanted.terms}"
 
-    def _joined(self) -> None:
-        self._replica.instruments.record(ComputeRecord(outcome="joined"))
-
     def _found(self, wanted: Wanted, result: LookupResult) -> None:
         """Take note of an answer that was found."""
 
@@ -182,7 +186,7 @@ class Computing:
     ) -> str:
         """Compute for all callers in this process; *query* and *since* name what."""
         del query, since
-        return await self._compute(wanted, result)
+        return await self._compute(wanted, result, record=_left_to_others())
 
     async def _compute(
         self,
@@ -190,12 +194,13 @@ class Computing:
         result: LookupResult,
         lease: Lease | None = None,
         before: float | None = None,
+        record: ComputeRecord | None = None,
     ) -> str:
         """Compute, and store what may be stored; *before*: when what it replaces was stored."""
-        with self._replica.instruments.operation(ComputeRecord()) as record:
+        with self._replica.instruments.operation(record or ComputeRecord()) as done:
             answer = await computed(wanted.compute, result)
             if before is None and takes_result(wanted.compute):
-                record.saved_usd = self._spared(result)
+                done.saved_usd = self._spared(result)
         refused = await self._refused(wanted, lease, before)
         if refused:
             self._not_stored(refused)
@@ -282,19 +287,12 @@ class SharedComputing(Computing):
         self, wanted: Wanted, result: LookupResult, query: Query, since: str | None
     ) -> str:
         """Compute, unless another process does, or others had ended before this one began."""
-        key = self._lease(wanted, query, since)
-        look = partial(self._reader.exactly, query, self._replica.tuning)
-        turn: Hit | Lease | None
-        try:
-            turn = await look() if key is None else await self._leases.turn(key, look)
-        except BackendError:
-            turn = None
+        turn = await self._turn(wanted, query, since)
         if isinstance(turn, Hit) and turn.entry.response is not None:
-            self._joined()
             return turn.entry.response
         lease = turn if isinstance(turn, Lease) else None
         try:
-            return await self._compute(wanted, result, lease)
+            return await self._compute(wanted, result, lease, record=_left_to_others())
         except LostError:
             raise
         except Exception as error:
@@ -310,6 +308,29 @@ class SharedComputing(Computing):
         finally:
             if lease is not None:
                 lease.release()
+
+    async def _turn(self, wanted: Wanted, query: Query, since: str | None) -> Hit | Lease | None:
+        """Return another process's answer, or the lease to compute it, or neither."""
+        key = self._lease(wanted, query, since)
+        look = partial(self._reader.exactly, query, self._replica.tuning)
+        joined = False
+
+        @contextlib.contextmanager
+        def waiting(holder: str) -> Iterator[ComputeRecord]:
+            nonlocal joined
+            record = ComputeRecord(outcome="joined", is_own=False, waited_elsewhere=holder)
+            leave_note(record)
+            with self._replica.instruments.operation(record):
+                yield record
+            joined = record.outcome == "joined"
+
+        try:
+            turn = await look() if key is None else await self._leases.turn(key, look, waiting)
+        except BackendError:
+            return None
+        if isinstance(turn, Hit) and not joined:
+            self._replica.instruments.record(ComputeRecord(outcome="joined", is_own=False))
+        return turn
 
     def _lease(self, wanted: Wanted, query: Query, since: str | None) -> str | None:
         """Return the key of the lease on an answer; `None` if other processes can't be joined.
@@ -425,6 +446,13 @@ class SharedComputing(Computing):
             finally:
                 if lease is not None:
                     lease.release()
+
+
+def _left_to_others() -> ComputeRecord:
+    """Return the record of a computation, to which those that wait for it can refer."""
+    record = ComputeRecord()
+    leave_note(record)
+    return record
 
 
 def _since(result: LookupResult) -> str | None:

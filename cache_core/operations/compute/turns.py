@@ -11,16 +11,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import random
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeAlias, TypeVar
 
 from cache_core.backends import base
 from cache_core.model.exceptions import BackendError
+from cache_core.model.tasks import background, traced_by
+from cache_core.observability.records import ComputeRecord
 
 Found = TypeVar("Found")
+
+Waiting: TypeAlias = Callable[[str], AbstractContextManager[ComputeRecord]]
+"""Surrounds the wait for a holder, given the trace of its computation as far as it is known."""
 
 _RENEWALS = 3
 """Renewals within the duration of a lease."""
@@ -28,6 +33,9 @@ _RENEWALS = 3
 _FIRST_PAUSE = 0.01
 _LONGEST_PAUSE = 0.25
 _PAUSE_GROWS = 1.5
+
+_SEPARATOR = "-"
+"""Between a holder's random token and the trace of its computation, which others link to."""
 
 _FAILURES = 3
 """Failures of the store in a row after which waiting is abandoned."""
@@ -53,9 +61,7 @@ class Lease:
         self.lost = False
         """True once it is known to have ended."""
         # Detached from the caller's context: no span lasts as long as a lease.
-        self._renewing = asyncio.get_running_loop().create_task(
-            self._keep(), context=contextvars.Context()
-        )
+        self._renewing = asyncio.get_running_loop().create_task(self._keep(), context=background())
 
     async def renew(self) -> bool:
         """Renew it; return whether it is still held, False if that is unknown."""
@@ -103,7 +109,7 @@ class Turns:
         """
         if self._closed:
             raise BackendError("backend_error", "Closed")
-        token = secrets.token_hex(8)
+        token = f"{secrets.token_hex(8)}{_SEPARATOR}{traced_by()}"
         try:
             holder = await self._store.take_lease(key, token, self.seconds)
         except BaseException:
@@ -118,7 +124,9 @@ class Turns:
         self._held.add(lease)
         return lease
 
-    async def turn(self, key: str, look: Callable[[], Awaitable[Found | None]]) -> Found | Lease:
+    async def turn(
+        self, key: str, look: Callable[[], Awaitable[Found | None]], waiting: Waiting
+    ) -> Found | Lease:
         """Wait for another process's answer, or for this process's turn to compute it.
 
         While another process holds the lease, the answer and the lease are polled: often at first,
@@ -127,6 +135,7 @@ class Turns:
         Args:
             key: The lease's key.
             look: Returns the answer, if it exists.
+            waiting: Surrounds each wait; its record becomes `unanswered` if there is no answer.
 
         Returns:
             The answer, or the lease.
@@ -143,9 +152,11 @@ class Turns:
                 return await self._unless_there(taken, look)
             if taken:
                 holders.add(taken)
-            found = await self._wait_for(key, taken, look, deadline)
-            if found is not None:
-                return found
+            with waiting(taken.partition(_SEPARATOR)[2]) as record:
+                found = await self._wait_for(key, taken, look, deadline)
+                if found is not None:
+                    return found
+                record.outcome = "unanswered"
         raise BackendError("timeout", "LeaseHeld")
 
     async def _wait_for(
@@ -211,9 +222,7 @@ class Turns:
 
     def _let_go(self, key: str, token: str) -> None:
         # In a task of its own, because the caller may be about to be cancelled.
-        task = asyncio.get_running_loop().create_task(
-            self._end(key, token), context=contextvars.Context()
-        )
+        task = asyncio.get_running_loop().create_task(self._end(key, token), context=background())
         self._releasing.add(task)
         task.add_done_callback(self._releasing.discard)
 
