@@ -59,7 +59,7 @@ $(STAMP): pyproject.toml
 
 .PHONY: system
 # Tests talk to real servers; they are installed when this may be done, and else the tests skip.
-PROGRAMS := redis-server prometheus prometheus-alertmanager prometheus-redis-exporter chromium
+PROGRAMS := redis-server prometheus prometheus-alertmanager prometheus-redis-exporter chromium nginx
 system:
 	@missing=""; for program in $(PROGRAMS); do \
 	  command -v $$program >/dev/null || missing="$$missing $$program"; done; \

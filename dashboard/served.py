@@ -1,4 +1,4 @@
-"""Served app: Streamlit's, with headers that protect the browser."""
+"""Served app: Streamlit's, with headers that protect the browser, also behind a proxy's path."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.middleware import Middleware
+from streamlit import config
 from streamlit.starlette import App
 
 _Message = MutableMapping[str, Any]
@@ -56,4 +57,30 @@ class Headers:
         await self._app(scope, receive, sent)
 
 
-app = App(Path(__file__).parent / "app.py", middleware=[Middleware(Headers)])
+class Prefix:
+    """ASGI middleware that gives requests the base path, if a proxy has stripped it.
+
+    Args:
+        app: The application, which serves under the base path only.
+    """
+
+    def __init__(self, app: _Served) -> None:
+        self._app = app
+        self._base = f"/{config.get_option('server.baseUrlPath').strip('/')}".rstrip("/")
+
+    async def __call__(
+        self, scope: _Message, receive: Callable[[], Awaitable[_Message]], send: _Send
+    ) -> None:
+        """Answer a request."""
+        path = scope.get("path", "")
+        base = self._base
+        if (
+            base
+            and scope["type"] in {"http", "websocket"}
+            and not f"{path}/".startswith(f"{base}/")
+        ):
+            scope = {**scope, "path": base + path, "raw_path": base.encode() + scope["raw_path"]}
+        await self._app(scope, receive, send)
+
+
+app = App(Path(__file__).parent / "app.py", middleware=[Middleware(Headers), Middleware(Prefix)])

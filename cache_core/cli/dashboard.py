@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import secrets
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
+from urllib.parse import urlsplit
 
 import typer
 
@@ -17,6 +19,25 @@ from cache_core.config.settings import load_settings
 from cache_core.model.exceptions import ConfigurationError
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+class Public(NamedTuple):
+    """Address under which a proxy shows the dashboard.
+
+    Attributes:
+        origin: Scheme, host and port, as a browser sends them.
+        host: The host name alone.
+        path: Path of the pages, without slashes around it; may be empty.
+    """
+
+    origin: str
+    host: str
+    path: str
+
+    @property
+    def url(self) -> str:
+        """The address with its final slash."""
+        return f"{self.origin}/{self.path}/" if self.path else f"{self.origin}/"
 
 
 def dashboard(
@@ -35,6 +56,14 @@ def dashboard(
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="Port to listen on.", rich_help_panel="Server")
     ] = 8501,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Address by which browsers reach it through a proxy, as "
+            "https://ops.example.com/tuner/. Default: CACHE_DASHBOARD_PUBLIC_URL.",
+            rich_help_panel="Server",
+        ),
+    ] = None,
     write: Annotated[
         bool,
         typer.Option(
@@ -55,7 +84,11 @@ def dashboard(
 
     [bold]glasscache dashboard --namespace demo --dir demo[/bold]
         For a running [bold]glasscache demo --dir demo[/bold].
+
+    [bold]glasscache dashboard --public-url https://ops.example.com/tuner/[/bold]
+        On loopback, behind a proxy with a login and TLS.
     """
+    public = _public(public_url or os.environ.get("CACHE_DASHBOARD_PUBLIC_URL", ""))
     if importlib.util.find_spec("streamlit") is None:
         fail("the dashboard's extra is missing: pip install 'glasscache[dashboard]'")
     environment = _environment(namespace, redis_url, chroma_url, directory, write=write)
@@ -71,9 +104,10 @@ def dashboard(
             token = environment["CACHE_DASHBOARD_TOKEN"] = secrets.token_urlsafe(18)
             err.print(f"Token for this run: {token}", highlight=False, soft_wrap=True)
     shown = f"[{host}]" if ":" in host else host
+    local = f"http://{shown}:{port}"
+    where = f"{public.url}, by a proxy to {local}" if public else local
     err.print(
-        f"Dashboard: http://{shown}:{port} ({'can write' if may_write else 'read-only'}). "
-        "Ctrl-C ends it.",
+        f"Dashboard: {where} ({'can write' if may_write else 'read-only'}). Ctrl-C ends it.",
         highlight=False,
         soft_wrap=True,
     )
@@ -81,7 +115,7 @@ def dashboard(
     place = Path(__file__).parents[2]
     path = [str(place), *filter(None, [environment.get("PYTHONPATH")])]
     environment["PYTHONPATH"] = os.pathsep.join(path)
-    command = _command(place / "dashboard", host, port)
+    command = _command(place / "dashboard", host, port, public)
     os.execve(sys.executable, command, environment)  # noqa: S606 - no shell wanted
 
 
@@ -109,6 +143,36 @@ def _environment(
     return environment
 
 
+def _public(given: str) -> Public | None:
+    """Return a public address in its parts; `None` without one. Rejects what is no such address."""
+    text = given.strip()
+    if not text:
+        return None
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    path = parts.path.strip("/") if host else ""
+    odd = parts.username or parts.password or parts.query or parts.fragment if host else True
+    if odd or host is None or parts.scheme not in {"http", "https"} or not _is_path(path):
+        fail(
+            "--public-url is an address as https://ops.example.com/tuner/: http or https, a host, "
+            "and perhaps a port and a path"
+        )
+    netloc = f"[{host}]" if ":" in host else host
+    if port is not None and port != {"http": 80, "https": 443}[parts.scheme]:
+        netloc += f":{port}"
+    return Public(f"{parts.scheme}://{netloc}", host, path)
+
+
+def _is_path(path: str) -> bool:
+    """Return whether *path* is empty, or plain segments that no proxy rewrites."""
+    return re.fullmatch(r"([\w.~-]+(/[\w.~-]+)*)?", path, re.ASCII) is not None and not (
+        {".", ".."} & {*path.split("/")}
+    )
+
+
 def _has_login() -> bool:
     """Return whether Streamlit's secrets configure a login by OIDC."""
     import tomllib
@@ -123,7 +187,7 @@ def _has_login() -> bool:
     return False
 
 
-def _command(place: Path, host: str, port: int) -> list[str]:
+def _command(place: Path, host: str, port: int, public: Public | None) -> list[str]:
     """Return the command that starts the app at *place*."""
     spec = importlib.util.spec_from_file_location(
         "_glasscache_theme", place / "charts" / "theme.py"
@@ -136,7 +200,14 @@ def _command(place: Path, host: str, port: int) -> list[str]:
     options = {**theme.options(), "server.address": host, "server.port": str(port)}
     if host in _LOOPBACK:
         # reject other host names that lead here (DNS rebinding)
-        options["server.allowedHosts"] = tuple(sorted(_LOOPBACK))
+        options["server.allowedHosts"] = tuple(
+            sorted(_LOOPBACK | ({public.host} if public else set()))
+        )
+    if public is not None:
+        # a proxy may hand on the browser's Host, or put its own in place of it
+        options["server.corsAllowedOrigins"] = public.origin
+        if public.path:
+            options["server.baseUrlPath"] = public.path
     flags = [
         f"--{name}={value}"
         for name, values in options.items()
