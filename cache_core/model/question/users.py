@@ -56,6 +56,14 @@ def is_nobody(user_id: str) -> bool:
     return bool(named) and all(map(_says_nothing, named))
 
 
+def without_spelling(user_id: str) -> str:
+    """Return *user_id* without case, width and outer space: one person may have several spellings.
+
+    Scopes compare ids unchanged; this is for counting users.
+    """
+    return unicodedata.normalize("NFKC", user_id).casefold().strip()
+
+
 NOBODY = (
     "The user id is blank or a placeholder, so it names nobody: only shared answers are read and "
     "stored."

@@ -5,9 +5,10 @@ message, context and history: the digest of the last answer that they got. When 
 the same one, it is stored as shared. So no user can promote an answer alone, however often they put
 it, and a promoted answer only reveals that so many others asked.
 
-Votes are keyed digests, in a hash of the keyed store; they expire with the longer TTL of L1 and L2,
-count only under the message's generation, and are erased by `forget_user`. A caller with many user
-ids has as many votes: promotion is as safe as user ids are hard to get.
+Ids that differ in case, width or outer space have one vote together. Votes are keyed digests, in a
+hash of the keyed store; they expire with the longer TTL of L1 and L2, count only under the
+message's generation, and are erased by `forget_user`. A caller with many user ids has as many
+votes: promotion is as safe as user ids are hard to get.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from cache_core.model.values import Query
 
 _VOTES_KEPT = 4
 """Votes kept per vote needed, the newest: answers may differ."""
+
+_VOTER = "."
+"""Separator of a vote's answer and its voter."""
 
 
 class Promotion:
@@ -44,13 +48,16 @@ class Promotion:
         """Return the life of a vote, in seconds."""
         return max(tuning.l1_ttl, tuning.l2_ttl)
 
-    async def vote(self, query: Query, response: str, generation: str, tuning: Tuning) -> bool:
+    async def vote(
+        self, query: Query, response: str, generation: str, voter: str, tuning: Tuning
+    ) -> bool:
         """Record that the query's user got *response*; return whether enough users did.
 
         Args:
             query: The user's message.
             response: The answer that they got.
             generation: The message's token: votes from before an invalidation don't count.
+            voter: The user's id, in the form in which each has one vote.
             tuning: Gives the number needed.
 
         Raises:
@@ -62,6 +69,21 @@ class Promotion:
         name = self._keys.votes(query)
         mine = self._keys.label("answer", f"{generation} {response}")
         life = self.life(tuning)
-        await self._store.put_rows([RowWrite(name, {query.user: mine}, life, _VOTES_KEPT * enough)])
-        votes = await self._store.rows(name)
-        return sum(vote == mine for vote in votes.values()) >= enough
+        vote = f"{mine}{_VOTER}{self._keys.label('voter', voter)}"
+        await self._store.put_rows([RowWrite(name, {query.user: vote}, life, _VOTES_KEPT * enough)])
+        return len(_voters(await self._store.rows(name), mine)) >= enough
+
+    async def forget(self, query: Query) -> None:
+        """Erase the vote of the query's user.
+
+        Raises:
+            BackendError: If the store failed.
+        """
+        if query.user is not None:
+            await self._store.delete_rows(self._keys.votes(query), [query.user])
+
+
+def _voters(votes: Mapping[str, str], answer: str) -> set[str]:
+    """Return who voted for *answer*; votes of earlier versions have only the user's own digest."""
+    found = {user: vote.partition(_VOTER) for user, vote in votes.items()}
+    return {voter or user for user, (voted, _, voter) in found.items() if voted == answer}

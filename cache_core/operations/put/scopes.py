@@ -11,6 +11,7 @@ from typing import Any
 from cache_core.config.intents import INTENT_PATTERN
 from cache_core.config.tuning import Tuning
 from cache_core.model.logs import RateLimited
+from cache_core.model.question.users import without_spelling
 from cache_core.model.values import Entry, Level, Query, Scope
 from cache_core.operations.answers import How
 from cache_core.operations.put.personal import Kind, numbering, personal
@@ -42,6 +43,7 @@ class NewAnswer:
         withheld: Tiers whose part is private although the tuning would share it: it looks personal.
         candidate: Whether it becomes shared once enough users got the same.
         left_out: Reasons of the tiers whose part cannot be stored and is not in the entry.
+        voter: The user's id, in the form in which each has one vote.
     """
 
     entry: Entry
@@ -52,6 +54,7 @@ class NewAnswer:
     withheld: Collection[Level] = field(default=())
     candidate: bool = False
     left_out: Mapping[Level, str] = field(default_factory=dict)
+    voter: str = field(default="", repr=False)
 
     @property
     def for_everybody(self) -> bool:
@@ -112,7 +115,10 @@ async def admit(
                 scopes = {level: scope for level, scope in scopes.items() if scope == "shared"}
     if how.renewed:
         by_policy = ()
-    return NewAnswer(entry, scopes, documents, how.tags, by_policy, withheld, candidate, left_out)
+    voter = without_spelling(user_id or "")
+    return NewAnswer(
+        entry, scopes, documents, how.tags, by_policy, withheld, candidate, left_out, voter
+    )
 
 
 async def _personal(

@@ -145,7 +145,8 @@ class Writer:
             [RowWrite(index, votes, self._promotion.life(tuning), _INDEXED, longest=True)]
         )
         response = answer.entry.response or ""
-        if not await self._promotion.vote(query, response, generation.message or "", tuning):
+        under = generation.message or ""
+        if not await self._promotion.vote(query, response, under, answer.voter, tuning):
             return answer
         # Their own older answer would be found before it.
         levels: tuple[Level, ...] = ("l1",) if query.history else ("l1", "l2")
@@ -311,6 +312,8 @@ class Writer:
         ]
         await store.delete([*theirs, marker] if may_mark(mark, query.user) else theirs)
         await store.delete_rows(keys.vectors(query.user, query.context), [query.tag])
+        if answer.candidate:
+            await self._promotion.forget(query)
         if answer.scopes.get("l2") == "shared" and self._semantic is not None:
             await self._semantic.similar.forget_rows(query.context, [query.tag], query.user)
 

@@ -11,9 +11,11 @@ import pytest
 from cache_core import MultiLevelCache
 from cache_core.config.tuning import Tuning
 from cache_core.model.logs import RateLimited
+from cache_core.model.values import Query
 from cache_core.operations.put import scopes as sharing
 from cache_core.operations.put.limits import WriteLimits
 from cache_core.operations.put.personal import personal
+from cache_core.operations.put.promotion import Promotion
 from tests.support.caches import CacheFactory
 from tests.support.patience import PATIENT
 from tests.support.waiting import until
@@ -180,6 +182,35 @@ async def test_nobody_promotes_alone(make_cache: CacheFactory) -> None:
     await cache.put("alpha", "cid", "right")
     assert await cache.get_multilevel("alpha", "bob") == "right"
     assert await cache.get_multilevel("alpha", "eve") == "poison", "their own stays theirs"
+
+
+async def test_spellings_of_one_id_have_one_vote(make_cache: CacheFactory) -> None:
+    """Case, width and outer space of an id make no second voter; another id does."""
+    cache = await promoting(make_cache, 2)
+    for user in ("Ann@shop", "ann@shop", " ann@shop ", "\uff41nn@shop"):
+        await cache.put("alpha", user, "answer")
+        assert await cache.get_multilevel("alpha", "eve") is None
+    assert (await cache.forget_user("ann@shop")).counts["votes"] == 1
+    await cache.put("alpha", "bob", "answer")
+    assert await cache.get_multilevel("alpha", "eve") == "answer"
+
+
+async def test_a_vote_under_way_is_erased_with_its_user(
+    make_cache: CacheFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vote that arrives after its user was erased is not counted for the next one."""
+    cache = await promoting(make_cache, 2)
+    voted = Promotion.vote
+
+    async def late(self: Promotion, query: Query, *rest: Any) -> bool:
+        if query.user == cache._parts.keys.user("ann"):
+            assert (await cache.forget_user("ann")).complete
+        return await voted(self, query, *rest)
+
+    monkeypatch.setattr(Promotion, "vote", late)
+    await cache.put("alpha", "ann", "answer")
+    await cache.put("alpha", "bob", "answer")
+    assert await cache.get_multilevel("alpha", "eve") is None
 
 
 @pytest.mark.parametrize(
