@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 DIRECTORY = Path(__file__).with_name("dashboards")
 _LABEL_VALUES = re.compile(r"label_values\((?P<selector>.+), (?P<label>\w+)\)")
 _VARIABLE = re.compile(r"\$(\w+)")
+_OPTIONAL = ("cluster", "namespace")
+"""Labels that not every Prometheus gives its targets."""
 
 
 class Target(NamedTuple):
@@ -87,8 +89,11 @@ class Prometheus:
             "__rate_interval": f"{math.ceil(max(self._step + self._scrape, 4 * self._scrape))}s",
             "__interval": f"{math.ceil(self._step)}s",
             "__range": f"{shown}s",
+            "__range_s": f"{shown}",
         } | chosen
-        return _VARIABLE.sub(lambda match: known.get(match[1], ".+"), expr)
+        return _VARIABLE.sub(
+            lambda match: known.get(match[1], ".*" if match[1] in _OPTIONAL else ".+"), expr
+        )
 
     @property
     def _step(self) -> float:

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 from grafana.builder.board import Board, Placed, Section
-from grafana.builder.panels import COLORS, Panel, Query, falling, rising
+from grafana.builder.panels import COLORS, Panel, Query, falling
 from grafana.builder.queries import (
     ANSWERABLE,
+    BUDGET_LEFT,
     BY_CACHE,
-    FIRING,
+    CACHE_LABELS,
     HIT_RATE,
+    HIT_RATE_OF_ALL,
     HIT_RATE_SHOWN,
+    NAMED,
+    NOTIFYING,
     OBJECTIVE,
-    WRONG_HITS,
+    ON_CACHE,
+    UNANSWERED,
+    VERIFIED_COUNT,
+    WRONG_COUNT,
+    agents,
+    burn_rate,
     grown,
     ours,
     over,
     quantile,
     rate,
     total,
+    wilson,
 )
 
 _LOOKUPS = ours("cache_lookups_total")
+_COUNTED = 'outcome=~"hit|partial|miss|error"'
+"""Lookups that could be answered."""
+
+_HIT = 'outcome="hit"'
+_ERROR = 'outcome="error"'
+_BY_REPLICA = f"by ({CACHE_LABELS}, instance)"
 _RESPONDING = 'level=~"l1|l2"'
 """Tiers that hold responses."""
 
@@ -34,14 +50,63 @@ HEALTH = (
     Panel(
         "stat",
         "Hit rate",
-        "Lookups that got a response, of those that could be answered, in the time shown. "
-        "60 % is the objective unless the tuning says otherwise.",
-        [Query(HIT_RATE_SHOWN, "{{job}} {{cache}}", instant=True)],
+        "Lookups that got a response, of those that could be answered, of the chosen caches "
+        "together, in the time shown.",
+        [Query(HIT_RATE_OF_ALL, instant=True)],
         "percentunit",
         "glasscache-tiers",
-        steps=falling(0.5, 0.6),
         decimals=1,
         none="no lookups",
+    ),
+    Panel(
+        "stat",
+        "Furthest from objective",
+        "The cache whose hit rate is lowest against its own objective, in the time shown: how far "
+        "above it, or, red, below it, where CacheHitRateLow warns.",
+        [
+            Query(
+                f"bottomk(1, {HIT_RATE_SHOWN} - {ON_CACHE} ({OBJECTIVE}))",
+                "{{cache}}",
+                instant=True,
+            )
+        ],
+        "percentunit",
+        "glasscache-tiers",
+        steps=((None, "red"), (0, "green")),
+        decimals=1,
+        none="no lookups",
+        says="value_and_name",
+    ),
+    Panel(
+        "stat",
+        "Error budget left",
+        "Of the errors that an availability of 99.9 % allows in the time shown, the share that is "
+        "left. Below 0 it is overdrawn. How fast it goes is shown below.",
+        [Query(BUDGET_LEFT, instant=True)],
+        "percentunit",
+        "glasscache-tiers",
+        steps=falling(0, 0.25),
+        decimals=1,
+        none="no lookups",
+    ),
+    Panel(
+        "stat",
+        "Lookup time, p99",
+        "99 % of the lookups that could be answered took less. Red above 100 ms, where "
+        "CacheLatencyHigh warns. 2.5 s means 2.5 s or more.",
+        [Query(quantile(0.99, "cache_lookup_seconds", more=_COUNTED), exemplar=True)],
+        "s",
+        "glasscache-tiers",
+        steps=((None, "green"), (0.1, "red")),
+        none="no lookups",
+    ),
+    Panel(
+        "stat",
+        "Lookups",
+        "All lookups per second, with those that were not cacheable.",
+        [Query(f"sum({rate(_LOOKUPS)})")],
+        "reqps",
+        "glasscache-tiers",
     ),
     Panel(
         "stat",
@@ -62,37 +127,20 @@ HEALTH = (
     ),
     Panel(
         "stat",
-        "Lookups",
-        "All lookups per second, with those that were not cacheable.",
-        [Query(f"sum({rate(_LOOKUPS)})")],
-        "reqps",
-        "glasscache-tiers",
-    ),
-    Panel(
-        "stat",
-        "Lookup time, p99",
-        "99 % of lookups took less. The budget of a whole lookup is 500 ms.",
-        [Query(quantile(0.99, "cache_lookup_seconds"), exemplar=True)],
-        "s",
-        "glasscache-tiers",
-        steps=rising(0.1, 0.5),
-        none="no lookups",
-    ),
-    Panel(
-        "stat",
-        "Wrong hits",
-        "Semantic hits that a fresh answer contradicted, of those that were verified in the "
-        "background, in the time shown. Semantic says how sure that is.",
-        [Query(WRONG_HITS, instant=True)],
+        "Wrong hits, at least",
+        "Share of semantic hits that a fresh answer contradicted, of those verified in the time "
+        "shown: what it is at least, with a confidence of 95 %. Red above 1 %, where "
+        "CacheWrongHits warns.",
+        [Query(wilson(WRONG_COUNT, VERIFIED_COUNT, "-"), instant=True)],
         "percentunit",
         "glasscache-semantic",
-        steps=rising(0.005, 0.01),
+        steps=((None, "green"), (0.01, "red")),
         decimals=2,
         none="none verified",
     ),
     Panel(
         "stat",
-        "Foreign entries met",
+        "Entries of others blocked",
         "Entries of another user that a tier found and did not serve, in the time shown. Every one "
         "is a defect of the isolation: see the runbook of CacheIsolationViolation.",
         [Query(f"sum({total(ours('cache_isolation_violations_total'))})", instant=True)],
@@ -104,21 +152,29 @@ HEALTH = (
     Panel(
         "stat",
         "Backends down",
-        "Backends that do not answer, counted once per process that cannot reach them. The "
-        "agent goes on without them, with fewer hits.",
-        [Query(f"sum(1 - {ours('cache_backend_up')})")],
+        "Backends that at least half of a cache's processes cannot reach, each once. The agent "
+        "goes on without them, with fewer hits.",
+        [
+            Query(
+                f"count(avg by ({CACHE_LABELS}, backend) ({ours('cache_backend_up')}) <= 0.5)"
+                " or vector(0)"
+            )
+        ],
         "none",
         "glasscache-stores",
         steps=((None, "green"), (1, "red")),
+        decimals=0,
     ),
     Panel(
         "stat",
         "Alerts firing",
-        "Alerts of glasscache that fire now, of all agents.",
-        [Query(f"count({FIRING}) or vector(0)")],
+        "Alerts of the chosen caches and of Redis servers that fire now, each name once, without "
+        "those that are silenced because Redis is down.",
+        [Query(f"count(count by (alertname) ({NOTIFYING})) or vector(0)")],
         "none",
         "glasscache-stores",
         steps=((None, "green"), (1, "red")),
+        decimals=0,
     ),
 )
 
@@ -128,7 +184,7 @@ OBJECTIVES = (
         "Does the hit rate reach its objective?",
         "Lookups that got a response, of those that could be answered; dashed, the objective of "
         "each cache. Below it for long: look at why tiers miss.",
-        [Query(HIT_RATE, "{{job}} {{cache}}"), Query(OBJECTIVE, "objective {{job}} {{cache}}")],
+        [Query(HIT_RATE, NAMED), Query(OBJECTIVE, f"objective {NAMED}")],
         "percentunit",
         "glasscache-tiers",
         limits="objective",
@@ -149,15 +205,15 @@ OBJECTIVES = (
     Panel(
         "timeseries",
         "How long does a lookup take?",
-        "Quantiles of the time of all lookups. The dots are traces: click one. Lines at 100 ms, "
-        "which is slow, and 500 ms, where a lookup gives up.",
+        "Quantiles of the time of lookups that could be answered. The dots are traces: click one. "
+        "The line at 100 ms is where CacheLatencyHigh warns. 2.5 s means 2.5 s or more.",
         [
-            Query(quantile(q, "cache_lookup_seconds"), name, exemplar=True)
+            Query(quantile(q, "cache_lookup_seconds", more=_COUNTED), name, exemplar=True)
             for q, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
         ],
         "s",
         "glasscache-tiers",
-        steps=rising(0.1, 0.5),
+        steps=((None, "green"), (0.1, "red")),
         ends=(0, None),
         colored=("p50", "p95", "p99"),
     ),
@@ -186,6 +242,90 @@ OBJECTIVES = (
     ),
 )
 
+BUDGET = Panel(
+    "timeseries",
+    "How fast is the error budget used?",
+    "1 uses up exactly what an availability of 99.9 % allows. CacheAvailability pages above 14.4 "
+    "over an hour and 6 over six hours, and warns above 3 over a day and 1 over three.",
+    [Query(burn_rate(window), f"over {window}") for window in ("5m", "1h", "6h", "1d", "3d")],
+    "suffix:x",
+    "glasscache-tiers",
+    ends=(0, None),
+)
+
+REPLICAS = Panel(
+    "table",
+    "Replicas",
+    "Each process now: which is the odd one? Hit rate and p99 are those of the last minutes; the "
+    "tuning version is the same on all within a second.",
+    [
+        Query(f"sum {_BY_REPLICA} ({rate(_LOOKUPS)})", "lookups", instant=True, unit="reqps"),
+        Query(
+            over(
+                f"sum {_BY_REPLICA} ({rate(ours('cache_lookups_total', _HIT))})",
+                f"sum {_BY_REPLICA} ({rate(ours('cache_lookups_total', _COUNTED))})",
+            ),
+            "hit rate",
+            instant=True,
+            unit="percentunit",
+        ),
+        Query(
+            quantile(0.99, "cache_lookup_seconds", f"{CACHE_LABELS}, instance, ", _COUNTED),
+            "p99",
+            instant=True,
+            unit="s",
+        ),
+        Query(
+            f"sum {_BY_REPLICA} ({rate(ours('cache_lookups_total', _ERROR))})",
+            "errors",
+            instant=True,
+            unit="reqps",
+        ),
+        Query(
+            f"max {_BY_REPLICA} ({ours('cache_tuning_version')})", "tuning version", instant=True
+        ),
+        Query(
+            f"time() - min {_BY_REPLICA} ({ours('cache_start_time_seconds')})",
+            "open for",
+            instant=True,
+            unit="s",
+        ),
+    ],
+    "none",
+    "glasscache-tiers",
+)
+
+SLOWNESS = (
+    Panel(
+        "timeseries",
+        "Are agents short of CPU?",
+        "Cores that each process uses. A process that uses one whole core makes every lookup wait.",
+        [Query(rate(agents("process_cpu_seconds_total")), "{{instance}}")],
+        "none",
+        "glasscache-stores",
+        ends=(0, None),
+    ),
+    Panel(
+        "timeseries",
+        "How much memory do agents use?",
+        "Resident memory of each process, with all that the agent itself needs.",
+        [Query(agents("process_resident_memory_bytes"), "{{instance}}")],
+        "bytes",
+        "glasscache-stores",
+        ends=(0, None),
+    ),
+    Panel(
+        "timeseries",
+        "Can agents be scraped, and how fast?",
+        "Duration of a scrape. The agent itself answers it: where it takes long, the agent is "
+        "busy. A line that ends is an agent that stopped, or cannot be reached.",
+        [Query(agents("scrape_duration_seconds"), "{{instance}}")],
+        "s",
+        "glasscache-stores",
+        ends=(0, None),
+    ),
+)
+
 WORTH = (
     Panel(
         "timeseries",
@@ -202,36 +342,51 @@ WORTH = (
                 "spent on {{kind}}",
             ),
         ],
-        "currencyUSD",
+        "suffix: USD/h",
         "glasscache-tiers",
         stacked=True,
         colored=[legend for legend in COLORS if legend.startswith(("saved", "spent"))],
     ),
     Panel(
         "stat",
-        "Saved since the processes started",
-        "Net, summed over the processes that run now; a restart sets it back to 0.",
-        [Query(f"sum({ours('cache_cost_saved_usd')})")],
+        "Money per day, net",
+        "What the cache saves in a day at the rate of the time shown.",
+        [
+            Query(
+                f"(sum({total(ours('cache_saved_usd_total'))})"
+                f" - sum({total(ours('cache_spent_usd_total'))})) * 86400 / $__range_s",
+                instant=True,
+            )
+        ],
         "currencyUSD",
         "glasscache-tiers",
         steps=((None, "red"), (0, "green")),
         decimals=2,
     ),
     Panel(
-        "bargauge",
-        "Why was there no response?",
-        "The commonest reasons of L1 and L2 in the time shown. other_scope: another user has an "
-        "answer, and nothing said that it may be shared. below_threshold, guard_veto: see "
-        "Semantic.",
+        "stat",
+        "Model calls spared",
+        "Answers that no model had to compute, in the time shown: hits of L1 and L2, and callers "
+        "that waited for the computation of another.",
         [
             Query(
-                f"topk(8, sum by (level, reason) "
-                f"({total(ours('cache_miss_reasons_total', _RESPONDING))}) > 0)",
-                "{{level}} {{reason}}",
+                f"sum({total(ours('cache_hits_total', _RESPONDING))})"
+                f" + sum({total(ours('cache_flight_joins_total'))})",
                 instant=True,
             )
         ],
-        "short",
+        "none",
+        "glasscache-tiers",
+        decimals=0,
+    ),
+    Panel(
+        "bargauge",
+        "Why was there no response?",
+        "Lookups without a response in the time shown, by their one reason. other_scope: another "
+        "user has an answer, and nothing said that it may be shared. below_threshold, guard_veto: "
+        "see Semantic.",
+        [Query(f"topk(8, {UNANSWERED} > 0.5)", "{{reason}}", instant=True)],
+        "none",
         "glasscache-tiers",
         none="no misses",
         decimals=0,
@@ -241,13 +396,13 @@ WORTH = (
 CHANGES = (
     Panel(
         "timeseries",
-        "Which version of the tuning is in force?",
+        "Which tuning is in force?",
         "Of each cache, by the replica that is ahead and the one that lags; a difference that "
         "lasts is a replica that does not hear of changes. The blue marks are the same changes; "
         "`glasscache tune history` says who made them, and why.",
         [
-            Query(f"max {BY_CACHE} ({ours('cache_tuning_version')})", "{{job}} {{cache}}"),
-            Query(f"min {BY_CACHE} ({ours('cache_tuning_version')})", "{{job}} {{cache}}, slowest"),
+            Query(f"max {BY_CACHE} ({ours('cache_tuning_version')})", NAMED),
+            Query(f"min {BY_CACHE} ({ours('cache_tuning_version')})", f"{NAMED}, slowest"),
         ],
         "none",
         "glasscache-semantic",
@@ -256,12 +411,12 @@ CHANGES = (
     ),
     Panel(
         "timeseries",
-        "Were changes of the tuning applied or rejected?",
+        "Were tuning changes applied?",
         "Counted by the replica that saw most of them. refused: the store held a value out of its "
         "bounds, and the replica kept the last good one.",
         [
-            Query(f"max({grown(ours('cache_tuning_changes_total'))})", "applied"),
-            Query(f"max({grown(ours('cache_tuning_rejected_total'))})", "refused"),
+            Query(f"ceil(max({grown(ours('cache_tuning_changes_total'))}))", "applied"),
+            Query(f"ceil(max({grown(ours('cache_tuning_rejected_total'))}))", "refused"),
         ],
         "none",
         "glasscache-semantic",
@@ -275,8 +430,8 @@ CHANGES = (
         "follow a change within a second.",
         [
             Query(
-                f"max(max by (job, cache) ({ours('cache_tuning_version')})"
-                f" - min by (job, cache) ({ours('cache_tuning_version')}))"
+                f"max(max {BY_CACHE} ({ours('cache_tuning_version')})"
+                f" - min {BY_CACHE} ({ours('cache_tuning_version')}))"
             )
         ],
         "none",
@@ -286,7 +441,7 @@ CHANGES = (
     ),
     Panel(
         "stat",
-        "Processes by version",
+        "Releases running",
         "Number of processes by version of glasscache.",
         [Query(f"count by (version) ({ours('cache_build_info')})", "{{version}}")],
         "none",
@@ -296,9 +451,9 @@ CHANGES = (
     Panel(
         "bargauge",
         "Which alerts fire?",
-        "Number of each; the same as the red marks on the graphs. A click on a bar opens its "
+        "Number of each, of the chosen caches and of Redis servers. A click on a bar opens its "
         "runbook: what it means, how to confirm it, what to do.",
-        [Query(f"count by (alertname) ({FIRING})", "{{alertname}}", instant=True)],
+        [Query(f"count by (alertname) ({NOTIFYING})", "{{alertname}}", instant=True)],
         "none",
         "glasscache-stores",
         steps=((None, "red"),),
@@ -315,19 +470,30 @@ OVERVIEW = Board(
     "next.",
     (
         Section(
-            "Is it healthy, is it worth it, is it right?", [Placed(panel, 3, 4) for panel in HEALTH]
+            "Is it healthy, is it worth it, is it right?",
+            [
+                Placed(panel, width, 4)
+                for panel, width in zip(HEALTH, (5, 5, 5, 5, 4) * 2, strict=True)
+            ],
         ),
         Section("Lookups", [Placed(panel, 12) for panel in OBJECTIVES]),
+        Section("Which replica is the odd one?", [Placed(REPLICAS, 16), Placed(BUDGET, 8)]),
         Section(
             "What is it worth, and what would be more?",
-            [Placed(WORTH[0], 12), Placed(WORTH[1], 4), Placed(WORTH[2], 8)],
+            [
+                Placed(WORTH[0], 9),
+                Placed(WORTH[1], 4),
+                Placed(WORTH[2], 4),
+                Placed(WORTH[3], 7),
+            ],
         ),
         Section(
             "What changed, what is wrong?",
             [
                 Placed(panel, width, 6)
-                for panel, width in zip(CHANGES, (7, 6, 3, 3, 5), strict=True)
+                for panel, width in zip(CHANGES, (6, 6, 3, 4, 5), strict=True)
             ],
         ),
+        Section("Are the agents themselves slow?", [Placed(panel, 8, 7) for panel in SLOWNESS]),
     ),
 )

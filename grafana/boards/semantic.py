@@ -7,6 +7,8 @@ from itertools import pairwise
 from grafana.builder.board import Board, Placed, Section
 from grafana.builder.panels import COLORS, Panel, Query, rising
 from grafana.builder.queries import (
+    BY_CACHE,
+    NAMED,
     THRESHOLD,
     VERIFIED_COUNT,
     WRONG_COUNT,
@@ -63,7 +65,7 @@ SIMILARITY = (
             Query(_similarity(0.5, "hit"), "hits, p50"),
             Query(_similarity(0.5, "miss"), "misses, p50"),
             Query(_similarity(0.9, "miss"), "misses, p90"),
-            Query(THRESHOLD, "threshold {{job}} {{cache}}"),
+            Query(THRESHOLD, f"threshold {NAMED}"),
         ],
         "percentunit",
         "glasscache-tiers",
@@ -78,13 +80,13 @@ SIMILARITY = (
         [
             Query(
                 over(
-                    f"sum by (job, cache) ({rate(ours('cache_hits_total', _L2))})",
-                    f"sum by (job, cache) ({rate(ours('cache_hits_total', _L2))})"
-                    f" + sum by (job, cache) ({rate(ours('cache_misses_total', _L2))})",
+                    f"sum {BY_CACHE} ({rate(ours('cache_hits_total', _L2))})",
+                    f"sum {BY_CACHE} ({rate(ours('cache_hits_total', _L2))})"
+                    f" + sum {BY_CACHE} ({rate(ours('cache_misses_total', _L2))})",
                 ),
-                "L2 hit rate {{job}} {{cache}}",
+                f"L2 hit rate {NAMED}",
             ),
-            Query(THRESHOLD, "threshold {{job}} {{cache}}"),
+            Query(THRESHOLD, f"threshold {NAMED}"),
         ],
         "percentunit",
         "glasscache-overview",
@@ -97,7 +99,7 @@ SIMILARITY = (
         "How many hits of L2 lie where, in the time shown; ◂ marks where the threshold is now. "
         "Hits below it are from before it was raised.",
         _between("hit"),
-        "short",
+        "none",
         "glasscache-tiers",
         steps=((None, "green"),),
         decimals=0,
@@ -109,7 +111,7 @@ SIMILARITY = (
         "the threshold is now. Those above it were vetoed by a guard, expired or invalidated; "
         "those in the bars just below it are what a lower threshold would serve.",
         _between("miss"),
-        "short",
+        "none",
         "glasscache-tiers",
         steps=((None, "orange"),),
         decimals=0,
@@ -131,7 +133,6 @@ RIGHT = (
         ],
         "percentunit",
         "glasscache-tiers",
-        steps=rising(0.005, 0.01),
         decimals=2,
         none="none verified",
         says="value_and_name",

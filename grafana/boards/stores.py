@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from grafana.builder.board import Board, Placed, Section
 from grafana.builder.panels import Panel, Query, rising
-from grafana.builder.queries import ours, over, quantile, rate, redis
+from grafana.builder.queries import BY_CACHE, NAMED, ours, over, quantile, rate, redis
 
 _UP = {"0": ("down", "red"), "1": ("up", "green")}
 _BREAKER = {"0": ("closed", "green"), "1": ("half open", "orange"), "2": ("open", "red")}
+_NO_EVICTION = 'maxmemory_policy="noeviction"'
 _CHROMA = 'backend="chroma"'
 _L2 = 'level="l2"'
 _SPENT = f"sum by (cmd) ({rate(redis('redis_commands_duration_seconds_total'))})"
@@ -58,6 +59,7 @@ SEEN = (
         steps=rising(1, 2),
         names=_BREAKER,
         ends=(0, 2),
+        decimals=0,
         colored=_BACKENDS,
     ),
     Panel(
@@ -93,11 +95,7 @@ SEEN = (
         "Do invalidations wait?",
         "Invalidations that a backend has not confirmed yet, of all processes. Above 0 for long: "
         "what somebody took out of service, or wanted forgotten, may still be there.",
-        [
-            Query(
-                f"sum by (job, cache) ({ours('cache_invalidations_pending')})", "{{job}} {{cache}}"
-            )
-        ],
+        [Query(f"sum {BY_CACHE} ({ours('cache_invalidations_pending')})", NAMED)],
         "none",
         "glasscache-tiers",
         steps=((None, "green"), (1, "red")),
@@ -119,14 +117,20 @@ REDIS_NOW = (
     ),
     Panel(
         "stat",
-        "Memory used of its limit",
-        "Only of servers that have a limit. Full is normal where the policy evicts; with "
-        "noeviction, writes will fail.",
-        [Query(f"max({over(redis('redis_memory_used_bytes'), redis('redis_memory_max_bytes'))})")],
+        "Memory used, no eviction",
+        "Share of its limit that the fullest server uses, of those that evict nothing: at 90 % "
+        "CacheRedisMemoryFull pages, at 100 % writes fail. A server that evicts is full when it is "
+        "well, and not shown here.",
+        [
+            Query(
+                f"max({over(redis('redis_memory_used_bytes'), redis('redis_memory_max_bytes'))}"
+                f" and on (cluster, job, instance) {redis('redis_instance_info', _NO_EVICTION)})"
+            )
+        ],
         "percentunit",
         "glasscache-overview",
-        steps=rising(0.8, 0.9),
-        none="no limit set",
+        steps=((None, "green"), (0.9, "red")),
+        none="it evicts",
     ),
     Panel(
         "stat",
@@ -157,7 +161,7 @@ REDIS_NOW = (
         "Keys",
         "In all databases, with the keys of others that use the server.",
         [Query(f"sum({redis('redis_db_keys')})")],
-        "short",
+        "none",
         "glasscache-tiers",
     ),
     Panel(
@@ -232,6 +236,91 @@ REDIS = (
     ),
 )
 
+REDIS_MORE = (
+    Panel(
+        "timeseries",
+        "How busy is Redis?",
+        "Commands per second of each server, from all its clients.",
+        [Query(rate(redis("redis_commands_processed_total")), "{{instance}}")],
+        "ops",
+        "glasscache-tiers",
+        ends=(0, None),
+    ),
+    Panel(
+        "timeseries",
+        "How often does Redis find a key?",
+        "Of all reads of all its clients: not the cache's hit rate, which is on Overview.",
+        [
+            Query(
+                over(
+                    rate(redis("redis_keyspace_hits_total")),
+                    f"{rate(redis('redis_keyspace_hits_total'))}"
+                    f" + {rate(redis('redis_keyspace_misses_total'))}",
+                ),
+                "{{instance}}",
+            )
+        ],
+        "percentunit",
+        "glasscache-tiers",
+        ends=(0, 1),
+    ),
+    Panel(
+        "timeseries",
+        "What does Redis take from its machine?",
+        "Resident memory. Far above what it uses for data: fragmentation, or a copy for a save.",
+        [
+            Query(redis("redis_memory_used_rss_bytes"), "resident {{instance}}"),
+            Query(redis("redis_memory_used_bytes"), "data {{instance}}"),
+        ],
+        "bytes",
+        "glasscache-overview",
+        ends=(0, None),
+    ),
+    Panel(
+        "timeseries",
+        "How much goes over the network?",
+        "Bytes per second that Redis receives, and that it sends.",
+        [
+            Query(rate(redis("redis_net_input_bytes_total")), "received {{instance}}"),
+            Query(rate(redis("redis_net_output_bytes_total")), "sent {{instance}}"),
+        ],
+        "Bps",
+        "glasscache-overview",
+        ends=(0, None),
+    ),
+    Panel(
+        "timeseries",
+        "How many keys expire?",
+        "Keys with and without an expiry. The cache's all have one.",
+        [
+            Query(
+                f"sum by (instance) ({redis('redis_db_keys_expiring')})", "expiring {{instance}}"
+            ),
+            Query(
+                f"sum by (instance) ({redis('redis_db_keys')})"
+                f" - sum by (instance) ({redis('redis_db_keys_expiring')})",
+                "without expiry {{instance}}",
+            ),
+        ],
+        "none",
+        "glasscache-tiers",
+        ends=(0, None),
+    ),
+    Panel(
+        "timeseries",
+        "Do replicas follow, do clients wait?",
+        "Replicas that are connected to each server, and clients that wait in a blocking command.",
+        [
+            Query(redis("redis_connected_slaves"), "replicas of {{instance}}"),
+            Query(redis("redis_blocked_clients"), "blocked at {{instance}}"),
+        ],
+        "none",
+        "glasscache-overview",
+        ends=(0, None),
+        decimals=0,
+    ),
+)
+
 CHROMA = (
     Panel(
         "stat",
@@ -249,8 +338,13 @@ CHROMA = (
         "How many vectors are there?",
         "Shared answers in the index. Replicas that share a server all see the same ones, so this "
         "is the largest count, not their sum.",
-        [Query(f"max by (cache) ({ours('cache_entries', _L2)})", "{{cache}}")],
-        "short",
+        [
+            Query(
+                f"max by (cluster, namespace, cache) ({ours('cache_entries', _L2)})",
+                "{{cluster}} {{namespace}} {{cache}}",
+            )
+        ],
+        "none",
         "glasscache-semantic",
         ends=(0, None),
     ),
@@ -290,6 +384,7 @@ STORES = Board(
             [
                 *(Placed(panel, 4, 4) for panel in REDIS_NOW),
                 *(Placed(panel, 12) for panel in REDIS),
+                *(Placed(panel, 8) for panel in REDIS_MORE),
             ],
         ),
         Section("Chroma", [Placed(CHROMA[0], 4), Placed(CHROMA[1], 10), Placed(CHROMA[2], 10)]),

@@ -137,7 +137,7 @@ REASONS = (
                 instant=True,
             )
         ],
-        "short",
+        "none",
         "glasscache-semantic",
         none="no misses",
         decimals=0,
@@ -173,26 +173,27 @@ ENTRIES = (
         colored=_LEVELS,
     ),
     Panel(
-        "timeseries",
+        "stat",
         "Which TTLs are in force?",
-        "Seconds until an entry of a tier expires, set by the tuning; an entry's own overrides it.",
-        [
-            Query(
-                f"max by (cache, level) ({ours('cache_ttl_seconds')})",
-                "{{cache}} {{level}}",
-            )
-        ],
+        "Time until an entry of a tier expires, set by the tuning; an entry's own overrides it. Of "
+        "several caches the longest.",
+        [Query(f"max by (level) ({ours('cache_ttl_seconds')})", "{{level}}")],
         "s",
         "glasscache-semantic",
-        ends=(0, None),
+        says="value_and_name",
     ),
     Panel(
         "timeseries",
         "How many entries are there?",
         "If the store reports it. Replicas that share a store all see the same entries, so this "
         "is the largest count, not their sum.",
-        [Query(f"max by (cache, level) ({ours('cache_entries')})", "{{cache}} {{level}}")],
-        "short",
+        [
+            Query(
+                f"max by (cluster, namespace, cache, level) ({ours('cache_entries')})",
+                "{{cluster}} {{namespace}} {{cache}} {{level}}",
+            )
+        ],
+        "none",
         "glasscache-stores",
         ends=(0, None),
     ),

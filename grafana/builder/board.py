@@ -13,7 +13,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as model
 
 from grafana.builder.panels import DATASOURCE, TAG, Panel
-from grafana.builder.queries import BUILDS, FIRING, RETUNED
+from grafana.builder.queries import BUILDS, FIRING, RETUNED, WHERE
 
 _COLUMNS = 24
 _NOISE = ("auto", "auto_count", "auto_min", "placement")
@@ -108,30 +108,65 @@ def _variables(board: Board) -> list[Any]:
     source = build.DatasourceVariable("datasource").label("Data source").type("prometheus")
     found: list[Any] = [
         source,
-        _values("job", "cache_lookups_total", "The agents: scrape jobs that have a cache."),
-        _values("cache", 'cache_lookups_total{job=~"$job"}', "The namespaces of the caches."),
+        _values(
+            "cluster", 'cache_build_info{cache!=""}', "Clusters, if scrapes name them.", every=".*"
+        ),
+        _values(
+            "namespace",
+            'cache_build_info{cache!="",cluster=~"$cluster"}',
+            "Namespaces of Kubernetes, if scrapes name them.",
+            every=".*",
+        ),
+        _values(
+            "job",
+            f'cache_build_info{{cache!="",{WHERE}}}',
+            "The agents: scrape jobs that have a cache.",
+        ),
+        _values(
+            "cache",
+            f'cache_build_info{{{WHERE},job=~"$job"}}',
+            "The namespaces of the caches.",
+        ),
         _values(
             "instance",
-            'cache_lookups_total{job=~"$job",cache=~"$cache"}',
+            f'cache_build_info{{{WHERE},job=~"$job",cache=~"$cache"}}',
             "The agents' processes.",
+            every=".+",
         ),
     ]
     if board.with_redis:
         found += [
-            _values("redis_job", "redis_up", "The scrape job of redis_exporter.", of="job"),
+            _values(
+                "redis_job",
+                'redis_up{cluster=~"$cluster"}',
+                "The scrape jobs of redis_exporter.",
+                of="job",
+            ),
             _values(
                 "redis_instance",
-                'redis_up{job=~"$redis_job"}',
+                'redis_up{cluster=~"$cluster",job=~"$redis_job"}',
                 "The Redis servers, as redis_exporter's target names them.",
                 of="instance",
+                every=".+",
             ),
         ]
     return found
 
 
-def _values(name: str, metric: str, description: str, of: str = "") -> build.QueryVariable:
+def _values(
+    name: str, metric: str, description: str, of: str = "", every: str = ""
+) -> build.QueryVariable:
+    """Return a variable with the values of a label.
+
+    Args:
+        name: Name of the variable.
+        metric: Selector of the series that have the label.
+        description: What it chooses.
+        of: The label, if it is called otherwise.
+        every: Pattern for All; default: any of the listed values, and nothing else.
+    """
     query = f"label_values({metric}, {of or name})"
-    return (
+    made = (
         build.QueryVariable(name)
         .label(name.replace("_", " "))
         .description(description)
@@ -140,20 +175,36 @@ def _values(name: str, metric: str, description: str, of: str = "") -> build.Que
         .definition(query)
         .multi(multi=True)
         .include_all(include_all=True)
-        .all_value(".+")
         .current(model.VariableOption(selected=True, text=["All"], value=["$__all"]))
         .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(model.VariableSort.ALPHABETICAL_ASC)
     )
+    return made.all_value(every) if every else made
 
 
 def _annotations() -> list[Any]:
     return [
-        _annotation("Alerts", "red", FIRING, "{{alertname}}", "{{severity}} {{job}} {{cache}}"),
         _annotation(
-            "Tuning", "blue", RETUNED, "Tuning of {{cache}} changed", "version {{version}}, {{job}}"
+            "Alerts",
+            "red",
+            FIRING,
+            "{{alertname}}",
+            "{{severity}} {{cluster}} {{namespace}} {{job}} {{cache}} {{instance}}",
         ),
-        _annotation("Releases", "purple", BUILDS, "glasscache {{version}}", "started in {{job}}"),
+        _annotation(
+            "Tuning",
+            "blue",
+            RETUNED,
+            "Tuning of {{cache}} changed",
+            "version {{version}}, {{cluster}} {{namespace}} {{job}}",
+        ),
+        _annotation(
+            "Releases",
+            "purple",
+            BUILDS,
+            "glasscache {{version}}",
+            "started in {{cluster}} {{namespace}} {{job}}",
+        ),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Three kinds of panels: a number, lines over time, bars side by side."""
+"""Four kinds of panels: a number, lines over time, bars side by side, and a table."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from grafana_foundation_sdk.builders import bargauge, common, prometheus, stat, timeseries
+from grafana_foundation_sdk.builders import bargauge, common, prometheus, stat, table, timeseries
 from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.models import common as shared
 from grafana_foundation_sdk.models import dashboard as model
+from grafana_foundation_sdk.models import prometheus as shared_prometheus
 
 TAG = "glasscache"
 DATASOURCE = shared.DataSourceRef(type_val="prometheus", uid="${datasource}")
@@ -88,12 +89,14 @@ class Query:
         legend: Legend of each series, with {{label}}s.
         exemplar: Whether to request the exemplars, too.
         instant: Whether it covers the whole time range, and so has one value.
+        unit: Unit of its column in a table.
     """
 
     expr: str
     legend: str = ""
     exemplar: bool = False
     instant: bool = False
+    unit: str = "none"
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class Panel:
         of_alerts: Whether its values link to the runbooks of the alerts they are named after.
     """
 
-    kind: Literal["stat", "timeseries", "bargauge"]
+    kind: Literal["stat", "timeseries", "bargauge", "table"]
     title: str
     description: str
     queries: Sequence[Query]
@@ -153,6 +156,8 @@ class Panel:
                 made = _lines(self)
             case "bargauge":
                 made = _bars()
+            case "table":
+                made = _table(self)
         made.id(number).grid_pos(place).title(self.title).description(self.description)
         made.datasource(DATASOURCE).unit(self.unit).links([_link(self.then)])
         made.thresholds(
@@ -178,7 +183,10 @@ class Panel:
         if self.of_alerts:
             made.data_links([_runbook()])
         for index, query in enumerate(self.queries):
-            made.with_target(_target(query, index))
+            target = _target(query, index)
+            if self.kind == "table":
+                target.format(shared_prometheus.PromQueryFormat.TABLE)
+            made.with_target(target)
         return made
 
 
@@ -238,6 +246,27 @@ def _bars() -> bargauge.Panel:
         .show_unfilled(show_unfilled=True)
         .color_scheme(_by_value())
     )
+
+
+def _table(panel: Panel) -> table.Panel:
+    """Return a table with a row for each set of labels and a column for each query."""
+    columns = {f"Value #{_ref(index)}": query.legend for index, query in enumerate(panel.queries)}
+    made = (
+        table.Panel()
+        .show_header(show_header=True)
+        .with_transformation(model.DataTransformerConfig(id_val="merge", options={}))
+        .with_transformation(
+            model.DataTransformerConfig(
+                id_val="organize",
+                options={"excludeByName": {"Time": True}, "renameByName": columns},
+            )
+        )
+    )
+    for query in panel.queries:
+        made.override_by_name(
+            query.legend, [model.DynamicConfigValue(id_val="unit", value=query.unit)]
+        )
+    return made
 
 
 def _lines(panel: Panel) -> timeseries.Panel:

@@ -6,18 +6,48 @@ an empty one gives no line, rather than a division by zero.
 
 from __future__ import annotations
 
-OURS = 'job=~"$job",cache=~"$cache",instance=~"$instance"'
+import re
+
+from telemetry.names import METRICS
+
+WHERE = 'cluster=~"$cluster",namespace=~"$namespace"'
+"""Matchers for the environment; without these labels they match, too."""
+
+OURS = f'{WHERE},job=~"$job",cache=~"$cache",instance=~"$instance"'
 """Matchers for all metrics of the cache."""
 
-REDIS = 'job=~"$redis_job",instance=~"$redis_instance"'
+AGENTS = f'{WHERE},job=~"$job",instance=~"$instance"'
+"""Matchers for the metrics of the agents' processes."""
+
+REDIS = 'cluster=~"$cluster",job=~"$redis_job",instance=~"$redis_instance"'
 """Matchers for all metrics of redis_exporter."""
 
-BY_CACHE = "by (job, cache)"
+CACHE_LABELS = "cluster, namespace, job, cache"
+BY_CACHE = f"by ({CACHE_LABELS})"
+ON_CACHE = f"on ({CACHE_LABELS})"
+NAMED = "{{cluster}} {{namespace}} {{job}} {{cache}}"
+"""Legend of a cache; Grafana shows nothing for a label that is not there."""
+
+_LABELS = {metric.name: metric.labels for metric in METRICS}
 
 
 def ours(metric: str, more: str = "") -> str:
-    """Return a selector of a metric of the cache, with *more* matchers."""
+    """Return a selector of a metric of the cache, with *more* matchers.
+
+    It asks for a label that only our metric of that name has: others have some of the names.
+    """
+    stem = re.sub(r"_(bucket|sum|count)$", "", metric)
+    label = next(iter(_LABELS.get(metric, _LABELS.get(stem, ()))), "")
+    if label == "level" and "level" not in more:
+        more = f'level=~"l1|l2|l3|l4"{"," if more else ""}{more}'
+    elif label and label not in more:
+        more = f'{label}!=""{"," if more else ""}{more}'
     return f"{metric}{{{OURS}{',' if more else ''}{more}}}"
+
+
+def agents(metric: str) -> str:
+    """Return a selector of a metric of the agents' processes."""
+    return f"{metric}{{{AGENTS}}}"
 
 
 def redis(metric: str, more: str = "") -> str:
@@ -89,7 +119,7 @@ def wilson(part: str, whole: str, sign: str) -> str:
 
 
 _HIT = ours("cache_lookups_total", 'outcome="hit"')
-_ANSWERABLE = ours("cache_lookups_total", 'outcome!="bypass"')
+_ANSWERABLE = ours("cache_lookups_total", 'outcome=~"hit|partial|miss|error"')
 
 HIT_RATE = over(f"sum {BY_CACHE} ({rate(_HIT)})", f"sum {BY_CACHE} ({rate(_ANSWERABLE)})")
 """Overall hit rate: from lookups, never from sums over tiers."""
@@ -98,6 +128,41 @@ HIT_RATE_SHOWN = over(f"sum {BY_CACHE} ({total(_HIT)})", f"sum {BY_CACHE} ({tota
 """Overall hit rate in the whole time range."""
 
 OBJECTIVE = f"max {BY_CACHE} ({ours('cache_hit_rate_objective')})"
+
+HIT_RATE_OF_ALL = over(f"sum({total(_HIT)})", f"sum({total(_ANSWERABLE)})")
+"""Hit rate of all chosen caches together in the whole time range."""
+
+_ERRORS = ours("cache_lookups_total", 'outcome="error"')
+AVAILABILITY = 0.999
+"""The shipped objective of the alert CacheAvailability."""
+
+
+def burn_rate(window: str) -> str:
+    """Return how many times faster than allowed the error budget is used in *window*."""
+    ratio = over(f"sum(rate({_ERRORS}[{window}]))", f"sum(rate({_ANSWERABLE}[{window}]))")
+    return f"{ratio} / {1 - AVAILABILITY:.3f}"
+
+
+BUDGET_LEFT = (
+    f"1 - {over(f'sum({total(_ERRORS)})', f'sum({total(_ANSWERABLE)})')} / {1 - AVAILABILITY:.3f}"
+)
+"""Share of the error budget of the time range that is left; below 0 it is overdrawn."""
+
+_MISSED = "cache_miss_reasons_total"
+_BY_REASON = f"sum by ({CACHE_LABELS}, reason)"
+_ELSEWHERE = f"""{total(ours(_MISSED, 'level="l1",reason="other_scope"'))}"""
+_IN_L2 = f"""{total(ours(_MISSED, 'level="l2"'))}"""
+_IN_L1 = f"""{total(ours(_MISSED, 'level="l1"'))}"""
+_L2_HITS = f"""{total(ours("cache_hits_total", 'level="l2"'))}"""
+UNANSWERED = (
+    f"sum by (reason) ({_BY_REASON} ({_ELSEWHERE})"
+    f" or {_BY_REASON} ({_IN_L2}) * {ON_CACHE} group_left () clamp_min("
+    f"1 - sum {BY_CACHE} ({_ELSEWHERE}) / (sum {BY_CACHE} ({_IN_L2}) > 0), 0)"
+    f" or ({_BY_REASON} ({_IN_L1}) unless {ON_CACHE} "
+    f"(sum {BY_CACHE} ({_IN_L2}) > 0 or sum {BY_CACHE} ({_L2_HITS}) > 0)))"
+)
+"""Lookups without a response by their one reason, as the recording rules have it: L1's if another
+user had the answer, else L2's; of a cache without L2, L1's."""
 
 ANSWERABLE = f"sum({rate(_ANSWERABLE)})"
 """Lookups that could be answered, per second."""
@@ -111,19 +176,33 @@ WRONG_HITS = over(WRONG_COUNT, VERIFIED_COUNT)
 
 THRESHOLD = f"max {BY_CACHE} ({ours('cache_semantic_threshold')})"
 
-FIRING = 'ALERTS{alertstate="firing",alertname=~"Cache.+",severity!="none"}'
-"""Alerts of glasscache. Those on Redis have neither a cache nor the agent's job; those of severity
-none notify nobody, they only silence others."""
+_FIRING = 'ALERTS{alertstate="firing",alertname=~"Cache.+",severity!="none"'
+FIRING = (
+    f'({_FIRING},{WHERE},job=~"$job",cache=~"$cache"}} or {_FIRING},cluster=~"$cluster",cache=""}})'
+)
+"""Alerts of glasscache: of the chosen caches, and those without a cache, such as on a Redis server.
+Those of severity none notify nobody, they only silence others."""
+
+_SILENCING = (
+    'ALERTS{alertstate="firing",alertname=~"CacheRedisDown|CacheBackendRecovering",'
+    'backend="redis",severity!="warning"}'
+)
+_FOLLOWING = (
+    "CacheHitRate.+|CacheLatencyHigh|CacheTierErrors|CacheAvailability|CacheTuningDisagrees"
+)
+NOTIFYING = f'({FIRING} unless ({_FIRING},alertname=~"{_FOLLOWING}"}} and {ON_CACHE} {_SILENCING}))'
+"""Firing alerts without those that Alertmanager silences while a cache has lost Redis."""
 
 _VERSION = ours("cache_tuning_version")
 
 # two steps wide, because changes() misses what is between two adjacent windows
 RETUNED = (
     f'count_values {BY_CACHE} ("version", {_VERSION})'
-    f" and on (job, cache) (max {BY_CACHE} (changes({_VERSION}[2m])) > 0)"
+    f" and on (cluster, namespace, job, cache) (max {BY_CACHE} (changes({_VERSION}[2m])) > 0)"
 )
 """Tuning versions that came into force."""
 
 _BUILD = ours("cache_build_info")
-BUILDS = f"count by (job, version) ({_BUILD}) unless count by (job, version) ({_BUILD} offset 2m)"
+_BY_BUILD = "count by (cluster, namespace, job, version)"
+BUILDS = f"{_BY_BUILD} ({_BUILD}) unless {_BY_BUILD} ({_BUILD} offset 2m)"
 """Versions of the library that were absent two minutes ago."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-_RATES = {"reqps": " req/s", "cps": " c/s", "ops": " ops/s", "wps": " wr/s"}
+_RATES = {"reqps": " req/s", "cps": " c/s", "ops": " ops/s", "wps": " wr/s", "Bps": " B/s"}
 _SECONDS = ((1e-6, 1e6, "µs"), (1e-3, 1e3, "ms"), (1.0, 1.0, "s"))
 
 
@@ -22,6 +22,8 @@ def shown(value: float, unit: str, decimals: int | None = None) -> str:
             if value >= step:
                 return f"{short(value / step)} {name}"
         return f"{value:.0f} B"
+    if unit.startswith("suffix:"):
+        return f"{short(value, decimals)}{unit.removeprefix('suffix:')}"
     if unit in _RATES:
         return f"{short(value, decimals)}{_RATES[unit]}"
     if abs(value) >= 1e6:

@@ -162,8 +162,28 @@ class Picture:
             self._stat(panel, lines, inside)
         elif panel["type"] == "bargauge":
             self._bars(panel, lines, inside)
+        elif panel["type"] == "table":
+            self._table(panel, lines, inside)
         else:
             self._graph(panel, lines, inside)
+
+    def _table(
+        self, panel: Json, lines: list[Series], inside: tuple[float, float, float, float]
+    ) -> None:
+        """Write each column's name and its values, as many rows as there is room for."""
+        x, y, width, height = inside
+        names = [target["legendFormat"] for target in panel["targets"]]
+        units = {
+            override["matcher"]["options"]: override["properties"][0]["value"]
+            for override in panel["fieldConfig"]["overrides"]
+        }
+        each = (width - 20) / len(names)
+        for column, name in enumerate(names):
+            values = [line.values[-1] for line in lines if line.name == name]
+            left = x + 10 + column * each
+            self._text(left, y + 18, name, size=10, color=FAINT)
+            for row, value in enumerate(values[: int((height - 30) // 22)]):
+                self._text(left, y + 42 + 22 * row, shown(value, units[name]), size=10)
 
     def _nothing(self, panel: Json, inside: tuple[float, float, float, float]) -> None:
         x, y, width, height = inside
