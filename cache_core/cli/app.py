@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from cache_core.cli import dashboard, demo, explain, invalidate, replay, settings, stats, tune, warm
+from cache_core.cli import (
+    dashboard,
+    demo,
+    explain,
+    export,
+    invalidate,
+    replay,
+    settings,
+    stats,
+    tune,
+    warm,
+)
 from cache_core.cli.console import flowing, taking
 
 app = typer.Typer(
@@ -46,6 +57,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "settings": settings.settings,
 }
 app.add_typer(tune.app, name="tune")
+app.add_typer(export.app, name="export")
 for name, command in _COMMANDS.items():
     app.command(name, help=flowing(command))(command)
 

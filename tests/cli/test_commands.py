@@ -21,7 +21,7 @@ from rich.text import Text
 from typer.testing import CliRunner, Result
 
 from cache_core import MultiLevelCache
-from cache_core.cli import console, stats, tune
+from cache_core.cli import console, export, stats, tune
 from cache_core.cli.app import app
 from cache_core.config.settings import TUNING_VARIABLES, Settings
 from cache_core.config.tuning import Tuning
@@ -432,7 +432,7 @@ def test_help_flows() -> None:
 @pytest.mark.slow
 def test_examples_in_help_are_indented() -> None:
     """The description of each example stands indented below it, in every command."""
-    for prefix, group in ((), app), (("tune",), tune.app):
+    for prefix, group in ((), app), (("tune",), tune.app), (("export",), export.app):
         for command in group.registered_commands:
             shown = run(*prefix, str(command.name), "--help").output.splitlines()
             for line in Text.from_markup(str(command.help)).plain.splitlines():

@@ -19,6 +19,7 @@ import cache_core
 from tests.support import processes
 from tests.support.paths import ROOT
 
+SHIPPED = ("alerts", "grafana", "docs/runbooks", "compose")
 PACKAGES = ("cache_core", "telemetry", "dashboard")
 
 
@@ -29,7 +30,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in PACKAGES:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in SHIPPED:
+        shutil.copytree(ROOT / name, source / name)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "compose.yaml"):
         shutil.copy(ROOT / name, source / name)
     target = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(target)]
@@ -64,7 +67,17 @@ def test_the_wheel_has_what_it_needs_and_no_more(wheel: Path) -> None:
         "telemetry/py.typed",
         "cache_core/cli/demo/knowledge.json",
     } <= held
-    assert {name for name in held if ".dist-info/" not in name} == in_tree
+    beside = {name for name in held if name.startswith("cache_core/shipped/")}
+    assert {name for name in held if ".dist-info/" not in name} - beside == in_tree
+    wanted = {
+        f"cache_core/shipped/{folder.removeprefix('docs/')}/{path.relative_to(ROOT / folder)}"
+        for folder in ("alerts", "grafana/dashboards", "grafana/provisioning", "docs/runbooks")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file()
+    }
+    assert wanted < beside
+    assert "cache_core/shipped/compose.yaml" in beside
+    assert not [name for name in beside if "secrets/" in name]
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in held)
     assert wheel.name.startswith(f"glasscache-{cache_core.__version__}-py3-none-any")
 
@@ -101,7 +114,7 @@ from prometheus_client import REGISTRY
 from cache_core import MultiLevelCache
 from cache_core.cli.app import main as command
 from cache_core.cli.demo.shop import load_knowledge
-from cache_core.cli.demo.stack.servers import ALERTS
+from cache_core.cli.shipped import shipped
 from cache_core.testing import HashEmbedder
 
 async def main():
@@ -121,7 +134,7 @@ def execve(program, arguments, environment):
         'found': found, 'up': up, 'lines': lines,
         'from': [cache_core.__file__, telemetry.__file__],
         'topics': len(load_knowledge().topics),
-        'alerts': str(ALERTS),
+        'alerts': str(shipped('alerts')),
         'dashboard': [place, *scripts],
     }))
     sys.exit()
@@ -158,8 +171,9 @@ def test_what_is_found_by_its_place_is_found(
     script = place / "dashboard" / "served.py"
     assert report["dashboard"] == [str(place), str(script)]
     assert script.is_file()
-    assert Path(report["alerts"]) == place / "alerts"
-    assert installed or (ROOT / "alerts" / "rules.yml").is_file()
+    beside = place / "cache_core" / "shipped" if installed else place
+    assert Path(report["alerts"]) == beside / "alerts"
+    assert (beside / "alerts" / "rules.yml").is_file()
 
 
 WITHOUT_EXTRA = """

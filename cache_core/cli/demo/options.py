@@ -79,7 +79,7 @@ class Options:
             "--stack",
             rich_help_panel=_WHERE,
             help="Start redis-server, redis_exporter, Prometheus and Alertmanager, as far as they "
-            "are installed, on free ports, with the rules in alerts/; all end with the demo.",
+            "are installed, on free ports, with the shipped rules; all end with the demo.",
         ),
     ] = False
     port: Annotated[

@@ -15,7 +15,6 @@ from cache_core.cli.demo.stack.processes import Servers, free_port, url_of
 from cache_core.cli.demo.stack.receiver import Stack, receiver
 from cache_core.cli.demo.stack.servers import (
     ALERTMANAGER,
-    ALERTS,
     EXPORTER,
     PARTS,
     PROMETHEUS,
@@ -27,7 +26,7 @@ from cache_core.cli.demo.stack.servers import (
     start_prometheus,
     start_redis,
 )
-from cache_core.model.exceptions import ConfigurationError
+from cache_core.cli.shipped import shipped
 
 __all__ = ["Stack", "for_one_receiver", "free_port", "stack"]
 
@@ -46,11 +45,7 @@ def stack(directory: Path, metrics_port: int, scrape: str = _SCRAPE) -> Iterator
     Raises:
         ConfigurationError: If the rules are missing, or a server does not start.
     """
-    if not (ALERTS / "rules.yml").is_file():
-        raise ConfigurationError(
-            f"--stack needs the project's folder: {ALERTS} is not there. Clone the project and run "
-            "it from there; an installed package comes without the rules"
-        )
+    shipped("alerts")
     directory.mkdir(parents=True, exist_ok=True)
     made = Stack(metrics_port, missing=[part.missing for part in PARTS if not part.program])
     with ExitStack() as running:

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cache_core.cli.demo.stack.processes import Part, Servers, free_port
-
-ALERTS = Path(__file__).parents[4] / "alerts"
-"""Rules and Alertmanager's configuration, in the project's folder; no wheel has them."""
+from cache_core.cli.shipped import shipped
 
 REDIS = Part("redis", ("redis-server",))
 EXPORTER = Part("redis_exporter", ("prometheus-redis-exporter", "redis_exporter"))
@@ -43,7 +41,9 @@ def start_alertmanager(servers: Servers, program: str, directory: Path, receiver
     """Start Alertmanager with the shipped routes, all to *receiver*, a URL; return its port."""
     port = free_port()
     config = directory / "alertmanager.yml"
-    config.write_text(for_one_receiver(ALERTS / "alertmanager.yml", receiver), encoding="utf-8")
+    config.write_text(
+        for_one_receiver(shipped("alerts") / "alertmanager.yml", receiver), encoding="utf-8"
+    )
     servers.start(
         ALERTMANAGER,
         port,
@@ -65,7 +65,7 @@ def prometheus_config(
     often = ("scrape_interval", "scrape_timeout", "evaluation_interval")
     return {
         "global": dict.fromkeys(often, scrape),
-        "rule_files": [str(ALERTS / "recording.yml"), str(ALERTS / "rules.yml")],
+        "rule_files": [str(shipped("alerts") / name) for name in ("recording.yml", "rules.yml")],
         "alerting": {"alertmanagers": [] if alertmanager is None else [_static(alertmanager)]},
         "scrape_configs": [{"job_name": job, **_static(to)} for job, to in targets.items()],
     }

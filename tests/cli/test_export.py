@@ -1,0 +1,140 @@
+"""`glasscache export`: files for one's own Prometheus, Grafana and Kubernetes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from cache_core.cli.app import app
+from cache_core.cli.export import RUNBOOKS
+from tests.support import servers
+from tests.support.paths import ROOT
+
+SCHEMAS = Path(__file__).with_name("schemas")
+"""Schemas of the Prometheus operator's objects, from its CRDs at commit 6adcebc5076c, without texts, and
+with no field beside those that they name."""
+
+WIKI = "https://wiki.example.com/runbooks"
+
+
+def export(*words: str) -> Result:
+    return CliRunner().invoke(app, ["export", *words])
+
+
+def groups(*names: str) -> list[dict[str, Any]]:
+    """Return the groups of the shipped rule files."""
+    texts = [(ROOT / "alerts" / name).read_text(encoding="utf-8") for name in names]
+    return [group for text in texts for group in yaml.safe_load(text)["groups"]]
+
+
+@pytest.mark.server
+def test_alerts_get_labels_and_links_and_pass_their_own_tests(tmp_path: Path) -> None:
+    """Exported rules have the label and the base that were given, and so have their tests."""
+    done = export("alerts", str(tmp_path), "--label", "team=search", "--runbook-url", f"{WIKI}/")
+    assert done.exit_code == 0, done.output
+    rules = yaml.safe_load((tmp_path / "rules.yml").read_text(encoding="utf-8"))
+    alerts = [rule for group in rules["groups"] for rule in group["rules"]]
+    assert {rule["labels"]["team"] for rule in alerts} == {"search"}
+    assert all(f'"{WIKI}" }}}}/' in rule["annotations"]["runbook_url"] for rule in alerts)
+    written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
+    assert {"recording.yml", "alertmanager.yml", "runbooks/CacheNoData.md"} <= written
+    promtool = servers.require("promtool")
+    for words in (
+        ("check", "rules", "rules.yml", "recording.yml"),
+        ("test", "rules", "tests/without_recording.yml"),
+    ):
+        ran = subprocess.run(
+            [promtool, *words], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_without_options_the_files_are_the_shipped_ones(tmp_path: Path) -> None:
+    """Alerts and dashboards come out as they are in the project."""
+    assert export("alerts", str(tmp_path / "a")).exit_code == 0
+    assert export("grafana", str(tmp_path / "g")).exit_code == 0
+    for path in (ROOT / "alerts").rglob("*.yml"):
+        assert (tmp_path / "a" / path.relative_to(ROOT / "alerts")).read_text() == path.read_text()
+    for folder in ("dashboards", "provisioning"):
+        for path in (ROOT / "grafana" / folder).rglob("*.*"):
+            written = tmp_path / "g" / path.relative_to(ROOT / "grafana")
+            assert written.read_text() == path.read_text()
+
+
+def test_dashboards_start_with_the_data_source_that_was_named(tmp_path: Path) -> None:
+    """Then none is provisioned; panels still use the variable, and links lead to one's runbooks."""
+    words = ("--datasource", "mimir", "--runbook-url", WIKI)
+    assert export("grafana", str(tmp_path), *words).exit_code == 0
+    assert not (tmp_path / "provisioning" / "datasources").exists()
+    assert (tmp_path / "provisioning" / "dashboards").is_dir()
+    for path in (tmp_path / "dashboards").glob("*.json"):
+        board = json.loads(path.read_text(encoding="utf-8"))
+        (source,) = [one for one in board["templating"]["list"] if one["type"] == "datasource"]
+        assert source["current"] == {"text": "mimir", "value": "mimir"}
+        assert RUNBOOKS not in path.read_text(encoding="utf-8")
+
+
+def test_no_provisioned_data_source_claims_to_be_the_default() -> None:
+    """Beside another default Grafana does not start."""
+    path = ROOT / "grafana" / "provisioning" / "datasources" / "glasscache.yml"
+    sources = yaml.safe_load(path.read_text(encoding="utf-8"))["datasources"]
+    assert not [one["name"] for one in sources if one.get("isDefault")]
+
+
+def test_kubernetes_objects_are_valid_and_hold_what_is_shipped(tmp_path: Path) -> None:
+    """The operator's schemas accept them; rules and dashboards in them are the shipped ones."""
+    words = ("--label", "release=monitoring", "--namespace", "prod", "--select", "app=shop")
+    assert export("kubernetes", str(tmp_path), *words).exit_code == 0
+    objects = {
+        path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
+        for path in tmp_path.glob("*.yaml")
+    }
+    for found in objects.values():
+        assert found["metadata"]["labels"]["release"] == "monitoring"
+        assert found["metadata"]["namespace"] == "prod"
+        schema = SCHEMAS / f"{found['kind']}.json"
+        if found["kind"] != "ConfigMap":
+            jsonschema.validate(found, json.loads(schema.read_text(encoding="utf-8")))
+    rule = objects.pop("prometheusrule")
+    assert rule["spec"]["groups"] == groups("recording.yml", "rules.yml")
+    for monitor in ("servicemonitor", "podmonitor"):
+        assert objects.pop(monitor)["spec"]["selector"] == {"matchLabels": {"app": "shop"}}
+    assert len(objects) == 4
+    for name, found in objects.items():
+        assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+        shipped = ROOT / "grafana" / "dashboards" / f"{name}.json"
+        assert found["data"] == {f"{name}.json": shipped.read_text(encoding="utf-8")}
+
+
+def test_the_schemas_would_find_a_misspelt_key(tmp_path: Path) -> None:
+    """A monitor with a misspelt key is refused, so the check above finds one."""
+    assert export("kubernetes", str(tmp_path)).exit_code == 0
+    monitor = yaml.safe_load((tmp_path / "servicemonitor.yaml").read_text(encoding="utf-8"))
+    monitor["spec"]["endpoints"][0]["intervall"] = "15s"
+    schema = json.loads((SCHEMAS / "ServiceMonitor.json").read_text(encoding="utf-8"))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(monitor, schema)
+
+
+@pytest.mark.parametrize("words", [("alerts", "--label", "team"), ("kubernetes", "--select", "=x")])
+def test_what_is_no_label_is_refused(words: tuple[str, ...], tmp_path: Path) -> None:
+    """A label without a name or a value ends with 2, and writes nothing."""
+    command, *options = words
+    done = export(command, str(tmp_path / "out"), *options)
+    assert done.exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """The error says which, without a traceback."""
+    (tmp_path / "file").write_text("")
+    done = export("alerts", str(tmp_path / "file" / "sub"))
+    assert done.exit_code == 1
+    assert "Traceback" not in done.output
