@@ -1,5 +1,6 @@
 """glasscache: the cache for LLM agents that you can see through."""
 
+from cache_core.backends.embedder.function import FunctionEmbedder
 from cache_core.config.settings import Settings
 from cache_core.config.tuning import Tuning
 from cache_core.model.exceptions import BackendError, ConfigurationError, GlasscacheError
@@ -14,6 +15,7 @@ __all__ = [
     "BackendError",
     "CacheStats",
     "ConfigurationError",
+    "FunctionEmbedder",
     "GlasscacheError",
     "Invalidation",
     "LookupResult",

@@ -115,6 +115,7 @@ class PrometheusInstrument:
         self._cost_saved = tally(names.COST_SAVED)
         self._stale = tally(names.STALE_HITS)
         self._embedding = tally(names.EMBEDDING_SECONDS)
+        self._tokens = tally(names.EMBEDDING_TOKENS)
         self._isolation = tally(names.ISOLATION_VIOLATIONS)
         self._joins = tally(names.FLIGHT_JOINS)
         self._refreshes = each(names.REFRESHES, ("stored", "error", "skipped", "cancelled"))
@@ -172,6 +173,7 @@ class PrometheusInstrument:
                         self._put_reasons[part.level, part.reason].amount += 1
             case EmbedRecord():
                 self._spend("embedding", record.spent_usd)
+                self._tokens.amount += record.tokens
                 if record.outcome == "ok":
                     exemplar = _exemplar() if record.detailed else None
                     self._embedding.observe(record.seconds, exemplar)

@@ -157,6 +157,12 @@ STALE_HITS: Final = Metric(
 EMBEDDING_SECONDS: Final = Metric(
     "cache_embedding_seconds", "histogram", (), "Duration of one embedding, in seconds."
 )
+EMBEDDING_TOKENS: Final = Metric(
+    "cache_embedding_tokens_total",
+    "counter",
+    (),
+    "Tokens embedded, as reported by an embedding endpoint.",
+)
 GUARD_VETOES: Final = Metric(
     "cache_guard_vetoes_total", "counter", ("guard",), "Matches by similarity that a guard vetoed."
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from cache_core.backends.breaker import Breaker
 
@@ -355,6 +355,37 @@ class Embedder(Protocol):
     def close(self) -> None:
         """Stop the worker; idempotent."""
         ...
+
+
+class Usage(NamedTuple):
+    """Work of a model that is paid for.
+
+    Attributes:
+        texts: Texts whose tokens were not reported.
+        tokens: Tokens of the other texts.
+    """
+
+    texts: int = 0
+    tokens: int = 0
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """An embedder that reports its usage."""
+
+    @property
+    def is_metered(self) -> bool:
+        """False if each vector costs the same, whether it was computed or kept."""
+        ...
+
+    def take_usage(self) -> Usage:
+        """Return the usage since the last call, of whichever cache."""
+        ...
+
+
+def metered(embedder: Embedder) -> Metered | None:
+    """Return *embedder* if it is metered."""
+    return embedder if isinstance(embedder, Metered) and embedder.is_metered else None
 
 
 @runtime_checkable

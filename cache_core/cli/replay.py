@@ -174,7 +174,9 @@ async def _replay(
     compare: bool,
 ) -> dict[str, Any]:
     fixed = load_settings()
-    embedder = make_embedder(fixed.embedding_model, fixed.embedding_backend, fixed.torch_threads)
+    embedder = make_embedder(
+        fixed.embedding_model, fixed.embedding_backend, fixed.torch_threads, fixed.endpoint
+    )
     reports: list[Report] = []
     other = _other(scope, rows)
     with Progress(

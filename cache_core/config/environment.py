@@ -19,10 +19,12 @@ from cache_core.model.urls import without_secrets
 log = logging.getLogger("glasscache")
 
 _SHORT = frozenset(
-    {"redis_url", "chroma_url", "embedding_model", "embedding_backend", "semantic_threshold"}
-)
+    {"redis_url", "chroma_url", "semantic_threshold", "embedding_model", "embedding_backend",
+     "embedding_url", "embedding_api_key", "embedding_window", "embedding_tokenizer",
+     "embedding_identity"}
+)  # fmt: skip
 _MORE = {"capture_message_content": "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"}
-_SECRET = frozenset({"key", "encryption_keys"})
+_SECRET = frozenset({"key", "encryption_keys", "embedding_api_key"})
 
 _reported: set[str] = set()
 

@@ -1,7 +1,7 @@
 """Settings that are fixed when a cache starts: addresses, budgets and limits.
 
 An environment variable can set each field: `CACHE_` and the field's name in capitals, besides the
-short names: REDIS_URL, CHROMA_URL, EMBEDDING_MODEL and EMBEDDING_BACKEND. See `environment.py`.
+short names: REDIS_URL, CHROMA_URL and those that begin with EMBEDDING_. See `environment.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfoNotFoundError
 
 import platformdirs
@@ -30,6 +31,8 @@ from pydantic import (
 )
 
 from cache_core.backends.chroma.address import parse_chroma_url
+from cache_core.backends.embedder.endpoint import Endpoint
+from cache_core.backends.embedder.tokens import UNKNOWN_TOKENIZER
 from cache_core.backends.redis.sentinels import SCHEMES, parse_sentinel_url
 from cache_core.config import environment
 from cache_core.config.capture import wanted
@@ -38,15 +41,15 @@ from cache_core.model import durations
 from cache_core.model.exceptions import ConfigurationError
 from cache_core.model.keys import PREFIX
 from cache_core.model.question.days import Days
-from cache_core.model.urls import has_sound_port
+from cache_core.model.urls import has_sound_port, without_secrets
 from cache_core.model.values import LEVELS, Level
 
 _REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 TUNING_VARIABLES = (
     "semantic_threshold", "sharing", "shared_intents", "l1_ttl", "l2_ttl", "l3_ttl", "l4_ttl",
-    "response_usd", "intent_usd", "retrieval_usd", "embedding_usd", "hit_rate_objective",
-    "stale_seconds", "refresh_share", "languages",
+    "response_usd", "intent_usd", "retrieval_usd", "embedding_usd", "embedding_tokens_usd",
+    "hit_rate_objective", "stale_seconds", "refresh_share", "languages",
 )  # fmt: skip
 """Tuning values that the environment may set; the others keep their defaults."""
 
@@ -103,6 +106,18 @@ def _chroma_url(value: str | None) -> str | None:
     if value:
         parse_chroma_url(value)
     return value or None
+
+
+def _endpoint_url(value: str | None) -> str | None:
+    if not value:
+        return None
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not has_sound_port(value):
+        raise ValueError("expected http(s)://host[:port]/path, such as https://api.openai.com/v1")
+    if without_secrets(value) != value:
+        # HTTP clients log the URLs that they ask.
+        raise ValueError("a login or a key does not belong in it: set EMBEDDING_API_KEY")
+    return value
 
 
 def _known_zone(value: str | None) -> str | None:
@@ -169,12 +184,43 @@ class Settings(BaseModel):
     embedding_model: str = Field(
         default="all-MiniLM-L6-v2",
         min_length=1,
-        description="A sentence-transformers model: a name or a directory.",
+        description="A sentence-transformers model: a name or a directory; with embedding_url the "
+        "name of the endpoint's model.",
     )
-    embedding_backend: Literal["auto", "onnx", "torch"] = Field(
+    embedding_backend: Literal["auto", "onnx", "torch", "http"] = Field(
         default="auto",
-        description="Library that runs the model: onnx for all-MiniLM-L6-v2 alone, torch for any; "
-        "auto is onnx where it can be. Their vectors of the same model are not compared.",
+        description="Library that runs the model: onnx for all-MiniLM-L6-v2 alone, torch for any, "
+        "http for the endpoint of embedding_url; auto is http if that is set, else onnx where it "
+        "can be. Their vectors of the same model are not compared.",
+    )
+    embedding_url: Annotated[str | None, AfterValidator(_endpoint_url)] = Field(
+        default=None,
+        description="http:// or https:// base URL of an OpenAI-compatible endpoint, such as "
+        "https://api.openai.com/v1: /embeddings is appended.",
+    )
+    embedding_api_key: SecretStr | None = Field(
+        default=None,
+        description="Key of that endpoint, sent as a bearer token.",
+    )
+    embedding_window: int | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="Tokens that the endpoint's model reads; default: 256. Longer messages are not "
+        "matched by meaning.",
+    )
+    embedding_tokenizer: str = Field(
+        default=UNKNOWN_TOKENIZER,
+        min_length=1,
+        description="Tokenizer of the endpoint's model: the path of its tokenizer.json; bytes for "
+        "a byte-level one, as OpenAI's; unknown matches ASCII messages only. Without a file each "
+        "byte is counted as a token.",
+    )
+    embedding_identity: str = Field(
+        default="",
+        max_length=200,
+        description="Name by which vectors of the endpoint's model are kept, for one model under "
+        "several URLs, or another model under the same; default: URL and model.",
     )
     torch_threads: int = Field(
         default=1,
@@ -275,6 +321,22 @@ class Settings(BaseModel):
     )
     breaker_failures: int = Field(default=5, gt=0, description="Failures that open a breaker.")
     breaker_probe: Seconds = Field(default=0.25, description="Pause between probes, in seconds.")
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """The embedding endpoint, if there is one."""
+        if self.embedding_url is None:
+            return None
+        key = self.embedding_api_key
+        return Endpoint(
+            self.embedding_url,
+            None if key is None else key.get_secret_value(),
+            # No lookup and no put waits longer for a vector.
+            timeout=max(self.embedding_budget, self.put_budget),
+            window=self.embedding_window,
+            tokenizer=self.embedding_tokenizer,
+            identity=self.embedding_identity,
+        )
 
     @model_validator(mode="before")
     @classmethod

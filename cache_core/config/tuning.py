@@ -205,6 +205,14 @@ class Tuning(BaseModel):
     embedding_usd: Price = _field(
         0.0, "Price of an embedding", "Cost of embedding one message.", "USD", 0.00001
     )
+    embedding_tokens_usd: Price = _field(
+        0.0,
+        "Price of embedded tokens",
+        "Cost of a million tokens, where an embedding endpoint (EMBEDDING_URL) reports how many a "
+        "message had.",
+        "USD",
+        0.01,
+    )
     verify_share: Share = _field(
         0.02,
         "Share that is verified",

@@ -63,10 +63,14 @@ class BackendError(GlasscacheError):
 
     def copy(self) -> BackendError:
         """Return an equal error: one object raised twice mixes tracebacks."""
-        other = BackendError(self.reason, self.error_type, str(self))
+        other = type(self)(self.reason, self.error_type, str(self))
         other.backend, other.where = self.backend, self.where
         return other
 
 
 class CorruptValueError(BackendError):
     """A stored value was invalid, and was deleted."""
+
+
+class InputTooLongError(BackendError):
+    """An embedding model refused a text for its length; the model itself is well."""

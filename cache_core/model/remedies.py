@@ -56,6 +56,21 @@ _REMEDIES: Mapping[str, str] = {
     "QueueTimeout": "More is asked than this machine answers in time: add replicas",
     "QueueFull": "More is asked than this machine answers in time: add replicas",
 }
+_REFUSED_RATE = "The embedding endpoint limits the rate: ask for more, or use another one"
+_NO_ENDPOINT = "Check that the embedding endpoint runs and that EMBEDDING_URL names it"
+_OF_EMBEDDERS: Mapping[str, str] = {
+    **{name: _REMEDIES[name] for name in ("ModelUnavailable", "QueueTimeout", "QueueFull")},
+    "HTTP 400": "The embedding endpoint refuses the request: check EMBEDDING_MODEL",
+    "HTTP 401": "Check EMBEDDING_API_KEY",
+    "HTTP 403": "Check EMBEDDING_API_KEY, and what it may do",
+    "HTTP 404": "Check EMBEDDING_URL, without /embeddings, and EMBEDDING_MODEL",
+    "HTTP 429": _REFUSED_RATE,
+    "HTTP 503": _REFUSED_RATE,
+    "ConnectError": _NO_ENDPOINT,
+    "ConnectTimeout": _NO_ENDPOINT,
+    "InvalidVectorError": "The embedding model returns no usable vectors: see the log",
+    "MalformedResponse": "What answers at EMBEDDING_URL is no OpenAI-compatible endpoint",
+}
 _LATE = "It is stopped or slow: look at it, or raise the budgets (glasscache settings)"
 _OTHERWISE: Mapping[str, str] = {
     "redis": "Check that Redis runs and that {where} names it",
@@ -101,8 +116,8 @@ def _remedy(error: BackendError) -> str:
                 return found
         if error.error_type in _REMEDIES:
             return _REMEDIES[error.error_type]
-    elif error.error_type in {"ModelUnavailable", "QueueTimeout", "QueueFull"}:
-        return _REMEDIES[error.error_type]
+    elif error.error_type in _OF_EMBEDDERS:
+        return _OF_EMBEDDERS[error.error_type]
     if error.reason == "timeout":
         return _LATE
     if error.backend == "chroma" and error.where == "CACHE_DIR":

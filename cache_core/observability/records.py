@@ -144,12 +144,15 @@ class EmbedRecord(TimedRecord):
     """An embedding of one text: `ok` or `error`.
 
     Attributes:
-        spent_usd: Cost of it.
+        spent_usd: Cost of it; where the model is metered, of all texts that it was sent since the
+            last record.
+        tokens: Tokens of those, as a metered model reports them.
     """
 
     operation: ClassVar[Operation] = "embed"
 
     spent_usd: float = 0.0
+    tokens: int = 0
 
 
 @dataclass(slots=True)

@@ -81,6 +81,7 @@ class CacheStats:
         self.tunings: Counter[str] = Counter(applied=0, rejected=0)
         self.saved_usd: dict[Level, float] = dict.fromkeys(LEVELS, 0.0)
         self.spent_usd = 0.0
+        self.embedding_tokens = 0
         self.dropped = 0
         self.seconds = 0.0
         self._recent: deque[float] = deque(maxlen=_LATENCIES)
@@ -104,7 +105,10 @@ class CacheStats:
 
     def _other(self, record: Record) -> None:
         match record:
-            case EmbedRecord() | VerificationRecord():
+            case EmbedRecord():
+                self.spent_usd += record.spent_usd
+                self.embedding_tokens += record.tokens
+            case VerificationRecord():
                 self.spent_usd += record.spent_usd
             case PutRecord():
                 self.put_outcomes[record.outcome] += 1
@@ -248,6 +252,7 @@ class CacheStats:
             "verdicts": _nested(self.verdicts),
             "tuning": dict(self.tunings),
             "spent_usd": round(self.spent_usd, 6),
+            "embedding_tokens": self.embedding_tokens,
         }
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from cache_core.config.intents import MAX_TTL
 from cache_core.config.settings import Settings
+from cache_core.model.exceptions import ConfigurationError
 from cache_core.model.logs import place_of
 from cache_core.model.question.snapshot import settled
 from cache_core.model.values import BypassReason, Where
@@ -239,6 +240,13 @@ def check_parts(**parts: object) -> None:
     """
     for name, part in parts.items():
         attribute, kind = _NEEDED[name]
+        if name == "embedding_model" and callable(part) and not hasattr(part, attribute):
+            msg = (
+                "an embedding function needs a name and a version, so that its vectors are never "
+                "compared with another model's: embedding_model=FunctionEmbedder(function, "
+                'name="...", version="...")'
+            )
+            raise ConfigurationError(msg)
         if part is not None and (isinstance(part, str) or not hasattr(part, attribute)):
             msg = f"{name} must be {kind}, not {type(part).__name__}"
             raise TypeError(msg)

@@ -65,7 +65,10 @@ async def assemble_semantic(
     """
     settings, store, keys = replica.settings, parts.store, parts.keys
     model = given.embedder or shared_embedder(
-        settings.embedding_model, settings.embedding_backend, settings.torch_threads
+        settings.embedding_model,
+        settings.embedding_backend,
+        settings.torch_threads,
+        settings.endpoint,
     )
     # Before it starts to load, so that both use the same files.
     identity = await asyncio.to_thread(identity_of, model)

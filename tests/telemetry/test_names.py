@@ -37,7 +37,8 @@ DOCUMENTED = """
     cache_invalidations_pending cache_backend_up{backend} cache_breaker_state{backend}
     cache_breaker_transitions_total{backend,state}
     cache_similarity{outcome} cache_entry_age_seconds{level} cache_stale_hits_total
-    cache_embedding_seconds cache_guard_vetoes_total{guard} cache_isolation_violations_total
+    cache_embedding_seconds cache_embedding_tokens_total cache_guard_vetoes_total{guard}
+    cache_isolation_violations_total
     cache_flight_joins_total cache_refreshes_total{outcome} cache_entries{level} cache_semantic_threshold cache_ttl_seconds{level}
     cache_hit_rate_objective cache_tuning_version cache_build_info{version}
     cache_tuning_changes_total cache_tuning_rejected_total cache_start_time_seconds cache_redis_server{run_id}

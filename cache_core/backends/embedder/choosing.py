@@ -7,37 +7,54 @@ import threading
 from functools import partial
 from typing import Literal, TypeAlias
 
+from cache_core.backends.embedder import endpoint as endpoints
 from cache_core.backends.embedder import onnx, sentence_transformers
 from cache_core.backends.embedder.encoder import PACKAGED_MODEL, is_packaged
+from cache_core.backends.embedder.endpoint import Endpoint
 from cache_core.backends.embedder.identity import model_identity
-from cache_core.backends.embedder.pool import ThreadEmbedder
+from cache_core.backends.embedder.pool import Meter, ThreadEmbedder
+from cache_core.model.exceptions import ConfigurationError
 
-Backend: TypeAlias = Literal["auto", "onnx", "torch"]
+Backend: TypeAlias = Literal["auto", "onnx", "torch", "http"]
 
-_shared: dict[tuple[str, Backend], ThreadEmbedder] = {}
+_shared: dict[tuple[str, Backend, Endpoint | None], ThreadEmbedder] = {}
 _shared_lock = threading.Lock()
 
 
-def chosen(model: str, backend: Backend) -> Backend:
-    """Return `onnx` or `torch`: what *backend* stands for with *model* and what is installed."""
+def chosen(model: str, backend: Backend, endpoint: Endpoint | None = None) -> Backend:
+    """Return what *backend* stands for, given *model*, *endpoint* and what is installed."""
     if backend != "auto":
         return backend
+    if endpoint is not None:
+        return "http"
     # With neither, the error should name what is lighter to install.
     able = onnx.is_installed() or not sentence_transformers.is_installed()
     return "onnx" if is_packaged(model) and able else "torch"
 
 
 def make_embedder(
-    model: str = PACKAGED_MODEL, backend: Backend = "auto", torch_threads: int = 1
+    model: str = PACKAGED_MODEL,
+    backend: Backend = "auto",
+    torch_threads: int = 1,
+    endpoint: Endpoint | None = None,
 ) -> ThreadEmbedder:
     """Return an embedder of *model* for one user alone; it is not loaded yet.
 
     Args:
         model: Name of the model.
-        backend: Library that runs it.
+        backend: Library that runs it, or `http` for *endpoint*.
         torch_threads: See `SentenceTransformerEncoder`.
+        endpoint: Address of a server that runs it.
+
+    Raises:
+        ConfigurationError: For `http` without an endpoint.
     """
-    if chosen(model, backend) == "onnx":
+    kind = chosen(model, backend, endpoint)
+    if kind == "http":
+        if endpoint is None:
+            raise ConfigurationError("EMBEDDING_BACKEND=http needs EMBEDDING_URL")
+        return _remote(model, endpoint)
+    if kind == "onnx":
         return ThreadEmbedder(
             model, onnx.OnnxEncoder, identify=_onnx_identity, workers=onnx.workers()
         )
@@ -49,21 +66,34 @@ def make_embedder(
     )
 
 
+def _remote(model: str, endpoint: Endpoint) -> ThreadEmbedder:
+    meter = Meter()
+    return ThreadEmbedder(
+        model,
+        partial(endpoints.EndpointEncoder, endpoint=endpoint, meter=meter),
+        identify=partial(endpoint.identity_of, model),
+        workers=endpoints.WORKERS,
+        batch=endpoints.BATCH,
+        meter=meter,
+    )
+
+
 def shared_embedder(
-    model: str = PACKAGED_MODEL, backend: Backend = "auto", torch_threads: int = 1
+    model: str = PACKAGED_MODEL,
+    backend: Backend = "auto",
+    torch_threads: int = 1,
+    endpoint: Endpoint | None = None,
 ) -> ThreadEmbedder:
     """Return this process's embedder of *model*: its weights are large, so all caches share it.
 
-    Args:
-        model: Name of the model.
-        backend: Library that runs it.
-        torch_threads: See `SentenceTransformerEncoder`; the first cache of a model decides.
+    The arguments are those of `make_embedder`; the first cache of a model decides on the threads.
     """
-    key = (model, chosen(model, backend))
+    kind = chosen(model, backend, endpoint)
+    key = (model, kind, endpoint if kind == "http" else None)
     with _shared_lock:
         embedder = _shared.get(key)
         if embedder is None or embedder.failed:
-            embedder = _shared[key] = make_embedder(model, key[1], torch_threads)
+            embedder = _shared[key] = make_embedder(model, kind, torch_threads, endpoint)
         return embedder
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Protocol, runtime_checkable
 
-if TYPE_CHECKING:  # numpy comes with the `semantic` extra; the other tiers work without it
-    import numpy as np
-    import numpy.typing as npt
+from cache_core.backends.base import Vector
+from cache_core.model.exceptions import BackendError
 
 ORGANISATION = "sentence-transformers/"
 PACKAGED_MODEL = "all-MiniLM-L6-v2"
@@ -17,8 +16,12 @@ PACKAGED_MODEL = "all-MiniLM-L6-v2"
 class Encoder(Protocol):
     """A loaded model; called from as many threads at a time as its pool has workers."""
 
-    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return unit vectors, shape (len(texts), dimension)."""
+    def encode(self, texts: Sequence[str]) -> Iterable[Vector | BackendError]:
+        """Return a unit vector for each text, or the reason why it has none.
+
+        Raises:
+            Exception: If none has one.
+        """
         ...
 
     def fits(self, text: str) -> bool:
@@ -27,6 +30,15 @@ class Encoder(Protocol):
 
     def knows(self, text: str) -> bool:
         """Return whether the model knows every part of *text*: unknown parts are all alike."""
+        ...
+
+
+@runtime_checkable
+class ClosingEncoder(Encoder, Protocol):
+    """An encoder that holds connections."""
+
+    def close(self) -> None:
+        """Close them."""
         ...
 
 

@@ -9,21 +9,17 @@ import os
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakSet
 
-from cache_core.backends.base import Vector
-from cache_core.backends.embedder.encoder import Encoder
+from cache_core.backends.base import Usage, Vector
+from cache_core.backends.embedder.encoder import ClosingEncoder, Encoder
 from cache_core.backends.forking import leave_to_parent
 from cache_core.model.batches import batched
-from cache_core.model.exceptions import BackendError, ConfigurationError
-
-if TYPE_CHECKING:  # numpy comes with the `semantic` extra; the other tiers work without it
-    import numpy as np
-    import numpy.typing as npt
+from cache_core.model.exceptions import BackendError, ConfigurationError, ErrorReason
 
 QUEUE_LIMIT = 256
 """Texts that may wait; a full queue raises `overloaded` immediately."""
@@ -37,6 +33,30 @@ _CLOSE_SECONDS = 5.0
 _embedders: WeakSet[ThreadEmbedder] = WeakSet()
 
 
+class Meter:
+    """Counts the usage of a model that is paid for; may be used in any thread.
+
+    Without a lock, which a forked child might inherit locked.
+    """
+
+    def __init__(self) -> None:
+        self._usages: deque[Usage] = deque()
+
+    def add(self, texts: int = 0, tokens: int = 0) -> None:
+        """Count some texts, or the tokens of some."""
+        self._usages.append(Usage(texts, tokens))
+
+    def take(self) -> Usage:
+        """Return what was counted since the last call."""
+        texts = tokens = 0
+        with contextlib.suppress(IndexError):
+            while True:
+                usage = self._usages.popleft()
+                texts += usage.texts
+                tokens += usage.tokens
+        return Usage(texts, tokens)
+
+
 @dataclass(slots=True, eq=False)
 class _Item:
     """A text that is waiting or being encoded, and the futures of its callers."""
@@ -47,10 +67,10 @@ class _Item:
     def cancelled(self) -> bool:
         return all(future.cancelled() for future in self.futures)
 
-    def fail(self, error_type: str, detail: str = "") -> None:
+    def fail(self, error: BackendError) -> None:
         for future in self.futures:
             if future.set_running_or_notify_cancel():
-                future.set_exception(BackendError("backend_error", error_type, detail))
+                future.set_exception(error.copy())
 
     def succeed(self, vector: Vector) -> None:
         for future in self.futures:
@@ -71,6 +91,8 @@ class ThreadEmbedder:
         identify: Returns the identity of the model; may read its files. Default: its name.
         workers: Threads that encode at the same time.
         batch: Texts that a worker encodes together.
+        meter: Counts what the encoder uses, of a model that is paid for by use. Nothing is encoded
+            then before the first text.
     """
 
     def __init__(
@@ -81,8 +103,10 @@ class ThreadEmbedder:
         identify: Callable[[], str] | None = None,
         workers: int = 1,
         batch: int = 1,
+        meter: Meter | None = None,
     ) -> None:
         self._model = model
+        self._meter = meter
         self._load = load
         self._identify = identify
         self._identity: str | None = None
@@ -117,6 +141,15 @@ class ThreadEmbedder:
         if self._identity is None:
             self._identity = self._model if self._identify is None else self._identify()
         return self._identity
+
+    @property
+    def is_metered(self) -> bool:
+        """True if the model is paid for by use."""
+        return self._meter is not None
+
+    def take_usage(self) -> Usage:
+        """Return the usage since the last call; empty for a model that is not metered."""
+        return Usage() if self._meter is None else self._meter.take()
 
     @property
     def ready(self) -> bool:
@@ -234,11 +267,14 @@ class ThreadEmbedder:
         end = time.monotonic() + _CLOSE_SECONDS
         for thread in list(self._threads):
             thread.join(timeout=max(0.0, end - time.monotonic()))
+        if isinstance(self._encoder, ClosingEncoder):
+            self._encoder.close()
 
     def _load_and_work(self) -> None:
         try:
             encoder = self._inherited or self._load(self._model)
-            self._vectors_of(encoder, ["warm up"])
+            if self._meter is None:
+                self._vectors_of(encoder, ["warm up"])
         except Exception as error:  # noqa: BLE001 - raised to each caller of `wait_ready`
             self._loaded.set_exception(_as_configuration_error(self._model, error))
             self._fail_waiting()
@@ -278,29 +314,33 @@ class ThreadEmbedder:
     def _encode(self, encoder: Encoder, items: list[_Item]) -> None:
         # Of before the encoding, because `forget` replaces it.
         kept = self._vectors
+        found: list[Vector | BackendError]
         try:
-            vectors = list(self._vectors_of(encoder, [item.text for item in items]))
+            found = list(self._vectors_of(encoder, [item.text for item in items]))
+        except BackendError as error:
+            found = [error] * len(items)
         except Exception as error:  # noqa: BLE001 - every waiter gets it
-            with self._wake:
-                self._remove(items)
-            for item in items:
-                item.fail(type(error).__name__, str(error))
-            return
+            reason: ErrorReason = "timeout" if isinstance(error, TimeoutError) else "backend_error"
+            found = [BackendError(reason, type(error).__name__, str(error))] * len(items)
         with self._wake:
             self._remove(items)
-            for item, vector in zip(items, vectors, strict=True):
-                vector.setflags(write=False)
-                kept[item.text] = vector
+            for item, vector in zip(items, found, strict=True):
+                if not isinstance(vector, BackendError):
+                    vector.setflags(write=False)
+                    kept[item.text] = vector
             while len(kept) > self._kept:
                 kept.popitem(last=False)
-        for item, vector in zip(items, vectors, strict=True):
-            item.succeed(vector)
+        for item, vector in zip(items, found, strict=True):
+            if isinstance(vector, BackendError):
+                item.fail(vector)
+            else:
+                item.succeed(vector)
 
     def _remove(self, items: list[_Item]) -> None:
         for item in items:
             self._items.pop(item.text, None)
 
-    def _vectors_of(self, encoder: Encoder, texts: list[str]) -> npt.NDArray[np.float32]:
+    def _vectors_of(self, encoder: Encoder, texts: list[str]) -> Iterable[Vector | BackendError]:
         # Less again before a result is set: its caller may fork immediately.
         with self._wake:
             self._busy += 1
@@ -317,7 +357,7 @@ class ThreadEmbedder:
             self._queue.clear()
             self._remove(waiting)
         for item in waiting:
-            item.fail("ModelUnavailable")
+            item.fail(BackendError("backend_error", "ModelUnavailable"))
 
     def forked(self) -> None:
         """Start over in a forked child, which inherits the model but not the threads.

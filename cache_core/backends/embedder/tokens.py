@@ -1,13 +1,93 @@
-"""Counts a text's tokens with the model's own tokenizer, and finds parts unknown to it."""
+"""Counts a text's tokens, and finds parts unknown to the model.
+
+With the model's own tokenizer this is exact; without it, it errs on the side of not matching.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import unicodedata
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Protocol, Self
 
 from cache_core.model.exceptions import ConfigurationError
+
+UNKNOWN_TOKENIZER = "unknown"
+"""Name of a tokenizer of which nothing is known."""
+
+BYTE_TOKENIZER = "bytes"
+"""Name of any byte-level tokenizer, as OpenAI's models have one: it knows every text."""
+
+DEFAULT_WINDOW = 256
+"""Tokens that a model is taken to read if its window is unknown, as few as any common model's."""
+
+_SPECIAL = 8
+"""Tokens left for those at the beginning and end of a text."""
+
+
+class Counter(Protocol):
+    """Knowledge of what a model can read."""
+
+    def fits(self, text: str, window: float) -> bool:
+        """Return whether *text* has at most *window* tokens for certain."""
+        ...
+
+    def knows(self, text: str) -> bool:
+        """Return whether the model knows every part of *text* for certain."""
+        ...
+
+
+def counter_for(tokenizer: str) -> Counter:
+    """Return the counter of `unknown`, of `bytes`, or of a `tokenizer.json` by its path.
+
+    Raises:
+        ConfigurationError: If there is no such file, or it cannot be read.
+    """
+    if tokenizer in {UNKNOWN_TOKENIZER, BYTE_TOKENIZER}:
+        return ByteCounter(knows_all=tokenizer == BYTE_TOKENIZER)
+    file = Path(tokenizer).expanduser()
+    file = file / "tokenizer.json" if file.is_dir() else file
+    try:
+        from tokenizers import Tokenizer
+
+        return TokenCounter.of(Tokenizer.from_file(str(file)))
+    except ModuleNotFoundError:
+        msg = "a tokenizer file needs the package tokenizers: pip install tokenizers"
+    except Exception as error:  # noqa: BLE001 - tokenizers raises Exception itself
+        msg = (
+            f"the tokenizer {tokenizer!r} cannot be read ({error}): give a tokenizer.json, its "
+            f"directory, {BYTE_TOKENIZER!r} or {UNKNOWN_TOKENIZER!r}"
+        )
+    raise ConfigurationError(msg)
+
+
+class ByteCounter:
+    """Upper bound for the tokens of a model whose tokenizer is not at hand: the bytes of a text.
+
+    No common tokenizer makes more tokens than the UTF-8 bytes of its normalised text.
+
+    Args:
+        knows_all: Whether the tokenizer is byte-level. Any other one may lack characters, which are
+            all alike to its model then; only those of ASCII are in every vocabulary.
+    """
+
+    def __init__(self, *, knows_all: bool) -> None:
+        self._knows_all = knows_all
+
+    def fits(self, text: str, window: float) -> bool:
+        """Return whether *text*, in its longest normal form, has at most *window* bytes."""
+        return most_tokens(text) <= window
+
+    def knows(self, text: str) -> bool:
+        """Return whether the tokenizer is byte-level, or *text* is ASCII."""
+        return encodable(text) == text if self._knows_all else text.isascii()
+
+
+def most_tokens(text: str) -> int:
+    """Return an upper bound of the tokens of *text* in any model, special ones included."""
+    forms = {text, *(unicodedata.normalize(form, text) for form in ("NFKC", "NFKD"))}
+    return _SPECIAL + max(len(encodable(form).encode()) for form in forms)
 
 
 class TokenCounter:

@@ -16,7 +16,7 @@ from cache_core.backends.base import Keyed, Vector
 from cache_core.config.lifetimes import KEEP_FACTOR
 from cache_core.config.tuning import Tuning
 from cache_core.model import envelope
-from cache_core.model.exceptions import BackendError, CorruptValueError
+from cache_core.model.exceptions import BackendError, CorruptValueError, InputTooLongError
 from cache_core.model.keys import Keys
 from cache_core.model.logs import RateLimited
 from cache_core.model.question.days import Days, ages, of_other_days
@@ -88,6 +88,8 @@ class SemanticSearch:
                 return Miss("context_limit")
             vector = await self._vectors.embed(query.text, hurry=True, recorded=query.recorded)
             return await self._nearest(query, tuning, vector, own)
+        except InputTooLongError:
+            return Miss("truncated")
         finally:
             if not own.done():
                 own.cancel()

@@ -16,7 +16,7 @@ from cache_core.backends.base import Keyed, RowWrite, Vector
 from cache_core.config.tuning import GuardName, Tuning
 from cache_core.model import envelope
 from cache_core.model.batches import batched
-from cache_core.model.exceptions import BackendError
+from cache_core.model.exceptions import BackendError, InputTooLongError
 from cache_core.model.keys import PARTITIONS, Keys
 from cache_core.model.values import Query, Scope
 from cache_core.tiers.guards import veto
@@ -260,7 +260,10 @@ class SimilarQuestions:
             return []
         if scope == "shared" and not self._index.accepts(query.context):
             return []
-        packed = pack(await self._vectors.embed(query.text))
+        try:
+            packed = pack(await self._vectors.embed(query.text))
+        except InputTooLongError:
+            return []
         if scope == "user":
             return private_rows(self._keys, query, packed, life)
         return [self._arriving_rows({query.tag: self._arriving_row(_signed(packed, query.user))})]

@@ -8,7 +8,7 @@ from cache_core.backends.base import Keyed, Row, Write
 from cache_core.config.lifetimes import kept_seconds
 from cache_core.config.tuning import Tuning
 from cache_core.model import envelope
-from cache_core.model.exceptions import BackendError
+from cache_core.model.exceptions import BackendError, InputTooLongError
 from cache_core.model.keys import Keys
 from cache_core.model.values import Entry, Generation, Hit, Level, Miss, NotStored, Query, Scope
 from cache_core.tiers.guards.language import readable
@@ -99,8 +99,11 @@ class SemanticTier:
             return "unreadable"
         if scope == "shared" and not self.rows.accepts(query.context):
             return "context_limit"
-        # Counted already, when the put made itself known.
-        vector = await self._vectors.embed(query.text, recorded=False)
+        try:
+            # Counted already, when the put made itself known.
+            vector = await self._vectors.embed(query.text, recorded=False)
+        except InputTooLongError:
+            return "truncated"
         digest = query.scope(scope)
         key = self._keys.similar_entry(query.tag, digest, query.context)
         part = entry._replace(scope=digest, message=query.text, rag_results=None, tagged=False)
