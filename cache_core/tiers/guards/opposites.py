@@ -187,7 +187,7 @@ temporary : permanent
 partial partially : full complete fully completely
 automatic automatically : manual manually
 domestic national : international foreign
-ahead : behind
+ahead before : behind
 forward forwards : backward backwards back
 """
 _SIDES = _grouped(_GROUPS)
