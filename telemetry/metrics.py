@@ -28,6 +28,7 @@ from cache_core.observability.records import (
     ComputeRecord,
     EmbedRecord,
     InvalidationRecord,
+    LabelRecord,
     LookupRecord,
     PutRecord,
     Record,
@@ -111,6 +112,7 @@ class PrometheusInstrument:
         self._verdicts = pairs(
             names.VERDICTS, ("correct", "wrong"), ("feedback", "review", "verify")
         )
+        self._judged_misses = each(names.JUDGED_MISSES, ("right", "wrong"))
         self._cancelled = each(names.CANCELLED, LEVELS)
         self._cost_saved = tally(names.COST_SAVED)
         self._stale = tally(names.STALE_HITS)
@@ -179,6 +181,8 @@ class PrometheusInstrument:
                     self._embedding.observe(record.seconds, exemplar)
             case InvalidationRecord():
                 self._invalidations[record.kind].amount += 1
+            case LabelRecord():
+                self._judged_misses[record.verdict].amount += 1
             case VerdictRecord():
                 self._verdicts[record.verdict, record.source].amount += 1
             case VerificationRecord():

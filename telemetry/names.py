@@ -172,6 +172,13 @@ VERDICTS: Final = Metric(
     ("verdict", "source"),
     "Hits that were judged right or wrong; only source verify is a random sample.",
 )
+JUDGED_MISSES: Final = Metric(
+    "cache_judged_misses_total",
+    "counter",
+    ("verdict",),
+    "Misses of L2 whose fresh answer was compared with the nearest stored one: right means that it "
+    "would have been a right hit.",
+)
 ISOLATION_VIOLATIONS: Final = Metric(
     "cache_isolation_violations_total",
     "counter",

@@ -26,7 +26,15 @@ from cache_core.cli.files import Report as FileReport
 from cache_core.cli.files import options as files
 from cache_core.cli.files.requests import in_order
 from cache_core.config.settings import load_settings
-from cache_core.whatif.replay import Report, ScopeRule, TrafficRow, as_json, time_embedding
+from cache_core.whatif.replay import (
+    MAX_WRONG,
+    PolicyRule,
+    Report,
+    ScopeRule,
+    TrafficRow,
+    as_json,
+    time_embedding,
+)
 from cache_core.whatif.replay import replay as run_replay
 
 _MANY_CONTEXTS = 64
@@ -38,6 +46,14 @@ class Scope(StrEnum):
     private_flag = "private-flag"
     all_private = "all-private"
     all_shared = "all-shared"
+
+
+class Policy(StrEnum):
+    """Rule by which L2 serves."""
+
+    threshold = "threshold"
+    guarded = "guarded"
+    learned = "learned"
 
 
 class Clock(StrEnum):
@@ -72,6 +88,17 @@ def replay(
             help="Lowest similarity of a semantic hit. Default: the setting in force.",
         ),
     ] = None,
+    policy: Annotated[
+        Policy,
+        typer.Option(
+            help="threshold: serve by similarity alone. guarded: the guards, too. learned: by what "
+            "the misses taught, within --max-wrong; best with an answer_id in the rows."
+        ),
+    ] = Policy.guarded,
+    max_wrong: Annotated[
+        float,
+        typer.Option(min=0.0, max=0.2, help="Share of hits that may be wrong, with learned."),
+    ] = MAX_WRONG,
     compare: Annotated[
         bool, typer.Option(help="Also replay under another scope, to show the effect of sharing.")
     ] = True,
@@ -115,6 +142,9 @@ def replay(
     [bold]glasscache replay traffic.jsonl[/bold]
         Hit rate, wrong answers and savings, with sharing and without.
 
+    [bold]glasscache replay traffic.jsonl --policy learned --max-wrong 0.01[/bold]
+        Most hits of which at most 1 % may be wrong, learned on the way.
+
     [bold]glasscache replay traffic.jsonl --threshold 0.9 --limit 5000[/bold]
         The same for a lower similarity threshold, on the first 5,000 rows.
     """
@@ -129,7 +159,9 @@ def replay(
         files.tell(report)
         for doubt in _doubts(rows, report, scope, clock):
             err.print(doubt, style="yellow", highlight=False)
-    document = run(_replay(rows, scope.value, clock.value, threshold, compare))
+    document = run(
+        _replay(rows, scope.value, clock.value, threshold, (policy.value, max_wrong), compare)
+    )
     if as_document:
         print_json({**document, "file": report.as_json()})
     else:
@@ -171,6 +203,7 @@ async def _replay(
     scope: ScopeRule,
     clock: Any,
     threshold: float | None,
+    policy: tuple[PolicyRule, float],
     compare: bool,
 ) -> dict[str, Any]:
     fixed = load_settings()
@@ -205,6 +238,8 @@ async def _replay(
                     clock=clock,
                     embedder=embedder,
                     threshold=threshold,
+                    policy=policy[0],
+                    max_wrong=policy[1],
                     watch=lambda _, __, task=task: progress.advance(task),  # type: ignore[misc]
                 )
             )
@@ -221,7 +256,10 @@ def _other(scope: ScopeRule, rows: list[TrafficRow]) -> ScopeRule:
 
 def _print(found: dict[str, Any]) -> None:
     requests = counted(found["requests"], "requests")
-    out.print(f"{requests}, scope {found['scope']}, clock {found['clock']}", style="bold")
+    out.print(
+        f"{requests}, scope {found['scope']}, clock {found['clock']}, policy {found['policy']}",
+        style="bold",
+    )
     shown = table()
     shown.add_column("")
     shown.add_column(found["scope"], justify="right", style="bold")

@@ -140,7 +140,8 @@ def set_values(
     A time may be written as [bold]90s 15m 2h 7d[/bold]. [bold]FIELD=default[/bold] resets a
     field to the agents' start value; [bold]none[/bold] is an empty list; lists accept
     [bold]+this,-that[/bold]. An override for the answers of one intent is
-    [bold]intent.LABEL.FIELD[/bold]: semantic_threshold, l1_ttl, l2_ttl, l4_ttl or shared.
+    [bold]intent.LABEL.FIELD[/bold]: semantic_threshold, max_wrong, l1_ttl, l2_ttl, l4_ttl or
+    shared.
 
     [bold]glasscache tune set semantic_threshold=0.9 l1_ttl=2h --note "too few hits"[/bold]
         Both together, as one version.

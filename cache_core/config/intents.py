@@ -53,9 +53,10 @@ def _plain(found: Mapping[str, IntentTuning]) -> dict[str, Any]:
     }
 
 
-IntentField = Literal["semantic_threshold", "l1_ttl", "l2_ttl", "l4_ttl", "shared"]
+IntentField = Literal["semantic_threshold", "max_wrong", "l1_ttl", "l2_ttl", "l4_ttl", "shared"]
 Ttl = Annotated[float, BeforeValidator(duration), Field(gt=0, le=MAX_TTL, allow_inf_nan=False)]
 Share = Annotated[float, BeforeValidator(number), Field(ge=0, le=1, allow_inf_nan=False)]
+Wrong = Annotated[float, BeforeValidator(number), Field(ge=0, le=0.2, allow_inf_nan=False)]
 
 INTENT_FIELDS: tuple[str, ...] = get_args(IntentField)
 """Fields that an override may change."""
@@ -66,6 +67,8 @@ class IntentTuning(BaseModel):
 
     Attributes:
         semantic_threshold: Lowest similarity at which L2 serves such an answer, 0 to 1.
+        max_wrong: Share of the hits with such an answer that may be wrong, 0 to 0.2; 0 for the
+            threshold.
         l1_ttl, l2_ttl, l4_ttl: Seconds until such an answer, or its documents, expire.
         shared: Whether every user may get such an answer, overriding *sharing*.
     """
@@ -73,6 +76,7 @@ class IntentTuning(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     semantic_threshold: Share | None = None
+    max_wrong: Wrong | None = None
     l1_ttl: Ttl | None = None
     l2_ttl: Ttl | None = None
     l4_ttl: Ttl | None = None

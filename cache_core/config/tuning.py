@@ -27,11 +27,13 @@ from cache_core.config.intents import (
     Overrides,
     Share,
     Ttl,
+    Wrong,
     duration,
     flatten,
     number,
 )
 from cache_core.model.values import Entry, Level
+from cache_core.policy.limits import LEAST_SIMILARITY
 
 MAX_SHARED_INTENTS = 1_000
 
@@ -118,6 +120,13 @@ class Tuning(BaseModel):
         "Lowest cosine similarity at which L2 serves the answer to another question. Lower: more "
         "hits, more of them wrong.",
         step=0.005,
+    )
+    max_wrong: Wrong = _field(
+        0.0,
+        "Wrong hits allowed",
+        "Share of hits that may be wrong. Above 0 the learned policy replaces the threshold, and "
+        "finds the most hits within that share; 0 turns it off.",
+        step=0.001,
     )
     l1_ttl: Ttl = _field(
         3_600.0, "TTL of L1, exact answers", "Time until an exact answer expires.", "s", 60
@@ -251,14 +260,28 @@ class Tuning(BaseModel):
 
     def threshold(self, intent: str | None = None) -> float:
         """Return the lowest similarity at which L2 serves an answer with *intent*, 0 to 1."""
+        if self.allowed_wrong(intent):
+            return LEAST_SIMILARITY
         own = self.intents.get(intent) if intent is not None and self.intents else None
         if own is None or own.semantic_threshold is None:
             return self.semantic_threshold
         return own.semantic_threshold
 
+    def allowed_wrong(self, intent: str | None = None) -> float:
+        """Return the share of hits with *intent* that may be wrong; 0 where the threshold holds."""
+        own = self.intents.get(intent) if intent is not None and self.intents else None
+        return self.max_wrong if own is None or own.max_wrong is None else own.max_wrong
+
+    @property
+    def learns(self) -> bool:
+        """True if the learned policy decides on any answer."""
+        return self.max_wrong > 0 or any(item.max_wrong for item in self.intents.values())
+
     @property
     def lowest_threshold(self) -> float:
         """The lowest similarity at which L2 serves anything, 0 to 1."""
+        if self.learns:
+            return min(LEAST_SIMILARITY, self.semantic_threshold)
         own = (item.semantic_threshold for item in self.intents.values())
         return min(self.semantic_threshold, *(value for value in own if value is not None), 1.0)
 

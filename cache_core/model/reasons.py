@@ -27,6 +27,9 @@ REASONS: Mapping[str, InWords] = {
         "another user has an answer to this very message; it is private to them",
     ),
     "below_threshold": InWords("not similar enough", "the nearest question is not similar enough"),
+    "unsure": InWords(
+        "not sure enough", "the nearest question's answer may be wrong for more than max_wrong"
+    ),
     "guard_veto": InWords(
         "vetoed by a guard", "a similar question differs in something that matters"
     ),

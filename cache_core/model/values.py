@@ -22,7 +22,8 @@ failed; or not asked at all."""
 OUTCOMES: tuple[Outcome, ...] = ("hit", "partial", "miss", "error", "bypass")
 
 MissReason = Literal[
-    "cold", "expired", "invalidated", "other_scope", "below_threshold", "guard_veto",
+    "cold", "expired", "invalidated", "other_scope", "below_threshold", "unsure",
+    "guard_veto",
     "has_history", "truncated", "unreadable", "context_limit", "warming", "corrupt", "day_over",
     "left_out",
 ]  # fmt: skip
@@ -251,6 +252,7 @@ class Hit(NamedTuple):
         matched: Tag of the message it was stored for.
         confirmed: False if its generation could not be read.
         generation: The generation in force for the asked message, if the tier read it.
+        policy: The policy's decision in one line; empty without it.
     """
 
     entry: Entry
@@ -261,6 +263,7 @@ class Hit(NamedTuple):
     matched: str = ""
     confirmed: bool = True
     generation: Generation | None = None
+    policy: str = ""
 
 
 class Miss(NamedTuple):
@@ -278,6 +281,8 @@ class Miss(NamedTuple):
         expired_age: Age in seconds of the entry that would have answered, had it not expired.
         nearest: The entry that a person would compare with the message: the nearest one above the
             threshold, vetoed by a guard, else the nearest that none vetoed, else the nearest.
+        candidate: The nearest shared entry that no guard vetoed, if it is the nearest of all.
+        policy: The policy's decision in one line; empty without it.
     """
 
     reason: MissReason
@@ -290,6 +295,8 @@ class Miss(NamedTuple):
     scope: Scope | Literal[""] = ""
     expired_age: float | None = None
     nearest: Entry | None = None
+    candidate: Entry | None = None
+    policy: str = ""
 
 
 class Sighting(NamedTuple):

@@ -23,6 +23,7 @@ Operation = Literal[
     "invalidate",
     "verdict",
     "verify",
+    "label",
     "tune",
 ]
 
@@ -236,6 +237,19 @@ class VerificationRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelRecord:
+    """A miss whose fresh answer was compared with that of the nearest stored question.
+
+    Attributes:
+        verdict: `right` if that answer would have been right, else `wrong`.
+    """
+
+    operation: ClassVar[Operation] = "label"
+
+    verdict: Literal["right", "wrong"]
+
+
+@dataclass(frozen=True, slots=True)
 class TuneRecord:
     """A change of the tuning.
 
@@ -261,5 +275,5 @@ ScopedRecord: TypeAlias = (
 )
 """An operation with a scope around it."""
 
-Record: TypeAlias = ScopedRecord | VerdictRecord | VerificationRecord | TuneRecord
+Record: TypeAlias = ScopedRecord | VerdictRecord | VerificationRecord | LabelRecord | TuneRecord
 """A finished operation: see `Instrument.record`."""

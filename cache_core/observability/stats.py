@@ -14,6 +14,7 @@ from cache_core.observability.instruments import CacheState
 from cache_core.observability.records import (
     ComputeRecord,
     EmbedRecord,
+    LabelRecord,
     LookupRecord,
     PutRecord,
     Record,
@@ -78,6 +79,7 @@ class CacheStats:
         self.put_reasons: Counter[tuple[Level, str]] = Counter()
         self.other_scope_intents: Counter[str] = Counter()
         self.verdicts: Counter[tuple[str, str]] = Counter()
+        self.judged_misses: Counter[str] = Counter(right=0, wrong=0)
         self.tunings: Counter[str] = Counter(applied=0, rejected=0)
         self.saved_usd: dict[Level, float] = dict.fromkeys(LEVELS, 0.0)
         self.spent_usd = 0.0
@@ -126,6 +128,8 @@ class CacheStats:
                 self.refreshes[record.outcome] += 1
             case VerdictRecord():
                 self.verdicts[record.source, record.verdict] += 1
+            case LabelRecord():
+                self.judged_misses[record.verdict] += 1
             case TuneRecord():
                 self.tunings[record.outcome] += 1
 
@@ -250,6 +254,10 @@ class CacheStats:
             "puts": _nested(self.puts),
             "put_reasons": _nested(self.put_reasons),
             "verdicts": _nested(self.verdicts),
+            "judged_misses": dict(self.judged_misses),
+            "missed_hit_rate": round(
+                _ratio(self.judged_misses["right"], self.judged_misses.total()), 4
+            ),
             "tuning": dict(self.tunings),
             "spent_usd": round(self.spent_usd, 6),
             "embedding_tokens": self.embedding_tokens,

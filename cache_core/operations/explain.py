@@ -92,6 +92,8 @@ def _hit(level: Level, answer: Hit, tuning: Tuning, threshold: float | None) -> 
     detail = f"serves {what[level]} {whose}, {duration(answer.age)} old, TTL {duration(ttl)}"
     if answer.similarity is not None:
         detail += f", to a question of similarity {answer.similarity:.4f} (threshold {threshold})"
+    if answer.policy:
+        detail += f"; policy: {answer.policy}"
     if entry.until is not None:
         detail += "; it speaks of its day, and ends with it"
     if not answer.confirmed:
@@ -106,6 +108,8 @@ def _miss(level: Level, answer: Miss, threshold: float | None) -> TierExplanatio
     detail = long(answer.reason)
     if answer.similarity is not None:
         detail += f"; nearest {answer.similarity:.4f}, threshold {threshold}"
+    if answer.policy:
+        detail += f"; policy: {answer.policy}"
     if answer.guard:
         detail += f"; vetoed by the guard {answer.guard!r}"
     if answer.other_intent:

@@ -40,6 +40,7 @@ from cache_core.observability.instruments import Instrument
 from cache_core.observability.verdicts import Verify
 from cache_core.operations.invalidate.outbox import StoreName
 from cache_core.operations.replica import Replica
+from cache_core.policy.evidence import Evidence
 from cache_core.runtime.directories import memory_of, usable_directory
 from cache_core.tiers import guards
 from cache_core.tiers.base import Tier
@@ -127,6 +128,7 @@ class Parts:
         missing: Backends that are wanted but unavailable: an extra is not installed, or broken.
         off: Reason why they are unavailable, with the remedy.
         denylist: Denylist of entries whose invalidation is pending.
+        evidence: What was learned of answers.
     """
 
     store: KeyValueStore
@@ -140,6 +142,7 @@ class Parts:
     missing: tuple[str, ...] = ()
     off: str = ""
     denylist: Denylist = field(default_factory=Denylist)
+    evidence: Evidence = field(default_factory=Evidence)
 
     @property
     def breakers(self) -> dict[str, Breaker]:

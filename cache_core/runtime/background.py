@@ -16,6 +16,7 @@ from cache_core.model.logs import RateLimited, place_of
 from cache_core.model.remedies import tell
 from cache_core.model.tasks import background, end_all
 from cache_core.operations.invalidate.run import Invalidator
+from cache_core.operations.learning import Learning
 from cache_core.operations.replica import Replica
 from cache_core.runtime.assembly import Parts
 from cache_core.runtime.state import State
@@ -53,6 +54,7 @@ class Housekeeper:
         state: What is reported.
         replica: This cache.
         adopter: Makes the invalidations that other processes left.
+        learning: Shares with other processes what was learned of answers.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class Housekeeper:
         state: State,
         replica: Replica,
         adopter: Adopter,
+        learning: Learning,
     ) -> None:
         self._parts = parts
         self._invalidator = invalidator
         self._state = state
         self._replica = replica
         self._adopter = adopter
+        self._learning = learning
         self._next_count = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._warned_contexts = False
@@ -89,6 +93,7 @@ class Housekeeper:
         if self._parts.semantic is not None:
             duties += [
                 ("semantic", self._tend_semantic, lambda: _SECOND),
+                ("learning", self._learning.tend, lambda: _SECOND),
                 ("feed", self._apply_feed, lambda: _SECOND),
                 ("arriving", self._parts.semantic.tier.rows.keep_findable, lambda: RENEWED_SECONDS),
             ]

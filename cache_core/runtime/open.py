@@ -16,7 +16,14 @@ from cache_core.model.values import (
 from cache_core.observability.decisions import Decision
 from cache_core.observability.evidence import Sink
 from cache_core.observability.records import InvalidationRecord
-from cache_core.observability.verdicts import LOG, Source, Verdicts, Verifier, Verify
+from cache_core.observability.verdicts import (
+    LOG,
+    Source,
+    Verdicts,
+    Verifier,
+    Verify,
+    verdict_log,
+)
 from cache_core.operations.arguments import Asked
 from cache_core.operations.compute import run as compute
 from cache_core.operations.compute.flight import SingleFlight
@@ -30,6 +37,7 @@ from cache_core.operations.invalidate.outbox import Outbox, Request
 from cache_core.operations.invalidate.retries import Worklist
 from cache_core.operations.invalidate.run import Invalidator
 from cache_core.operations.invalidate.semantic import Semantic
+from cache_core.operations.learning import Learning
 from cache_core.operations.lookup.ask import Reader
 from cache_core.operations.lookup.run import Lookups
 from cache_core.operations.put.limits import WriteLimits
@@ -83,11 +91,16 @@ class Open:
         self.reader = Reader(parts.tiers, settings, replica.instruments)
         self.writer = Writer(store, keys, parts.tiers, parts.journal, semantic, settings)
         self.leases = Turns(store, settings.compute_lease, settings.compute_wait)
-        sinks: list[Sink] = [replica.stats, parts.decisions]
+        self.learning = Learning(
+            store, keys, parts.evidence, verdict_log(store, keys.own(LOG)), replica.instruments,
+            replica.name,
+        )  # fmt: skip
+        parts.journal.when_forgotten.append(self.learning.forget)
+        sinks: list[Sink] = [replica.stats, parts.decisions, self.learning]
         if self.verifier is not None:
             sinks.append(self.verifier)
         self.lookup = Lookups(self.reader, keys, store, parts.journal, sinks, replica).run
-        self.puts = Puts(self.writer, keys, store, parts.journal, limits, replica)
+        self.puts = Puts(self.writer, keys, store, parts.journal, limits, replica, self.learning)
         self.put, self.warm = self.puts.run, self.puts.warm
         self.computing = SharedComputing(
             owner, keys, flight, replica, store, self.reader, self.leases
@@ -97,7 +110,9 @@ class Open:
         self.decisions = parts.decisions.last
         state = State(parts, self.invalidator.steps, outbox, self.verifier, replica)
         self.state = state.now
-        self.housekeeper = Housekeeper(parts, self.invalidator, state, replica, owner)
+        self.housekeeper = Housekeeper(
+            parts, self.invalidator, state, replica, owner, self.learning
+        )
 
     def start(self, closing: AsyncExitStack) -> None:
         """Begin with the background duties; *closing* ends them, the last one first."""

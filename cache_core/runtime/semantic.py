@@ -18,6 +18,7 @@ from cache_core.operations.replica import Replica
 from cache_core.runtime.assembly import Given, Parts, suppressed
 from cache_core.runtime.vectors import make_index
 from cache_core.tiers.guards import language
+from cache_core.tiers.semantic.choosing import Choosing
 from cache_core.tiers.semantic.replication import IndexFeed
 from cache_core.tiers.semantic.rows import SharedRows
 from cache_core.tiers.semantic.search import SemanticSearch
@@ -84,7 +85,9 @@ async def assemble_semantic(
     similar = SimilarQuestions(store, keys, vectors)
     rows = SharedRows(store, keys, index, feed, similar)
     waiting = WaitingPuts(store, keys, similar, parts.journal, parts.denylist, model)
-    search = SemanticSearch(store, keys, vectors, rows, parts.denylist, Days(settings.timezone))
+    choosing = Choosing(keys, parts.evidence)
+    days = Days(settings.timezone)
+    search = SemanticSearch(store, keys, vectors, rows, parts.denylist, days, choosing)
     alone = "l1" not in settings.tiers
     tier = SemanticTier(store, keys, search, vectors, rows, waiting, alone=alone)
     closing.push_async_callback(suppressed, tier.tend)

@@ -16,9 +16,15 @@ from cache_core.config.settings import Settings
 from cache_core.model.values import Context, LookupResult
 from cache_core.multilevel_cache import MultiLevelCache
 from cache_core.observability.decisions import Decision
+from cache_core.operations.arguments import MAX_ANSWER_ID_CHARS
 
 ScopeRule = Literal["private-flag", "all-private", "all-shared"]
 ClockRule = Literal["rows", "none"]
+PolicyRule = Literal["threshold", "guarded", "learned"]
+"""Rule by which L2 serves: similarity alone, similarity and guards, or the learned policy."""
+
+MAX_WRONG = 0.01
+"""Share of hits that may be wrong, where `learned` is replayed without another one."""
 
 _START = 1_700_000_000.0
 _REAL = 500_000_000.0
@@ -60,6 +66,7 @@ class Report:
 
     scope: ScopeRule
     clock: ClockRule
+    policy: PolicyRule = "guarded"
     requests: int = 0
     bypassed: int = 0
     hits: int = 0
@@ -118,6 +125,8 @@ async def replay(
     clock: ClockRule,
     embedder: ThreadEmbedder,
     threshold: float | None = None,
+    policy: PolicyRule = "guarded",
+    max_wrong: float = MAX_WRONG,
     decisions: int = 0,
     watch: Callable[[TrafficRow, LookupResult], None] = lambda _, __: None,
 ) -> Report:
@@ -132,10 +141,13 @@ async def replay(
         clock: `rows` advances time by the rows' `t`; with `none` nothing expires.
         embedder: A loaded embedder; best with the rows' messages embedded in advance.
         threshold: Replaces the threshold in force.
+        policy: `threshold` serves by similarity alone, `guarded` also by the guards, `learned` by
+            what the misses taught, within *max_wrong*.
+        max_wrong: Share of hits that may be wrong under `learned`, 0 to 0.2.
         decisions: Number of newest lookups in the report's decision log; 0 for none.
         watch: Called with each row and its result.
     """
-    report = Report(scope, clock)
+    report = Report(scope, clock, policy)
     started = time.perf_counter()
     first = next((row.t for row in rows if row.t is not None), 0.0)
     # answers that depend on a day end with it, so real times are kept
@@ -150,6 +162,9 @@ async def replay(
             clock=time_of_row,
         ) as cache:
             await cache.ready()
+            changes = _changes(policy, max_wrong)
+            if changes:
+                await cache.tune(changes, author="replay")
             for row in rows:
                 if clock == "rows" and row.t is not None:
                     time_of_row.now = max(time_of_row.now, begin + row.t - first)
@@ -162,6 +177,17 @@ async def replay(
                 report.decisions = await cache.decisions(decisions)
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _changes(policy: PolicyRule, max_wrong: float) -> dict[str, Any]:
+    """Return the tuning that makes a cache follow *policy*."""
+    match policy:
+        case "threshold":
+            return {"guards": []}
+        case "guarded":
+            return {}
+        case "learned":
+            return {"max_wrong": max_wrong}
 
 
 async def _ask(cache: MultiLevelCache, row: TrafficRow, report: Report) -> LookupResult:
@@ -184,9 +210,16 @@ async def _ask(cache: MultiLevelCache, row: TrafficRow, report: Report) -> Looku
         row.intent,
         documents,
         shared=_shared(row, report.scope),
+        answer_id=_answer_id(row),
         **where,
     )
     return result
+
+
+def _answer_id(row: TrafficRow) -> str | None:
+    """Return the name of a row's answer, if it is known and has a length that a cache takes."""
+    known = row.answer_id or ""
+    return known if 0 < len(known) <= MAX_ANSWER_ID_CHARS else None
 
 
 def _shared(row: TrafficRow, scope: ScopeRule) -> bool | None:
@@ -249,6 +282,8 @@ def as_json(report: Report, embedding_ms: float, other: Report | None) -> dict[s
         "saved_usd": round(metrics["cost_savings_usd"], 2),
         "scope": report.scope,
         "clock": report.clock,
+        "policy": report.policy,
+        "missed_hit_rate": metrics["missed_hit_rate"],
         "sharing": metrics["sharing"],
         "seconds": round(report.seconds, 1),
     }  # fmt: skip

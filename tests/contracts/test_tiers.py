@@ -18,6 +18,7 @@ from cache_core.backends.sqlite.store import EmbeddedStore
 from cache_core.model.keys import Keys
 from cache_core.model.question.days import Days
 from cache_core.model.values import LEVELS, Level, Query
+from cache_core.policy.evidence import Evidence
 from cache_core.testing import HashEmbedder, ManualClock
 from cache_core.testing.contracts import TierBench, TierContract
 from cache_core.testing.contracts.tier import Pass
@@ -25,6 +26,7 @@ from cache_core.tiers.denylist import Denylist
 from cache_core.tiers.guards import language
 from cache_core.tiers.journal import Journal
 from cache_core.tiers.keyed import KeyedTier
+from cache_core.tiers.semantic.choosing import Choosing
 from cache_core.tiers.semantic.replication import IndexFeed
 from cache_core.tiers.semantic.rows import SharedRows
 from cache_core.tiers.semantic.search import SemanticSearch
@@ -58,7 +60,9 @@ class SemanticBench(TierBench):
         rows = SharedRows(store, keys, index, feed, similar)
         journal = Journal(store, keys, denylist)
         waiting = WaitingPuts(store, keys, similar, journal, denylist, self.embedder)
-        search = SemanticSearch(store, keys, vectors, rows, denylist, Days())
+        search = SemanticSearch(
+            store, keys, vectors, rows, denylist, Days(), Choosing(keys, Evidence())
+        )
         tier = SemanticTier(store, keys, search, vectors, rows, waiting)
         super().__init__(tier, store, keys)
 

@@ -28,6 +28,7 @@ from cache_core.model.values import (
 from cache_core.observability.records import PartRecord, PutRecord
 from cache_core.operations.answers import How, What
 from cache_core.operations.arguments import MAX_INTENT_CHARS, Asked, ask
+from cache_core.operations.learning import Learning
 from cache_core.operations.put.admission import Admission
 from cache_core.operations.put.limits import WriteLimits
 from cache_core.operations.put.scopes import NewAnswer, admit
@@ -60,6 +61,7 @@ class Puts:
         journal: Log of broad invalidations.
         limits: How much one user may write.
         replica: This cache.
+        learning: Compares a fresh answer with the nearest stored one.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Puts:
         journal: Journal,
         limits: WriteLimits,
         replica: Replica,
+        learning: Learning,
     ) -> None:
         self._writer = writer
         self._keys = keys
@@ -77,6 +80,7 @@ class Puts:
         self._journal = journal
         self._limits = limits
         self._replica = replica
+        self._learning = learning
         self._settings = replica.settings
         self._admission = Admission(replica.settings.put_budget)
         self._told_no_ids = False
@@ -110,6 +114,7 @@ class Puts:
                     warn_of_nobody()
                     asked = asked._replace(user_id=None)
                 answer = await self._admitted(query, asked.user_id, what, how, tuning)
+                self._learning.fresh(query, answer.entry)
                 record.calls = self._refused(query, answer, how, tuning)
                 if not record.calls and answer.scopes:
                     sighting = self._sighting(query, lookup, seen)

@@ -62,10 +62,15 @@ def best(candidates: Sequence[Candidate], tuning: Tuning, now: float) -> Hit | N
         if near.entry is None or near.dead or near.guard:
             continue
         if near.similarity >= _needed(near, tuning):
-            age = envelope.age(near.entry, now)
-            ttl = near.entry.life(tuning.ttl("l2", near.entry.intent))
-            return Hit(near.entry, near.scope, age, ttl, near.similarity, near.tag, near.confirmed)
+            return hit_of(near, tuning, now)
     return None
+
+
+def hit_of(near: Candidate, tuning: Tuning, now: float) -> Hit:
+    """Return the hit of a candidate that has an entry."""
+    entry = near.entry or Entry()
+    age, ttl = envelope.age(entry, now), entry.life(tuning.ttl("l2", entry.intent))
+    return Hit(entry, near.scope, age, ttl, near.similarity, near.tag, near.confirmed)
 
 
 def hides(found: Sequence[Candidate], count: int, floor: float) -> bool:
@@ -106,4 +111,5 @@ def no_answer(candidates: Sequence[Candidate], tuning: Tuning, now: float) -> Mi
         scope="" if best is None else best.scope,
         expired_age=None if expired is None else envelope.age(expired, now),
         nearest=getattr(refused or best or next(iter(live), None), "entry", None),
+        candidate=best.entry if best is not None and best.scope == "shared" else None,
     )

@@ -21,11 +21,13 @@ from cache_core.model.keys import Keys
 from cache_core.model.logs import RateLimited
 from cache_core.model.question.days import Days, ages, of_other_days
 from cache_core.model.values import Entry, Generation, Hit, Miss, Query
+from cache_core.policy import decide
 from cache_core.tiers.base import tell_locked
 from cache_core.tiers.denylist import Denylist
 from cache_core.tiers.guards import veto
 from cache_core.tiers.guards.language import readable
-from cache_core.tiers.semantic.candidates import Candidate, best, hides, no_answer, rank
+from cache_core.tiers.semantic.candidates import Candidate, hides, rank
+from cache_core.tiers.semantic.choosing import Choosing
 from cache_core.tiers.semantic.private_vectors import KEPT_VECTORS, nearest, sound
 from cache_core.tiers.semantic.rows import SharedRows
 from cache_core.tiers.semantic.vectors import Vectors
@@ -50,6 +52,7 @@ class SemanticSearch:
         rows: Removes dead rows.
         denylist: Denylist of entries not to serve, whatever their generation.
         days: Days of the time zone in which answers age.
+        choosing: Chooses among what was found.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class SemanticSearch:
         rows: SharedRows,
         denylist: Denylist,
         days: Days,
+        choosing: Choosing,
     ) -> None:
         self._store = store
         self._keys = keys
@@ -67,6 +71,7 @@ class SemanticSearch:
         self._rows = rows
         self._denylist = denylist
         self._days = days
+        self._choosing = choosing
 
     async def get(self, query: Query, tuning: Tuning) -> Hit | Miss:
         """Return the answer to the most similar live question that no guard vetoes."""
@@ -113,7 +118,7 @@ class SemanticSearch:
     ) -> Hit | Miss:
         failure: BackendError | None = None
         candidates: list[Candidate] = []
-        count = NEIGHBOURS
+        count = decide.NEIGHBOURS if tuning.learns else NEIGHBOURS
         while True:
             try:
                 shared = await self._shared(query, vector, count)
@@ -133,12 +138,12 @@ class SemanticSearch:
             if not (hides(shared, count, floor) or hides(private, count, floor)):
                 break
             count *= 4
-        hit = best(candidates, tuning, self._store.now())
-        if hit is not None:
-            return hit
+        answer = self._choosing.answer(query.text, candidates, tuning, self._store.now())
+        if isinstance(answer, Hit):
+            return answer
         if failure is not None:
             raise failure
-        miss = no_answer(candidates, tuning, self._store.now())
+        miss = answer
         if unreadable:
             return miss._replace(reason="corrupt")
         if miss.reason == "cold" and not self._vectors.index.accepts(query.context):

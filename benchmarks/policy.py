@@ -1,0 +1,267 @@
+"""The learned policy on labelled traffic: fits its prior, and shows what each risk would give.
+
+A simulation, of the same rules as the product's: every question is embedded once, and a policy is
+tried in seconds instead of a replay's minutes. Every figure is of intents that were not used to fit
+it: the answers are split into five parts, and what is counted for one part is from a run whose
+prior was fitted on the other four.
+
+    python -m benchmarks.policy TRAFFIC.jsonl            # hits and wrong hits for each risk
+    python -m benchmarks.policy TRAFFIC.jsonl --fit      # the prior of cache_core/policy/prior.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cache_core.backends.embedder.choosing import make_embedder
+from cache_core.config.settings import load_settings
+from cache_core.config.tuning import Tuning
+from cache_core.model.question.wording import exact_form, loose_form
+from cache_core.policy import curve, decide
+from cache_core.policy.curve import Belief
+from cache_core.policy.decide import Near
+from cache_core.policy.evidence import Evidence
+from cache_core.policy.limits import LEAST_SIMILARITY
+from cache_core.tiers.guards import language, veto
+from cache_core.tiers.guards.slots import swapped
+
+PARTS = 5
+RISKS = (0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.35, 0.42, 0.5)
+_OBSERVED_FROM = 0.985
+"""Threshold of the run that collects labelled neighbours: nearly every question is labelled."""
+
+_FLOOR = LEAST_SIMILARITY - 0.1
+_ROUNDS = 60
+_FLAT = 2.0
+"""Answers that the flat prior weighs as much as."""
+
+Labels = Mapping[str, Sequence[tuple[float, bool]]]
+"""Similarity and rightness of each neighbour, by answer."""
+
+
+@dataclass(slots=True)
+class World:
+    """Questions of a traffic, embedded, with the guards' vetoes as they are needed."""
+
+    rows: list[dict[str, Any]]
+    texts: list[str]
+    vectors: Any
+    place: dict[str, int] = field(init=False)
+    readable: list[bool] = field(init=False)
+    vetoes: dict[tuple[int, int], bool] = field(default_factory=dict)
+    doubts: dict[tuple[int, int], bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        guards = Tuning().guards
+        self.place = {text: number for number, text in enumerate(self.texts)}
+        self.readable = [language.readable(text, guards) for text in self.texts]
+
+    def vetoed(self, one: int, other: int) -> bool:
+        """Return whether a guard vetoes one question's answer for another."""
+        if (one, other) not in self.vetoes:
+            found = veto(self.texts[one], self.texts[other], Tuning().guards)
+            self.vetoes[one, other] = found is not None
+        return self.vetoes[one, other]
+
+    def doubtful(self, one: int, other: int) -> bool:
+        """Return whether two questions differ by a swapped word."""
+        if (one, other) not in self.doubts:
+            self.doubts[one, other] = swapped(self.texts[one], self.texts[other])
+        return self.doubts[one, other]
+
+
+@dataclass(slots=True)
+class Result:
+    """Hits of a run: the answer asked for, and whether the served one was right."""
+
+    hits: list[tuple[str, bool]] = field(default_factory=list)
+    labels: dict[str, list[tuple[float, bool]]] = field(default_factory=lambda: defaultdict(list))
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A policy of a run: a threshold, or a risk with its evidence."""
+
+    threshold: float = 1.0
+    risk: float | None = None
+    evidence: Evidence = field(default_factory=Evidence)
+
+    def serves(self, world: World, asked: int, live: Sequence[tuple[float, int, str]]) -> bool:
+        """Return whether the nearest of *live* (similarity, question, answer) is served."""
+        similarity, nearest, _ = live[0]
+        if self.risk is None:
+            return similarity >= self.threshold
+        near = [Near(at, answer, hash(answer)) for at, _, answer in live]
+        return (
+            decide.within(
+                near, self.evidence, self.risk, lambda _: world.doubtful(asked, nearest)
+            ).place
+            is not None
+        )
+
+
+def simulate(world: World, rule: Rule) -> Result:
+    """Return what a cold cache would have served, row by row, with sharing by the private flag."""
+    found = Result()
+    exact: dict[tuple[Any, ...], str] = {}
+    shared: dict[str, tuple[int, str]] = {}
+    own: dict[str, dict[str, tuple[int, str]]] = defaultdict(dict)
+    order, count = np.zeros(len(world.texts) + 1, np.int64), 0
+    answers: dict[int, str] = {}
+    for row in world.rows:
+        message, user, wanted = row["message"], row["user_id"], row["answer_id"]
+        after = tuple(row.get("history") or ())
+        name = (after, exact_form(message))
+        served = exact.get((user, *name)) or exact.get((None, *name))
+        if served is not None:
+            found.hits.append((wanted, served == wanted))
+            continue
+        asked = world.place[message]
+        searched = not after and world.readable[asked]
+        if searched:
+            near = _near(world, asked, order[:count], answers)
+            near += [(float(world.vectors[asked] @ world.vectors[at]), at, answer)
+                     for at, answer in own[user].values()]  # fmt: skip
+            near.sort(key=lambda item: -item[0])
+            live = [item for item in near[: decide.NEIGHBOURS]
+                    if item[0] >= _FLOOR and not world.vetoed(asked, item[1])]  # fmt: skip
+            if live and rule.serves(world, asked, live):
+                found.hits.append((wanted, live[0][2] == wanted))
+                continue
+            if live:
+                similarity, _, answer = live[0]
+                found.labels[answer].append((similarity, answer == wanted))
+                rule.evidence.learn(answer, similarity, right=answer == wanted)
+        private = bool(row["private"])
+        exact[user if private else None, *name] = wanted
+        if searched and private:
+            own[user][loose_form(message)] = (asked, wanted)
+        elif searched:
+            known = shared.get(loose_form(message))
+            if known is None:
+                shared[loose_form(message)] = (count, wanted)
+                order[count], count = asked, count + 1
+            else:
+                order[known[0]] = asked
+            answers[asked] = wanted
+    return found
+
+
+def _near(
+    world: World, asked: int, stored: Any, answers: Mapping[int, str]
+) -> list[tuple[float, int, str]]:
+    if not len(stored):
+        return []
+    similarities = world.vectors[stored] @ world.vectors[asked]
+    few = min(decide.NEIGHBOURS, len(stored))
+    nearest = np.argpartition(-similarities, few - 1)[:few]
+    return [(float(similarities[at]), int(stored[at]), answers[int(stored[at])]) for at in nearest]
+
+
+def fit(labels: Labels) -> Belief:
+    """Return the mixture of curves that explains the labels of all answers best, by EM."""
+    flat = curve.flat()
+    likelihoods = [_log_likelihoods(found) for found in labels.values()]
+    weights = np.array(flat)
+    for _ in range(_ROUNDS):
+        held = np.log(weights) + np.array(likelihoods)
+        held = np.exp(held - held.max(axis=1, keepdims=True))
+        held /= held.sum(axis=1, keepdims=True)
+        weights = held.sum(axis=0) + _FLAT * np.array(flat)
+        weights /= weights.sum()
+    return tuple(float(weight) for weight in weights)
+
+
+def _log_likelihoods(found: Iterable[tuple[float, bool]]) -> Any:
+    total = np.zeros(len(curve.GRID))
+    for similarity, right in found:
+        total += np.log(np.array(curve.likelihoods(similarity, right=right)))
+    return total
+
+
+def part_of(answer: str) -> int:
+    """Return the part, 0 to 4, that an answer belongs to."""
+    return hashlib.blake2b(answer.encode(), digest_size=1).digest()[0] % PARTS
+
+
+async def embedded(path: Path) -> World:
+    """Return the traffic of *path* with the vectors of its questions."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    texts = sorted({row["message"] for row in rows})
+    fixed = load_settings()
+    model = make_embedder(fixed.embedding_model, fixed.embedding_backend, fixed.torch_threads)
+    await model.wait_ready()
+    await model.embed_all(texts, lambda _: None)
+    vectors = np.array([await model.embed(text) for text in texts], np.float32)
+    model.close()
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return World(rows, texts, vectors)
+
+
+def compare(world: World) -> None:
+    """Print hits and wrong hits for each risk, on parts that the prior was not fitted on."""
+    labels = simulate(world, Rule(_OBSERVED_FROM)).labels
+    counts: dict[float, list[list[int]]] = {risk: [[0, 0] for _ in range(PARTS)] for risk in RISKS}
+    for part in range(PARTS):
+        prior = fit({name: found for name, found in labels.items() if part_of(name) != part})
+        for risk in RISKS:
+            for answer, right in simulate(world, Rule(risk=risk, evidence=Evidence(prior))).hits:
+                if part_of(answer) == part:
+                    counts[risk][part][0] += 1
+                    counts[risk][part][1] += not right
+    print("risk   hits %  wrong %   by part")
+    for risk, parts in counts.items():
+        print(f"{risk:<6g} {_line(parts, len(world.rows))}")
+    for bound in (0.005, 0.007, 0.01):
+        chosen = [_chosen(counts, part, bound) for part in range(PARTS)]
+        parts = [counts[risk][part] for part, risk in enumerate(chosen)]
+        print(f"within {bound:.1%}, chosen on the other parts: {_line(parts, len(world.rows))}")
+
+
+def _chosen(counts: Mapping[float, Sequence[Sequence[int]]], part: int, bound: float) -> float:
+    """Return the largest risk that stays within the bound on all other parts."""
+
+    def share(risk: float) -> float:
+        others = [found for at, found in enumerate(counts[risk]) if at != part]
+        return sum(wrong for _, wrong in others) / max(1, sum(hits for hits, _ in others))
+
+    return max((risk for risk in RISKS if share(risk) <= 0.85 * bound), default=RISKS[0])
+
+
+def _line(parts: Sequence[Sequence[int]], requests: int) -> str:
+    hits, wrong = (sum(found[at] for found in parts) for at in (0, 1))
+    each = "  ".join(f"{100 * bad / max(1, good):.2f}" for good, bad in parts)
+    return f"{100 * hits / requests:6.2f}  {100 * wrong / max(1, hits):6.3f}    {each}"
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("traffic", type=Path, help="JSON Lines with the columns of `replay`")
+    parser.add_argument("--fit", action="store_true", help="print the prior fitted on all answers")
+    options = parser.parse_args()
+    language.load()
+    world = asyncio.run(embedded(options.traffic))
+    if not options.fit:
+        compare(world)
+        return
+    prior = fit(simulate(world, Rule(_OBSERVED_FROM)).labels)
+    slopes = len(curve.SLOPES)
+    for at in range(0, len(prior), slopes):
+        print("    (" + ", ".join(f"{weight:.5f}" for weight in prior[at : at + slopes]) + "),")
+    assert math.isclose(sum(prior), 1.0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Learning from misses: whether the nearest answer would have been right, once a fresh one comes.
+
+A lookup that missed leaves its nearest candidate here; the put that follows brings the fresh
+answer, and comparing the two gives a label. Labels go into one log of the namespace, which every
+replica follows, so all of them know the same. No text is in it, and nothing about private answers.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cache_core.backends.base import Logs
+from cache_core.backends.log import PAGE, Log
+from cache_core.model.keys import Keys
+from cache_core.model.stored import Flag, Format, Moment, Plain, Share
+from cache_core.model.values import Entry, Miss, Query
+from cache_core.observability.evidence import Evidence as Lookup
+from cache_core.observability.instruments import Instruments
+from cache_core.observability.records import LabelRecord
+from cache_core.observability.verdicts import Verdict
+from cache_core.policy.answers import Told, same
+from cache_core.policy.evidence import Evidence
+from cache_core.policy.limits import LEAST_SIMILARITY
+from cache_core.tiers.semantic.choosing import key_of
+
+LABELS = "labels"
+LABELS_KEPT = 20_000
+"""Newest labels of a namespace; older ones are forgotten when a replica starts."""
+
+_OPEN = 1_000
+"""Misses whose put has not come yet."""
+
+_LONGEST = 8_192
+"""Characters of an answer that are kept until then."""
+
+_LEAST = LEAST_SIMILARITY - 0.1
+"""Similarity of a candidate that is worth a label: a little below where anything is served."""
+
+_UNSENT = 1_000
+"""Labels that wait for the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One label.
+
+    Attributes:
+        at: The store's time, seconds since the epoch.
+        replica: Name of the process that learned it.
+        answer: Key of the candidate's answer.
+        similarity: Of the question to the candidate, 0..1.
+        right: Whether that answer would have been right.
+    """
+
+    at: Moment
+    replica: Plain
+    answer: Plain
+    similarity: Share
+    right: Flag
+
+
+FORMAT = Format(Label)
+
+
+class _Miss(NamedTuple):
+    """A miss with a candidate, until its put comes."""
+
+    key: str
+    told: Told
+    similarity: float
+
+
+class Learning:
+    """Labels of candidates, and the evidence made of them.
+
+    Args:
+        store: Store of the log.
+        keys: Digests, and the log's name.
+        evidence: Gets what is learned.
+        verdicts: Log of the verdicts on hits.
+        instruments: Count the labels.
+        replica: Name of this process.
+    """
+
+    def __init__(
+        self,
+        store: Logs,
+        keys: Keys,
+        evidence: Evidence,
+        verdicts: Log[Verdict],
+        instruments: Instruments,
+        replica: str,
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._evidence = evidence
+        self._verdicts = verdicts
+        self._instruments = instruments
+        self._replica = replica
+        self._log: Log[Label] = Log(store, keys.own(LABELS), FORMAT, LABELS_KEPT)
+        self._open: OrderedDict[tuple[str, str | None, str], _Miss] = OrderedDict()
+        self._unsent: list[Label] = []
+        self._read_to = self._verdicts_to = ""
+        self._started = False
+        self.dropped = 0
+        """Labels lost because the store was unavailable for too long."""
+
+    def note(self, evidence: Lookup) -> None:
+        """Remember the candidate of a lookup that L2 could not answer."""
+        semantic = evidence.found.of("l2")
+        answer = None if semantic is None else semantic.answer
+        if not isinstance(answer, Miss) or answer.candidate is None or answer.unvetoed is None:
+            return
+        entry = answer.candidate
+        if answer.unvetoed < _LEAST or len(entry.response or "") > _LONGEST:
+            return
+        told = Told(entry.response or "", entry.answer)
+        miss = _Miss(key_of(self._keys, entry), told, min(1.0, answer.unvetoed))
+        self._open[_name(evidence.query)] = miss
+        if len(self._open) > _OPEN:
+            self._open.popitem(last=False)
+
+    def fresh(self, query: Query, entry: Entry) -> None:
+        """Compare the fresh answer to a message with the candidate that its lookup found."""
+        miss = self._open.pop(_name(query), None)
+        if miss is None or not entry.response:
+            return
+        right = same(Told(entry.response, entry.answer), miss.told)
+        self._evidence.learn(miss.key, miss.similarity, right=right)
+        self._instruments.record(LabelRecord("right" if right else "wrong"))
+        now = self._store.now()
+        self._unsent.append(Label(now, self._replica, miss.key, miss.similarity, right))
+        self.dropped += len(self._unsent) > _UNSENT
+        del self._unsent[:-_UNSENT]
+
+    def forget(self) -> None:
+        """Drop the answers that wait for their put."""
+        self._open.clear()
+
+    async def tend(self) -> None:
+        """Learn what the other replicas did, and send what this one learned.
+
+        Raises:
+            BackendError: If the store is unavailable; nothing is lost then.
+        """
+        starts = not self._started
+        while rows := await self._log.since(self._read_to):
+            for at, label in rows:
+                self._read_to = at
+                # At the start, those of an earlier life of this process are news as well.
+                if label is not None and (starts or label.replica != self._replica):
+                    self._evidence.learn(label.answer, label.similarity, right=label.right)
+        self._started = True
+        while self._unsent:
+            labels = self._unsent[:PAGE]
+            await self._log.append(labels)
+            del self._unsent[: len(labels)]
+        while found := await self._verdicts.since(self._verdicts_to):
+            for at, verdict in found:
+                self._verdicts_to = at
+                if verdict is not None and verdict.level == "l2" and verdict.source != "review":
+                    self._evidence.judge(correct=verdict.correct)
+
+
+def _name(query: Query) -> tuple[str, str | None, str]:
+    return query.exact, query.user, query.context

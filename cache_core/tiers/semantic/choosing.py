@@ -1,0 +1,100 @@
+"""Choice of the stored question whose answer is served: by the threshold, or by the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cache_core.config.tuning import Tuning
+from cache_core.model.keys import Keys
+from cache_core.model.question.wording import loose_form
+from cache_core.model.values import Entry, Hit, Miss
+from cache_core.policy import decide
+from cache_core.policy.answers import Told, same
+from cache_core.policy.decide import Decision, Near
+from cache_core.policy.evidence import Evidence
+from cache_core.tiers.guards.slots import swapped
+from cache_core.tiers.semantic.candidates import Candidate, best, hit_of, no_answer
+
+
+class Choice(NamedTuple):
+    """Result of the policy.
+
+    Attributes:
+        near: The nearest candidate that no guard vetoed; `None` without one.
+        decision: The policy's decision on it.
+    """
+
+    near: Candidate | None
+    decision: Decision
+
+
+class Choosing:
+    """Chooses among candidates.
+
+    Args:
+        keys: Digests of answers.
+        evidence: What was learned of answers.
+    """
+
+    def __init__(self, keys: Keys, evidence: Evidence) -> None:
+        self._keys = keys
+        self._evidence = evidence
+
+    def answer(
+        self, text: str, candidates: Sequence[Candidate], tuning: Tuning, now: float
+    ) -> Hit | Miss:
+        """Return the answer of one of *candidates*, nearest first, or why there is none.
+
+        Args:
+            text: The asked question.
+            candidates: Judged.
+            tuning: In force.
+            now: The store's time.
+        """
+        choice = self._chosen(text, candidates, tuning) if tuning.learns else None
+        if choice is None:
+            return best(candidates, tuning, now) or no_answer(candidates, tuning, now)
+        said = str(choice.decision)
+        if choice.near is not None and choice.decision.place is not None:
+            return hit_of(choice.near, tuning, now)._replace(policy=said)
+        miss = no_answer(candidates, tuning, now)._replace(policy=said)
+        held = choice.decision.held in {"not_sure", "different_answer_near"}
+        return miss._replace(reason="unsure") if held and not miss.guard else miss
+
+    def _chosen(self, text: str, candidates: Sequence[Candidate], tuning: Tuning) -> Choice | None:
+        """Return the policy's choice; `None` where the threshold holds for the nearest one."""
+        live = [near for near in candidates if near.entry and not near.dead and not near.guard]
+        if not live:
+            return Choice(None, decide.decide([], self._evidence, 0.0, lambda _: False))
+        first = live[0].entry
+        allowed = tuning.allowed_wrong(None if first is None else first.intent)
+        if not allowed:
+            return None
+        neighbours = self._neighbours(live[: decide.NEIGHBOURS])
+        decision = decide.decide(
+            neighbours,
+            self._evidence,
+            allowed,
+            lambda place: swapped(text, (live[place].entry or Entry()).message or ""),
+        )
+        return Choice(live[0], decision)
+
+    def _neighbours(self, live: Sequence[Candidate]) -> list[Near]:
+        groups: list[Told] = []
+        found: list[Near] = []
+        for near in live:
+            entry = near.entry or Entry()
+            told = Told(entry.response or "", entry.answer)
+            group = next((at for at, other in enumerate(groups) if same(told, other)), len(groups))
+            if group == len(groups):
+                groups.append(told)
+            # What is private is not learned of: its evidence would have to be erased with its user.
+            key = key_of(self._keys, entry) if near.scope == "shared" else ""
+            found.append(Near(near.similarity, key, group))
+        return found
+
+
+def key_of(keys: Keys, entry: Entry) -> str:
+    """Return the key under which evidence on an entry's answer is kept, a digest."""
+    return entry.answer or keys.answer("t", loose_form(entry.response or ""))

@@ -1,0 +1,91 @@
+"""Learning from misses, and the policy that serves by what was learned."""
+
+from __future__ import annotations
+
+from cache_core import MultiLevelCache
+from tests.support.caches import CacheFactory
+from tests.support.inside import inside
+from tests.support.patience import PATIENT
+from tests.support.waiting import until
+
+ASKED = "alpha beta gamma delta epsilon zeta eta"
+NEAR = "alpha beta gamma delta epsilon zeta theta"
+"""Differs in one word of seven: a similarity of 0.86 by the test's embedder."""
+
+
+async def learned(cache: MultiLevelCache, message: str, answer_id: str) -> None:
+    """Let a user miss, and put the fresh answer."""
+    assert (await cache.lookup(message, "bob")).response is None
+    await cache.put(message, "bob", f"answer {answer_id}", shared=True, answer_id=answer_id)
+
+
+async def test_a_miss_teaches_whether_the_nearest_answer_was_right(
+    make_cache: CacheFactory,
+) -> None:
+    """The fresh answer is compared with the nearest stored one, and both results are counted."""
+    cache = await make_cache(settings=PATIENT)
+    await cache.put(ASKED, "ann", "answer a", shared=True, answer_id="a")
+    await learned(cache, NEAR, "a")
+    found = cache.get_metrics()
+    assert (found["judged_misses"], found["missed_hit_rate"]) == ({"right": 1, "wrong": 0}, 1.0)
+    await learned(cache, NEAR.replace("alpha", "omega"), "b")
+    found = cache.get_metrics()
+    assert (found["judged_misses"], found["missed_hit_rate"]) == ({"right": 1, "wrong": 1}, 0.5)
+
+
+async def test_private_answers_teach_nothing(make_cache: CacheFactory) -> None:
+    """A candidate that only its user may read leaves no label behind."""
+    cache = await make_cache(settings=PATIENT)
+    await cache.put(ASKED, "bob", "answer a", answer_id="a")
+    await learned(cache, NEAR, "a")
+    assert cache.get_metrics()["judged_misses"] == {"right": 0, "wrong": 0}
+
+
+async def test_the_threshold_decides_until_max_wrong_is_set(make_cache: CacheFactory) -> None:
+    """By default a neighbour below the threshold is a miss; under the policy its answer is known."""
+    cache = await make_cache(settings=PATIENT)
+    for word in ("iota", "kappa", "lambda"):
+        await cache.put(ASKED.replace("eta", word), "ann", "answer a", shared=True, answer_id="a")
+    missed = await cache.lookup(NEAR, "bob")
+    assert (missed.response, missed.reasons[-1]) == (None, "below_threshold")
+    await cache.tune({"max_wrong": 0.05}, author="ann")
+    found = await cache.lookup(NEAR, "bob")
+    assert (found.response, found.tier) == ("answer a", "l2")
+    explained = (await cache.explain(NEAR, "bob"))[1]
+    assert "policy: " in explained.detail
+    await cache.tune({"max_wrong": 0.0005}, author="ann")
+    held = await cache.lookup(NEAR, "bob")
+    assert (held.response, held.reasons[-1]) == (None, "unsure")
+    assert "needed" in (await cache.explain(NEAR, "bob"))[1].detail
+
+
+async def test_a_single_intent_may_have_its_own_bound(make_cache: CacheFactory) -> None:
+    """An override turns the policy on for the answers of one intent alone."""
+    cache = await make_cache(settings=PATIENT)
+    for word, intent in (("iota", "faq"), ("kappa", "faq")):
+        text = ASKED.replace("eta", word)
+        await cache.put(text, "ann", "answer a", intent, shared=True, answer_id="a")
+    await cache.tune({"intent.faq.max_wrong": 0.1}, author="ann")
+    assert (await cache.lookup(NEAR, "bob")).response == "answer a"
+    await cache.tune({"intent.faq.max_wrong": 0.0, "max_wrong": 0.1}, author="ann")
+    assert (await cache.lookup(NEAR, "bob")).response is None
+
+
+async def test_replicas_share_what_they_learned(make_cache: CacheFactory) -> None:
+    """A label of one replica changes what another one serves, within its duties' pace."""
+    one = await make_cache(settings=PATIENT)
+    other = await make_cache(settings=PATIENT)
+    await one.tune({"max_wrong": 0.02}, author="ann")
+    await one.put(ASKED, "ann", "answer a", shared=True, answer_id="a")
+    for word in ("iota", "kappa", "lambda", "mu", "nu", "xi"):
+        result = await one.lookup(ASKED.replace("eta", word), "bob")
+        await one.put(
+            ASKED.replace("eta", word), "bob", "other", answer_id=f"of {word}", lookup=result
+        )
+    assert one.get_metrics()["judged_misses"]["wrong"] > 0
+
+    learned_by, known_to = (inside(cache).parts.evidence for cache in (one, other))
+    assert len(learned_by) > 0
+    await until(lambda: len(known_to) == len(learned_by))
+    key = next(iter(learned_by.keys()))
+    assert known_to.chance(key, 0.86) == learned_by.chance(key, 0.86)
