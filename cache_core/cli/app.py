@@ -13,6 +13,7 @@ import typer
 from cache_core.cli import (
     dashboard,
     demo,
+    evaluate,
     explain,
     export,
     invalidate,
@@ -49,6 +50,7 @@ def _version(wanted: bool) -> None:
 _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": taking(demo.Options, demo.demo),
     "replay": replay.replay,
+    "evaluate": evaluate.evaluate,
     "dashboard": dashboard.dashboard,
     "warm": warm.warm,
     "invalidate": invalidate.invalidate,

@@ -410,7 +410,18 @@ def test_brackets_in_a_reason_are_shown(
 
 @pytest.mark.parametrize(
     "command",
-    ["demo", "replay", "warm", "invalidate", "explain", "stats", "settings", "tune", "dashboard"],
+    [
+        "demo",
+        "replay",
+        "evaluate",
+        "warm",
+        "invalidate",
+        "explain",
+        "stats",
+        "settings",
+        "tune",
+        "dashboard",
+    ],
 )
 def test_help_teaches(command: str) -> None:
     """Every command says what it is for, and shows how it is called."""

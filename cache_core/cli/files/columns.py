@@ -145,6 +145,19 @@ REQUESTS = (
 )  # fmt: skip
 """Columns of recorded traffic."""
 
+PAIRS = (
+    Column("a", ("a", "question1", "question_1", "sentence1", "text1", "asked"), values.text,
+           required=True),
+    Column("b", ("b", "question2", "question_2", "sentence2", "text2", "stored"), values.text,
+           required=True),
+    Column("equivalent", ("equivalent", "is_duplicate", "duplicate", "same", "label", "match"),
+           values.flag),
+    Column("kind", ("kind", "category", "group"), values.label),
+    Column("a_history", ("a_history", "history_a", "history1"), values.turns),
+    Column("b_history", ("b_history", "history_b", "history2"), values.turns),
+)  # fmt: skip
+"""Columns of labelled pairs of questions."""
+
 _ALIASES = {"message": "query", "question": "query", "prompt": "query", "answer": "response"}
 
 
