@@ -68,6 +68,7 @@ class _Application:
             "/health/live": self._live,
             "/health/ready": self._ready,
         }
+        self._by_length = sorted(self._routes, key=len, reverse=True)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -78,9 +79,12 @@ class _Application:
             await send({"type": "websocket.close"})
 
     async def _answer(self, scope: Mapping[str, Any]) -> _Answer:
-        # servers and frameworks differ in whether the path still has the prefix of the mount
-        path = str(scope["path"]).removeprefix(scope.get("root_path", "")).rstrip("/")
-        route = self._routes.get(path)
+        # Servers and frameworks differ in whether the path still has the prefix of the mount, and
+        # with root_path= also that of a proxy, which a request to the process itself lacks.
+        path = str(scope["path"]).rstrip("/")
+        inner = path.removeprefix(scope.get("root_path", ""))
+        known = (name for name in (inner, *self._by_length) if path.endswith(name))
+        route = next((self._routes[name] for name in known if name in self._routes), None)
         if route is None:
             return _json(404, {"error": "not found", "paths": list(self._routes)})
         if scope["method"] not in {"GET", "HEAD"}:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import product
 from typing import Any, TypeAlias, get_args
 
@@ -33,16 +33,27 @@ from cache_core.observability.records import (
     PutRecord,
     Record,
     RefreshRecord,
+    SearchRecord,
     TuneRecord,
     VerdictRecord,
     VerificationRecord,
 )
 
 from . import names
+from .meters import Meters
 from .registry import COUNTING, collectors, is_multiprocess
 from .tallies import Distribution, Sum, Tally
 
 _STATES = {"closed": 0, "half_open": 1, "open": 2}
+_OF_L2 = frozenset(
+    {
+        "below_threshold", "guard_veto", "has_history", "truncated", "unreadable",
+        "context_limit", "warming", "queued", "overloaded",
+    }
+)  # fmt: skip
+"""Reasons that only L2 reports."""
+
+_CALLED = ("ok", "error", "timeout")
 _GUARDS: tuple[GuardName, ...] = get_args(GuardName)
 _PUT_OUTCOMES = ("stored", "queued", "dropped", "bypass")
 
@@ -60,9 +71,15 @@ class PrometheusInstrument:
     Args:
         namespace: Of the cache; the label `cache`.
         registry: Where to register; default: see `current_registry`.
+        meters: OpenTelemetry instruments that get the same; default: none.
     """
 
-    def __init__(self, namespace: str, registry: CollectorRegistry | None = None) -> None:
+    def __init__(
+        self,
+        namespace: str,
+        registry: CollectorRegistry | None = None,
+        meters: Meters | None = None,
+    ) -> None:
         found = collectors(registry)
         self._cache = namespace
 
@@ -77,9 +94,22 @@ class PrometheusInstrument:
             self._series.append((of(metric), labels))
             return of(metric).labels(namespace, *labels)
 
+        def gauge(metric: names.Metric, *labels: str) -> Any:
+            return _Gauge(child_of(metric, *labels), meters, metric, (namespace, *labels))
+
+        def children(metric: names.Metric, gone: float | None = None) -> _Children:
+            return _Children(of(metric), namespace, gone, meters, metric)
+
         def tally(metric: names.Metric, *labels: str) -> Any:
             child = child_of(metric, *labels)
-            made: Tally = Distribution(child) if metric.kind == "histogram" else Sum(child)
+            made: Tally
+            attributes = _attributes(metric, (namespace, *labels))
+            if metric.kind == "histogram":
+                made = Distribution(
+                    child, None if meters is None else meters.observer(metric, attributes)
+                )
+            else:
+                made = Sum(child, None if meters is None else meters.counter(metric, attributes))
             self._tallies.append(made)
             return made
 
@@ -87,7 +117,9 @@ class PrometheusInstrument:
             return {value: tally(metric, value) for value in values}
 
         def pairs(metric: names.Metric, one: Iterable[str], other: Iterable[str]) -> dict[Any, Any]:
-            return {found: tally(metric, *found) for found in product(one, other)}
+            expected = (found for found in product(one, other) if _can_be(*found))
+            made = {found: tally(metric, *found) for found in expected}
+            return _Tallies(lambda key: tally(metric, *key), made)
 
         self._hits = each(names.HITS, LEVELS)
         self._misses = each(names.MISSES, LEVELS)
@@ -118,23 +150,28 @@ class PrometheusInstrument:
         self._stale = tally(names.STALE_HITS)
         self._embedding = tally(names.EMBEDDING_SECONDS)
         self._tokens = tally(names.EMBEDDING_TOKENS)
+        self._search = tally(names.SEARCH_SECONDS)
+        self._computing = each(names.COMPUTE_SECONDS, _CALLED)
+        self._verifying = _Tallies(lambda key: tally(names.VERIFICATION_SECONDS, key), {})
+        self._lag = gauge(names.EVENT_LOOP_LAG)
         self._isolation = tally(names.ISOLATION_VIOLATIONS)
         self._joins = tally(names.FLIGHT_JOINS)
         self._refreshes = each(names.REFRESHES, ("stored", "error", "skipped", "cancelled"))
         self._changes = tally(names.TUNING_CHANGES)
         self._rejected = tally(names.TUNING_REJECTED)
-        self._pending = child_of(names.INVALIDATIONS_PENDING)
-        self._threshold = child_of(names.SEMANTIC_THRESHOLD)
-        self._ttl = {level: child_of(names.TTL_SECONDS, level) for level in LEVELS}
-        self._objective = child_of(names.HIT_RATE_OBJECTIVE)
-        self._version = child_of(names.TUNING_VERSION)
-        self._up = _Children(of(names.BACKEND_UP), namespace, gone=0)
-        self._breaker = _Children(of(names.BREAKER_STATE), namespace, gone=0)
-        self._entries = _Children(of(names.ENTRIES), namespace)
-        self._servers = _Children(of(names.REDIS_SERVER), namespace, gone=0)
-        self._started = _Children(of(names.START_TIME), namespace)
+        self._pending = gauge(names.INVALIDATIONS_PENDING)
+        self._threshold = gauge(names.SEMANTIC_THRESHOLD)
+        self._ttl = {level: gauge(names.TTL_SECONDS, level) for level in LEVELS}
+        self._objective = gauge(names.HIT_RATE_OBJECTIVE)
+        self._version = gauge(names.TUNING_VERSION)
+        self._up = children(names.BACKEND_UP, gone=0)
+        self._breaker = children(names.BREAKER_STATE, gone=0)
+        self._entries = children(names.ENTRIES)
+        self._servers = children(names.REDIS_SERVER, gone=0)
+        self._started = children(names.START_TIME)
         self._open_since: float | None = None
-        child_of(names.BUILD_INFO, __version__).set(1)
+        self._build = gauge(names.BUILD_INFO, __version__)
+        self._build.set(1)
         self._told_dropped: dict[str, int] = {}
         self._tally = tally
         self._transitions: dict[tuple[str, str], Any] = {}
@@ -185,11 +222,18 @@ class PrometheusInstrument:
                 self._judged_misses[record.verdict].amount += 1
             case VerdictRecord():
                 self._verdicts[record.verdict, record.source].amount += 1
+            case SearchRecord():
+                if record.outcome == "ok":
+                    self._search.observe(record.seconds)
             case VerificationRecord():
+                self._verifying[record.outcome].observe(record.seconds)
                 self._spend("verification", record.spent_usd)
             case ComputeRecord():
                 if record.outcome == "joined":
                     self._joins.amount += 1
+                elif record.is_own and record.outcome in _CALLED:
+                    called = "timeout" if _is_timeout(record.error_type) else record.outcome
+                    self._computing[called].observe(record.seconds)
                 for level, usd in record.saved_usd.items():
                     self._saved[level].amount += usd
                     self._cost_saved.amount += usd
@@ -252,6 +296,8 @@ class PrometheusInstrument:
         self._objective.set(state.tuning.hit_rate_objective)
         self._version.set(state.tuning.version)
         self._pending.set(state.pending_invalidations)
+        self._lag.set(state.loop_lag)
+        self._build.set(1)
         for queue, count in state.dropped.items():
             self._dropped[queue].amount += max(0, count - self._told_dropped.get(queue, 0))
             self._told_dropped[queue] = count
@@ -264,18 +310,77 @@ class PrometheusInstrument:
         self.count()
 
 
+class _Tallies(dict[Any, Any]):
+    """Tallies by label values; one that was not expected is made when it is needed.
+
+    Args:
+        make: Makes it.
+        made: The expected ones.
+    """
+
+    def __init__(self, make: Callable[[Any], Tally], made: Mapping[Any, Tally]) -> None:
+        super().__init__(made)
+        self._make = make
+
+    def __missing__(self, key: Any) -> Tally:
+        found = self[key] = self._make(key)
+        return found
+
+
+def _can_be(one: str, other: str) -> bool:
+    """Return whether a tier may report a reason; a series that stays 0 costs all the same."""
+    return one == "l2" or one not in LEVELS or other not in _OF_L2
+
+
+def _is_timeout(error_type: str) -> bool:
+    """Return whether an exception's type is a timeout, of any library."""
+    return "timeout" in error_type.lower() or error_type == "DeadlineExceeded"
+
+
+def _attributes(metric: names.Metric, values: tuple[str, ...]) -> dict[str, str]:
+    """Return the labels of a series, by name."""
+    return dict(zip((names.CACHE_LABEL, *metric.labels), values, strict=True))
+
+
+class _Gauge:
+    """A gauge's child, and the same in OpenTelemetry."""
+
+    def __init__(
+        self, child: Any, meters: Meters | None, metric: names.Metric, values: tuple[str, ...]
+    ) -> None:
+        self._child = child
+        self._show = None if meters is None else meters.gauge(metric, _attributes(metric, values))
+
+    def set(self, value: float) -> None:
+        """Set it."""
+        self._child.set(value)
+        if self._show is not None:
+            self._show(value)
+
+
 class _Children:
     """The children of a gauge that come and go with what they are about.
 
     Args:
         gauge: Of any cache.
         namespace: Of the cache whose children these are.
-        gone: In multiprocess mode, where no value can be taken back, what stands for none; default:
+        gone: In multiprocess mode, where no value can be taken back, what stands for none; `None`:
             the last one stays.
+        meters: OpenTelemetry instruments that get the same, if any.
+        metric: The gauge's definition.
     """
 
-    def __init__(self, gauge: Any, namespace: str, gone: float | None = None) -> None:
+    def __init__(
+        self,
+        gauge: Any,
+        namespace: str,
+        gone: float | None,
+        meters: Meters | None,
+        metric: names.Metric,
+    ) -> None:
         self._gauge = gauge
+        self._meters = meters
+        self._metric = metric
         self._gone = gone
         self._namespace = namespace
         self._shown: set[tuple[str, ...]] = set()
@@ -284,6 +389,9 @@ class _Children:
         """Show these values by their labels, and no others that were shown before."""
         for labels, value in found.items():
             self._gauge.labels(self._namespace, *labels).set(value)
+            if self._meters is not None:
+                values = (self._namespace, *labels)
+                self._meters.show(self._metric, _attributes(self._metric, values), value)
         for labels in self._shown - found.keys():
             if is_multiprocess():
                 if self._gone is not None:

@@ -163,6 +163,30 @@ EMBEDDING_TOKENS: Final = Metric(
     (),
     "Tokens embedded, as reported by an embedding endpoint.",
 )
+SEARCH_SECONDS: Final = Metric(
+    "cache_search_seconds",
+    "histogram",
+    (),
+    "Duration of one search in the vector index, without the embedding, in seconds.",
+)
+COMPUTE_SECONDS: Final = Metric(
+    "cache_compute_seconds",
+    "histogram",
+    ("outcome",),
+    "Duration of a call of the application's own function, in seconds: ok, error, timeout.",
+)
+VERIFICATION_SECONDS: Final = Metric(
+    "cache_verification_seconds",
+    "histogram",
+    ("outcome",),
+    "Duration of a background check of a hit, in seconds: ok, error, timeout.",
+)
+EVENT_LOOP_LAG: Final = Metric(
+    "cache_event_loop_lag_seconds",
+    "gauge",
+    (),
+    "Longest delay of the cache's event loop in about the last second, in seconds.",
+)
 GUARD_VETOES: Final = Metric(
     "cache_guard_vetoes_total", "counter", ("guard",), "Matches by similarity that a guard vetoed."
 )
@@ -296,6 +320,9 @@ SPAN_KIND: Final = "openinference.span.kind"
 _SEARCH: Final = {GEN_AI_OPERATION: "search_memory", SPAN_KIND: "RETRIEVER"}
 _STEP_OF_SEARCH: Final = {GEN_AI_OPERATION: "search_memory", SPAN_KIND: "CHAIN"}
 _WORKFLOW: Final = {GEN_AI_OPERATION: "invoke_workflow", SPAN_KIND: "CHAIN"}
+
+STEP: Final = {SPAN_KIND: "CHAIN"}
+"""Attributes of all other spans, from their start."""
 
 KINDS: Final[dict[str, dict[str, str]]] = {
     "lookup": _SEARCH,

@@ -11,23 +11,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, values
+from prometheus_client import REGISTRY, CollectorRegistry, Gauge, values
 from prometheus_client.metrics_core import Metric as Family
 
 from . import names
-from .tallies import BulkHistogram
+from .buckets import bounds_of
+from .tallies import BareCounter, BulkHistogram
 
 log = logging.getLogger("glasscache")
-
-_SECONDS = (
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-)  # fmt: skip
-SIMILARITIES = (0.5, 0.6, 0.7, 0.75, 0.8, 0.84, 0.87, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0)  # fmt: skip # noqa: E501
-_AGES = (1, 10, 60, 300, 900, 3_600, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800)
-_BUCKETS = {
-    names.SIMILARITY.name: SIMILARITIES,
-    names.ENTRY_AGE.name: _AGES,
-}
 
 CLOSED_SECONDS = 300.0
 """Seconds for which the series of a closed cache stay: for several scrapes, or one push."""
@@ -147,7 +138,9 @@ def _register(registry: CollectorRegistry) -> Collectors:
         for metric in names.METRICS:
             labels = (names.CACHE_LABEL, *metric.labels)
             if metric.kind == "counter":
-                found[metric.name] = Counter(metric.name, metric.help, labels, registry=registry)
+                found[metric.name] = BareCounter(
+                    metric.name, metric.help, labels, registry=registry
+                )
             elif metric.kind == "gauge":
                 found[metric.name] = Gauge(
                     metric.name,
@@ -162,7 +155,7 @@ def _register(registry: CollectorRegistry) -> Collectors:
                     metric.help,
                     labels,
                     registry=registry,
-                    buckets=_BUCKETS.get(metric.name, _SECONDS),
+                    buckets=bounds_of(metric),
                 )
     except ValueError:
         for collector in found.values():

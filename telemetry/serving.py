@@ -13,6 +13,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from cache_core.model.exceptions import ConfigurationError
 
+from .ended import locked, merge
 from .registry import current_registry
 
 _DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
@@ -65,11 +66,18 @@ class _Workers:
         self._directory = directory
 
     def collect(self) -> Iterable[Family]:
-        """Return the sum over all workers, without the live gauges of those that have ended."""
-        self._bury()
-        every = MultiProcessCollector(None, str(self._directory))  # type: ignore[no-untyped-call]
-        found: Iterable[Family] = every.collect()  # type: ignore[no-untyped-call]
-        return found
+        """Return the sum over all workers, without the live gauges of those that have ended.
+
+        What ended workers counted is merged into one file first, so that a scrape does not get
+        slower with every worker that a server recycles.
+        """
+        with locked(self._directory) as alone:
+            self._bury()
+            if alone:
+                merge(self._directory, _is_alive)
+            every = MultiProcessCollector(None, str(self._directory))  # type: ignore[no-untyped-call]
+            found: Iterable[Family] = every.collect()  # type: ignore[no-untyped-call]
+            return found
 
     def _bury(self) -> None:
         # gunicorn can call mark_process_dead() from its child_exit hook; uvicorn has no such hook.

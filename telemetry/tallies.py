@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 from opentelemetry import trace
-from prometheus_client import Histogram
-from prometheus_client.samples import Exemplar
+from prometheus_client import Counter, Histogram
+from prometheus_client.samples import Exemplar, Sample
 
 KEPT = 10_000
 """Most observations that wait to be put into buckets, as without scrapes."""
@@ -43,8 +43,22 @@ class Example(NamedTuple):
     span: trace.SpanContext
 
 
+def _bare(samples: Iterable[Sample]) -> Iterable[Sample]:
+    return tuple(sample for sample in samples if sample.name != "_created")
+
+
+class BareCounter(Counter):
+    """Counter without a series of when it was created: nothing reads them, every third was one."""
+
+    def _child_samples(self) -> Iterable[Sample]:
+        return _bare(super()._child_samples())
+
+
 class BulkHistogram(Histogram):
-    """Histogram that accepts many observations in one call."""
+    """Histogram that accepts many observations in one call, without `_created` series either."""
+
+    def _child_samples(self) -> Iterable[Sample]:
+        return _bare(super()._child_samples())
 
     def bounds(self) -> list[float]:
         """Return the upper bounds of the buckets."""
@@ -73,14 +87,19 @@ class BulkHistogram(Histogram):
 class Sum:
     """Tally for a child of a counter or gauge.
 
+    Args:
+        child: The child.
+        more: Takes over the counts too, as OpenTelemetry does.
+
     Attributes:
         amount: The count since the last flush.
     """
 
-    __slots__ = ("_child", "amount")
+    __slots__ = ("_child", "_more", "amount")
 
-    def __init__(self, child: Any) -> None:
+    def __init__(self, child: Any, more: Callable[[float], None] | None = None) -> None:
         self._child = child
+        self._more = more
         self.amount = 0.0
 
     def flush(self) -> None:
@@ -88,15 +107,20 @@ class Sum:
         if self.amount:
             amount, self.amount = self.amount, 0.0
             self._child.inc(amount)
+            if self._more is not None:
+                self._more(amount)
 
 
 class Distribution:
-    """Tally for a child of a `BulkHistogram`."""
+    """Tally for a child of a `BulkHistogram`; *more* takes over its values, too."""
 
-    __slots__ = ("_bounds", "_child", "_examples", "_values")
+    __slots__ = ("_bounds", "_child", "_examples", "_more", "_values")
 
-    def __init__(self, child: BulkHistogram) -> None:
+    def __init__(
+        self, child: BulkHistogram, more: Callable[[list[float]], None] | None = None
+    ) -> None:
         self._child = child
+        self._more = more
         self._bounds = child.bounds()
         self._clear()
 
@@ -128,3 +152,5 @@ class Distribution:
             below = [bisect_right(values, bound) for bound in self._bounds]
             counts = [after - before for before, after in pairwise([0, *below])]
             self._child.add(counts, total, examples)
+            if self._more is not None:
+                self._more(values)

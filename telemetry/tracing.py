@@ -124,7 +124,9 @@ class TracingInstrument:
             # Nobody set up the SDK; that may still happen.
             return None
         name = operation if level is None else f"{operation} {level}"
-        span = self._tracer.start_span(names.SPAN_PREFIX + name, attributes=names.KINDS.get(name))
+        span = self._tracer.start_span(
+            names.SPAN_PREFIX + name, attributes=names.KINDS.get(name, names.STEP)
+        )
         if not span.get_span_context().is_valid:
             return None
         return _SpanScope(span, self._namespace)

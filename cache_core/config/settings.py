@@ -314,6 +314,11 @@ class Settings(BaseModel):
         "background work: about ten traces a second of an idle cache. The cache that is opened "
         "last decides for its process.",
     )
+    otel_metrics: bool = Field(
+        default=True,
+        description="Whether metrics also go to OpenTelemetry's MeterProvider, where the "
+        "application has set one; false where a collector scrapes them as well.",
+    )
     heartbeat: bool = Field(
         default=True,
         description="Whether this process reports itself as a replica; commands and the dashboard "

@@ -43,10 +43,12 @@ def telemetry() -> ModuleType:
     return module
 
 
-def default_instruments(namespace: str) -> list[Instrument]:
+def default_instruments(namespace: str, *, otel_metrics: bool = True) -> list[Instrument]:
     """Return the instruments of an unconfigured cache; none if telemetry cannot be loaded."""
     try:
-        made: list[Instrument] = telemetry().default_instruments(namespace)
+        made: list[Instrument] = telemetry().default_instruments(
+            namespace, otel_metrics=otel_metrics
+        )
     except Exception as error:  # noqa: BLE001 - a cache works without telemetry
         log.warning("telemetry is off: %s: %s", type(error).__name__, error)
         return []

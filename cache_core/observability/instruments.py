@@ -47,6 +47,7 @@ class CacheState:
         pending_invalidations: Invalidations that some backend has not confirmed.
         dropped: What was lost since the start, per queue.
         servers: Run ids of the Redis servers in use, the last known ones; empty without Redis.
+        loop_lag: Longest delay of the cache's event loop since the last report, in seconds.
     """
 
     backends: Mapping[str, bool]
@@ -57,6 +58,7 @@ class CacheState:
     pending_invalidations: int
     dropped: Mapping[str, int]
     servers: Sequence[str] = ()
+    loop_lag: float = 0.0
 
 
 class Scope(Protocol):

@@ -225,15 +225,19 @@ class VerdictRecord:
 
 @dataclass(frozen=True, slots=True)
 class VerificationRecord:
-    """A background check of a semantic hit, whatever its verdict.
+    """A background check of a semantic hit, whatever its verdict: `ok`, `error` or `timeout`.
 
     Attributes:
-        spent_usd: Cost of it.
+        spent_usd: Cost of it; 0 without a verdict.
+        outcome: Outcome.
+        seconds: Duration.
     """
 
     operation: ClassVar[Operation] = "verify"
 
     spent_usd: float
+    outcome: Literal["ok", "error", "timeout"] = "ok"
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import random
@@ -198,15 +199,22 @@ class Verifier:
         self, message: str, response: str, decision: Decision, price_usd: float
     ) -> None:
         async with self._running:
+            started = time.perf_counter()
             try:
                 async with asyncio.timeout(self._seconds) as deadline:
                     correct = bool(await self._verify(message, response))
             except Exception as error:  # noqa: BLE001 - the agent's own code
+                late = deadline.expired() or isinstance(error, TimeoutError)
                 self.dropped += deadline.expired()
+                self._instruments.record(
+                    VerificationRecord(
+                        0.0, "timeout" if late else "error", time.perf_counter() - started
+                    )
+                )
                 log.limited("verify", "verify raised %s: no verdict", type(error).__name__)
                 return
-            if price_usd:
-                self._instruments.record(VerificationRecord(price_usd))
+            took = time.perf_counter() - started
+            self._instruments.record(VerificationRecord(price_usd, "ok", took))
             try:
                 await self._verdicts.record(decision, correct=correct, source="verify")
             except BackendError as error:

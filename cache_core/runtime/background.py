@@ -117,9 +117,12 @@ class Housekeeper:
     async def _go_round(
         self, work: Callable[[], Awaitable[Any]], pause: Callable[[], float]
     ) -> None:
+        clock = asyncio.get_running_loop().time
         while True:
             await self._quietly(work)
-            await asyncio.sleep(pause())
+            due = clock() + pause()
+            await asyncio.sleep(due - clock())
+            self._state.loop_lag = max(self._state.loop_lag, clock() - due)
 
     async def _quietly(self, work: Callable[[], Awaitable[Any]]) -> None:
         try:
@@ -133,6 +136,7 @@ class Housekeeper:
 
     async def _report(self) -> None:
         self._replica.instruments.report(self._state.now())
+        self._state.loop_lag = 0.0
 
     async def _adopt_unconfirmed(self) -> None:
         if self._parts.store.breaker.state == "closed":

@@ -319,7 +319,7 @@ class Engine:
         given = self._given
         watching = given.instruments
         if watching is None:
-            watching = default_instruments(self.namespace)
+            watching = default_instruments(self.namespace, otel_metrics=self.settings.otel_metrics)
         self.instruments = Instruments([self.family.stats, *watching])
         self.cache = self._not_reached()
         if given.owns_pool:

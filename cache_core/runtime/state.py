@@ -25,6 +25,7 @@ class State:
 
     Attributes:
         entries: Stored entries per tier, where the store can count them.
+        loop_lag: Longest delay of the event loop since it was last set to 0, in seconds.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class State:
         self._verifier = verifier
         self._replica = replica
         self.entries: dict[Level, int] = {}
+        self.loop_lag = 0.0
 
     def now(self) -> CacheState:
         """Return the state as of now."""
@@ -67,5 +69,6 @@ class State:
                 "verification": self._verifier.dropped if self._verifier is not None else 0,
                 "vectors": semantic.engine.dropped if semantic is not None else 0,
             },
+            loop_lag=self.loop_lag,
             servers=getattr(self._parts.store, "run_ids", ()),
         )

@@ -427,7 +427,7 @@ def test_what_replicas_share_is_not_added_up() -> None:
 
 def test_the_bars_of_the_similarities_are_buckets_of_the_metric() -> None:
     """The bounds that are shown are buckets of the histogram."""
-    from telemetry.registry import SIMILARITIES
+    from telemetry.buckets import SIMILARITIES
 
     used = {
         float(bound) for target in queries() for bound in re.findall(r'le="([\d.]+)"', target.expr)

@@ -22,6 +22,7 @@ from cache_core.observability.records import (
     LookupRecord,
     TierRecord,
     TuneRecord,
+    VerificationRecord,
 )
 from cache_core.testing import HashEmbedder, ManualClock
 from telemetry import PrometheusInstrument, current_registry, names, registry
@@ -103,10 +104,11 @@ async def test_metrics_equal_the_counts(
         assert watch.value(names.ENTRY_AGE, level, suffix="_count") == stats.hits[level]
         assert watch.value(names.SAVED, level) == pytest.approx(stats.saved_usd[level])
         for reason in MISS_REASONS:
-            found = watch.value(names.MISS_REASONS, level, reason)
+            found = watch.value(names.MISS_REASONS, level, reason) or 0
             assert found == stats.miss_reasons[level, reason], (level, reason)
         for reason in ERROR_REASONS:
-            assert watch.value(names.ERRORS, level, reason) == stats.error_reasons[level, reason]
+            found = watch.value(names.ERRORS, level, reason) or 0
+            assert found == stats.error_reasons[level, reason], (level, reason)
         for outcome in ("stored", "dropped", "bypass"):
             assert watch.value(names.PUTS, level, outcome) == stats.puts[level, outcome]
     assert watch.value(names.COST_SAVED) == pytest.approx(stats.cost_saved_usd)
@@ -146,10 +148,10 @@ async def test_all_children_exist_before_the_first_lookup(
     }
     for metric in names.METRICS:
         if metric.kind == "gauge":
-            assert (
-                any(name == metric.name for name, _ in watch.samples("gauge"))
-                or metric is names.ENTRIES
-            )
+            assert any(name == metric.name for name, _ in watch.samples("gauge")) or metric in {
+                names.ENTRIES,
+                names.REDIS_SERVER,
+            }
     for family in watch.registry.collect():
         for sample in family.samples:
             assert sample.labels["cache"] == NAMESPACE
@@ -157,16 +159,69 @@ async def test_all_children_exist_before_the_first_lookup(
                 assert sample.value == 0, sample
     for metric in (names.HITS, names.MISSES, names.SAVED, names.CANCELLED):
         assert all(watch.value(metric, level) == 0 for level in LEVELS)
-    for reason in MISS_REASONS:
-        assert all(watch.value(names.MISS_REASONS, level, reason) == 0 for level in LEVELS)
-    for reason in ERROR_REASONS:
-        assert all(watch.value(names.ERRORS, level, reason) == 0 for level in LEVELS)
+    for metric, reasons in ((names.MISS_REASONS, MISS_REASONS), (names.ERRORS, ERROR_REASONS)):
+        for reason in reasons:
+            found = [level for level in LEVELS if watch.value(metric, level, reason) == 0]
+            assert found in (["l2"], list(LEVELS)), reason
+            assert reason != "below_threshold" or found == ["l2"], "no other tier can report it"
+    assert not any(name.endswith("_created") for name, _ in watch.samples("counter", "histogram"))
 
     await scripted_mix(cache, embedder)
     await cache.invalidate_document("a")
     await cache.invalidate_tag("a")
     await cache.forget_user("ann")
     assert watch.samples("counter", "histogram") == before
+
+
+@pytest.mark.parametrize("store_kind", ["embedded"], indirect=True)
+async def test_the_applications_own_functions_are_timed(
+    make_watched: MakeWatched, watch: Watch, store_kind: str
+) -> None:
+    """Calls of `compute` are counted by how they ended, once for all who wait; searches apart."""
+    cache = await make_watched(watch)
+
+    def fail(error: type[Exception]) -> Any:
+        def compute() -> str:
+            raise error
+
+        return compute
+
+    await asyncio.gather(*(cache.get_or_compute("slow one", "ann", _slowly) for _ in range(3)))
+    for number, error in enumerate(
+        (LookupError, TimeoutError, type("ReadTimeout", (Exception,), {}))
+    ):
+        with pytest.raises(error):
+            await cache.get_or_compute(f"question {number}", "ann", fail(error))
+    found = [
+        watch.value(names.COMPUTE_SECONDS, outcome, suffix="_count")
+        for outcome in ("ok", "error", "timeout")
+    ]
+    assert found == [1, 1, 2]
+    searched = watch.value(names.SEARCH_SECONDS, suffix="_count")
+    assert searched == len(watch.named("cache.search")) > 0
+
+
+async def test_a_check_of_a_hit_is_timed_whatever_it_costs(
+    make_watched: MakeWatched, watch: Watch
+) -> None:
+    """A background check has an outcome and a duration, also when it raises."""
+    instrument = watch.instruments[0]
+    instrument.record(VerificationRecord(0.0, "ok", 0.2))
+    instrument.record(VerificationRecord(0.0, "timeout", 3.0))
+    instrument.count()
+    for outcome in ("ok", "timeout"):
+        assert watch.value(names.VERIFICATION_SECONDS, outcome, suffix="_count") == 1
+
+
+async def test_a_loop_that_stands_still_is_seen(make_watched: MakeWatched, watch: Watch) -> None:
+    """Code that blocks the event loop shows as its lag in the next report."""
+    await make_watched(watch)
+    blocked = time.monotonic() + 0.4
+    while time.monotonic() < blocked:
+        pass
+    async with asyncio.timeout(20):
+        while (watch.value(names.EVENT_LOOP_LAG) or 0) < 0.1:
+            await asyncio.sleep(0.01)
 
 
 async def test_gauges_say_how_it_is(
@@ -283,7 +338,7 @@ async def test_an_entrys_own_ttl_is_the_one_in_its_span(
     await cache.put("is it raining", "ann", "yes", ttl=50_000)
     watch.exporter.clear()
     await cache.lookup("is it raining", "ann")
-    (tier,) = watch.named("cache.get")
+    (tier,) = watch.named("cache.get l1")
     assert tier.attributes["cache.ttl_seconds"] == 50_000
     assert watch.value(names.STALE_HITS) == 0
 

@@ -284,6 +284,7 @@ def test_every_gauge_says_how_workers_become_one() -> None:
         "cache_invalidations_pending": "livesum",
         "cache_backend_up": "livemin",
         "cache_redis_server": "livemax",
+        "cache_event_loop_lag_seconds": "livemax",
         "cache_breaker_state": "livemax",
         "cache_entries": "livemax",
         "cache_semantic_threshold": "livemostrecent",

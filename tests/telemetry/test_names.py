@@ -43,6 +43,7 @@ DOCUMENTED = """
     cache_flight_joins_total cache_refreshes_total{outcome} cache_entries{level} cache_semantic_threshold cache_ttl_seconds{level}
     cache_hit_rate_objective cache_tuning_version cache_build_info{version}
     cache_tuning_changes_total cache_tuning_rejected_total cache_start_time_seconds cache_redis_server{run_id}
+    cache_search_seconds cache_compute_seconds{outcome} cache_verification_seconds{outcome} cache_event_loop_lag_seconds
 """.split()
 """Every metric with its labels, besides `cache`."""
 
