@@ -25,7 +25,10 @@ from cache_core.model.keys import NAMESPACE_PATTERN
 from cache_core.model.question.snapshot import at_once, take
 from cache_core.model.sealing import make_sealer
 from cache_core.model.values import (
+    BYPASS_REASONS,
+    PUT_REASONS,
     Answer,
+    BypassReason,
     Context,
     Documents,
     Invalidation,
@@ -33,6 +36,7 @@ from cache_core.model.values import (
     TierExplanation,
     Turn,
     Where,
+    WithheldReason,
 )
 from cache_core.observability.instruments import Instrument
 from cache_core.observability.verdicts import Verify
@@ -474,6 +478,31 @@ class MultiLevelCache(OperatedCache):
         except ConfigurationError as error:
             log.warning("warming without L2: %s", error)
         return await self._on_current(lambda cache: cache.warm(items, where, intent, how, progress))
+
+    async def bypass(
+        self, reason: BypassReason | WithheldReason, *, of: Literal["lookup", "put"] = "lookup"
+    ) -> None:
+        """Count a request that the cache is not asked for, or a reply that is not stored.
+
+        For adapters: a request that bypasses is a lookup with the outcome `bypass`, a reply that is
+        not stored is a put with that outcome; each has its one reason.
+
+        Args:
+            reason: One of `BYPASS_REASONS`, or of `PUT_REASONS` for a put.
+            of: What is not made.
+
+        Raises:
+            ValueError: For another reason, or another operation.
+        """
+        known = {"lookup": BYPASS_REASONS, "put": PUT_REASONS}.get(of)
+        if known is None or reason not in known:
+            msg = f"reason={reason!r} of={of!r} is refused: one of BYPASS_REASONS or PUT_REASONS"
+            raise ValueError(msg)
+        asked = Asked("", None, Where(), reason)
+        if of == "put":
+            await self._put(asked, What(), How(), None)
+        else:
+            await self._on_current(lambda cache: cache.lookup(asked, handed_out=False))
 
     # ------------------------------------------------------------------------------ invalidate
 

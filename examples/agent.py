@@ -7,7 +7,7 @@ import asyncio
 import time
 from typing import Any
 
-from cache_core import LookupResult, MultiLevelCache
+from glasscache import LookupResult, MultiLevelCache
 
 # questions of this shop's customers: the intent, the documents, and the LLM's answer
 KNOWLEDGE: dict[str, tuple[str, list[dict[str, Any]], str]] = {

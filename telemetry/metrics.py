@@ -16,6 +16,7 @@ from cache_core import __version__
 from cache_core.backends.breaker import State
 from cache_core.config.tuning import GuardName
 from cache_core.model.values import (
+    BYPASS_REASONS,
     ERROR_REASONS,
     LEVELS,
     MISS_REASONS,
@@ -136,6 +137,7 @@ class PrometheusInstrument:
             names.INVALIDATIONS, ("message", "document", "tag", "user", "writer")
         )
         self._reasons = pairs(names.MISS_REASONS, LEVELS, MISS_REASONS)
+        self._bypasses = each(names.BYPASS_REASONS, BYPASS_REASONS)
         self._errors = pairs(names.ERRORS, LEVELS, ERROR_REASONS)
         self._put_reasons = pairs(names.PUT_REASONS, LEVELS, PUT_REASONS)
         self._puts = pairs(names.PUTS, LEVELS, _PUT_OUTCOMES)
@@ -253,6 +255,8 @@ class PrometheusInstrument:
             return
         self._lookups[record.outcome].amount += 1
         self._lookup_seconds[record.outcome].observe(record.seconds, exemplar)
+        if record.outcome == "bypass":
+            self._bypasses[record.reason].amount += 1
         for part in record.calls:
             level = part.level
             self._latency[level].observe(part.seconds, exemplar)

@@ -64,6 +64,12 @@ MISS_REASONS: Final = Metric(
     ("level", "reason"),
     "Misses of a tier, by their one reason.",
 )
+BYPASS_REASONS: Final = Metric(
+    "cache_bypass_reasons_total",
+    "counter",
+    ("reason",),
+    "Lookups that bypassed the cache, by their one reason.",
+)
 CANCELLED: Final = Metric(
     "cache_cancelled_total", "counter", ("level",), "Lookups cancelled by their caller."
 )

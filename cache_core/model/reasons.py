@@ -70,6 +70,20 @@ REASONS: Mapping[str, InWords] = {
     "too_large": InWords("too large to be cached", "the message is too large to be cached"),
     "disabled": InWords("every tier is off", "every tier is off"),
     "no_user": InWords("no user to keep it for", "there is no user to keep the answer for"),
+    "not_users_turn": InWords(
+        "not the user's turn", "the last turn is not the user's, as within the steps of an agent"
+    ),
+    "not_text": InWords(
+        "a picture or a file", "a turn has more than text: a picture, file or sound"
+    ),
+    "stateful": InWords(
+        "state at the provider", "the provider keeps a part of the conversation, which is not seen"
+    ),
+    "several_answers": InWords("several answers", "more than one answer was requested"),
+    "opaque": InWords(
+        "a parameter is opaque", "a parameter of the request has no value that can be compared"
+    ),
+    "declined": InWords("declined", "the caller asked for a new answer"),
     "unconfirmed": InWords("unconfirmed", "its generation could not be read"),
 }
 """Texts of every `Reason`: of misses, errors, bypasses and unconfirmed hits."""

@@ -28,7 +28,19 @@ MissReason = Literal[
     "left_out",
 ]  # fmt: skip
 """Reasons why a tier had nothing to serve; `reasons.REASONS` has each in words."""
-BypassReason = Literal["empty", "too_large", "disabled", "no_user"]
+BypassReason = Literal[
+    "empty", "too_large", "disabled", "no_user",
+    # Of a request to a model, see `glasscache.integrations.contract`.
+    "not_users_turn", "not_text", "stateful", "several_answers", "opaque", "declined",
+]  # fmt: skip
+"""Reasons why a lookup was not made; each is counted."""
+BYPASS_REASONS: tuple[BypassReason, ...] = get_args(BypassReason)
+
+WithheldReason = Literal[
+    "tool_calls", "refused", "cut_short", "not_text", "stateful", "several_answers", "empty"
+]
+"""Reasons why a model's reply is not stored."""
+
 NotStored = Literal[
     "", "queued", "has_history", "truncated", "unreadable", "context_limit", "overloaded"
 ]
@@ -47,6 +59,7 @@ PUT_REASONS: tuple[str, ...] = (
     "no_ids",  # stored, but no document has an id: only its message or a tag can invalidate it
     "personal",  # stored, but private: it looks personal, and only the tuning would share it
     "promoted",  # stored for everybody: enough users got the same answer
+    "tool_calls", "refused", "cut_short", "not_text", "stateful", "several_answers",  # a reply
     "timeout", "backend_error", "breaker_open", "isolation",
 )  # fmt: skip
 """Reasons that a put may report for a tier."""

@@ -10,7 +10,7 @@ from cache_core.config.settings import Settings
 from cache_core.model.exceptions import ConfigurationError
 from cache_core.model.logs import place_of
 from cache_core.model.question.snapshot import settled
-from cache_core.model.values import BypassReason, Where
+from cache_core.model.values import BypassReason, Where, WithheldReason
 
 _TRIPLE = 3
 _MOST_USD = 1_000_000.0
@@ -33,7 +33,7 @@ class Asked(NamedTuple):
     message: str
     user_id: str | None
     where: Where
-    bypass: BypassReason | None = None
+    bypass: BypassReason | WithheldReason | None = None
 
     async def settled(self) -> Asked:
         """Return it with the fingerprint of its history."""

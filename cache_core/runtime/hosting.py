@@ -48,12 +48,17 @@ class Host:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.guests: WeakSet[Guest] = WeakSet()
-        threading.Thread(target=self._run, name="glasscache-loop", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="glasscache-loop", daemon=True)
+        self._thread.start()
         # Runs before thread pools are shut down; `atexit` would run after.
         register = getattr(threading, "_register_atexit", None)
         if register is not None:
             with contextlib.suppress(RuntimeError):  # the process is ending already
                 register(self._exit)
+
+    def is_here(self) -> bool:
+        """Return whether the caller is in the host's thread."""
+        return threading.current_thread() is self._thread
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
@@ -105,6 +110,28 @@ async def run_hosted(
     for variable, value in left:
         variable.set(value)
     return result
+
+
+def wait_hosted(work: Coroutine[Any, Any, Result], guest: Guest) -> Result:
+    """Return the result of *work*, run in the host's loop in the caller's context; blocks.
+
+    Args:
+        work: What to run.
+        guest: Closed when the process ends, if it still exists then.
+
+    Raises:
+        RuntimeError: If called in the host's own thread, which would wait for itself.
+    """
+    found = host()
+    if found.is_here():
+        work.close()
+        raise RuntimeError("the blocking interface cannot be used in the cache's own event loop")
+    found.guests.add(guest)
+    future = asyncio.run_coroutine_threadsafe(work, found.loop)
+    try:
+        return future.result()
+    finally:
+        future.cancel()  # of no effect once it is done
 
 
 def in_loop(loop: asyncio.AbstractEventLoop, compute: Compute) -> Compute:

@@ -11,7 +11,7 @@ from tests.support.paths import ROOT
 
 TEST = (ast.FunctionDef, ast.AsyncFunctionDef)
 DOCUMENTED = (ast.Module, ast.ClassDef, *TEST)
-PACKAGES = ("cache_core", "telemetry", "dashboard", "grafana", "tests", "benchmarks")
+PACKAGES = ("glasscache", "cache_core", "telemetry", "dashboard", "grafana", "tests", "benchmarks")
 NO_BEGINNING = frozenset(
     "what which who whoever whose how whether where when why that those of as taking going".split()
 )

@@ -14,7 +14,7 @@ import cache_core
 from cache_core.cli.app import app
 from tests.support.paths import ROOT
 
-PACKAGES = ("cache_core", "telemetry", "dashboard", "grafana")
+PACKAGES = ("glasscache", "cache_core", "telemetry", "dashboard", "grafana")
 MOST_ARGUMENTS = 7
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -20,7 +20,7 @@ from tests.support import processes
 from tests.support.paths import ROOT
 
 SHIPPED = ("alerts", "grafana", "docs/runbooks", "compose")
-PACKAGES = ("cache_core", "telemetry", "dashboard")
+PACKAGES = ("glasscache", "cache_core", "telemetry", "dashboard")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,7 @@ def test_the_wheel_has_what_it_needs_and_no_more(wheel: Path) -> None:
     }
     assert {
         "cache_core/py.typed",
+        "glasscache/py.typed",
         "telemetry/py.typed",
         "cache_core/cli/demo/knowledge.json",
     } <= held
@@ -109,7 +110,7 @@ class Lines(logging.Handler):
         lines.append(record.getMessage())
 logging.getLogger('glasscache').addHandler(Lines(logging.WARNING))
 
-import cache_core, telemetry
+import cache_core, glasscache.integrations, glasscache.telemetry, glasscache.testing, telemetry
 from prometheus_client import REGISTRY
 from cache_core import MultiLevelCache
 from cache_core.cli.app import main as command
@@ -132,7 +133,7 @@ def execve(program, arguments, environment):
     scripts = [part for part in arguments if part.endswith('.py')]
     print(json.dumps({
         'found': found, 'up': up, 'lines': lines,
-        'from': [cache_core.__file__, telemetry.__file__],
+        'from': [cache_core.__file__, glasscache.__file__, telemetry.__file__],
         'topics': len(load_knowledge().topics),
         'alerts': str(shipped('alerts')),
         'dashboard': [place, *scripts],

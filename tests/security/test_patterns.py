@@ -14,6 +14,7 @@ import pytest
 
 import cache_core
 import dashboard
+import glasscache
 import telemetry
 
 _SHORT, _LONG = 500, 4_000
@@ -36,7 +37,7 @@ _SCRIPTS = {"dashboard.app", "dashboard.served"}
 
 
 def _modules() -> Iterator[str]:
-    for package in (cache_core, telemetry, dashboard):
+    for package in (glasscache, cache_core, telemetry, dashboard):
         for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             # Scripts draw, or serve, when they are imported.
             if ".views." not in found.name and found.name not in _SCRIPTS:
@@ -50,7 +51,7 @@ _METHODS = re.compile(r"\b(\w+)\.(match|fullmatch|search|finditer|findall|sub|su
 def _used() -> dict[str, set[str]]:
     """Return by which methods each name is used as a pattern, in all of our sources."""
     found: dict[str, set[str]] = {}
-    for package in (cache_core, telemetry, dashboard):
+    for package in (glasscache, cache_core, telemetry, dashboard):
         for path in Path(package.__path__[0]).rglob("*.py"):
             for name, method in _METHODS.findall(path.read_text("utf-8")):
                 found.setdefault(name, set()).add(method)

@@ -20,7 +20,7 @@ from tests.support.paths import ROOT
 
 ELSEWHERE = sorted(
     path
-    for folder in ("cache_core", "telemetry")
+    for folder in ("glasscache", "cache_core", "telemetry")
     for path in (ROOT / folder).rglob("*.py")
     if path != ROOT / "telemetry" / "names.py"
 )
@@ -31,7 +31,7 @@ DOCUMENTED = """
     cache_verdicts_total{verdict,source}
     cache_cost_saved_usd cache_lookups_total{outcome} cache_lookup_seconds{outcome}
     cache_errors_total{level,reason} cache_miss_reasons_total{level,reason}
-    cache_cancelled_total{level} cache_saved_usd_total{level} cache_spent_usd_total{kind}
+    cache_bypass_reasons_total{reason} cache_cancelled_total{level} cache_saved_usd_total{level} cache_spent_usd_total{kind}
     cache_puts_total{level,outcome} cache_put_reasons_total{level,reason}
     cache_put_outcomes_total{outcome} cache_put_losses_total{reason}
     cache_dropped_total{queue} cache_invalidations_total{kind}

@@ -410,7 +410,7 @@ def test_what_is_missing_is_said_with_how_to_install_it(tmp_path: Path) -> None:
 @pytest.mark.server
 def test_without_the_shipped_files_it_says_so(tmp_path: Path) -> None:
     """The error of a copy of the code alone names what is not there."""
-    for folder in ("cache_core", "telemetry"):
+    for folder in ("glasscache", "cache_core", "telemetry"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     with start("--requests", "5", "--json", root=tmp_path, PYTHONPATH=str(tmp_path)) as process:
         output, errors = process.communicate(timeout=60)

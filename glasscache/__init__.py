@@ -1,0 +1,39 @@
+"""glasscache: the cache for LLM agents that you can see through.
+
+`glasscache.telemetry` has metrics and spans, `glasscache.testing` doubles for tests, and
+`glasscache.integrations` the agent frameworks. The names here are those of `cache_core`.
+"""
+
+from cache_core import (
+    Answer,
+    BackendError,
+    CacheStats,
+    ConfigurationError,
+    GlasscacheError,
+    Invalidation,
+    LookupResult,
+    MultiLevelCache,
+    Settings,
+    TierExplanation,
+    Tuning,
+    __version__,
+    close_cache,
+    get_cache,
+)
+
+__all__ = [
+    "Answer",
+    "BackendError",
+    "CacheStats",
+    "ConfigurationError",
+    "GlasscacheError",
+    "Invalidation",
+    "LookupResult",
+    "MultiLevelCache",
+    "Settings",
+    "TierExplanation",
+    "Tuning",
+    "__version__",
+    "close_cache",
+    "get_cache",
+]
