@@ -134,6 +134,11 @@ def wait_hosted(work: Coroutine[Any, Any, Result], guest: Guest) -> Result:
         future.cancel()  # of no effect once it is done
 
 
+def start_hosted(work: Coroutine[Any, Any, object]) -> None:
+    """Start *work* in the host's loop, in the caller's context, and do not wait for it."""
+    asyncio.run_coroutine_threadsafe(work, host().loop)
+
+
 def in_loop(loop: asyncio.AbstractEventLoop, compute: Compute) -> Compute:
     """Return a function for the host that runs *compute* in *loop*, its caller's.
 

@@ -12,16 +12,20 @@ from cache_core.testing import (
     Mode,
     RecordingInstrument,
 )
+from glasscache.testing.model import FakeModel, Received, Said
 
 __all__ = [
     "ChaosError",
     "ChaosProxy",
     "ChaosStore",
     "ChaosVectors",
+    "FakeModel",
     "Fault",
     "Faults",
     "HashEmbedder",
     "ManualClock",
     "Mode",
+    "Received",
     "RecordingInstrument",
+    "Said",
 ]

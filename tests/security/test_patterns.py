@@ -34,13 +34,18 @@ _ALPHABET = (
 
 
 _SCRIPTS = {"dashboard.app", "dashboard.served"}
+_ADAPTERS = {
+    f"glasscache.integrations.{path.stem}"
+    for path in Path(glasscache.__path__[0], "integrations").glob("*.py")
+}
+"""Modules that need a framework each; they have no patterns."""
 
 
 def _modules() -> Iterator[str]:
     for package in (glasscache, cache_core, telemetry, dashboard):
         for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             # Scripts draw, or serve, when they are imported.
-            if ".views." not in found.name and found.name not in _SCRIPTS:
+            if ".views." not in found.name and found.name not in _SCRIPTS | _ADAPTERS:
                 yield found.name
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
+from types import ModuleType
 
 import pytest
 
@@ -16,3 +18,14 @@ def require(name: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def import_or_skip(name: str) -> ModuleType:
+    """Return a module; without a package that it needs skip the file, in CI fail it."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        reason = f"{error.name} is not installed: pip install --group integrations"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason, allow_module_level=True)

@@ -1,0 +1,146 @@
+"""OpenAI's client behind the cache, by the contract of adapters: both APIs, sync and async."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from glasscache import MultiLevelCache
+from glasscache.testing import FakeModel
+from glasscache.testing.contracts import AdapterContract, Ask, Bench
+from glasscache.testing.contracts.adapter import PICTURE, TOOL
+from tests.support.asking import tool_of, turns_of
+from tests.support.modules import import_or_skip
+
+openai = import_or_skip("openai")
+adapter = import_or_skip("glasscache.integrations.openai")
+
+
+class ChatBench(Bench):
+    """Chat completions of the async client."""
+
+    def parameters(self, ask: Ask) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "model": ask.model, "temperature": ask.temperature, "messages": turns_of(ask),
+        }  # fmt: skip
+        if ask.tool:
+            found["tools"] = [tool_of(ask)]
+        if ask.format:
+            found["response_format"] = {"type": "json_object"}
+        return found
+
+    def client(self, ask: Ask) -> Any:
+        return adapter.cached(openai.AsyncOpenAI(base_url=self.url(ask), api_key="k"), self.gate)
+
+    async def ask(self, ask: Ask) -> tuple[str, int]:
+        async with self.client(ask) as client:
+            made = await client.chat.completions.create(**self.parameters(ask))
+        return made.choices[0].message.content, made.usage.total_tokens
+
+    async def stream(self, ask: Ask, stop_after: int | None = None) -> tuple[list[Any], str]:
+        events: list[Any] = []
+        async with self.client(ask) as client:
+            stream = await client.chat.completions.create(stream=True, **self.parameters(ask))
+            async for event in stream:
+                events.append(event)
+                if len(events) == stop_after:
+                    break
+        return events, "".join(event.choices[0].delta.content or "" for event in events)
+
+    def kinds(self, events: list[Any]) -> list[str]:
+        fields = [sorted(event.choices[0].delta.model_dump(exclude_none=True)) for event in events]
+        return list(dict.fromkeys(map(str, fields)))
+
+
+class ResponsesBench(ChatBench):
+    """Responses of the async client."""
+
+    def parameters(self, ask: Ask) -> dict[str, Any]:
+        roles = (("user", "input_text"), ("assistant", "output_text"))
+        turns: list[dict[str, Any]] = [
+            {"role": roles[at % 2][0], "id": f"{ask.ids}-{at}",
+             "content": [{"type": roles[at % 2][1], "text": text}]}
+            for at, text in enumerate(ask.history)
+        ]  # fmt: skip
+        content: list[dict[str, Any]] = [{"type": "input_text", "text": ask.question}]
+        if ask.picture:
+            content.append({"type": "input_image", "image_url": PICTURE})
+        turns.append({"role": "user", "content": content})
+        if ask.looped:
+            turns += [{"type": "function_call", "call_id": "c1", "name": "look_up", "arguments": "{}"},
+                      {"type": "function_call_output", "call_id": "c1", "output": "found"}]  # fmt: skip
+        found = {"model": ask.model, "temperature": ask.temperature, "input": turns,
+                 "instructions": ask.system, "store": False}  # fmt: skip
+        if ask.tool:
+            found["tools"] = [{"type": "function", "name": "look_up", "description": ask.tool,
+                               "parameters": dict(TOOL), "strict": False}]  # fmt: skip
+        if ask.format:
+            found["text"] = {"format": {"type": "json_object"}}
+        if ask.stateful:
+            found["previous_response_id"] = "resp_1"
+        return found
+
+    async def ask(self, ask: Ask) -> tuple[str, int]:
+        async with self.client(ask) as client:
+            made = await client.responses.create(**self.parameters(ask))
+        return made.output_text, made.usage.total_tokens
+
+    async def stream(self, ask: Ask, stop_after: int | None = None) -> tuple[list[Any], str]:
+        events: list[Any] = []
+        async with self.client(ask) as client:
+            async for event in await client.responses.create(stream=True, **self.parameters(ask)):
+                events.append(event)
+                if len(events) == stop_after:
+                    break
+        return events, "".join(getattr(event, "delta", "") for event in events)
+
+    def kinds(self, events: list[Any]) -> list[str]:
+        return list(dict.fromkeys(event.type for event in events))
+
+
+class BlockingBench(ChatBench):
+    """Chat completions of the sync client, in a thread."""
+
+    def client(self, ask: Ask) -> Any:
+        return adapter.cached(openai.OpenAI(base_url=self.url(ask), api_key="k"), self.gate)
+
+    async def ask(self, ask: Ask) -> tuple[str, int]:
+        def work() -> tuple[str, int]:
+            with self.client(ask) as client:
+                made = client.chat.completions.create(**self.parameters(ask))
+            return made.choices[0].message.content, made.usage.total_tokens
+
+        return await asyncio.to_thread(work)
+
+    async def stream(self, ask: Ask, stop_after: int | None = None) -> tuple[list[Any], str]:
+        def work() -> list[Any]:
+            events: list[Any] = []
+            with self.client(ask) as client:
+                for event in client.chat.completions.create(stream=True, **self.parameters(ask)):
+                    events.append(event)
+                    if len(events) == stop_after:
+                        break
+            return events
+
+        events = await asyncio.to_thread(work)
+        return events, "".join(event.choices[0].delta.content or "" for event in events)
+
+
+class TestChat(AdapterContract):
+    @pytest.fixture
+    def bench(self, plain_cache: MultiLevelCache, fake_model: FakeModel) -> Bench:
+        return ChatBench(plain_cache, fake_model, frozenset({"stateful"}))
+
+
+class TestResponses(AdapterContract):
+    @pytest.fixture
+    def bench(self, plain_cache: MultiLevelCache, fake_model: FakeModel) -> Bench:
+        return ResponsesBench(plain_cache, fake_model)
+
+
+class TestBlocking(AdapterContract):
+    @pytest.fixture
+    def bench(self, plain_cache: MultiLevelCache, fake_model: FakeModel) -> Bench:
+        return BlockingBench(plain_cache, fake_model, frozenset({"stateful"}))
