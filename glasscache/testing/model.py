@@ -125,6 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer a request for the models."""
+        if self._is_refused():
+            return
         known = self.path.endswith("/models")
         models = {"object": "list", "data": [{"id": "fake", "object": "model", "created": 0,
                                               "owned_by": "glasscache"}]}  # fmt: skip
@@ -134,13 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer a request for a reply."""
         length = int(self.headers.get("content-length") or 0)
         body = json.loads(self.rfile.read(length) or b"{}")
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        key = self.model.key
-        if key is not None and headers.get("authorization") != f"Bearer {key}":
-            error = {"message": "wrong API key", "type": "invalid_request_error", "param": None,
-                     "code": "invalid_api_key"}  # fmt: skip
-            self._send(401, {"error": error})
+        if self._is_refused():
             return
+        headers = {name.lower(): value for name, value in self.headers.items()}
         said = self.model.answer(Received(self.path, headers, body))
         if self.path.endswith("/responses"):
             whole = _responses(said, body)
@@ -153,6 +151,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._stream(events, done=not self.path.endswith("/responses"))
         else:
             self._send(200, whole)
+
+    def _is_refused(self) -> bool:
+        """Refuse a request with a wrong key, and return whether it has one."""
+        key = self.model.key
+        if key is None or self.headers.get("authorization") == f"Bearer {key}":
+            return False
+        error = {"message": "wrong API key", "type": "invalid_request_error", "param": None,
+                 "code": "invalid_api_key"}  # fmt: skip
+        self._send(401, {"error": error})
+        return True
 
     def _send(self, status: int, value: Mapping[str, Any]) -> None:
         body = json.dumps(value).encode()

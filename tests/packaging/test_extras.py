@@ -14,7 +14,7 @@ from tests.support import extras, processes
 
 MOST = {
     extras.BASE: 25, "semantic": 115, "semantic-server": 70, "semantic-redis": 60, "models": 65, "endpoint": 30, "otlp": 45,
-    "encryption": 30, "personal": 30, "dashboard": 75, "all": 150,
+    "encryption": 30, "personal": 30, "proxy": 35, "dashboard": 75, "all": 150,
 }  # fmt: skip
 """Most packages of an install with an extra, its base included, on Linux without CUDA packages."""
 

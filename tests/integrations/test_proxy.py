@@ -1,0 +1,117 @@
+"""Caching proxy: hits, users, credentials, streams, and what passes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from glasscache import MultiLevelCache
+from glasscache.integrations.proxy import Proxy
+from glasscache.testing import FakeModel
+
+QUESTION = {"model": "m", "messages": [{"role": "user", "content": "Where do you deliver?"}]}
+
+
+@pytest.fixture
+async def proxied(
+    plain_cache: MultiLevelCache, fake_model: FakeModel
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a proxy in front of a model that needs the key `k`."""
+    fake_model.key = "k"
+    app = Proxy(plain_cache, fake_model.url, user_header="X-User")
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://proxy") as client:
+        client.headers["authorization"] = "Bearer k"
+        yield client
+    await app.client.aclose()
+
+
+async def ask(client: httpx.AsyncClient, name: str = "ann", **more: Any) -> httpx.Response:
+    headers = {"x-user": name} if name else {}
+    headers |= more.pop("headers", {})
+    return await client.post("/v1/chat/completions", json={**QUESTION, **more}, headers=headers)
+
+
+async def test_headers_show_what_the_cache_did(proxied: httpx.AsyncClient) -> None:
+    """A miss, its hit with tier, similarity and age, and a bypass with its reason."""
+    first, again = await ask(proxied), await ask(proxied)
+    assert first.json()["choices"] == again.json()["choices"]
+    assert again.json()["usage"]["total_tokens"] == 0
+    assert first.headers["x-glasscache-outcome"] == "miss"
+    shown = {name: again.headers[f"x-glasscache-{name}"] for name in
+             ("outcome", "tier", "similarity", "age")}  # fmt: skip
+    assert shown == {"outcome": "hit", "tier": "l1", "similarity": "1.0000", "age": "0"}
+    several = await ask(proxied, n=2)
+    assert several.headers["x-glasscache-outcome"] == "bypass"
+    assert several.headers["x-glasscache-reason"] == "several_answers"
+
+
+async def test_only_the_named_header_names_the_user(
+    proxied: httpx.AsyncClient, fake_model: FakeModel
+) -> None:
+    """Another user, and a request without the header, do not get ann's answer."""
+    await ask(proxied)
+    for name in ("bob", "", ""):
+        assert (await ask(proxied, name, user="ann")).headers["x-glasscache-outcome"] == "miss"
+    assert fake_model.calls == 4
+
+
+async def test_a_hit_is_authenticated_like_a_miss(
+    proxied: httpx.AsyncClient, fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a wrong key, or one that was revoked since, the provider's refusal is the reply."""
+    await ask(proxied)
+    wrong = await ask(proxied, headers={"authorization": "Bearer wrong"})
+    assert wrong.status_code == 401
+    assert (await ask(proxied)).status_code == 200
+    fake_model.key = "another"
+    monkeypatch.setattr("glasscache.integrations.proxy._TRUSTED_SECONDS", 0.0)
+    assert (await ask(proxied)).status_code == 401
+
+
+async def test_a_stream_is_stored_and_replayed(
+    proxied: httpx.AsyncClient, fake_model: FakeModel
+) -> None:
+    """A stream's text is the same again, by any of the two ways to ask for it."""
+    first, again = await ask(proxied, stream=True), await ask(proxied, stream=True)
+    assert again.headers["content-type"] == first.headers["content-type"]
+    assert first.text.endswith("data: [DONE]\n\n")
+    assert again.text.endswith("data: [DONE]\n\n")
+    whole = await ask(proxied)
+    assert whole.json()["choices"][0]["message"]["content"] == "Answer 1 to Where do you deliver?"
+    assert fake_model.calls == 1
+
+
+async def test_a_client_may_ask_anew(proxied: httpx.AsyncClient, fake_model: FakeModel) -> None:
+    """`no-cache` goes to the model and replaces the answer; `no-store` leaves nothing."""
+    await ask(proxied, headers={"cache-control": "no-store"})
+    first = await ask(proxied)
+    anew = await ask(proxied, headers={"cache-control": "no-cache"})
+    assert first.json()["choices"] != anew.json()["choices"]
+    assert (await ask(proxied)).json()["choices"] == anew.json()["choices"]
+    assert fake_model.calls == 3
+
+
+async def test_everything_else_passes(proxied: httpx.AsyncClient, fake_model: FakeModel) -> None:
+    """Other paths, bodies that are no JSON, and errors of the provider are as without a proxy."""
+    models = await proxied.get("/v1/models")
+    assert models.json()["data"][0]["id"] == "fake"
+    assert (await proxied.get("/v1/other")).status_code == 404
+    health = await proxied.get("/ops/health/live")
+    assert health.json() == {"alive": True}
+
+
+async def test_a_provider_that_is_unavailable(
+    plain_cache: MultiLevelCache, fake_model: FakeModel
+) -> None:
+    """Its absence is a 502 that names it, without the key or the question."""
+    app = Proxy(plain_cache, "http://127.0.0.1:9/v1")
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://proxy") as client:
+        reply = await ask(client)
+    await app.client.aclose()
+    assert reply.status_code == 502
+    assert "cannot be reached" in reply.json()["error"]["message"]
