@@ -59,10 +59,10 @@ def proxy(
     [bold]Cache-Control: no-cache[/bold] asks the provider anew. Metrics and health are below /ops.
 
     [bold]glasscache proxy[/bold]
-        On http://127.0.0.1:8787/v1 before a fake model: see what a second, rephrased question gets.
+        Before a fake model, with a request to send twice.
 
-    [bold]glasscache proxy --upstream https://api.openai.com/v1 --user-header X-User-Id[/bold]
-        Before OpenAI, with private answers for each user that the gateway names.
+    [bold]glasscache proxy --upstream URL --user-header X-User-Id[/bold]
+        With private answers for each user that the gateway names.
     """
     if any(importlib.util.find_spec(name) is None for name in ("httpx", "uvicorn")):
         fail("the proxy's extra is missing: pip install 'glasscache[proxy]'")

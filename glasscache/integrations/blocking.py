@@ -27,7 +27,7 @@ _Method = Callable[Concatenate[MultiLevelCache, P], Coroutine[Any, Any, Result]]
 def _blocking(method: _Method[P, Result]) -> Callable[Concatenate[BlockingCache, P], Result]:
     """Return a method that waits for one of the cache's, with the same arguments."""
 
-    def call(self: BlockingCache, *args: P.args, **kwargs: P.kwargs) -> Result:
+    def call(self: BlockingCache, /, *args: P.args, **kwargs: P.kwargs) -> Result:
         return wait_hosted(method(self.cache, *args, **kwargs), self.cache)
 
     functools.update_wrapper(call, method)

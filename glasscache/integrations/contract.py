@@ -68,7 +68,7 @@ class Request(NamedTuple):
 
     @property
     def cacheable(self) -> bool:
-        """Whether the cache is asked."""
+        """True if the cache is asked."""
         return self.why_not is None
 
 

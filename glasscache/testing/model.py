@@ -82,7 +82,7 @@ class FakeModel:
 
     @property
     def calls(self) -> int:
-        """How many requests for a reply it got."""
+        """Number of requests for a reply that it got."""
         return len(self.received)
 
     def says(self, kind: Kind) -> None:

@@ -15,7 +15,7 @@ from tests.support.asking import tool_of, turns_of
 from tests.support.modules import import_or_skip
 
 adapter = import_or_skip("glasscache.integrations.langchain")
-suites = import_or_skip("langchain_tests.integration_tests")
+suites: Any = import_or_skip("langchain_tests.integration_tests")
 langchain_openai = import_or_skip("langchain_openai")
 agents = import_or_skip("langchain.agents")
 messages = import_or_skip("langchain_core.messages")
@@ -93,13 +93,13 @@ class TestBlockingAgent(AdapterContract):
         return BlockingAgentBench(plain_cache, fake_model, NO_STREAM_OR_STATE | {"format"})
 
 
-class TestTheirSyncSuite(suites.SyncCacheTestSuite):  # type: ignore[misc]
+class TestTheirSyncSuite(suites.SyncCacheTestSuite):
     @pytest.fixture
     def cache(self, plain_cache: MultiLevelCache) -> Any:
         return adapter.GlasscacheCache(Gate(plain_cache, shared=True))
 
 
-class TestTheirAsyncSuite(suites.AsyncCacheTestSuite):  # type: ignore[misc]
+class TestTheirAsyncSuite(suites.AsyncCacheTestSuite):
     @pytest.fixture
     def cache(self, plain_cache: MultiLevelCache) -> Any:
         return adapter.GlasscacheCache(Gate(plain_cache, shared=True))

@@ -19,7 +19,7 @@ from tests.support.modules import import_or_skip
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else the import asks the network
-litellm = import_or_skip("litellm")
+litellm: Any = import_or_skip("litellm")
 adapter = import_or_skip("glasscache.integrations.litellm")
 
 
