@@ -61,7 +61,9 @@ def without_spelling(user_id: str) -> str:
 
     Scopes compare ids unchanged; this is for counting users.
     """
-    return unicodedata.normalize("NFKC", user_id).casefold().strip()
+    # Decomposed first: two cases of a letter with several marks would have them in two orders.
+    folded = unicodedata.normalize("NFKD", user_id).casefold()
+    return unicodedata.normalize("NFKC", folded).strip()
 
 
 NOBODY = (

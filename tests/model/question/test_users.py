@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from cache_core import MultiLevelCache
 from cache_core.model.keys import Keys
 from cache_core.model.question import users
-from cache_core.model.question.users import is_nobody
+from cache_core.model.question.users import is_nobody, without_spelling
 from tests.support.caches import CacheFactory
 from tests.support.patience import PATIENT
 
@@ -127,3 +128,11 @@ def test_digests_of_users_stay() -> None:
     from cache_core.model.keys import digest
 
     assert Keys("n", b"s" * 32).query("m", "ann").user == digest(b"s" * 32, "scope", "user", "ann")
+
+
+@pytest.mark.parametrize("user", ["Ann@Shop", "\u1fb7\u0390", "Stra\xdfe", "\ufb01ne", "\u01c5"])
+def test_every_spelling_of_an_id_is_counted_as_one(user: str) -> None:
+    """Case, outer space and the four normal forms make no other user of an id."""
+    forms = [unicodedata.normalize(form, user) for form in ("NFC", "NFD", "NFKC", "NFKD")]
+    spelled = {case for form in forms for case in (form, form.upper(), form.lower(), f" {form} ")}
+    assert len({without_spelling(spelling) for spelling in spelled}) == 1
