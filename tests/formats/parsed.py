@@ -146,7 +146,7 @@ def _row(key: str, name: str, text: str, expires: float | None, *, sealed: bool)
         text, _, check = text.partition(".")
         assert check == f"{crc32(f'{key} {name} {text}'.encode()):08x}"
     if "}:p:" in key:
-        assert re.fullmatch(r"[0-9a-f]{32}", text)
+        assert re.fullmatch(r"[0-9a-f]{32}(\.[0-9a-f]{32})?", text)
         return ["<vote>", life]
     return [_walked(json.loads(text)) if text.startswith("{") else _masked(text), life]
 
