@@ -45,7 +45,7 @@ from cache_core.model.values import LookupResult
 from cache_core.observability.decisions import Decision
 from cache_core.observability.verdicts import Verdict
 from cache_core.whatif import Recommendation, recommend, thresholds
-from cache_core.whatif.replay import Report, TrafficRow, replay
+from cache_core.whatif.replay import Report, Serving, TrafficRow, replay
 
 THRESHOLDS = (0.85, 0.90, 0.97)
 MOST_POINTS = 3.0
@@ -104,7 +104,7 @@ async def record(
         scope="private-flag",
         clock="rows",
         embedder=embedder,
-        threshold=threshold,
+        serving=Serving(threshold=threshold),
         decisions=2 * len(rows),
         watch=watch,
     )

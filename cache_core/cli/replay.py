@@ -28,9 +28,9 @@ from cache_core.cli.files.requests import in_order
 from cache_core.config.settings import load_settings
 from cache_core.whatif.replay import (
     MAX_WRONG,
-    PolicyRule,
     Report,
     ScopeRule,
+    Serving,
     TrafficRow,
     as_json,
     time_embedding,
@@ -160,7 +160,9 @@ def replay(
         for doubt in _doubts(rows, report, scope, clock):
             err.print(doubt, style="yellow", highlight=False)
     document = run(
-        _replay(rows, scope.value, clock.value, threshold, (policy.value, max_wrong), compare)
+        _replay(
+            rows, scope.value, clock.value, Serving(policy.value, threshold, max_wrong), compare
+        )
     )
     if as_document:
         print_json({**document, "file": report.as_json()})
@@ -202,8 +204,7 @@ async def _replay(
     rows: list[TrafficRow],
     scope: ScopeRule,
     clock: Any,
-    threshold: float | None,
-    policy: tuple[PolicyRule, float],
+    serving: Serving,
     compare: bool,
 ) -> dict[str, Any]:
     fixed = load_settings()
@@ -237,9 +238,7 @@ async def _replay(
                     scope=rule,
                     clock=clock,
                     embedder=embedder,
-                    threshold=threshold,
-                    policy=policy[0],
-                    max_wrong=policy[1],
+                    serving=serving,
                     watch=lambda _, __, task=task: progress.advance(task),  # type: ignore[misc]
                 )
             )

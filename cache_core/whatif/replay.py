@@ -26,6 +26,25 @@ PolicyRule = Literal["threshold", "guarded", "learned"]
 MAX_WRONG = 0.01
 """Share of hits that may be wrong, where `learned` is replayed without another one."""
 
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """Rule by which a replayed cache serves semantic hits.
+
+    Attributes:
+        policy: `threshold` serves by similarity alone, `guarded` also by the guards, `learned` by
+            what the misses taught, within *max_wrong*.
+        threshold: Replaces the threshold in force.
+        max_wrong: Share of hits that may be wrong under `learned`, 0 to 0.2.
+    """
+
+    policy: PolicyRule = "guarded"
+    threshold: float | None = None
+    max_wrong: float = MAX_WRONG
+
+
+GUARDED = Serving()
+
 _START = 1_700_000_000.0
 _REAL = 500_000_000.0
 """Times above this are seconds since the epoch, not since the first row."""
@@ -124,9 +143,7 @@ async def replay(
     scope: ScopeRule,
     clock: ClockRule,
     embedder: ThreadEmbedder,
-    threshold: float | None = None,
-    policy: PolicyRule = "guarded",
-    max_wrong: float = MAX_WRONG,
+    serving: Serving = GUARDED,
     decisions: int = 0,
     watch: Callable[[TrafficRow, LookupResult], None] = lambda _, __: None,
 ) -> Report:
@@ -140,14 +157,11 @@ async def replay(
             shares nothing, `all-shared` everything.
         clock: `rows` advances time by the rows' `t`; with `none` nothing expires.
         embedder: A loaded embedder; best with the rows' messages embedded in advance.
-        threshold: Replaces the threshold in force.
-        policy: `threshold` serves by similarity alone, `guarded` also by the guards, `learned` by
-            what the misses taught, within *max_wrong*.
-        max_wrong: Share of hits that may be wrong under `learned`, 0 to 0.2.
+        serving: Rule for semantic hits.
         decisions: Number of newest lookups in the report's decision log; 0 for none.
         watch: Called with each row and its result.
     """
-    report = Report(scope, clock, policy)
+    report = Report(scope, clock, serving.policy)
     started = time.perf_counter()
     first = next((row.t for row in rows if row.t is not None), 0.0)
     # answers that depend on a day end with it, so real times are kept
@@ -155,14 +169,14 @@ async def replay(
     time_of_row = ManualClock(begin)
     with tempfile.TemporaryDirectory(prefix="glasscache-replay-") as directory:
         async with MultiLevelCache(
-            semantic_threshold=threshold,
+            semantic_threshold=serving.threshold,
             embedding_model=embedder,
             settings=_settings(Path(directory), decisions),
             instruments=(),
             clock=time_of_row,
         ) as cache:
             await cache.ready()
-            changes = _changes(policy, max_wrong)
+            changes = _changes(serving)
             if changes:
                 await cache.tune(changes, author="replay")
             for row in rows:
@@ -179,15 +193,15 @@ async def replay(
     return report
 
 
-def _changes(policy: PolicyRule, max_wrong: float) -> dict[str, Any]:
-    """Return the tuning that makes a cache follow *policy*."""
-    match policy:
+def _changes(serving: Serving) -> dict[str, Any]:
+    """Return the tuning that makes a cache serve as *serving* says."""
+    match serving.policy:
         case "threshold":
             return {"guards": []}
         case "guarded":
             return {}
         case "learned":
-            return {"max_wrong": max_wrong}
+            return {"max_wrong": serving.max_wrong}
 
 
 async def _ask(cache: MultiLevelCache, row: TrafficRow, report: Report) -> LookupResult:
