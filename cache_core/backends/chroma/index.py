@@ -158,6 +158,9 @@ class ChromaIndex:
 
     async def close(self) -> None:
         """Write the buffer and close, abandoning a rebuild."""
+        if self._buffered:
+            # A server that is slow to connect must not cost what was put meanwhile.
+            await self._opened(self._limits.write_timeout)
         tasks = [task for task in (self._opener, self._flusher) if task is not None]
         self._opener = self._flusher = None
         for task in tasks:
