@@ -310,6 +310,18 @@ class VectorIndex(Backend, Protocol):
         ...
 
 
+@runtime_checkable
+class KeepsFormer(Protocol):
+    """An index that also has rows of other models of the namespace.
+
+    A model is named by the digest and the text of its identity. What it raises is a `BackendError`.
+    """
+
+    async def drop_model(self, digest: str, identity: str) -> None:
+        """Remove all rows of a model; idempotent."""
+        ...
+
+
 WrapIndex: TypeAlias = Callable[[VectorIndex], VectorIndex]
 """Returns a wrapper to be used in place of the index."""
 

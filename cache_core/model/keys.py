@@ -274,7 +274,15 @@ class Keys:
 
     def vectors(self, user: str, context: str) -> str:
         """Return the key of a user's private vectors in one context."""
-        return f"{self._prefix}:{{{user}{context}}}:v{self.model}"
+        return self.vectors_of(self.model, user, context)
+
+    def vectors_of(self, model: str, user: str, context: str) -> str:
+        """Return the key of a user's private vectors of a model, by its digest."""
+        return f"{self._prefix}:{{{user}{context}}}:v{model}"
+
+    def model_digest(self, identity: str) -> str:
+        """Return the digest of an embedding model's identity."""
+        return self.label("model", identity)[:12]
 
     def index(self, kind: str, label: str) -> str:
         """Return the key of the index of all entries from a document, tag or user."""

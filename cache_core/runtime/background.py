@@ -97,6 +97,8 @@ class Housekeeper:
                 ("feed", self._apply_feed, lambda: _SECOND),
                 ("arriving", self._parts.semantic.tier.rows.keep_findable, lambda: RENEWED_SECONDS),
             ]
+            if self._replica.settings.heartbeat:
+                duties.append(("models", self._tend_models, lambda: RENEWED_SECONDS))
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(
@@ -166,6 +168,19 @@ class Housekeeper:
                 "others. Leave what changes with every request out of context=; the key with the "
                 "most values is %r",
                 self._replica.stats.churn.contexts.churning(),
+            )
+
+    async def _tend_models(self) -> None:
+        """Report the model in use, and remove the vectors of those that no replica uses."""
+        semantic = self._parts.semantic
+        if semantic is None or semantic.embedder.failed:
+            return
+        await semantic.former.models.renew()
+        swept = await semantic.former.sweep()
+        if swept:
+            logging.getLogger("glasscache").info(
+                "l2: removed the vectors of %d embedding models that no replica uses any more",
+                swept,
             )
 
     async def _keep_secret(self) -> None:

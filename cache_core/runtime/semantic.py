@@ -19,6 +19,8 @@ from cache_core.runtime.assembly import Given, Parts, suppressed
 from cache_core.runtime.vectors import make_index
 from cache_core.tiers.guards import language
 from cache_core.tiers.semantic.choosing import Choosing
+from cache_core.tiers.semantic.former import FormerAnswers
+from cache_core.tiers.semantic.models import KnownModels
 from cache_core.tiers.semantic.replication import IndexFeed
 from cache_core.tiers.semantic.rows import SharedRows
 from cache_core.tiers.semantic.search import SemanticSearch
@@ -39,6 +41,7 @@ class SemanticParts:
         embedder: The model.
         breakers: Those of the index and of the embedder.
         feed: Replication from and to other processes' indexes.
+        former: Vectors of other models.
     """
 
     tier: SemanticTier
@@ -48,6 +51,7 @@ class SemanticParts:
     embedder: Embedder
     breakers: Mapping[str, Breaker]
     feed: IndexFeed
+    former: FormerAnswers
 
 
 async def assemble_semantic(
@@ -73,7 +77,7 @@ async def assemble_semantic(
     )
     # Before it starts to load, so that both use the same files.
     identity = await asyncio.to_thread(identity_of, model)
-    keys.model = keys.label("model", identity)[:12]
+    keys.model = keys.model_digest(identity)
     model.start()
     await asyncio.to_thread(language.load)
     engine = await make_index(settings, given, store, keys, identity)
@@ -88,8 +92,11 @@ async def assemble_semantic(
     choosing = Choosing(keys, parts.evidence)
     days = Days(settings.timezone)
     search = SemanticSearch(store, keys, vectors, rows, parts.denylist, days, choosing)
+    former = FormerAnswers(
+        store, keys, engine, KnownModels(store, keys, identity), own_index=feed.own_index
+    )
     alone = "l1" not in settings.tiers
     tier = SemanticTier(store, keys, search, vectors, rows, waiting, alone=alone)
     closing.push_async_callback(suppressed, tier.tend)
     breakers = {index.breaker.backend: index.breaker, "embedder": vectors.breaker}
-    return SemanticParts(tier, similar, index, engine, model, breakers, feed)
+    return SemanticParts(tier, similar, index, engine, model, breakers, feed, former)

@@ -29,6 +29,9 @@ DIRECTORY_SECONDS = 10.0
 SERVER_SECONDS = 1.0
 """Time limit for connecting to a server, so that a silent one does not delay the agent."""
 
+PATIENT_SECONDS = 30.0
+"""Time limit of a call that no lookup or put waits for."""
+
 _NOT_YET = "Nothing found on disk"
 _DELETED = "Missing metadata segment"
 _MOST_REQUESTS = 256
@@ -139,11 +142,12 @@ class ChromaClient:
         self._prefix = prefix
         self.collections.clear()
 
-    async def discover(self) -> None:
+    async def discover(self, timeout: float | None = None) -> None:
         """List the collections again: other caches and replicas make and drop them too."""
-        self._know(await self.call(self._required().list_collections, timeout=self._timeout))
+        timeout = timeout or self._timeout
+        self._know(await self.call(self._required().list_collections, timeout=timeout))
         if self._default_context not in self.collections:
-            await self._find(self._default_context, self._timeout, create=True)
+            await self._find(self._default_context, timeout, create=True)
 
     def _know(self, found: Iterable[Any]) -> None:
         whole = [one for one in found if not one.name.endswith((COPY, REPLACED))]
@@ -158,6 +162,23 @@ class ChromaClient:
             for one in whole
             if not one.name.startswith(own) and other.fullmatch(one.name) is not None
         ]
+
+    async def of_model(self, prefix: str) -> dict[str, Any]:
+        """Return the collections, by context, whose names begin with *prefix*."""
+        await self.discover(timeout=PATIENT_SECONDS)
+        own = [one for one in self._others if one.name.startswith(prefix)]
+        return {one.name.removeprefix(prefix): one for one in own}
+
+    async def delete(self, name: str) -> None:
+        """Delete a collection; nothing happens if there is none."""
+        work = partial(self._required().delete_collection, name)
+        if self._slot is not None:
+            work = partial(self._slot.journal.write, name, (), work)
+        try:
+            await self.call(work, timeout=self._timeout)
+        except BackendError as error:
+            if not isinstance(error.__cause__, NotFoundError):
+                raise
 
     async def sweep_others(self, now: float, most: int) -> None:
         """Delete rows dropped by *now* of this namespace's other models, and empty collections.

@@ -23,6 +23,7 @@ from chromadb.errors import InvalidArgumentError, NotFoundError
 from cache_core.backends.base import Limits, Neighbour, Row, Vector
 from cache_core.backends.breaker import Breaker
 from cache_core.backends.chroma.client import (
+    PATIENT_SECONDS,
     SERVER_SECONDS,
     ChromaClient,
     DiskFullError,
@@ -213,6 +214,13 @@ class ChromaIndex:
                     await self._chroma.drop_if_empty(context)
         await self._chroma.sweep_others(now, _SWEEP_BATCH)
         return swept
+
+    async def drop_model(self, digest: str, identity: str) -> None:
+        """Delete the collections of another model."""
+        await self._opened(PATIENT_SECONDS)
+        prefix = _prefix(self._namespace, identity)
+        for context in await self._chroma.of_model(prefix):
+            await self._chroma.delete(prefix + context)
 
     async def _begin_rebuild(self) -> None:
         """Rebuild, in the background, an embedded collection with mostly deleted rows."""

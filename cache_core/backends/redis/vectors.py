@@ -381,6 +381,16 @@ class RedisVectors:
         commands: Commands = [("VCARD", key) for key in keys]
         return sum(map(int, await self._mended("vectorset", keys, commands)))
 
+    async def drop_model(self, digest: str, identity: str) -> None:
+        """Delete the sets of another model."""
+        for place in await self._places():
+            if context_of(place.field, digest) is None or digest == self._model:
+                continue
+            commands: Commands = [
+                ("UNLINK", name) for key in self._sets(place) for name in (key, _times(key))
+            ]
+            await self._batches.patient.submit([*commands, ("HDEL", self._record, place.field)])
+
     async def _places(self) -> list[Place]:
         """Read the record: the sets of all models; those of this one are known from then on."""
         (reply,) = await self._mended("hash", [self._record], [("HGETALL", self._record)])

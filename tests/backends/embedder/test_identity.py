@@ -24,6 +24,7 @@ from cache_core.config.settings import Settings
 from cache_core.testing import HashEmbedder
 from tests.support.modules import require
 from tests.support.patience import PATIENT
+from tests.support.waiting import until
 
 Change = Callable[[Path], object]
 
@@ -188,6 +189,7 @@ async def test_the_index_of_a_former_model_is_swept(
             if model == "old":
                 continue
             chroma = cache._parts.semantic.engine  # type: ignore[union-attr]
+            await until(lambda chroma=chroma: chroma.connected)
             client = chroma._chroma._client
 
             async def rows(client: Any = client) -> dict[str, list[int]]:
