@@ -310,12 +310,33 @@ class VectorIndex(Backend, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class FormerRow:
+    """One shared answer in the index of another model.
+
+    Attributes:
+        context: Its context.
+        id: Tag of the message.
+        text: The entry's envelope.
+        dropped: The store's time, in seconds, after which the row may be swept.
+    """
+
+    context: str
+    id: str
+    text: str
+    dropped: float
+
+
 @runtime_checkable
 class KeepsFormer(Protocol):
     """An index that also has rows of other models of the namespace.
 
     A model is named by the digest and the text of its identity. What it raises is a `BackendError`.
     """
+
+    def rows_of(self, digest: str, identity: str) -> AsyncIterator[Sequence[FormerRow]]:
+        """Yield the rows of a model, some at a time; unreadable ones are left out."""
+        ...
 
     async def drop_model(self, digest: str, identity: str) -> None:
         """Remove all rows of a model; idempotent."""

@@ -18,6 +18,7 @@ from cache_core.cli import (
     export,
     invalidate,
     proxy,
+    reembed,
     replay,
     settings,
     stats,
@@ -57,6 +58,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "warm": warm.warm,
     "invalidate": invalidate.invalidate,
     "explain": explain.explain,
+    "reembed": reembed.reembed,
     "stats": stats.stats,
     "settings": settings.settings,
 }

@@ -78,7 +78,7 @@ def encode(entry: Entry, key: str, sealer: Sealer | None = None) -> str:
         envelope["o"] = entry.source
     if entry.replica:
         envelope["r"] = entry.replica
-    if entry.labels:
+    if entry.labels or entry.known:
         envelope["n"] = [entry.known, *entry.labels]
     try:
         if sealer is not None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from cache_core.config.settings import Settings
 from cache_core.config.tuning import Tuning
-from cache_core.model.exceptions import BackendError
+from cache_core.model.exceptions import BackendError, ConfigurationError
 from cache_core.model.remedies import tell
 from cache_core.model.values import Context, Invalidation
 from cache_core.observability.audit import AUDIT, OF_USER, AuditLog, AuditRecord
@@ -16,6 +16,7 @@ from cache_core.observability.fleet import InForce, ReplicaReport, in_force
 from cache_core.operations.arguments import check_label, check_message
 from cache_core.operations.inspect import StoredEntry, stored_entries
 from cache_core.operations.invalidate.outbox import Request, RequestKind
+from cache_core.operations.reembed import Fate, Reembedding
 from cache_core.runtime.assembly import Parts
 from cache_core.runtime.lifecycle import Engine
 from cache_core.runtime.open import Open
@@ -169,6 +170,51 @@ class Operator:
             except BackendError as error:
                 tell("the audit trail lacks the end of an invalidation", error)
             return done
+
+        return await self._on_engine(work)
+
+    async def reembed(
+        self,
+        *,
+        author: str,
+        note: str = "",
+        dry_run: bool = False,
+        rate: float | None = None,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> dict[Fate, int]:
+        """Make vectors of this cache's model for answers stored with other models.
+
+        Args:
+            author: Who does it, for the audit trail.
+            note: Why.
+            dry_run: Only count.
+            rate: Most answers embedded per second; `None` for no limit.
+            progress: Called with the number of answers done since the last call.
+
+        Returns:
+            The number of answers by what became of them: see `operations.reembed.Fate`.
+
+        Raises:
+            ConfigurationError: If L2 is off here.
+        """
+
+        async def work(engine: Engine) -> dict[Fate, int]:
+            parts = await _parts(engine)
+            semantic = parts.semantic
+            if semantic is None or semantic.embedder.failed:
+                raise ConfigurationError(parts.off or "the semantic tier is off: see CACHE_TIERS")
+            moving = Reembedding(
+                parts.store, parts.keys, parts.journal, parts.denylist, semantic.former,
+                semantic.tier, semantic.vectors,
+            )  # fmt: skip
+            tuning = (await _in_force(engine)).tuning
+            if dry_run:
+                return await moving.run(tuning, dry_run=True, progress=progress)
+            audit = _audit(parts)
+            record = await audit.begin(author, "reembed", f"model {parts.keys.model}", note)
+            fates = await moving.run(tuning, rate=rate, progress=progress)
+            await audit.end(record, removed=0, complete=not fates["failed"])
+            return fates
 
         return await self._on_engine(work)
 

@@ -26,6 +26,7 @@ from cache_core.tiers.semantic.rows import SharedRows
 from cache_core.tiers.semantic.search import SemanticSearch
 from cache_core.tiers.semantic.similar import SimilarQuestions
 from cache_core.tiers.semantic.tier import SemanticTier
+from cache_core.tiers.semantic.vectors import Vectors
 from cache_core.tiers.semantic.waiting import WaitingPuts
 
 
@@ -41,7 +42,8 @@ class SemanticParts:
         embedder: The model.
         breakers: Those of the index and of the embedder.
         feed: Replication from and to other processes' indexes.
-        former: Vectors of other models.
+        vectors: The model and the index, as L2 asks them.
+        former: Answers with vectors of other models.
     """
 
     tier: SemanticTier
@@ -51,6 +53,7 @@ class SemanticParts:
     embedder: Embedder
     breakers: Mapping[str, Breaker]
     feed: IndexFeed
+    vectors: Vectors
     former: FormerAnswers
 
 
@@ -99,4 +102,4 @@ async def assemble_semantic(
     tier = SemanticTier(store, keys, search, vectors, rows, waiting, alone=alone)
     closing.push_async_callback(suppressed, tier.tend)
     breakers = {index.breaker.backend: index.breaker, "embedder": vectors.breaker}
-    return SemanticParts(tier, similar, index, engine, model, breakers, feed, former)
+    return SemanticParts(tier, similar, index, engine, model, breakers, feed, vectors, former)

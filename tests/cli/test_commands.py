@@ -417,6 +417,7 @@ def test_brackets_in_a_reason_are_shown(
         "warm",
         "invalidate",
         "explain",
+        "reembed",
         "stats",
         "settings",
         "tune",

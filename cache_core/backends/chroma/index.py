@@ -12,7 +12,7 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from chromadb.errors import InvalidArgumentError, NotFoundError
 
-from cache_core.backends.base import Limits, Neighbour, Row, Vector
+from cache_core.backends.base import FormerRow, Limits, Neighbour, Row, Vector
 from cache_core.backends.breaker import Breaker
 from cache_core.backends.chroma.client import (
     PATIENT_SECONDS,
@@ -214,6 +214,25 @@ class ChromaIndex:
                     await self._chroma.drop_if_empty(context)
         await self._chroma.sweep_others(now, _SWEEP_BATCH)
         return swept
+
+    async def rows_of(self, digest: str, identity: str) -> AsyncIterator[Sequence[FormerRow]]:
+        """Yield the rows of another model."""
+        await self._opened(PATIENT_SECONDS)
+        collections = await self._chroma.of_model(_prefix(self._namespace, identity))
+        for context, collection in collections.items():
+            read = 0
+            while True:
+                get = partial(
+                    collection.get, limit=_SWEEP_BATCH, offset=read, include=["metadatas"]
+                )
+                found = await self._chroma.call(get, timeout=PATIENT_SECONDS)
+                if not found["ids"]:
+                    break
+                read += len(found["ids"])
+                yield [
+                    FormerRow(context, identity, _text(metadata) or "", _dropped(metadata))
+                    for identity, metadata in zip(found["ids"], found["metadatas"], strict=True)
+                ]
 
     async def drop_model(self, digest: str, identity: str) -> None:
         """Delete the collections of another model."""
@@ -493,6 +512,12 @@ def _written_together(rows: Iterable[Row]) -> list[Row]:
 def _text(metadata: Mapping[str, Any] | None) -> str | None:
     """Return a row's text; a row without metadata was deleted after its vector was found."""
     return None if metadata is None else str(metadata.get("entry", ""))
+
+
+def _dropped(metadata: Mapping[str, Any] | None) -> float:
+    """Return a row's expiry; 0 if it has none."""
+    found = (metadata or {}).get("dropped")
+    return float(found) if isinstance(found, (int, float)) else 0.0
 
 
 def _similarity(distance: float) -> float:

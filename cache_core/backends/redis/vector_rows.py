@@ -104,6 +104,15 @@ def text_in(key: str, identity: str, packed: bytes) -> str:
     return "" if parts is None else parts[1]
 
 
+def content(key: str, identity: str, packed: bytes | None) -> tuple[str, float] | None:
+    """Return the text and the expiry of a row from its attribute; `None` if it is not sound."""
+    if packed is None or len(packed) < _HEAD.size:
+        return None
+    _, dropped, dimension = _HEAD.unpack_from(packed)
+    parts = _parts(Found(key, identity, 0.0, packed), dimension)
+    return None if parts is None else (parts[1], dropped)
+
+
 def _clipped(cosine: float) -> float:
     return min(1.0, max(0.0, cosine))
 

@@ -10,20 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 import redis.asyncio as redis
 from redis.asyncio.cluster import RedisCluster
 
-from cache_core.backends.base import Limits, Neighbour, Row, Vector
+from cache_core.backends.base import FormerRow, Limits, Neighbour, Row, Vector
 from cache_core.backends.breaker import Breaker
 from cache_core.backends.clock import WallClock
 from cache_core.backends.redis.batches import Batches, is_before
 from cache_core.backends.redis.foreign import ForeignKeys
 from cache_core.backends.redis.line import Commands
 from cache_core.backends.redis.replies import is_wrong_type, millis, text_of
-from cache_core.backends.redis.vector_rows import found_in, neighbours, pack, text_in
+from cache_core.backends.redis.vector_rows import content, found_in, neighbours, pack, text_in
 from cache_core.backends.redis.vector_sets import (
     Place,
     context_of,
@@ -380,6 +380,33 @@ class RedisVectors:
             return 0
         commands: Commands = [("VCARD", key) for key in keys]
         return sum(map(int, await self._mended("vectorset", keys, commands)))
+
+    async def rows_of(self, digest: str, identity: str) -> AsyncIterator[Sequence[FormerRow]]:
+        """Yield the rows of another model."""
+        for place in await self._places():
+            context = context_of(place.field, digest)
+            if context is None:
+                continue
+            for key in self._sets(place):
+                read = 0
+                while ids := await self._listed(key, read):
+                    read += len(ids)
+                    yield await self._contents(key, context, ids)
+
+    async def _listed(self, key: str, offset: int) -> list[str]:
+        command = ("ZRANGEBYSCORE", _times(key), "-inf", "+inf", "LIMIT", offset, _SWEPT_TOGETHER)
+        (found,) = await self._mended("zset", [_times(key)], [command])
+        return [text_of(one) or "" for one in found]
+
+    async def _contents(self, key: str, context: str, ids: Sequence[str]) -> list[FormerRow]:
+        commands: Commands = [("VGETATTR", key, identity) for identity in ids]
+        replies = await self._mended("vectorset", [key], commands)
+        found = [content(key, *pair) for pair in zip(ids, replies, strict=True)]
+        return [
+            FormerRow(context, identity, *row)
+            for identity, row in zip(ids, found, strict=True)
+            if row is not None
+        ]
 
     async def drop_model(self, digest: str, identity: str) -> None:
         """Delete the sets of another model."""

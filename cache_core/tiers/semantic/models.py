@@ -19,7 +19,7 @@ RENEWED_SECONDS = 60.0
 GRACE_SECONDS = 86_400.0
 """Seconds for which the vectors of a model are kept that no replica uses any more.
 
-So a deployment can be reverted.
+So a deployment can be reverted, and `glasscache reembed` has time to move what is stored.
 """
 
 _DIGEST = re.compile("[0-9a-f]{1,32}")

@@ -53,13 +53,14 @@ class SharedRows:
         self.refused_contexts += not accepted
         return accepted
 
-    async def add(self, context: str, row: Row, write: Write, entry: Entry) -> NotStored:
+    async def add(self, context: str, row: Row, write: Write | None, entry: Entry) -> NotStored:
         """Add a row.
 
         Args:
             context: Digest of the context.
             row: The row, with its envelope.
-            write: The same envelope, for an index of this process alone.
+            write: The same envelope, for an index of this process alone; `None` if the store has
+                it.
             entry: The envelope's entry.
 
         Raises:
@@ -69,7 +70,8 @@ class SharedRows:
             self.refused_contexts += 1
             return "context_limit"
         if self._feed.own_index:
-            await self._store.write([write])
+            if write is not None:
+                await self._store.write([write])
             await self._feed.put(context, row)
         if len(self._late) < _MOST_LATE:
             # Without its texts, which would take memory.

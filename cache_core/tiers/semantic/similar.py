@@ -299,7 +299,7 @@ class SimilarQuestions:
     def _arriving_rows(self, rows: Mapping[str, str]) -> RowWrite:
         return RowWrite(self._arriving_key, rows, ARRIVING_SECONDS, _ARRIVING_KEPT)
 
-    async def _forget_arriving(self, tags: Sequence[str], user: str) -> None:
+    async def forget_arriving(self, tags: Sequence[str], user: str) -> None:
         """Remove the vectors of a user's arriving questions."""
         for chunk in batched(tags, _RENEWED_TOGETHER):
             found = await self._store.some_rows(self._arriving_key, chunk)
@@ -417,7 +417,7 @@ class SimilarQuestions:
         for context in await self._index.contexts():
             removed += await self.forget_rows(context, tags, user)
             await self._index.purge(context)
-        await self._forget_arriving(tags, user)
+        await self.forget_arriving(tags, user)
         return removed
 
     async def forget_rows(self, context: str, tags: Sequence[str], user: str) -> int:
