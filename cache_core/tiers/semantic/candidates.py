@@ -16,17 +16,21 @@ State of a candidate, by the last row that applies:
 | has no response                                          | `corrupt`     |        | if shared |
 
 A `gone` entry, `KEEP_FACTOR` TTLs after its put, may be swept at any time and counts as swept. A
-guard may veto live and dead entries. `confirmed` is false if the store was unavailable.
+guard may veto live and dead entries; they are asked only where it matters, because comparing two
+texts costs more than all the rest. `confirmed` is false if the store was unavailable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from cache_core.config.tuning import Tuning
 from cache_core.model import envelope
+from cache_core.model.question.days import of_other_days
 from cache_core.model.values import Entry, Hit, Miss, MissReason, Scope
+from cache_core.tiers.guards import veto
 from cache_core.tiers.semantic.private_vectors import QUANTISED
 
 
@@ -42,7 +46,7 @@ class Candidate:
     entry: Entry | None = None
     dead: MissReason | None = None
     gone: bool = False
-    guard: str = ""
+    guard: str | None = None
     confirmed: bool = True
 
 
@@ -56,12 +60,25 @@ def _needed(near: Candidate, tuning: Tuning) -> float:
     return tuning.threshold(near.entry.intent if near.entry is not None else None)
 
 
-def best(candidates: Sequence[Candidate], tuning: Tuning, now: float) -> Hit | None:
-    """Return the first of *candidates*, nearest first, that may be served."""
+def guard_of(near: Candidate, asked: str, tuning: Tuning) -> str:
+    """Return the guard that vetoes a candidate for the message *asked*; empty if none does."""
+    if near.entry is None:
+        return ""
+    if near.guard is None:
+        stored = near.entry.message or ""
+        near.guard = veto(asked, stored, tuning.guards) or ""
+        # Days are known in more languages than other opposites.
+        if not near.guard and "opposites" in tuning.guards and of_other_days(asked, stored):
+            near.guard = "opposites"
+    return near.guard
+
+
+def best(candidates: Sequence[Candidate], asked: str, tuning: Tuning, now: float) -> Hit | None:
+    """Return the first of *candidates*, nearest first, that may be served for *asked*."""
     for near in candidates:
-        if near.entry is None or near.dead or near.guard:
+        if near.entry is None or near.dead or near.similarity < _needed(near, tuning):
             continue
-        if near.similarity >= _needed(near, tuning):
+        if not guard_of(near, asked, tuning):
             return hit_of(near, tuning, now)
     return None
 
@@ -80,16 +97,17 @@ def hides(found: Sequence[Candidate], count: int, floor: float) -> bool:
     )
 
 
-def no_answer(candidates: Sequence[Candidate], tuning: Tuning, now: float) -> Miss:
-    """Return why none of *candidates*, nearest first, was served."""
+def no_answer(candidates: Sequence[Candidate], asked: str, tuning: Tuning, now: float) -> Miss:
+    """Return why none of *candidates*, nearest first, was served for *asked*."""
+    guard = partial(guard_of, asked=asked, tuning=tuning)
     # Entries that may be swept at any time count as swept, so that a miss has one reason.
     candidates = [near for near in candidates if not near.gone]
     live = [near for near in candidates if not near.dead]
     similarity = max((near.similarity for near in live), default=None)
-    best = next((near for near in live if not near.guard), None)
+    best = next((near for near in live if not guard(near)), None)
     above = [near for near in candidates if near.similarity >= _needed(near, tuning)]
-    refused = next((near for near in above if near.guard and not near.dead), None)
-    vetoed = "" if refused is None else refused.guard
+    refused = next((near for near in above if not near.dead and guard(near)), None)
+    vetoed = "" if refused is None else guard(refused)
     dead = next((near.dead for near in above if near.dead), None)
     reason: MissReason
     if vetoed:
@@ -99,7 +117,7 @@ def no_answer(candidates: Sequence[Candidate], tuning: Tuning, now: float) -> Mi
     else:
         reason = "below_threshold" if live else "cold"
     expired = next(
-        (near.entry for near in above if near.dead == "expired" and near.entry and not near.guard),
+        (near.entry for near in above if near.dead == "expired" and near.entry and not guard(near)),
         None,
     )
     return Miss(

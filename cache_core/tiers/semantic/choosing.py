@@ -14,7 +14,7 @@ from cache_core.policy.answers import Told, same
 from cache_core.policy.decide import Decision, Near
 from cache_core.policy.evidence import Evidence
 from cache_core.tiers.guards.slots import swapped
-from cache_core.tiers.semantic.candidates import Candidate, best, hit_of, no_answer
+from cache_core.tiers.semantic.candidates import Candidate, best, guard_of, hit_of, no_answer
 
 
 class Choice(NamedTuple):
@@ -54,17 +54,21 @@ class Choosing:
         """
         choice = self._chosen(text, candidates, tuning) if tuning.learns else None
         if choice is None:
-            return best(candidates, tuning, now) or no_answer(candidates, tuning, now)
+            return best(candidates, text, tuning, now) or no_answer(candidates, text, tuning, now)
         said = str(choice.decision)
         if choice.near is not None and choice.decision.place is not None:
             return hit_of(choice.near, tuning, now)._replace(policy=said)
-        miss = no_answer(candidates, tuning, now)._replace(policy=said)
+        miss = no_answer(candidates, text, tuning, now)._replace(policy=said)
         held = choice.decision.held in {"not_sure", "different_answer_near"}
         return miss._replace(reason="unsure") if held and not miss.guard else miss
 
     def _chosen(self, text: str, candidates: Sequence[Candidate], tuning: Tuning) -> Choice | None:
         """Return the policy's choice; `None` where the threshold holds for the nearest one."""
-        live = [near for near in candidates if near.entry and not near.dead and not near.guard]
+        live = [
+            near
+            for near in candidates
+            if near.entry and not near.dead and not guard_of(near, text, tuning)
+        ]
         if not live:
             return Choice(None, decide.decide([], self._evidence, 0.0, lambda _: False))
         first = live[0].entry

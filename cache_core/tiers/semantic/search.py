@@ -19,12 +19,11 @@ from cache_core.model import envelope
 from cache_core.model.exceptions import BackendError, CorruptValueError, InputTooLongError
 from cache_core.model.keys import Keys
 from cache_core.model.logs import RateLimited
-from cache_core.model.question.days import Days, ages, of_other_days
+from cache_core.model.question.days import Days, ages
 from cache_core.model.values import Entry, Generation, Hit, Miss, Query
 from cache_core.policy import decide
 from cache_core.tiers.base import tell_locked
 from cache_core.tiers.denylist import Denylist
-from cache_core.tiers.guards import veto
 from cache_core.tiers.guards.language import readable
 from cache_core.tiers.semantic.candidates import Candidate, hides, rank
 from cache_core.tiers.semantic.choosing import Choosing
@@ -247,7 +246,7 @@ class SemanticSearch:
         entry: Entry,
         values: Mapping[str, str | None],
     ) -> None:
-        """Set `dead`, `gone` and `guard` of *near*."""
+        """Set `dead` and `gone` of *near*."""
         now = self._store.now()
         stamp: str | None = entry.generation
         if values:
@@ -264,11 +263,6 @@ class SemanticSearch:
         # An unconfirmed entry may be invalidated: it must not be stale as well.
         near.dead = envelope.judge(entry, stamp, now, ttl, query.grace if values else 0.0)
         near.gone = envelope.age(entry, now) > KEEP_FACTOR * ttl
-        near.guard = veto(query.text, entry.message or "", tuning.guards) or ""
-        if not near.guard and "opposites" in tuning.guards:
-            # Days are known in more languages than other opposites.
-            other = of_other_days(query.text, entry.message or "")
-            near.guard = "opposites" if other else ""
 
     async def _discard(self, query: Query, near: Candidate) -> None:
         """Delete an unreadable entry."""

@@ -10,6 +10,7 @@ import pytest
 from cache_core import MultiLevelCache, Settings
 from cache_core.backends.base import Write
 from cache_core.testing import HashEmbedder, ManualClock
+from cache_core.tiers.semantic import candidates
 from tests.support import servers
 from tests.support.caches import CacheFactory
 from tests.support.patience import PATIENT
@@ -106,3 +107,27 @@ async def test_shared_answers_while_redis_is_away(tmp_path: Path) -> None:
         assert "unconfirmed" in found.reasons
         assert (await cache.lookup("delta gamma", "ann")).outcome == "error"
     await cache.close()
+
+
+async def test_guards_compare_what_may_be_served_alone(
+    make_cache: CacheFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hit compares the nearest of five neighbours, a miss those that are near enough."""
+    cache = await make_cache(settings=PATIENT, semantic_threshold=0.8)
+    near, *others = punctuated("alpha beta gamma delta", 5)
+    for text in (near, *others):
+        await cache.put(text, None, "answer", shared=True)
+    compared: list[str] = []
+
+    def veto(_: str, stored: str, __: object) -> str:
+        compared.append(stored)
+        return vetoes
+
+    monkeypatch.setattr(candidates, "veto", veto)
+    vetoes = ""
+    assert (await cache.lookup("alpha: beta gamma delta", "ann")).tier == "l2"
+    assert len(compared) == 1
+    vetoes = "numbers"
+    found = await cache.lookup("alpha: beta: gamma delta", "ann")
+    assert (found.response, found.reasons[1]) == (None, "guard_veto")
+    assert len(set(compared)) == len(compared) - 1 == 5
