@@ -67,8 +67,11 @@ class Timed(Protocol):
 class Values(Timed, Protocol):
     """Values by key, with the clock by which they age."""
 
-    def read(self, keys: Sequence[str]) -> Awaitable[Sequence[str | None]]:
-        """Return the values of *keys* in order, in one round trip."""
+    def read(self, keys: Sequence[str], *, beside: bool = False) -> Awaitable[Sequence[str | None]]:
+        """Return the values of *keys* in order, in one round trip.
+
+        With *beside* other reads begin in the same turn of the event loop: they share the trip.
+        """
         ...
 
     async def write(self, writes: Sequence[Write]) -> None:

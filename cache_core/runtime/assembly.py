@@ -290,9 +290,9 @@ async def assemble(
     if "l1" in settings.tiers:
         tiers["l1"] = tier("l1", "response", ("intent", "cost_usd"), marks=True)
     if "l3" in settings.tiers:
-        tiers["l3"] = tier("l3", "intent", (), marks=False)
+        tiers["l3"] = tier("l3", "intent", (), marks=False, beside=True)
     if "l4" in settings.tiers:
-        tiers["l4"] = tier("l4", "rag_results", ("intent",), marks=False)
+        tiers["l4"] = tier("l4", "rag_results", ("intent",), marks=False, beside=True)
     decisions = DecisionLog(store, keys.own("decisions"), settings.decisions, keys.sealer)
     closing.push_async_callback(suppressed, decisions.flush)
     journal = Journal(store, keys, denylist)

@@ -85,6 +85,7 @@ class KeyedTier:
         part: The field that makes an entry an answer of this tier.
         also: Fields stored with it.
         marks: Whether a put leaves a `Mark` for other users.
+        beside: Whether a lookup asks other tiers in the same turn of the event loop.
         store: Store of the entries.
         keys: Names of the entries.
         denylist: Denylist of entries not to serve, whatever their generation.
@@ -95,6 +96,7 @@ class KeyedTier:
     part: Part
     also: tuple[Literal["intent", "cost_usd"], ...]
     marks: bool = field(kw_only=True)
+    beside: bool = field(default=False, kw_only=True)
     store: Values
     keys: Keys
     denylist: Denylist = field(default_factory=Denylist)
@@ -107,7 +109,7 @@ class KeyedTier:
         asked += self.keys.entries(self.level, query)
         if self.marks:
             asked.append(self.keys.marker(query))
-        values = await self.store.read(asked)
+        values = await self.store.read(asked, beside=self.beside)
         generation = Generation(*values[:tokens])
         now = self.store.now()
         reasons: list[MissReason] = []

@@ -145,9 +145,13 @@ class RedisStore:
         """Return the server's time of the last `tend`, advanced by the monotonic clock."""
         return self._clock.time()
 
-    def read(self, keys: Sequence[str]) -> Awaitable[Sequence[str | None]]:
-        """Return the values of *keys*; concurrent calls share a round trip."""
-        asked: Awaitable[Sequence[str | None]] = self._reads.ask(keys)
+    def read(self, keys: Sequence[str], *, beside: bool = False) -> Awaitable[Sequence[str | None]]:
+        """Return the values of *keys*; concurrent calls share a round trip.
+
+        With *beside* the trip begins one turn of the event loop later, so that it has them all.
+        """
+        ask = self._reads.submit if beside else self._reads.ask
+        asked: Awaitable[Sequence[str | None]] = ask(keys)
         return self._read_and_tell(keys, asked) if self._foreign.removed else asked
 
     async def _read_and_tell(

@@ -238,7 +238,7 @@ class RedisVectors:
         commands: Commands = [("HMGET", self._record, field)]
         commands += [("VSIM", key, "FP32", values, *options) for key in keys]
         try:
-            (found, *replies) = await self._batches.hurried.submit(commands)
+            (found, *replies) = await self._batches.hurried.ask(commands)
         except BackendError as error:
             if not is_wrong_type(error):
                 raise

@@ -157,8 +157,8 @@ class EmbeddedStore:
     def _sweep(self) -> bool:
         return self._sweeper.sweep(self.now())
 
-    async def read(self, keys: Sequence[str]) -> Sequence[str | None]:
-        """Return the values of *keys*, in one SELECT."""
+    async def read(self, keys: Sequence[str], *, beside: bool = False) -> Sequence[str | None]:
+        """Return the values of *keys*, in one SELECT: there is no trip to share with *beside*."""
         with self._breaker:
             found = dict(
                 self._file.select(

@@ -7,7 +7,7 @@ the language (units, prepositions, negations), never a list of the subjects of s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from cache_core.tiers.guards import language, letters, negation, opposites, orde
 from cache_core.tiers.guards.quantities import Number
 from cache_core.tiers.guards.words import tokenise
 
-__all__ = ["Number", "forget", "negated", "numbers", "veto"]
+__all__ = ["Number", "forget", "negated", "numbers", "prepare", "veto"]
 
 
 _LONGEST = 4_096
@@ -42,6 +42,16 @@ def _facts(text: str) -> _Facts:
         order.read(tokens, found.numbers),
         opposites.read(tokens),
     )
+
+
+def prepare(text: str, names: Collection[GuardName]) -> None:
+    """Analyse *text* ahead of `veto`: a lookup has the time for it while its vector is made."""
+    if len(text) > _LONGEST:
+        return
+    if not _GUARDS.keys().isdisjoint(names):
+        _facts(text)
+    if "letters" in names:
+        letters.prepare(text)
 
 
 def forget() -> None:

@@ -119,6 +119,11 @@ def forget() -> None:
     _letters.cache_clear()
 
 
+def prepare(text: str) -> None:
+    """Analyse *text* ahead of `agree`."""
+    _letters(text)
+
+
 def agree(asked: str, stored: str) -> bool:
     """Return whether two texts differ in words and harmless letters only."""
     ours, theirs = _letters(asked), _letters(stored)

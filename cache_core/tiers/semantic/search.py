@@ -24,6 +24,7 @@ from cache_core.model.values import Entry, Generation, Hit, Miss, Query
 from cache_core.policy import decide
 from cache_core.tiers.base import tell_locked
 from cache_core.tiers.denylist import Denylist
+from cache_core.tiers.guards import prepare
 from cache_core.tiers.guards.language import readable
 from cache_core.tiers.semantic.candidates import Candidate, hides, rank
 from cache_core.tiers.semantic.choosing import Choosing
@@ -85,7 +86,7 @@ class SemanticSearch:
             return Miss("truncated")
         if not (readable(query.text, tuning.guards) and embedder.knows(query.text)):
             return Miss("unreadable")
-        own = asyncio.ensure_future(self._own_rows(query))
+        own = asyncio.ensure_future(self._meanwhile(query, tuning))
         try:
             # Without shared rows only the user's own remain.
             if not self._vectors.index.accepts(query.context) and not await own:
@@ -98,6 +99,13 @@ class SemanticSearch:
             if not own.done():
                 own.cancel()
                 await asyncio.gather(own, return_exceptions=True)
+
+    async def _meanwhile(self, query: Query, tuning: Tuning) -> dict[str, str] | BackendError:
+        """Read the user's own rows and analyse the message, while another thread embeds it."""
+        rows = await self._own_rows(query)
+        # Afterwards, because the other thread needs the interpreter until it has begun.
+        prepare(query.text, tuning.guards)
+        return rows
 
     async def _own_rows(self, query: Query) -> dict[str, str] | BackendError:
         if query.user is None:

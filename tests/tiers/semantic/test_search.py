@@ -9,6 +9,7 @@ import pytest
 
 from cache_core import MultiLevelCache, Settings
 from cache_core.backends.base import Write
+from cache_core.backends.redis.line import Commands, Line
 from cache_core.testing import HashEmbedder, ManualClock
 from cache_core.tiers.semantic import candidates
 from tests.support import servers
@@ -131,3 +132,25 @@ async def test_guards_compare_what_may_be_served_alone(
     found = await cache.lookup("alpha: beta: gamma delta", "ann")
     assert (found.response, found.reasons[1]) == (None, "guard_veto")
     assert len(set(compared)) == len(compared) - 1 == 5
+
+
+async def test_l3_l4_and_a_users_questions_share_a_round_trip(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond L1 a lookup has one trip for all that is read beside the embedding."""
+    trips: list[list[tuple[str, ...]]] = []
+    run = Line.run
+
+    async def counted(line: Line, commands: Commands) -> list[object]:
+        trips.append([tuple(map(str, command)) for command in commands])
+        return await run(line, commands)
+
+    fixed = Settings(dir=tmp_path, redis_url=redis_url, tiers=("l1", "l2", "l3", "l4"))
+    async with MultiLevelCache(
+        settings=fixed, embedding_model=HashEmbedder(), instruments=(), namespace="trips"
+    ) as cache:
+        monkeypatch.setattr(Line, "run", counted)
+        await cache.lookup("alpha beta", "ann")
+    beyond = [trip for trip in trips if any(":l3:" in name for part in trip for name in part)]
+    assert [[command for command, *_ in trip] for trip in beyond] == [["MGET", "HGETALL"]]
+    assert any(":l4:" in name for name in beyond[0][0])
