@@ -31,7 +31,7 @@ VOCABULARY = Path(__file__).parent / "vocabulary" / "bert-base-uncased.txt"
 VOCABULARY_SHA256 = "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
 
 GRAPH = Path(__file__).parent / f"{PACKAGED_MODEL}.onnx"
-"""What is computed, from token ids to a unit vector; made by
+"""Computation from token ids to a unit vector, made by
 `python -m tests.backends.embedder.reference.graph`."""
 GRAPH_SHA256 = "e2fbd9fa2686ff4030cf9511fb2bd0eff23e528fab445898348b989ac67e5951"
 
