@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 import pytest
 import yaml
 
-from tests.alerts.test_chain import Webhook, fast_alertmanager, fetch, webhook
+from tests.alerts.test_chain import OF_REPLICAS, Webhook, fast_alertmanager, fetch, webhook
 from tests.alerts.test_rules import ALERTS
 from tests.support import servers
 from tests.support.paths import ROOT
@@ -267,6 +267,7 @@ def test_each_fault_is_reported_once_where_it_is(cluster: Cluster, webhook: Webh
     ours = "count(glasscache:redis_server) == 3 and on () count(glasscache:redis_primary) == 2"
     wait_until(lambda: cluster.ask(ours), "the servers that are ours", 90)
     assert not cluster.ask(f'glasscache:redis_server{{instance="{where["foreign"]}"}}')
+    assert all(cluster.ask(f"count({name})") for name in OF_REPLICAS)
 
     # One replica of the agent restarts, a foreign server stops; staging's tuning is another.
     cluster.stop("prod-1", "foreign")
