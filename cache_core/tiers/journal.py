@@ -92,7 +92,7 @@ class Journal:
         self._from: Place = ()
         self._read_to = ""
         self._unsearched: dict[str, tuple[str, Broad]] = {}
-        self._forgotten = False
+        self._texts_dropped_for = 0
         self.when_forgotten: list[Callable[[], None]] = []
         """Called when any process has erased a user; it is not known which.
 
@@ -139,7 +139,6 @@ class Journal:
         if item is None:
             return
         if item.is_of_nothing:
-            self._forgotten = True
             self.users_forgotten += 1
             for clear in self.when_forgotten:
                 clear()
@@ -182,9 +181,10 @@ class Journal:
                 self._read_to = at
             if len(found) < _BATCH:
                 break
-        if self._forgotten:
-            self._forgotten = False
+        erased = self.users_forgotten
+        if self._texts_dropped_for < erased:
             await self._forget_texts()
+            self._texts_dropped_for = max(self._texts_dropped_for, erased)
 
     async def since(self, position: str) -> tuple[Sequence[Broad] | None, str]:
         """Return the invalidations after *position*, and the position read to.

@@ -10,6 +10,7 @@ import pytest
 
 import cache_core
 from cache_core import Answer, MultiLevelCache
+from cache_core.model.values import BYPASS_REASONS
 from cache_core.operations.arguments import check_put
 from cache_core.testing import HashEmbedder
 from tests.support.caches import CacheFactory
@@ -94,7 +95,8 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
     "get_multilevel": PLACE,
     "explain": PLACE,
     "put": {**PLACE, **STORED, "response": TEXT, "rag_results": DOCUMENTS,
-            "lookup": [5, "id", (), {"lookup_id": "x"}]},
+            "lookup": [5, "id", (), {"lookup_id": "x"}], "answer_id": ["", *TEXT]},
+    "bypass": {"reason": [None, "", "x", [], *TEXT], "of": [None, "", "hit", [], *TEXT]},
     "get_or_compute": {**PLACE, **STORED, "compute": FUNCTION},
     "warm_cache": {"queries": PAIRS, "context": CONTEXT, "intent": TEXT, "ttl": [*NUMBER, 0],
                    "tags": TEXTS, "progress": FUNCTION},
@@ -121,6 +123,7 @@ RIGHT: dict[str, Any] = {
     "message": "alpha", "query": "alpha", "response": "answer", "compute": lambda: "made",
     "queries": [("alpha", None, "answer")], "doc_id": "d", "tag": "t", "changes": {"l1_ttl": 60},
     "author": "test", "version": 0, "lookup_id": "x", "correct": True,
+    "reason": BYPASS_REASONS[0],
 }  # fmt: skip
 """Values of the other arguments meanwhile."""
 

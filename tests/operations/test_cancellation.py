@@ -60,6 +60,9 @@ class Inline:
     def inside(self, key: str) -> bool:
         return False
 
+    def joining(self, key: str, arrival: int | None = None) -> None:
+        return None
+
     async def run(self, key: str, work: Any, arrival: int | None = None) -> tuple[str, bool]:
         return await work(), False
 
