@@ -24,8 +24,8 @@ app = typer.Typer(
 RUNBOOKS = "https://github.com/glasscache/glasscache/blob/main/docs/runbooks"
 """Base of the runbooks' addresses in the shipped files."""
 
-_LABEL = re.compile(r"([a-zA-Z_][a-zA-Z0-9_]*)=(.+)")
-_OBJECT_LABEL = re.compile(r"([a-zA-Z0-9][\w./-]*)=([\w.-]*)")
+_LABEL = re.compile(r"\A([a-zA-Z_][a-zA-Z0-9_]*)=(.+)")
+_OBJECT_LABEL = re.compile(r"\A([a-zA-Z0-9][\w./-]*)=([\w.-]*)")
 
 Folder = Annotated[Path, typer.Argument(file_okay=False, help="Directory to write to.")]
 Label = Annotated[

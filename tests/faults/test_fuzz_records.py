@@ -35,7 +35,7 @@ from tests.support.patience import PATIENT
 
 pytestmark = pytest.mark.slow
 
-CASES = int(os.environ.get("FUZZ_CASES", "120"))
+CASES = int(os.environ.get("FUZZ_CASES", "60"))
 MESSAGES = ("alpha one", "beta two")
 COMMON = "gamma three"
 """Messages to which several users get the same answer."""
