@@ -1,6 +1,6 @@
 """Prior belief about the curve of an answer of which nothing is known.
 
-Printed by `python -m benchmarks.policy TRAFFIC.jsonl --fit`: the mixture that explains the
+Fitted as `python -m benchmarks.policy TRAFFIC.jsonl --fit` does: the mixture that explains the
 neighbours of each answer best (expectation maximisation on labelled neighbours, smoothed by two
 answers' worth of the flat prior). Each row is one midpoint, its columns the slopes.
 """
