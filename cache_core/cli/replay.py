@@ -107,10 +107,7 @@ def replay(
     encoding: files.Encoding = None,
     no_header: files.NoHeader = False,
     strict: files.Strict = False,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="Read only the first N rows.", rich_help_panel="Reading the file"),
-    ] = None,
+    limit: files.Limit = None,
     as_document: Annotated[
         bool, typer.Option("--json", help="Print one JSON document, for scripts.")
     ] = False,

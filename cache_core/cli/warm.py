@@ -66,10 +66,7 @@ def warm(
     encoding: files.Encoding = None,
     no_header: files.NoHeader = False,
     strict: files.Strict = False,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="Read only the first N rows.", rich_help_panel="Reading the file"),
-    ] = None,
+    limit: files.Limit = None,
     namespace: Namespace = "default",
     redis_url: RedisUrl = None,
     chroma_url: ChromaUrl = None,

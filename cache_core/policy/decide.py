@@ -41,9 +41,10 @@ RISKS: tuple[tuple[float, float], ...] = (
     (0.0, 0.0), (0.0025, 0.12), (0.005, 0.25), (0.007, 0.35), (0.01, 0.42), (0.02, 0.55),
     (0.05, 0.75), (1.0, 1.0),
 )  # fmt: skip
-"""Risk of a single hit for a share of wrong hits, by `benchmarks/policy.py`: about two thirds of
-the share came out on intents that neither the risk nor the prior was chosen on. Most hits have far
-less risk than they may."""
+"""Risk of a single hit for a share of wrong hits. Most hits have far less risk than they may.
+
+Read off simulations with the method of `benchmarks/policy.py` up to a share of 0.007; the values
+above that are extrapolated, and no traffic has confirmed them."""
 
 Held = Literal["", "nothing_near", "different_answer_near", "not_sure"]
 """Reason why no neighbour is served; empty if one is."""

@@ -48,6 +48,9 @@ Strict = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Read only the first N rows.", rich_help_panel=_PANEL)
+]
 
 
 def how(
