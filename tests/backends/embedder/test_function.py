@@ -92,13 +92,25 @@ async def test_it_never_runs_in_the_loop_of_the_application() -> None:
 async def test_what_is_no_vector_is_an_error_of_its_text_alone(given: Any) -> None:
     """Nothing of it is kept; the next call is made anew."""
     good = False
+    busy, queued = threading.Event(), threading.Event()
 
     def function(texts: list[str]) -> Any:
-        return [[1.0, 2.0] for _ in texts] if good else given
+        if texts == ["first"]:
+            busy.set()
+            assert queued.wait(30)
+        elif not good:
+            return given
+        return [[1.0, 2.0] for _ in texts]
 
     embedder = FunctionEmbedder(function, name="odd", version="1", batch=2, workers=1)
+    first = asyncio.ensure_future(embedder.embed("first"))
+    assert await asyncio.to_thread(busy.wait, 30)
     texts = [asyncio.ensure_future(embedder.embed(text)) for text in "ab"]
+    await asyncio.sleep(0)
+    # The only worker was busy, so it takes both texts together.
+    queued.set()
     found = await asyncio.gather(*texts, return_exceptions=True)
+    await first
     failed = [item for item in found if isinstance(item, BackendError)]
     assert failed
     assert {item.error_type for item in failed} == {"InvalidVectorError"}
