@@ -9,6 +9,7 @@ from grafana.builder.queries import (
     BUDGET_LEFT,
     BY_CACHE,
     CACHE_LABELS,
+    CALLS_SPARED,
     HIT_RATE,
     HIT_RATE_OF_ALL,
     HIT_RATE_SHOWN,
@@ -16,6 +17,7 @@ from grafana.builder.queries import (
     NOTIFYING,
     OBJECTIVE,
     ON_CACHE,
+    TIME_SPARED,
     UNANSWERED,
     VERIFIED_COUNT,
     WRONG_COUNT,
@@ -24,6 +26,7 @@ from grafana.builder.queries import (
     grown,
     ours,
     over,
+    percentiles,
     quantile,
     rate,
     total,
@@ -152,12 +155,12 @@ HEALTH = (
     Panel(
         "stat",
         "Backends down",
-        "Backends that at least half of a cache's processes cannot reach, each once. The agent "
-        "goes on without them, with fewer hits.",
+        "Backends that at least half of a job's processes cannot reach, each once, however many "
+        "caches use it. The agent goes on without them, with fewer hits.",
         [
             Query(
-                f"count(avg by ({CACHE_LABELS}, backend) ({ours('cache_backend_up')}) <= 0.5)"
-                " or vector(0)"
+                "count(avg by (cluster, namespace, job, backend) "
+                f"({ours('cache_backend_up')}) <= 0.5) or vector(0)"
             )
         ],
         "none",
@@ -208,8 +211,8 @@ OBJECTIVES = (
         "Quantiles of the time of lookups that could be answered. The dots are traces: click one. "
         "The line at 100 ms is where CacheLatencyHigh warns. 2.5 s means 2.5 s or more.",
         [
-            Query(quantile(q, "cache_lookup_seconds", more=_COUNTED), name, exemplar=True)
-            for q, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
+            Query(expr, name, exemplar=True)
+            for expr, name in percentiles("cache_lookup_seconds", _COUNTED)
         ],
         "s",
         "glasscache-tiers",
@@ -298,6 +301,18 @@ REPLICAS = Panel(
 SLOWNESS = (
     Panel(
         "timeseries",
+        "Is the event loop blocked?",
+        "Longest delay of each process's event loop in the last second. Every lookup of the "
+        "process waits so long: look for synchronous calls in the agent. The line at 100 ms is "
+        "where CacheLatencyHigh warns.",
+        [Query(f"max by (instance) ({ours('cache_event_loop_lag_seconds')})", "{{instance}}")],
+        "s",
+        "glasscache-stores",
+        steps=((None, "green"), (0.1, "red")),
+        ends=(0, None),
+    ),
+    Panel(
+        "timeseries",
         "Are agents short of CPU?",
         "Cores that each process uses. A process that uses one whole core makes every lookup wait.",
         [Query(rate(agents("process_cpu_seconds_total")), "{{instance}}")],
@@ -368,16 +383,21 @@ WORTH = (
         "Model calls spared",
         "Answers that no model had to compute, in the time shown: hits of L1 and L2, and callers "
         "that waited for the computation of another.",
-        [
-            Query(
-                f"sum({total(ours('cache_hits_total', _RESPONDING))})"
-                f" + sum({total(ours('cache_flight_joins_total'))})",
-                instant=True,
-            )
-        ],
+        [Query(CALLS_SPARED, instant=True)],
         "none",
         "glasscache-tiers",
         decimals=0,
+    ),
+    Panel(
+        "stat",
+        "Model time spared",
+        "How long those answers would have taken, at the mean duration of the computations that "
+        "get_or_compute made in the time shown. An agent that only looks up and puts has none.",
+        [Query(TIME_SPARED, instant=True)],
+        "s",
+        "glasscache-tiers",
+        decimals=1,
+        none="no computations",
     ),
     Panel(
         "bargauge",
@@ -481,10 +501,9 @@ OVERVIEW = Board(
         Section(
             "What is it worth, and what would be more?",
             [
-                Placed(WORTH[0], 9),
-                Placed(WORTH[1], 4),
-                Placed(WORTH[2], 4),
-                Placed(WORTH[3], 7),
+                *(Placed(panel, 8, 4) for panel in WORTH[1:4]),
+                Placed(WORTH[0], 12),
+                Placed(WORTH[4], 12),
             ],
         ),
         Section(
@@ -494,6 +513,6 @@ OVERVIEW = Board(
                 for panel, width in zip(CHANGES, (6, 6, 3, 4, 5), strict=True)
             ],
         ),
-        Section("Are the agents themselves slow?", [Placed(panel, 8, 7) for panel in SLOWNESS]),
+        Section("Are the agents themselves slow?", [Placed(panel, 6) for panel in SLOWNESS]),
     ),
 )

@@ -8,6 +8,7 @@ from grafana.builder.board import Board, Placed, Section
 from grafana.builder.panels import COLORS, Panel, Query, rising
 from grafana.builder.queries import (
     BY_CACHE,
+    MISSED_HITS,
     NAMED,
     THRESHOLD,
     VERIFIED_COUNT,
@@ -16,6 +17,7 @@ from grafana.builder.queries import (
     mean,
     ours,
     over,
+    percentiles,
     quantile,
     rate,
     total,
@@ -148,6 +150,18 @@ RIGHT = (
         decimals=0,
     ),
     Panel(
+        "stat",
+        "Missed hits",
+        "Misses of L2 whose nearest answer would have been right, of those whose fresh answer was "
+        "compared with it, in the time shown: what a lower threshold or another policy (max_wrong "
+        "in the tuning) could win.",
+        [Query(MISSED_HITS, instant=True)],
+        "percentunit",
+        "glasscache-tiers",
+        decimals=1,
+        none="none compared",
+    ),
+    Panel(
         "timeseries",
         "What do verdicts say?",
         "Verdicts on hits, by who gave them: the background verification, the application's "
@@ -193,16 +207,48 @@ RIGHT = (
     ),
 )
 
+VERIFYING = (
+    Panel(
+        "timeseries",
+        "Do verifications succeed?",
+        "Background checks of hits by the function given as verify=, per second. error, timeout: "
+        "it failed, and the hit counts as not verified.",
+        [
+            Query(
+                f"sum by (outcome) ({rate(ours('cache_verification_seconds_count'))})",
+                "{{outcome}}",
+            )
+        ],
+        "cps",
+        "glasscache-overview",
+        ends=(0, None),
+        none="no verification",
+        colored=("ok", "error", "timeout"),
+    ),
+    Panel(
+        "timeseries",
+        "How long does a verification take?",
+        "In the background: no lookup waits for it. As a rule it is a call of a model; what it "
+        "costs is on Overview.",
+        [
+            Query(expr, name)
+            for expr, name in percentiles("cache_verification_seconds", 'outcome="ok"')
+        ],
+        "s",
+        "glasscache-overview",
+        ends=(0, None),
+        none="no verification",
+        colored=("p50", "p95", "p99"),
+    ),
+)
+
 WORK = (
     Panel(
         "timeseries",
         "How long does an embedding take?",
         "With the wait for a free worker. The budget is 250 ms; a lookup that needs more goes on "
         "without L2. The dots are traces.",
-        [
-            Query(quantile(q, "cache_embedding_seconds"), name, exemplar=True)
-            for q, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
-        ],
+        [Query(expr, name, exemplar=True) for expr, name in percentiles("cache_embedding_seconds")],
         "s",
         "glasscache-stores",
         steps=rising(0.1, 0.25),
@@ -211,12 +257,13 @@ WORK = (
     ),
     Panel(
         "timeseries",
-        "How much of L2 is embedding?",
-        "Mean time of a call of L2, and of an embedding. The rest is the search and the "
+        "Where does L2 spend its time?",
+        "Mean time of a call of L2, of an embedding, and of a search in the index. The rest is the "
         "confirmation by the store.",
         [
             Query(mean("cache_latency_seconds", _L2), "L2"),
             Query(mean("cache_embedding_seconds"), "embedding"),
+            Query(mean("cache_search_seconds"), "search"),
         ],
         "s",
         "glasscache-stores",
@@ -243,10 +290,11 @@ SEMANTIC = Board(
         Section(
             "Are the answers right?",
             [
-                Placed(RIGHT[0], 8, 4),
-                Placed(RIGHT[1], 4, 4),
-                Placed(RIGHT[2], 12, 4),
-                *(Placed(panel, 12) for panel in RIGHT[3:]),
+                Placed(RIGHT[0], 12, 4),
+                Placed(RIGHT[1], 6, 4),
+                Placed(RIGHT[2], 6, 4),
+                *(Placed(panel, 8) for panel in RIGHT[3:]),
+                *(Placed(panel, 12) for panel in VERIFYING),
             ],
         ),
         Section("The work", [Placed(panel, 8) for panel in WORK]),

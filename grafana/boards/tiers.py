@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from grafana.builder.board import Board, Placed, Section
 from grafana.builder.panels import Panel, Query, rising
-from grafana.builder.queries import ours, over, quantile, rate, total
+from grafana.builder.queries import ours, over, percentiles, quantile, rate, total
 
 _BY_LEVEL = "sum by (level)"
 _LEVELS = ("l1", "l2", "l3", "l4")
 _HITS, _MISSES, _ERRORS = (ours(f"cache_{name}_total") for name in ("hits", "misses", "errors"))
+_COMPUTED = 'outcome="ok"'
 _TELLING = 'level="l1",reason=~"personal|promoted|rate_limited"'
 
 ANSWERS = (
@@ -231,17 +232,6 @@ ENTRIES = (
     ),
     Panel(
         "timeseries",
-        "Is the same asked concurrently?",
-        "Computations saved, because another one for the same question was running, in this "
-        "process or another (get_or_compute). Many at once are a stampede that did not reach the "
-        "LLM.",
-        [Query(f"sum({rate(ours('cache_flight_joins_total'))})", "computations spared")],
-        "cps",
-        "glasscache-overview",
-        ends=(0, None),
-    ),
-    Panel(
-        "timeseries",
         "Are answers stale, or refreshed in time?",
         "Answers served past their TTL, where that is allowed; and answers refreshed before they "
         "expired. error: what computes them failed; skipped: another process does it.",
@@ -267,6 +257,69 @@ ENTRIES = (
         ends=(0, None),
         colored=_LEVELS,
     ),
+)
+
+BYPASSED = Panel(
+    "bargauge",
+    "Why was the cache not asked?",
+    "Lookups that bypassed the cache in the time shown, by their one reason, commonest first: "
+    "docs/integrations.md says which requests are not for it.",
+    [
+        Query(
+            f"topk(10, sum by (reason) ({total(ours('cache_bypass_reasons_total'))}) > 0)",
+            "{{reason}}",
+            instant=True,
+        )
+    ],
+    "none",
+    "glasscache-overview",
+    none="no bypass",
+    decimals=0,
+)
+
+COMPUTING = (
+    Panel(
+        "timeseries",
+        "How long does a computation take?",
+        "Calls of the function given to get_or_compute that succeeded: the time that a miss costs, "
+        "and a hit spares. An agent that only looks up and puts has none.",
+        [Query(expr, name) for expr, name in percentiles("cache_compute_seconds", _COMPUTED)],
+        "s",
+        "glasscache-overview",
+        ends=(0, None),
+        none="no computations",
+        colored=("p50", "p95", "p99"),
+    ),
+    Panel(
+        "timeseries",
+        "Do computations fail?",
+        "Calls of that function, by how they ended. error, timeout: it raised, and so did the "
+        "agent's call: look at the model first, not at the cache.",
+        [
+            Query(
+                f"sum by (outcome) ({rate(ours('cache_compute_seconds_count'))})",
+                "{{outcome}}",
+            )
+        ],
+        "cps",
+        "glasscache-overview",
+        stacked=True,
+        ends=(0, None),
+        none="no computations",
+        colored=("ok", "error", "timeout"),
+    ),
+)
+
+JOINED = Panel(
+    "timeseries",
+    "Is the same asked concurrently?",
+    "Computations saved, because another one for the same question was running, in this "
+    "process or another (get_or_compute). Many at once are a stampede that did not reach the "
+    "LLM.",
+    [Query(f"sum({rate(ours('cache_flight_joins_total'))})", "computations spared")],
+    "cps",
+    "glasscache-overview",
+    ends=(0, None),
 )
 
 WHOLE_PUTS = Panel(
@@ -297,7 +350,14 @@ TIERS = Board(
     "L2: one that means the same. L3: the intent. L4: the documents.",
     (
         Section("Answers", [Placed(panel, 12) for panel in ANSWERS]),
-        Section("Misses and errors", [Placed(panel, 12) for panel in REASONS]),
-        Section("Entries", [*(Placed(panel, 8) for panel in ENTRIES), Placed(WHOLE_PUTS, 24)]),
+        Section(
+            "Misses and errors",
+            [
+                *(Placed(panel, 12) for panel in REASONS[:2]),
+                *(Placed(panel, 8) for panel in (*REASONS[2:], BYPASSED)),
+            ],
+        ),
+        Section("Computations", [Placed(panel, 8) for panel in (*COMPUTING, JOINED)]),
+        Section("Entries", [Placed(panel, 8) for panel in (*ENTRIES, WHOLE_PUTS)]),
     ),
 )

@@ -53,6 +53,9 @@ COLORS: Mapping[str, str] = {
     **{f"saved by {level}": color for level, color in _TIERS.items()},
     "spent on embedding": "orange",
     "spent on verification": "yellow",
+    # calls of the application's functions
+    "ok": "green",
+    "timeout": "orange",
     "applied": "green",
     "refused": "red",
     # quantiles

@@ -93,6 +93,12 @@ def quantile(q: float, metric: str, by: str = "", more: str = "") -> str:
     return f"histogram_quantile({q}, sum by ({by}le) ({rate(ours(metric + '_bucket', more))}))"
 
 
+def percentiles(metric: str, more: str = "") -> list[tuple[str, str]]:
+    """Return p50, p95 and p99 of a histogram of the cache, each with its name."""
+    named = ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
+    return [(quantile(q, metric, more=more), name) for q, name in named]
+
+
 def mean(metric: str, more: str = "") -> str:
     """Return the mean of a histogram of the cache."""
     return over(
@@ -166,6 +172,27 @@ user had the answer, else L2's; of a cache without L2, L1's."""
 
 ANSWERABLE = f"sum({rate(_ANSWERABLE)})"
 """Lookups that could be answered, per second."""
+
+_RESPONDING = 'level=~"l1|l2"'
+_SPARED = (
+    f"sum {BY_CACHE} ({total(ours('cache_hits_total', _RESPONDING))})"
+    f" + sum {BY_CACHE} ({total(ours('cache_flight_joins_total'))})"
+)
+CALLS_SPARED = f"sum({_SPARED})"
+"""Answers in the time range that nobody had to compute."""
+
+_COMPUTED = 'outcome="ok"'
+_COMPUTE_TIME = over(
+    f"sum {BY_CACHE} ({total(ours('cache_compute_seconds_sum', _COMPUTED))})",
+    f"sum {BY_CACHE} ({total(ours('cache_compute_seconds_count', _COMPUTED))})",
+)
+TIME_SPARED = f"sum(({_SPARED}) * {_COMPUTE_TIME})"
+"""Seconds that those answers would have taken at each cache's mean computation."""
+
+_JUDGED = ours("cache_judged_misses_total")
+_WOULD_HIT = ours("cache_judged_misses_total", 'verdict="right"')
+MISSED_HITS = over(f"sum({total(_WOULD_HIT)})", f"sum({total(_JUDGED)})")
+"""Share of judged misses of L2 whose nearest answer would have been right."""
 
 _VERIFIED = ours("cache_verdicts_total", 'source="verify"')
 _WRONG = ours("cache_verdicts_total", 'source="verify",verdict="wrong"')

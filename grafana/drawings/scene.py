@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import functools
 import sys
 import tempfile
 import time
@@ -21,8 +23,8 @@ import redis.asyncio
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
-from cache_core import MultiLevelCache, Settings
-from cache_core.cli.demo.agent import Agent, SimulatedLLM
+from cache_core import Answer, LookupResult, MultiLevelCache, Settings
+from cache_core.cli.demo.agent import Bill, SimulatedLLM
 from cache_core.cli.demo.shop import load_knowledge
 from cache_core.cli.demo.stack import Stack, free_port, stack
 from cache_core.cli.demo.traffic import Request, Traffic
@@ -56,7 +58,8 @@ class Customers:
         self._cache = cache
         self._random = Random(1)
         self._requests: Iterator[Request] = iter(Traffic(knowledge, 1))
-        self._agent = Agent(cache, SimulatedLLM(knowledge, 1, SPEED), share_documents=True)
+        self._llm = SimulatedLLM(knowledge, 1, SPEED)
+        self._bill = Bill()
         self.truth: dict[str, set[str]] = defaultdict(set)
 
     async def ask(self, seconds: float, rate: float) -> None:
@@ -69,10 +72,30 @@ class Customers:
 
     async def _one(self, request: Request) -> None:
         self.truth[request.message].add(request.response)
-        with trace.get_tracer("scene").start_as_current_span("invoke_agent"):
-            await self._agent.answer(request)
+        with (
+            contextlib.suppress(TimeoutError),
+            trace.get_tracer("scene").start_as_current_span("invoke_agent"),
+        ):
+            await self._cache.get_or_compute(
+                request.message,
+                request.user_id,
+                functools.partial(self._compute, request),
+                history=request.history,
+                share_documents=True,
+            )
         if self._random.random() < 0.01:
             await self._cache.invalidate(request.message)
+        if self._random.random() < 0.02:
+            await self._cache.lookup("", request.user_id)
+
+    async def _compute(self, request: Request, found: LookupResult) -> Answer:
+        """Answer as the model would; it fails now and then."""
+        if self._random.random() < 0.01:
+            raise TimeoutError
+        intent = found.intent or await self._llm.classify(request, self._bill)
+        documents = found.rag_results or await self._llm.retrieve(request, self._bill)
+        response = await self._llm.answer(request, documents, self._bill)
+        return Answer(response, intent, documents)
 
 
 async def play(around: Stack, directory: Path) -> None:
