@@ -20,6 +20,7 @@ from cache_core import MultiLevelCache
 from cache_core.testing import ChaosStore, Faults
 from tests.formats.worlds import Embedded, OnServers, World
 from tests.support import servers
+from tests.support.inside import inside
 
 THRESHOLD = 0.91
 """Given to the writing caches as an argument: a reader knows it from their heartbeat only."""
@@ -31,6 +32,9 @@ HISTORY = [
 ]
 DOCUMENTS = [{"id": "doc-hours", "text": "Opens at nine", "page": 3}]
 TYPED = [{"id": "doc-typed", "made": datetime(2023, 11, 14, tzinfo=UTC), "size": (3, 4)}]
+COMPUTED = "how deep is the lake"
+"""A computation of it runs while the snapshot is made."""
+
 TOO_LARGE = [{"id": "doc-large", "text": "x" * 3_000}]
 
 
@@ -91,19 +95,24 @@ async def write(world: World, target: Path) -> None:
     await world.seed()
     async with world.cache(semantic_threshold=THRESHOLD) as cache:
         await fill(world, cache)
-        # The heartbeat tells of the lookups; rows for Chroma wait less long than that.
+        # Rows for Chroma wait less long than this.
         await asyncio.sleep(1.5)
+        # The heartbeat has the counts of the lookups.
+        await inside(cache).housekeeper._beat()
         begun = asyncio.Event()
 
         async def never() -> str:
             begun.set()
             return await asyncio.Future()
 
-        computing = asyncio.create_task(cache.get_or_compute("how deep is the lake", "ann", never))
-        await begun.wait()
-        world.save_store()
-        computing.cancel()
-        await asyncio.gather(computing, return_exceptions=True)
+        # Of a cache that logs no decisions: it is by chance whether a row would be in the snapshot.
+        silent = {"decisions": 0, "heartbeat": False, "tiers": "l1"}
+        async with world.cache(**silent) as other:
+            computing = asyncio.create_task(other.get_or_compute(COMPUTED, "ann", never))
+            await begun.wait()
+            world.save_store()
+            computing.cancel()
+            await asyncio.gather(computing, return_exceptions=True)
     world.save_index()
     await _leave_pending(world)
     world.save(target)
