@@ -1,9 +1,9 @@
 """Write the snapshots of the stored formats: `python -m tests.formats.write DIRECTORY`.
 
 Each version of the formats has a directory, and the snapshots in it are never written again:
-`v1`; `v2`, in which the rows of private vectors end with a checksum; and `v3`, in which a lease
-names a trace, a vote its writer, and the tuning has `max_wrong`. A change of a format gets
-the next number; `test_formats.py` goes on reading the old ones. It needs `redis-server` and
+`v1`, of release 0.1; and `v2`, in which the rows of private vectors end with a checksum, a lease
+names a trace, a vote its writer, and the tuning has `max_wrong`. A change of a released format
+gets the next number; `test_formats.py` goes on reading the old ones. It needs `redis-server` and
 `chroma`.
 """
 
