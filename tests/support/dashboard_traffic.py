@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from cache_core import MultiLevelCache
 from cache_core.cli.demo.shop import load_knowledge
 from cache_core.config.settings import Settings
+from cache_core.model.exceptions import BackendError
 from cache_core.observability.defaults import default_instruments
 from cache_core.testing import HashEmbedder
 from grafana.drawings.scene import NAMESPACE, Customers
@@ -36,7 +37,7 @@ async def phases(cache: MultiLevelCache) -> None:
     """Ask as the last line that was read says."""
     customers = Customers(cache)
     loop = asyncio.get_running_loop()
-    phase, threshold = "quiet", 0.9
+    phase = "quiet"
     following = loop.run_in_executor(None, sys.stdin.readline)
     while True:
         await customers.ask(0.5, RATES[phase])
@@ -44,11 +45,22 @@ async def phases(cache: MultiLevelCache) -> None:
             phase = line
             following = loop.run_in_executor(None, sys.stdin.readline)
             if phase == "tuned":
-                # The restarted Redis is empty and counts versions anew: one change could show the
-                # number that was there before.
-                for _ in range(2):
-                    threshold -= 0.025
-                    await cache.tune({"semantic_threshold": threshold}, author="test")
+                await change(cache)
+
+
+async def change(cache: MultiLevelCache) -> None:
+    """Change the tuning as soon as the restarted Redis can be written.
+
+    Twice: Redis is empty and counts versions anew, so one change could show the number that was
+    there before.
+    """
+    for threshold in (0.87, 0.85):
+        while True:
+            try:
+                await cache.tune({"semantic_threshold": threshold}, author="test")
+                break
+            except BackendError:
+                await asyncio.sleep(0.1)
 
 
 async def main(directory: str, redis_url: str, port: str) -> None:
