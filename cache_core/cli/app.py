@@ -26,6 +26,7 @@ from cache_core.cli import (
     warm,
 )
 from cache_core.cli.console import flowing, taking
+from cache_core.cli.doctor import command as doctor
 
 app = typer.Typer(
     name="glasscache",
@@ -60,6 +61,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "explain": explain.explain,
     "reembed": reembed.reembed,
     "stats": stats.stats,
+    "doctor": taking(doctor.Options, doctor.doctor),
     "settings": settings.settings,
 }
 app.add_typer(tune.app, name="tune")

@@ -23,6 +23,8 @@ _BY_TEXT: Mapping[str, str] = {
     "MOVED ": "This is a node of a Cluster: give redis_url=, or a redis.asyncio.RedisCluster",
     "running in protected mode": "Give this Redis a password, and put it in {where}",
     "DB index is out of range": "Name a database that the server has in {where}",
+    "answers without TLS": "Write redis:// in {where}, or turn on TLS in the server",
+    "answers with TLS only": "Write rediss:// in {where}",
     "wrong version number": "The server does not speak TLS: use redis:// or http:// in {where}",
     "CERTIFICATE_VERIFY_FAILED": "The server's certificate is not trusted here: check {where} and "
     "the certificates of this machine",

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from cache_core.model.urls import without_secrets
+from cache_core.backends.web import fetch_json
+from cache_core.model.exceptions import BackendError
 from dashboard.data.words import SourceAwayError
 
 _HIDDEN = {"alertname", "severity"}
@@ -76,14 +73,10 @@ def alerts_of_alertmanager(url: str, timeout: float = 3.0) -> list[Alert]:
 
 
 def _fetch(url: str, path: str, timeout: float) -> Any:
-    address = url.rstrip("/") + path
-    if urllib.parse.urlsplit(address).scheme not in {"http", "https"}:
-        raise SourceAwayError(f"{without_secrets(url)} is no http:// or https:// address.")
     try:
-        with urllib.request.urlopen(address, timeout=timeout) as answer:  # noqa: S310 - checked
-            return json.load(answer)
-    except (OSError, ValueError) as error:
-        raise SourceAwayError(f"{without_secrets(url)} cannot be asked: {error}") from None
+        return fetch_json(url, path, timeout=timeout)
+    except BackendError as error:
+        raise SourceAwayError(f"{error}.") from None
 
 
 def _alert(item: Mapping[str, Any], state: str, since: str | None) -> Alert:

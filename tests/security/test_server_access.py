@@ -35,7 +35,8 @@ def _rights() -> list[str]:
 def test_no_more_commands_are_allowed_than_are_used() -> None:
     """Each stands in the store's code, or is one of the client's own."""
     allowed = {right[1:] for right in _rights() if right.startswith("+")}
-    code = "".join(path.read_text("utf-8") for path in (ROOT / "cache_core/backends").rglob("*.py"))
+    backends = (ROOT / "cache_core/backends").rglob("*.py")
+    code = "".join(path.read_text("utf-8") for path in backends if path.name != "examine.py")
     used = {word.lower() for word in re.findall(r'"([A-Z]{3,})"', code)}
     clients = {"ping", "info", "select", "command", "cluster|slots", "subscribe", "unsubscribe"}
     clients |= {"watch", "unwatch", "multi", "exec"}
