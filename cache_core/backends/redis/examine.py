@@ -47,6 +47,7 @@ class ServerFacts:
         round_trip: Median of a GET, in seconds.
         skew: Seconds by which the server's clock is ahead of this machine's; `None` if unknown.
         uncovered: Slots of a Cluster that no server has.
+        down: Error of a master of a Cluster that cannot be reached; empty if it can.
     """
 
     address: str
@@ -57,6 +58,7 @@ class ServerFacts:
     round_trip: float = 0.0
     skew: float | None = None
     uncovered: int = 0
+    down: str = ""
 
 
 async def examine(client: redis.Redis, key: str, where: str) -> list[ServerFacts]:
@@ -82,7 +84,11 @@ async def examine(client: redis.Redis, key: str, where: str) -> list[ServerFacts
             found = []
             for host, port in places:
                 async with _node(client, host, port) as node:
-                    found.append(await _server(node, key, uncovered))
+                    try:
+                        found.append(await _server(node, key, uncovered))
+                    except (RedisError, OSError) as error:
+                        down = f"{type(error).__name__}: {error}"
+                        found.append(ServerFacts(f"{host}:{port}", down=down))
             return found or [first]
 
 

@@ -16,6 +16,9 @@ from zlib import crc32
 
 from cache_core.backends.redis.replies import text_of
 
+LEAST_VERSION = (8, 2)
+"""First version of Redis whose searches return attributes."""
+
 _FIELD = re.compile(r"(?P<model>[^.]*)\.(?P<dimension>[0-9]{1,5})\.(?P<context>.+)", re.DOTALL)
 _VALUE = re.compile(r"[0-9a-f]{16}\.(?P<shards>[1-9][0-9]?)")
 

@@ -25,6 +25,7 @@ from cache_core.backends.redis.line import Commands
 from cache_core.backends.redis.replies import is_wrong_type, millis, text_of
 from cache_core.backends.redis.vector_rows import content, found_in, neighbours, pack, text_in
 from cache_core.backends.redis.vector_sets import (
+    LEAST_VERSION,
     Place,
     context_of,
     field_of,
@@ -47,9 +48,6 @@ CLUSTER_SHARDS = 8
 
 EF = 100
 """Candidates that a search keeps, as many as Chroma's; `benchmarks/vectors.py` has the recall."""
-
-LEAST_VERSION = (8, 2)
-"""First version of Redis whose searches return attributes."""
 
 _UNAVAILABLE = {"ConnectionError", "TimeoutError", "BusyLoadingError", "ClusterDownError"}
 

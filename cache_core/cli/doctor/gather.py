@@ -185,7 +185,10 @@ async def _model(settings: Settings) -> Semantic:
             await model.wait_ready()
     except TimeoutError:
         return Semantic(model_error=f"it was not loaded within {_MODEL_SECONDS:.0f} s")
-    except (ConfigurationError, ImportError) as error:
+    except ImportError as error:
+        install = "pip install 'glasscache[semantic]'"
+        return Semantic(model_error=f"{error.name or error} is not installed: {install}")
+    except ConfigurationError as error:
         return Semantic(model_error=str(error))
     verified = {
         "onnx": "weights, vocabulary and graph have the expected digests",
@@ -219,7 +222,9 @@ async def _stored(settings: Settings, namespace: str, model: Semantic) -> Stored
         if not cache.is_open:
             return Stored(cache.away, InForce(Tuning(), {}))
         if not model.model_error and not model.embedding_error:
-            await cache.ready()
+            # an index that cannot be used is among the problems
+            with contextlib.suppress(ConfigurationError):
+                await cache.ready()
         state = cache.state
         backends = state.backends if state is not None else {}
         return Stored(

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cache_core.backends.redis.batches import is_before
-from cache_core.backends.redis.vectors import LEAST_VERSION
+from cache_core.backends.redis.vector_sets import LEAST_VERSION
 from cache_core.cli.doctor.finding import Finding, skipped
 from cache_core.cli.doctor.words import size
 from cache_core.config.settings import Settings
@@ -126,7 +126,8 @@ def _vectors(settings: Settings, semantic: Semantic) -> Finding:
             what = f"{name} does not work" + (f": {problem.error}" if problem.error else "")
             return Finding("vectors", "failure", what, f"{problem.do}.")
     if not semantic.index:
-        return Finding("vectors", "skipped", "the store is not reachable")
+        why = "the model is not loaded" if semantic.model_error else "the store is not reached"
+        return Finding("vectors", "skipped", why)
     if semantic.index == "vectors":
         return Finding("vectors", "ok", "vector sets in Redis, shared by all replicas")
     if settings.chroma_url:

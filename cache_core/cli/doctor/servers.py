@@ -76,12 +76,19 @@ def _worst(use: Use, servers: Sequence[ServerFacts]) -> Iterable[Finding]:
         for item in _server(use, server):
             before = worst.get(item.name)
             if before is None or LEVELS.index(item.level) < LEVELS.index(before.level):
-                named = f"{server.address}: {item.found}" if len(servers) > 1 else item.found
-                worst[item.name] = replace(item, found=named)
+                several = len(servers) > 1 and item.level != "ok"
+                found = f"{server.address}: {item.found}" if several else item.found
+                worst[item.name] = replace(item, found=found)
     return worst.values()
 
 
 def _server(use: Use, server: ServerFacts) -> Iterator[Finding]:
+    if server.down:
+        yield Finding(
+            "redis-topology", "failure", f"a master of the Cluster is down ({server.down})",
+            "Start it, or fail over to its replica: see CLUSTER NODES.",
+        )  # fmt: skip
+        return
     yield _latency(use, server)
     yield _login(use, server)
     yield _commands(use, server)
@@ -154,7 +161,7 @@ def _login(use: Use, server: ServerFacts) -> Finding:
     if not login:
         return Finding(
             "redis-login", "note" if _is_local(host) else "warning",
-            f"{server.address} needs no password",
+            "no password is needed",
             "Give the cache a user of its own: compose/redis.acl has its rights.",
         )  # fmt: skip
     if server.config:
@@ -229,7 +236,7 @@ def _topology(use: Use, server: ServerFacts) -> Finding:
         master = f"{info.get('master_host', '')}:{info.get('master_port', '')}"
         return Finding(
             name, "failure",
-            f"{server.address} is a replica of {master}" + ("" if up else ", which it has lost"),
+            f"a replica of {master}" + ("" if up else ", which it has lost"),
             "Name the master in REDIS_URL, or the Sentinels: redis+sentinel://HOST:26379/NAME.",
         )  # fmt: skip
     if server.uncovered:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,7 @@ def test_a_good_redis_has_nothing_worse_than_a_note() -> None:
         (replace(GOOD, skew=5.0), "clock", "note", "5 s ahead"),
         (replace(GOOD, round_trip=0.03), "redis-latency", "warning", "30.0 ms"),
         (replace(GOOD, uncovered=5_461), "redis-topology", "failure", "5,461 slots"),
+        (replace(GOOD, down="ConnectionError"), "redis-topology", "failure", "ConnectionError"),
         (informed(connected_clients=9_000), "redis-connections", "warning", "9,000 of 10,000"),
         (informed(rejected_connections=3), "redis-connections", "note", "3 were rejected"),
         (informed(aof_enabled=0), "redis-persistence", "note", "nothing is kept"),
@@ -214,7 +217,22 @@ def test_dashboards_that_are_missing() -> None:
     assert check_dashboards(BackendError("backend_error", "", "401")).level == "failure"
 
 
-# ---------------------------------------------------------------------------------- page
+# ------------------------------------------------------------------------- imports, page
+
+
+def test_the_command_needs_no_extra() -> None:
+    """Other commands import nothing of it, and it imports neither numpy nor Chroma itself."""
+    code = """
+import sys
+import cache_core.cli.app
+print("cache_core.cli.doctor.gather" in sys.modules)
+import cache_core.cli.doctor.examination
+print(sorted({"numpy", "chromadb", "onnxruntime", "tokenizers", "httpx"} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100
+    )
+    assert done.stdout.split("\n")[:2] == ["False", "[]"]
 
 
 def test_the_documented_table_is_the_code() -> None:

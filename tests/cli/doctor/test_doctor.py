@@ -131,7 +131,7 @@ def test_a_user_of_another_prefix(empty_redis: str) -> None:
 def test_an_administrators_login(empty_redis: str) -> None:
     """A user without a password, or with too many rights, is noted."""
     port = servers.port_of(empty_redis)
-    assert "needs no password" in finding(
+    assert "no password is needed" in finding(
         "redis-login", "note", "--redis-url", f"redis://127.0.0.1:{port}"
     )
     with user(empty_redis, "+@all") as url:
