@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import logging
 import os
@@ -92,6 +93,13 @@ def _is_about_vectors(item: pytest.Item) -> bool:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Let only marked tests start servers: `make quick` starts none."""
     servers.marked = any(map(item.get_closest_marker, ("server", "browser")))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _kept_out_of_collections() -> None:
+    """Leave what earlier modules loaded out of later collections, which walk over all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

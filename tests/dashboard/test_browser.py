@@ -278,7 +278,7 @@ def encrypting(environment: dict[str, str], request: pytest.FixtureRequest) -> A
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("key", [KEY, OTHER_KEY, None])
+@pytest.mark.parametrize(("store_kind", "key"), [("embedded", KEY), ("redis", OTHER_KEY)])
 def test_encrypted_entries_are_listed(
     key: str | None,
     browser: Browser,

@@ -22,7 +22,22 @@ WITH_TORCH = {"models"}
 MOST_BESIDE_CHROMA = 25
 
 
-def resolved(*requirements: str) -> dict[str, str]:
+def packages(extra: str) -> set[str]:
+    """Return the packages that an install with *extra* brings.
+
+    `all` is resolved, once; what its parts bring is in it. `semantic-server` cannot be a part.
+    """
+    requirements = extras.requirements(extra)
+    found = resolved(*requirements) if extra == "semantic-server" else everything()
+    return extras.needed(found, requirements)
+
+
+def everything() -> extras.Packages:
+    """Return the packages that `all` brings."""
+    return resolved(*extras.requirements("all"))
+
+
+def resolved(*requirements: str) -> extras.Packages:
     """Return what pip would install; without an index the test is skipped, or fails in CI."""
     try:
         return extras.resolved(*requirements)
@@ -43,7 +58,7 @@ def test_every_extra_has_its_limit() -> None:
 @pytest.mark.parametrize("extra", sorted(MOST.keys() - WITH_TORCH))
 def test_an_extra_is_light(extra: str) -> None:
     """All but `models` come without torch and CUDA packages, and stay within their limit."""
-    found = resolved(*extras.requirements(extra))
+    found = packages(extra)
     heavy = [name for name in found if extras.TORCH.fullmatch(name) or extras.CUDA.fullmatch(name)]
     assert heavy == []
     assert len(found) <= MOST[extra], sorted(found)
@@ -53,9 +68,8 @@ def test_an_extra_is_light(extra: str) -> None:
 @pytest.mark.timeout(400)
 def test_the_semantic_tier_adds_little_to_chroma() -> None:
     """Besides what chromadb requires itself there are at most 25 packages."""
-    whole = resolved(*extras.requirements("semantic"))
     (chroma,) = (item for item in extras.requirements("semantic") if item.startswith("chromadb"))
-    beside = whole.keys() - resolved(chroma).keys()
+    beside = packages("semantic") - extras.needed(everything(), [chroma])
     assert len(beside) <= MOST_BESIDE_CHROMA, sorted(beside)
 
 
@@ -63,9 +77,9 @@ def test_the_semantic_tier_adds_little_to_chroma() -> None:
 @pytest.mark.timeout(400)
 def test_with_a_server_the_embedded_chroma_is_not_installed() -> None:
     """`semantic-server` has the thin client, and nothing of Kubernetes or the embedded index."""
-    found = resolved(*extras.requirements("semantic-server"))
+    found = packages("semantic-server")
     assert "chromadb-client" in found
-    assert found.keys().isdisjoint({"chromadb", "kubernetes", "uvicorn"})
+    assert found.isdisjoint({"chromadb", "kubernetes", "uvicorn"})
 
 
 def test_one_install_never_has_two_distributions_of_one_module() -> None:

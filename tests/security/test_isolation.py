@@ -300,7 +300,7 @@ def test_nobody_gets_what_is_not_theirs(
     with asyncio.Runner() as runner:
 
         @settings(
-            max_examples=60, database=None,
+            max_examples=30, database=None,
             phases=[Phase.generate],  # a failure names the answer and the step: no need to shrink
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         )  # fmt: skip
@@ -492,7 +492,7 @@ def test_nobody_gets_what_too_few_got(
     with asyncio.Runner() as runner:
 
         @settings(
-            max_examples=40, database=None,
+            max_examples=20, database=None,
             phases=[Phase.generate],  # the sequence is in the message: no need to shrink
             suppress_health_check=list(HealthCheck),
         )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import streamlit as st
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from cache_core import MultiLevelCache, Settings
@@ -91,6 +92,8 @@ def open_app(
     for name in ("PROMETHEUS_URL", "ALERTMANAGER_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
+    # For every app it would read the metadata of all installed packages: a second each.
+    monkeypatch.setattr(manifest_scanner, "scan_component_manifests", list)
 
     def open_(page: str = "overview", *, login: bool = False) -> AppTest:
         if login:

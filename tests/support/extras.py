@@ -7,9 +7,12 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.support.paths import ROOT
 
@@ -56,9 +59,13 @@ def _own(extra: str) -> Iterator[str]:
                 yield from _own(name)
 
 
+Packages = dict[str, list[str]]
+"""Requirements by the name of a package, as its metadata has them."""
+
+
 @cache
-def resolved(*needed: str) -> dict[str, str]:
-    """Return version by name of the packages that pip would install into an empty environment.
+def resolved(*needed: str) -> Packages:
+    """Return the packages that pip would install into an empty environment.
 
     Raises:
         IndexUnreachableError: If no index answers.
@@ -74,9 +81,28 @@ def resolved(*needed: str) -> dict[str, str]:
     if done.returncode and _UNREACHABLE.search(done.stderr):
         raise IndexUnreachableError(done.stderr.strip().splitlines()[-1])
     assert done.returncode == 0, done.stderr
-    packages = [item["metadata"] for item in json.loads(done.stdout)["install"]]
-    return {_normal(item["name"]): item["version"] for item in packages}
+    found = [item["metadata"] for item in json.loads(done.stdout)["install"]]
+    return {canonicalize_name(item["name"]): item.get("requires_dist", []) for item in found}
 
 
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+def needed(packages: Packages, requirements: Iterable[str]) -> set[str]:
+    """Return which of the *packages* the *requirements* bring, on this machine.
+
+    Raises:
+        KeyError: If one that is needed is not among them.
+    """
+    found: set[str] = set()
+    seen: set[tuple[str, str]] = set()
+    pending = [(item, "") for item in requirements]
+    while pending:
+        text, extra = pending.pop()
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        name = canonicalize_name(requirement.name)
+        found.add(name)
+        for wanted in ("", *requirement.extras):
+            if (name, wanted) not in seen:
+                seen.add((name, wanted))
+                pending += [(item, wanted) for item in packages[name]]
+    return found

@@ -467,14 +467,14 @@ def check(found: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_predictions_hold_on_the_demos_traffic() -> None:
     """Predicted hit rates agree with measured ones on the demo's traffic."""
-    check(measured("--demo", "--rows", "700", "--verdicts", "300"))
+    check(measured("--demo", "--rows", "500", "--verdicts", "200"))
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(not TRAFFIC.is_file(), reason=f"{TRAFFIC} is not here")
 def test_predictions_hold_on_recorded_traffic() -> None:
     """Predicted hit rates agree with measured ones on recorded traffic."""
-    found = measured("--rows", "2000")
+    found = measured("--rows", "1000")
     check(found)
     rates = [item["real"] for item in found["predictions"]]
     assert rates[0] > rates[2] > rates[3]
