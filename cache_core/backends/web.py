@@ -40,6 +40,12 @@ def fetch_json(url: str, path: str, *, timeout: float = 3.0, token: str | None =
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310 - checked
             return json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            why = f"HTTP {error.code} {error.reason}"
+        raise BackendError(
+            "backend_error", "HTTPError", f"{shown} cannot be asked: {why}"
+        ) from None
     except (OSError, ValueError) as error:
-        kind = type(error).__name__
-        raise BackendError("backend_error", kind, f"{shown} cannot be asked: {error}") from None
+        kind, cause = type(error).__name__, getattr(error, "reason", None) or error
+        raise BackendError("backend_error", kind, f"{shown} cannot be asked: {cause}") from None

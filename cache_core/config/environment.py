@@ -7,6 +7,7 @@ may be another program's, and a cache must not stop an agent from starting.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -24,6 +25,9 @@ _SHORT = frozenset(
      "embedding_identity"}
 )  # fmt: skip
 _MORE = {"capture_message_content": "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"}
+_PREFIXES = ("CACHE_", "GLASSCACHE_", "EMBEDDING_", "SEMANTIC_")
+_ALIKE = 0.9
+"""Ratio of `difflib` from which a name is a misspelt one: one letter in ten."""
 _SECRET = frozenset({"key", "encryption_keys", "embedding_api_key"})
 
 _reported: set[str] = set()
@@ -65,6 +69,14 @@ def given(fields: Iterable[str]) -> Iterator[Variable]:
             if text:
                 yield Variable(name, field, text)
                 break
+
+
+def misspelt(fields: Iterable[str]) -> dict[str, str]:
+    """Return the set variables that nearly have the name of one of *fields*, with that name."""
+    known = {name for field in fields for name in names(field)}
+    others = [name for name in os.environ if name.startswith(_PREFIXES) and name not in known]
+    near = {name: difflib.get_close_matches(name, known, 1, _ALIKE) for name in others}
+    return {name: found[0] for name, found in near.items() if found}
 
 
 def origin(field: str, value: str | None) -> str:

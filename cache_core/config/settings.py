@@ -404,6 +404,11 @@ def refused_variables() -> list[str]:
     return [*_from_environment(Settings.model_fields)[1], *_tuning_from_environment()[1]]
 
 
+def misspelt_variables() -> dict[str, str]:
+    """Return the environment variables that are not read, with the name that was probably meant."""
+    return environment.misspelt([*Settings.model_fields, *TUNING_VARIABLES])
+
+
 def load_settings(**values: Any) -> Settings:
     """Return the settings of the environment, overridden by *values* that are not `None`.
 

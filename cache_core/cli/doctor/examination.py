@@ -29,7 +29,7 @@ def examined(facts: Facts) -> list[Finding]:
 
 def _findings(facts: Facts) -> Iterator[Finding]:
     settings, replicas = facts.settings, len(facts.stored.in_force.replicas)
-    yield from check_settings(settings, facts.refused)
+    yield from check_settings(settings, facts.refused, facts.misspelt)
     yield check_disk(settings, facts.disk)
     redis = list(_of_redis(facts))
     semantic = list(check_semantic(settings, facts.semantic))

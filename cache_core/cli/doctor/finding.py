@@ -56,7 +56,7 @@ def skipped(names: Iterable[str], reason: str) -> Iterator[Finding]:
 
 CHECKS: Mapping[str, Check] = {
     "settings": Check(
-        "Settings", "environment variables are valid",
+        "Settings", "environment variables are valid, and none is misspelt",
         "An invalid variable is ignored, and the default is used instead.",
     ),
     "cache-key": Check(

@@ -9,7 +9,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +25,7 @@ from cache_core.cli.doctor.monitoring import (
 )
 from cache_core.cli.doctor.parts import Disk, Semantic
 from cache_core.config.environment import origin
-from cache_core.config.settings import Settings, refused_variables
+from cache_core.config.settings import Settings, misspelt_variables, refused_variables
 from cache_core.config.tuning import Tuning
 from cache_core.model.exceptions import BackendError, ConfigurationError
 from cache_core.multilevel_cache import MultiLevelCache
@@ -85,6 +85,7 @@ class Facts:
         settings: Those of the cache.
         namespace: Its namespace.
         refused: A line for each invalid variable.
+        misspelt: Variables that are not read, with the name that was probably meant.
         disk: Its data directory.
         servers: Its Redis; `None` with the embedded store.
         stored: State of its store.
@@ -95,6 +96,7 @@ class Facts:
     settings: Settings
     namespace: str
     refused: Sequence[str]
+    misspelt: Mapping[str, str]
     disk: Disk
     servers: Sequence[ServerFacts] | BackendError | None
     stored: Stored
@@ -127,7 +129,8 @@ async def gather(settings: Settings, namespace: str, addresses: Addresses) -> Fa
     )
     token = addresses.grafana_token
     return Facts(
-        settings, namespace, refused_variables(), disk, servers, stored, semantic,
+        settings, namespace, refused_variables(), misspelt_variables(), disk, servers, stored,
+        semantic,
         await _asked(addresses.prometheus, lambda url: ask_prometheus(url, namespace)),
         await _asked(addresses.alertmanager, ask_alertmanager),
         await _asked(addresses.grafana, lambda url: ask_grafana(url, token)),
@@ -161,7 +164,8 @@ async def _servers(settings: Settings) -> list[ServerFacts] | BackendError:
     try:
         return await examine(client, f"{settings.prefix}:doctor-{os.urandom(8).hex()}", where)
     except BackendError as error:
-        if await answers_otherwise(url, settings.put_budget):
+        silent = error.error_type in {"TimeoutError", "ConnectionError"}
+        if silent and await answers_otherwise(url, settings.put_budget):
             how = "without TLS" if url.startswith("rediss") else "with TLS only"
             found = BackendError("backend_error", "TLS", f"the server answers {how}")
             found.backend, found.where = error.backend, error.where

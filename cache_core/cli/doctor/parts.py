@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -62,12 +62,26 @@ class Semantic:
     verified: str = ""
 
 
-def check_settings(settings: Settings, refused: Sequence[str]) -> Iterator[Finding]:
-    """Yield the findings on the environment's variables, which are *refused* by these lines."""
+def check_settings(
+    settings: Settings, refused: Sequence[str], misspelt: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Yield the findings on the environment's variables.
+
+    Args:
+        settings: Those in force.
+        refused: A line for each invalid variable.
+        misspelt: Variables that are not read, with the name that was probably meant.
+    """
     if refused:
         yield Finding(
             "settings", "failure", "; ".join(refused), "glasscache settings shows every variable."
         )
+    elif misspelt:
+        meant = ", ".join(f"{name} (did you mean {known}?)" for name, known in misspelt.items())
+        yield Finding(
+            "settings", "warning", f"not read: {meant}",
+            "Correct the name: glasscache settings shows every variable.",
+        )  # fmt: skip
     else:
         yield Finding("settings", "ok", "every variable that is set is valid")
     if settings.key:

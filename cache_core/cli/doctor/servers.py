@@ -19,7 +19,6 @@ from cache_core.model.urls import without_secrets
 NAMES = tuple(
     name for name, check in CHECKS.items() if check.subject == "Redis" and name != "redis-reachable"
 )
-_OF_URL = ("redis-tls",)
 
 _FULL = 0.9
 _CROWDED = 0.8
@@ -56,14 +55,13 @@ class Use:
 def check_redis(use: Use, answer: Sequence[ServerFacts] | BackendError) -> Iterator[Finding]:
     """Yield the findings of every check of Redis; of several masters the worst one's."""
     shown = without_secrets(use.url)
-    yield _tls(use)
     if isinstance(answer, BackendError):
         yield Finding(
             "redis-reachable", "failure", f"{shown}: {said(answer)}", f"{remedy(answer)}."
         )
-        unknown = [name for name in NAMES if name not in _OF_URL]
-        yield from skipped(unknown, "Redis is not reachable")
+        yield from skipped(NAMES, "Redis is not reachable")
         return
+    yield _tls(use)
     masters = f", {len(answer)} masters" if len(answer) > 1 else ""
     yield Finding("redis-reachable", "ok", f"{shown} answers{masters}")
     yield from _worst(use, answer)
@@ -133,10 +131,7 @@ def _is_private(host: str) -> bool:
 
 
 def _tls(use: Use) -> Finding:
-    try:
-        host, encrypted, _ = _host(use.url)
-    except ValueError:
-        return Finding("redis-tls", "skipped", "the URL has no address")
+    host, encrypted, _ = _host(use.url)
     if encrypted and "ssl_cert_reqs=none" in use.url:
         return Finding(
             "redis-tls", "warning", f"TLS to {host}, but its certificate is not checked",

@@ -145,8 +145,8 @@ def test_a_disk_without_room(tmp_path: Path) -> None:
 
 def test_a_secret_that_only_redis_has(tmp_path: Path) -> None:
     """CACHE_KEY is asked for where a Redis is shared."""
-    (_, with_redis) = check_settings(Settings(dir=tmp_path, redis_url="redis://h"), ())
-    (_, embedded) = check_settings(Settings(dir=tmp_path), ())
+    (_, with_redis) = check_settings(Settings(dir=tmp_path, redis_url="redis://h"), (), {})
+    (_, embedded) = check_settings(Settings(dir=tmp_path), (), {})
     assert (with_redis.level, embedded.level) == ("note", "ok")
 
 

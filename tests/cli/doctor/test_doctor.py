@@ -208,8 +208,13 @@ def test_a_server_that_is_not_there() -> None:
 # ------------------------------------------------------------------------- settings, model
 
 
-def test_an_invalid_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is quoted, as `glasscache settings` does."""
+def test_variables_that_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt name is a warning, an invalid value a failure; others' names are theirs."""
+    monkeypatch.setenv("CACHE_VOLUME", "of another program")
+    monkeypatch.setenv("CACHE_SHARED_INTENT", "faq")
+    text = finding("settings", "warning")
+    assert "CACHE_SHARED_INTENT (did you mean CACHE_SHARED_INTENTS?)" in text
+    assert "CACHE_VOLUME" not in text
     monkeypatch.setenv("CACHE_L1_TTL", "soon")
     assert "CACHE_L1_TTL='soon'" in finding("settings", "failure")
 
@@ -386,16 +391,16 @@ def test_a_prometheus_that_is_not_there() -> None:
 # ------------------------------------------------------------------------------- report
 
 
-def test_the_report_fits_a_terminal_of_60_columns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every finding is shown whole, with why and how, and the last line counts them."""
+def test_the_report_fits_a_terminal_of_60_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every finding is shown whole, with why and how; the page shows a real part of it."""
+    port = servers.free_port()
     monkeypatch.setattr(console.out, "width", 60)
-    where = ["--redis-url", f"redis://127.0.0.1:{servers.free_port()}", "--dir", str(tmp_path)]
-    result = CliRunner().invoke(app, ["doctor", *where])
+    monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{port}/0")
+    result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 1
     assert max(map(len, result.stdout.splitlines())) <= 60
     printed = " ".join(result.stdout.split())
-    for part in ("failure redis-reachable", "Why: Without it nothing is stored", "Fix: Check that"):
-        assert part in printed
+    page = (ROOT / "docs" / "doctor.md").read_text(encoding="utf-8")
+    (sample,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    assert " ".join(sample.split()).replace("6379", str(port)) in printed
     assert "1 failure (redis-reachable)" in printed
