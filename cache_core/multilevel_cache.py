@@ -43,6 +43,7 @@ from cache_core.observability.verdicts import Verify
 from cache_core.operations.answers import How, What
 from cache_core.operations.arguments import (
     Asked,
+    Wants,
     ask,
     check_answer_id,
     check_flag,
@@ -56,6 +57,7 @@ from cache_core.operations.arguments import (
     check_text,
     check_threshold,
     check_type,
+    check_wants,
     warm_item,
 )
 from cache_core.operations.compute.calling import Compute, terms_of
@@ -265,6 +267,10 @@ class MultiLevelCache(OperatedCache):
         history: Sequence[Turn] | None = None,
         standalone: str | None = None,
         allow_stale: bool = False,
+        max_age: float | None = None,
+        max_wrong: float | None = None,
+        no_lookup: bool = False,
+        no_store: bool = False,
     ) -> Coroutine[Any, Any, LookupResult]:
         """Return what is known for *message*: a response, or an intent, documents, and why not.
 
@@ -283,14 +289,25 @@ class MultiLevelCache(OperatedCache):
             standalone: The message rewritten to need no history; replaces both.
             allow_stale: Also return a response that expired less than the tuning's *stale_seconds*
                 ago, marked `stale`: for when computing a new one failed. It saves nothing.
+            max_age: Greatest age in seconds of a response, or documents, for this call; an older
+                one is a miss for the reason `too_old`, and the put that follows replaces it.
+            max_wrong: Share of hits like this one that may be wrong, 0 to 0.2, instead of the
+                tuning's *max_wrong*; 0 for the answers to this very message alone. It serves
+                nothing less similar than the tuning does: where that has the policy off, it can
+                only be stricter than the threshold.
+            no_lookup: Return nothing, as a bypass for the reason `declined`: for a "regenerate"
+                button, whose put replaces what is stored.
+            no_store: Keep no captured text of this call; its answer is for the caller not to put.
 
         Raises:
             TypeError: For an argument of another type.
+            ValueError: For an age below 0 or over 30 days, or a share out of range.
         """
         where = take(context, history, standalone)
         if allow_stale is not False:
             check_flag("allow_stale", allow_stale)
-        asked = ask(message, user_id, where, self.settings)
+        wants = check_wants(Wants(max_age, max_wrong, no_lookup, no_store))
+        asked = ask(message, user_id, where, self.settings, wants)
         return self._on_current(
             lambda cache: cache.lookup(asked, handed_out=True, allow_stale=allow_stale)
         )
@@ -313,6 +330,10 @@ class MultiLevelCache(OperatedCache):
         cost_usd: float | None = None,
         personal: Sequence[str] = (),
         document_ids: Sequence[str] = (),
+        max_age: float | None = None,
+        max_wrong: float | None = None,
+        no_lookup: bool = False,
+        no_store: bool = False,
     ) -> Coroutine[Any, Any, str]:
         """Return the cached response, or compute and store it.
 
@@ -335,6 +356,10 @@ class MultiLevelCache(OperatedCache):
                 refuses.
             intent, shared, share_documents, ttl, tags, cost_usd, personal, document_ids: As for
                 `put`.
+            max_age, max_wrong: As for `lookup`.
+            no_lookup: Compute anew, whatever is stored, and replace that: a "regenerate" button.
+            no_store: Store nothing of this call, neither the answer nor a captured text; what is
+                stored is returned nevertheless.
 
         Raises:
             Exception: Whatever *compute* raises, unless a stale answer may be returned instead;
@@ -350,7 +375,8 @@ class MultiLevelCache(OperatedCache):
             document_ids=tuple(document_ids),
         )  # fmt: skip
         said = tuple(personal)
-        asked = ask(message, user_id, where, self.settings)
+        wants = check_wants(Wants(max_age, max_wrong, no_lookup, no_store))
+        asked = ask(message, user_id, where, self.settings, wants)
         return self._computed(Wanted(asked, compute, own, said, terms_of(own, said)))
 
     async def _computed(self, wanted: Wanted) -> str:

@@ -17,6 +17,9 @@ INTENT_PATTERN = re.compile(r"[\w:.-]{1,64}", re.ASCII)
 MAX_TTL = 30 * 86_400.0
 """Longest TTL, in seconds: generation tokens outlive twice this."""
 
+MAX_WRONG = 0.2
+"""Largest share of hits that may be allowed to be wrong."""
+
 MAX_INTENTS = 200
 """Most intents with overrides of their own."""
 
@@ -56,7 +59,7 @@ def _plain(found: Mapping[str, IntentTuning]) -> dict[str, Any]:
 IntentField = Literal["semantic_threshold", "max_wrong", "l1_ttl", "l2_ttl", "l4_ttl", "shared"]
 Ttl = Annotated[float, BeforeValidator(duration), Field(gt=0, le=MAX_TTL, allow_inf_nan=False)]
 Share = Annotated[float, BeforeValidator(number), Field(ge=0, le=1, allow_inf_nan=False)]
-Wrong = Annotated[float, BeforeValidator(number), Field(ge=0, le=0.2, allow_inf_nan=False)]
+Wrong = Annotated[float, BeforeValidator(number), Field(ge=0, le=MAX_WRONG, allow_inf_nan=False)]
 
 INTENT_FIELDS: tuple[str, ...] = get_args(IntentField)
 """Fields that an override may change."""

@@ -239,7 +239,12 @@ def age(entry: Entry, now: float) -> float:
 
 
 def judge(
-    entry: Entry, generation: str | None, now: float, ttl: float, grace: float = 0.0
+    entry: Entry,
+    generation: str | None,
+    now: float,
+    ttl: float,
+    grace: float = 0.0,
+    max_age: float | None = None,
 ) -> MissReason | None:
     """Return the reason why *entry* must not be served at *now*, or `None`.
 
@@ -249,6 +254,7 @@ def judge(
         now: The store's time.
         ttl: The tier's TTL; the entry's own overrides it.
         grace: Seconds past its TTL that are allowed.
+        max_age: Greatest age in seconds, whatever its TTL; `None` for any.
     """
     if generation is None or entry.generation != generation:
         return "invalidated"
@@ -258,7 +264,7 @@ def judge(
         return "expired"
     if entry.until is not None and now >= entry.until:
         return "day_over"
-    return None
+    return "too_old" if max_age is not None and age(entry, now) > max_age else None
 
 
 def _number(value: Any) -> float | None:

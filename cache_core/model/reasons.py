@@ -53,6 +53,9 @@ REASONS: Mapping[str, InWords] = {
         "its day is over",
         "what is stored was true for a day that has ended, in the zone of CACHE_TIMEZONE",
     ),
+    "too_old": InWords(
+        "older than max_age", "what is stored is older than the max_age= that the caller allows"
+    ),
     "left_out": InWords(
         "not stored when put",
         "it was put but not stored: too large, or documents of a type that cannot be restored; the "
@@ -83,7 +86,9 @@ REASONS: Mapping[str, InWords] = {
     "opaque": InWords(
         "a parameter is opaque", "a parameter of the request has no value that can be compared"
     ),
-    "declined": InWords("declined", "the caller asked for a new answer"),
+    "declined": InWords(
+        "declined", "the caller asked for a new answer, or for nothing to be stored"
+    ),
     "unconfirmed": InWords("unconfirmed", "its generation could not be read"),
 }
 """Texts of every `Reason`: of misses, errors, bypasses and unconfirmed hits."""

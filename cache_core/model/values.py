@@ -25,7 +25,7 @@ MissReason = Literal[
     "cold", "expired", "invalidated", "other_scope", "below_threshold", "unsure",
     "guard_veto",
     "has_history", "truncated", "unreadable", "context_limit", "warming", "corrupt", "day_over",
-    "left_out",
+    "too_old", "left_out",
 ]  # fmt: skip
 """Reasons why a tier had nothing to serve; `reasons.REASONS` has each in words."""
 BypassReason = Literal[
@@ -56,6 +56,7 @@ PUT_REASONS: tuple[str, ...] = (
     "unsupported",  # documents that cannot be restored, or a response that is no text
     "invalid",  # `compute` returned an `Answer` with a field that is rejected
     "closed",  # the cache was closed while the answer was computed
+    "declined",  # the caller asked for it not to be stored
     "no_ids",  # stored, but no document has an id: only its message or a tag can invalidate it
     "personal",  # stored, but private: it looks personal, and only the tuning would share it
     "promoted",  # stored for everybody: enough users got the same answer
@@ -128,6 +129,8 @@ class Query(NamedTuple):
         exact: Digest of the message's exact form, which finds its answer.
         grace: Seconds past its TTL that a response may still be served.
         recorded: Whether instruments see what is asked of backends for it.
+        max_age: Greatest age, in seconds, of a response or documents for it; `None` for any.
+        max_wrong: Share of such hits that may be wrong, 0 to 0.2; `None` for the tuning's.
     """
 
     text: str
@@ -139,6 +142,8 @@ class Query(NamedTuple):
     exact: str
     grace: float = 0.0
     recorded: bool = True
+    max_age: float | None = None
+    max_wrong: float | None = None
 
     def scope(self, scope: Scope) -> str:
         """Return the digest of *scope*; raise `ValueError` for a user's scope without a user."""

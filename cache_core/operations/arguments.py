@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from cache_core.config.intents import MAX_TTL
+from cache_core.config.intents import MAX_TTL, MAX_WRONG
 from cache_core.config.settings import Settings
 from cache_core.model.exceptions import ConfigurationError
+from cache_core.model.keys import Keys
 from cache_core.model.logs import place_of
 from cache_core.model.question.snapshot import settled
-from cache_core.model.values import BypassReason, Where, WithheldReason
+from cache_core.model.values import BypassReason, Query, Where, WithheldReason
 
 _TRIPLE = 3
 _MOST_USD = 1_000_000.0
@@ -18,6 +19,18 @@ _MOST_USD = 1_000_000.0
 MAX_USER_CHARS = 1_024
 MAX_INTENT_CHARS = 256
 MAX_ANSWER_ID_CHARS = 1_024
+
+
+class Wants(NamedTuple):
+    """A caller's wishes for one call; each as for `MultiLevelCache.get_or_compute`."""
+
+    max_age: float | None = None
+    max_wrong: float | None = None
+    no_lookup: bool = False
+    no_store: bool = False
+
+
+NO_WISHES = Wants()
 
 
 class Asked(NamedTuple):
@@ -28,24 +41,35 @@ class Asked(NamedTuple):
         user_id: The caller's id of the user; `None` without one.
         where: Its context and history.
         bypass: Reason why it is neither looked up nor stored; `None` if it is.
+        wants: What the caller asks for besides.
     """
 
     message: str
     user_id: str | None
     where: Where
     bypass: BypassReason | WithheldReason | None = None
+    wants: Wants = NO_WISHES
 
     async def settled(self) -> Asked:
         """Return it with the fingerprint of its history."""
         return self._replace(where=await settled(self.where))
 
+    def query(self, keys: Keys) -> Query:
+        """Return the query for it, once it is settled."""
+        query, wants = keys.query_in(self.message, self.user_id, self.where), self.wants
+        if wants.max_age is None and wants.max_wrong is None:
+            return query
+        return query._replace(max_age=wants.max_age, max_wrong=wants.max_wrong)
 
-def ask(message: str, user_id: str | None, where: Where, settings: Settings) -> Asked:
+
+def ask(
+    message: str, user_id: str | None, where: Where, settings: Settings, wants: Wants = NO_WISHES
+) -> Asked:
     """Return a checked message; raises `TypeError` as `check_message`."""
     bypass = check_message(message, user_id, where.standalone, settings)
     if where.too_large and bypass is None:
         bypass = "too_large"
-    return Asked(message, user_id, where, bypass)
+    return Asked(message, user_id, where, bypass, wants)
 
 
 def check_message(
@@ -128,6 +152,20 @@ def check_answer_id(value: object) -> None:
         raise ValueError(msg)
 
 
+def check_wants(wants: Wants) -> Wants:
+    """Return a caller's wishes.
+
+    Raises:
+        TypeError: For a value of another type.
+        ValueError: For an age below zero, or a share that is out of range.
+    """
+    _check_number("max_age", wants.max_age, MAX_TTL)
+    _check_number("max_wrong", wants.max_wrong, MAX_WRONG)
+    check_flag("no_lookup", wants.no_lookup)
+    check_flag("no_store", wants.no_store)
+    return wants
+
+
 def check_sharing(shared: object, share_documents: object) -> None:
     """Check the scopes of an answer: a value other than a bool would share it by accident.
 
@@ -185,7 +223,7 @@ def _check_number(name: str, value: object, most: float, *, above_zero: bool = F
         raise TypeError(msg)
     if not 0 <= value <= most or (above_zero and value == 0):
         least = "more than 0 and up to" if above_zero else "a number from 0 to"
-        msg = f"{name}={value!r} is refused: expected {least} {most:.0f}"
+        msg = f"{name}={value!r} is refused: expected {least} {most:.10g}"
         raise ValueError(msg)
 
 

@@ -42,7 +42,7 @@ DISCARD_SECONDS = 0.05
 Part = Literal["response", "intent", "rag_results"]
 
 _TELLING: tuple[MissReason, ...] = (
-    "corrupt", "left_out", "day_over", "expired", "invalidated", "other_scope",
+    "corrupt", "left_out", "too_old", "day_over", "expired", "invalidated", "other_scope",
 )  # fmt: skip
 """Order of precedence of the reasons when the scopes of a query give different ones."""
 
@@ -139,7 +139,9 @@ class KeyedTier:
             ttl = tuning.ttl(self.level, entry.intent)
             grace = query.grace if self.part == "response" else 0.0
             stamp = None if vetoed else generation.stamp(whose)
-            reason = envelope.judge(entry, stamp, now, ttl, grace)
+            # What a message asks for is the same at any age.
+            max_age = None if self.part == "intent" else query.max_age
+            reason = envelope.judge(entry, stamp, now, ttl, grace, max_age)
             if reason is None and entry.by_policy and tuning.withholds(entry, query.user):
                 reason, withheld = "other_scope", entry.intent or ""
             if reason is None and entry.left_out:

@@ -15,7 +15,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 from cache_core import MultiLevelCache
 from cache_core.runtime.hosting import wait_hosted
 from glasscache.integrations.contract import Request, request_of
-from glasscache.integrations.gate import acting_user
+from glasscache.integrations.gate import acting_user, controlled
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -118,7 +118,7 @@ def cached(
                 return await function(*args, **kwargs)
             return await engine.get_or_compute(
                 request.question, user_id, functools.partial(function, *args, **kwargs),
-                context=request.context, history=request.history, **how,
+                context=request.context, history=request.history, **how, **controlled(),
             )  # fmt: skip
 
         @functools.wraps(function)
@@ -129,7 +129,7 @@ def cached(
                 return function(*args, **kwargs)
             return waiting.get_or_compute(
                 request.question, user_id, functools.partial(function, *args, **kwargs),
-                context=request.context, history=request.history, **how,
+                context=request.context, history=request.history, **how, **controlled(),
             )  # fmt: skip
 
         return cast("Function", answer if inspect.iscoroutinefunction(function) else answer_now)

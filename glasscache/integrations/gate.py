@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 
 from cache_core import LookupResult, MultiLevelCache
+from cache_core.operations.arguments import NO_WISHES, Wants, check_wants
 from cache_core.runtime.hosting import start_hosted, wait_hosted
 from glasscache.integrations.contract import Reply, Request, cut_short
 
@@ -15,7 +16,7 @@ Chunk = TypeVar("Chunk")
 Result = TypeVar("Result")
 
 _acting: ContextVar[str | None] = ContextVar("glasscache_user", default=None)
-_fresh: ContextVar[bool] = ContextVar("glasscache_fresh", default=False)
+_wants: ContextVar[Wants] = ContextVar("glasscache_wants", default=NO_WISHES)
 
 
 @contextlib.contextmanager
@@ -34,13 +35,33 @@ def acting_user() -> str | None:
 
 
 @contextlib.contextmanager
-def fresh() -> Iterator[None]:
-    """Make the requests within go to the model, whatever is stored; their replies are stored."""
-    token = _fresh.set(True)
+def control(
+    *,
+    max_age: float | None = None,
+    max_wrong: float | None = None,
+    no_lookup: bool = False,
+    no_store: bool = False,
+) -> Iterator[None]:
+    """Let the requests within say what they want of the cache.
+
+    Args:
+        max_age, max_wrong: As for `MultiLevelCache.lookup`.
+        no_lookup: Ask the model, whatever is stored, and store what it says: a "regenerate" button.
+        no_store: Store no reply.
+
+    Raises:
+        TypeError, ValueError: As `MultiLevelCache.lookup`.
+    """
+    token = _wants.set(check_wants(Wants(max_age, max_wrong, no_lookup, no_store)))
     try:
         yield
     finally:
-        _fresh.reset(token)
+        _wants.reset(token)
+
+
+def controlled() -> dict[str, Any]:
+    """Return the arguments of the `control` around the caller, for a method of the cache."""
+    return _wants.get()._asdict()
 
 
 class Found(NamedTuple):
@@ -51,12 +72,14 @@ class Found(NamedTuple):
         request: The request.
         user_id: Its user.
         result: Result of the lookup; `None` if none was made.
+        no_store: Whether its reply is not to be stored.
     """
 
     text: str | None
     request: Request
     user_id: str | None
     result: LookupResult | None
+    no_store: bool = False
 
     def shown(self) -> dict[str, Any]:
         """Return what an adapter shows of a hit beside the answer."""
@@ -108,28 +131,28 @@ class Gate:
 
     def unasked(self, request: Request) -> Found:
         """Return a request as a result, for frameworks that store without what they found."""
-        return Found(None, request, self.user(), None)
+        return Found(None, request, self.user(), None, _wants.get().no_store)
 
     async def find(self, request: Request) -> Found:
         """Return what is stored for a request; one that is not cacheable is counted as a bypass."""
-        return await self._find(request, self.user())
+        return await self._find(request, self.user(), controlled())
 
-    async def _find(self, request: Request, user: str | None) -> Found:
-        why_not = request.why_not or ("declined" if _fresh.get() else None)
-        if why_not is not None:
-            await self.cache.bypass(why_not)
+    async def _find(self, request: Request, user: str | None, wants: Mapping[str, Any]) -> Found:
+        if request.why_not is not None:
+            await self.cache.bypass(request.why_not)
             return Found(None, request, user, None)
         result = await self.cache.lookup(
-            request.question, user, context=request.context, history=request.history
+            request.question, user, context=request.context, history=request.history, **wants
         )
-        return Found(result.response, request, user, result)
+        return Found(result.response, request, user, result, wants["no_store"])
 
     async def store(self, found: Found, reply: Reply) -> None:
         """Store the reply to a request that was not answered, or count why it is not stored."""
         if found.text is not None or not found.request.cacheable:
             return
-        if reply.why_not is not None:
-            await self.cache.bypass(reply.why_not, of="put")
+        why_not = "declined" if found.no_store else reply.why_not
+        if why_not is not None:
+            await self.cache.bypass(why_not, of="put")
             return
         request = found.request
         await self.cache.put(
@@ -143,7 +166,7 @@ class Gate:
 
     def find_now(self, request: Request) -> Found:
         """Return the same as `find`, for callers without an event loop."""
-        return self.now(self._find(request, self.user()))
+        return self.now(self._find(request, self.user(), controlled()))
 
     def store_now(self, found: Found, reply: Reply) -> None:
         """Store as `store`, for callers without an event loop."""

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from cache_core import MultiLevelCache
+from cache_core.config.intents import MAX_TTL
 from glasscache.integrations import wire
 from glasscache.integrations.contract import (
     Reply,
@@ -26,7 +27,7 @@ from glasscache.integrations.contract import (
     request_of,
     responses_reply,
 )
-from glasscache.integrations.gate import Found, Gate, as_user, fresh
+from glasscache.integrations.gate import Found, Gate, as_user, control
 from glasscache.telemetry import asgi_app
 
 Scope = MutableMapping[str, Any]
@@ -119,8 +120,9 @@ class Proxy:
             await self._pass(call, None, None, {})
             return
         request = self._request(call, body, api)
-        with as_user(call.headers.get(self.user_header.lower()) if self.user_header else None):
-            found = await self._find(call, request)
+        user = call.headers.get(self.user_header.lower()) if self.user_header else None
+        with as_user(user), control(**_control(call)):
+            found = await self._gate.find(request)
         if found.text is not None and await self._accepts(call):
             await self._replay(call, api, body, found)
         else:
@@ -131,16 +133,7 @@ class Proxy:
         parameters = {**api.defaults, **body}
         turns = parameters.pop(api.turns, None) or []
         provider = f"{self.upstream} {call.credentials}"
-        request = request_of(turns, parameters, provider=provider)
-        if "no-store" in call.headers.get("cache-control", ""):
-            return request._replace(why_not=request.why_not or "declined")
-        return request
-
-    async def _find(self, call: _Call, request: Request) -> Found:
-        if "no-cache" in call.headers.get("cache-control", ""):
-            with fresh():
-                return await self._gate.find(request)
-        return await self._gate.find(request)
+        return request_of(turns, parameters, provider=provider)
 
     async def _accepts(self, call: _Call) -> bool:
         """Return whether the provider accepts the credentials of a call."""
@@ -262,6 +255,23 @@ async def _body(receive: Any) -> bytes:
         parts.append(event.get("body", b""))
         if not event.get("more_body"):
             return b"".join(parts)
+
+
+def _control(call: _Call) -> dict[str, Any]:
+    """Return what the Cache-Control of a call asks for (RFC 9111, section 5.2.1).
+
+    An age that cannot be read allows none: the provider is asked.
+    """
+    written = ",".join(value for name, value in call.pairs if name == "cache-control")
+    parts = (part.strip().lower().partition("=") for part in written.split(","))
+    given = {name.strip(): value.strip().strip('"') for name, _, value in parts}
+    age = given.get("max-age")
+    readable = age is not None and age.isdecimal()
+    return {
+        "max_age": min(float(age or 0), MAX_TTL) if readable else None,
+        "no_lookup": "no-cache" in given or (age is not None and not readable),
+        "no_store": "no-store" in given,
+    }
 
 
 def _shown(found: Found, otherwise: str) -> dict[str, str]:

@@ -86,13 +86,17 @@ async def test_a_stream_is_stored_and_replayed(
 
 
 async def test_a_client_may_ask_anew(proxied: httpx.AsyncClient, fake_model: FakeModel) -> None:
-    """`no-cache` goes to the model and replaces the answer; `no-store` leaves nothing."""
+    """`no-cache`, and an age that cannot be read, go to the model; `no-store` leaves nothing."""
     await ask(proxied, headers={"cache-control": "no-store"})
     first = await ask(proxied)
     anew = await ask(proxied, headers={"cache-control": "no-cache"})
     assert first.json()["choices"] != anew.json()["choices"]
-    assert (await ask(proxied)).json()["choices"] == anew.json()["choices"]
+    for value in ("max-age=60", "no-store", 'max-age="60", no-transform'):
+        again = await ask(proxied, headers={"cache-control": value})
+        assert again.json()["choices"] == anew.json()["choices"]
     assert fake_model.calls == 3
+    assert (await ask(proxied, headers={"cache-control": "Max-Age=soon"})).is_success
+    assert fake_model.calls == 4
 
 
 async def test_everything_else_passes(proxied: httpx.AsyncClient, fake_model: FakeModel) -> None:

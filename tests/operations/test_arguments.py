@@ -88,16 +88,18 @@ STORED = {
     "intent": TEXT, "shared": FLAG, "share_documents": FLAG, "ttl": [*NUMBER, 0], "tags": TEXTS,
     "cost_usd": NUMBER, "personal": TEXTS, "document_ids": TEXTS,
 }  # fmt: skip
+WISHES = {"max_age": [*NUMBER, 10**9], "max_wrong": [*NUMBER, 0.21], "no_lookup": SWITCH,
+          "no_store": SWITCH}  # fmt: skip
 SOURCE: list[Any] = [5, None, "somebody", ["review"], True]
 
 REFUSED: dict[str, dict[str, list[Any]]] = {
-    "lookup": {**PLACE, "allow_stale": SWITCH},
+    "lookup": {**PLACE, **WISHES, "allow_stale": SWITCH},
     "get_multilevel": PLACE,
     "explain": PLACE,
     "put": {**PLACE, **STORED, "response": TEXT, "rag_results": DOCUMENTS,
             "lookup": [5, "id", (), {"lookup_id": "x"}], "answer_id": ["", *TEXT]},
     "bypass": {"reason": [None, "", "x", [], *TEXT], "of": [None, "", "hit", [], *TEXT]},
-    "get_or_compute": {**PLACE, **STORED, "compute": FUNCTION},
+    "get_or_compute": {**PLACE, **STORED, **WISHES, "compute": FUNCTION},
     "warm_cache": {"queries": PAIRS, "context": CONTEXT, "intent": TEXT, "ttl": [*NUMBER, 0],
                    "tags": TEXTS, "progress": FUNCTION},
     "invalidate": {"query": [None, *TEXT], "user_id": ["", *TEXT], "dry_run": SWITCH},

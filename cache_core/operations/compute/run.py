@@ -137,7 +137,8 @@ class Computing:
             if result.response is not None:
                 self._found(wanted, result)
                 return result.response
-            if result.outcome == "bypass":
+            if result.outcome == "bypass" or wanted.asked.wants.no_store:
+                # What is not stored helps no process that waits for it.
                 return await self._compute(wanted, result)
             query = self._query(wanted)
             since = _since(result)
@@ -163,8 +164,7 @@ class Computing:
         return await cache.lookup(wanted.asked, handed_out=False, allow_stale=allow_stale)
 
     def _query(self, wanted: Wanted) -> Query:
-        asked = wanted.asked
-        return self._keys.query_in(asked.message, asked.user_id, asked.where)
+        return wanted.asked.query(self._keys)
 
     def _name(self, wanted: Wanted, query: Query, result: LookupResult, since: str | None) -> str:
         """Return a name that only calls for the same thing have."""
@@ -216,8 +216,8 @@ class Computing:
 
     async def _refused(self, wanted: Wanted, lease: Lease | None, before: float | None) -> str:
         """Return why no put is made for an answer; empty if one is."""
-        del wanted, lease, before
-        return ""
+        del lease, before
+        return "declined" if wanted.asked.wants.no_store else ""
 
     def _spared(self, result: LookupResult) -> dict[Level, float]:
         """Return what the intent and the documents of *result* spared who computed with them."""
@@ -351,12 +351,14 @@ class SharedComputing(Computing):
         return (await self._lookup(wanted, allow_stale=True)).response
 
     async def _refused(self, wanted: Wanted, lease: Lease | None, before: float | None) -> str:
-        """Return why no put is made for an answer: `closed`, or `fenced`.
+        """Return why no put is made for an answer: `declined`, `closed`, or `fenced`.
 
         Closed meanwhile, the answer is still the caller's, but storing would reopen. Fenced is an
         answer whose lease has a newer holder who stored one: that one stays. A lease that is still
         held is renewed for longer than a put may take.
         """
+        if wanted.asked.wants.no_store:
+            return "declined"
         if self._closed:
             return "closed"
         if lease is None or await lease.renew():
@@ -370,7 +372,9 @@ class SharedComputing(Computing):
     def _found(self, wanted: Wanted, result: LookupResult) -> None:
         """Make an answer anew in the background, if it is in the last part of its life."""
         tuning = self._replica.tuning
-        if self._closed or not tuning.refresh_share or result.age_seconds is None:
+        if self._closed or wanted.asked.wants.no_store:
+            return
+        if not tuning.refresh_share or result.age_seconds is None:
             return
         if not result.stored_for:
             # Of another message: what is computed for this one would not replace it.

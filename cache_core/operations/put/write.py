@@ -120,6 +120,7 @@ class Writer:
                         level, query, entry, generation, answer, tuning, later
                     )
 
+                await self._withdraw_own(query, answer, levels)
                 await asyncio.gather(*(store(level) for level in levels if level not in finished))
                 await self._leave_nothing_forgotten(query, answer, levels, generation)
         except (TimeoutError, BackendError) as error:
@@ -148,10 +149,6 @@ class Writer:
         under = generation.message or ""
         if not await self._promotion.vote(query, response, under, answer.voter, tuning):
             return answer
-        # Their own older answer would be found before it.
-        levels: tuple[Level, ...] = ("l1",) if query.history else ("l1", "l2")
-        own = entry_names(keys, query, {"l1": "user", "l2": "user"}, levels)
-        await store.delete(list(own))
         scopes: dict[Level, Scope] = {**answer.scopes, "l1": "shared", "l2": "shared"}
         return replace(
             answer,
@@ -159,6 +156,17 @@ class Writer:
             scopes=scopes,
             by_policy=("l1", "l2"),
         )
+
+    async def _withdraw_own(self, query: Query, answer: NewAnswer, levels: Sequence[Level]) -> None:
+        """Delete the user's own older parts of what is for everybody: they would be found first."""
+        kept: tuple[Level, ...] = ("l2", "l3") if query.history else ("l3",)
+        shared = [
+            level for level in levels if answer.scopes[level] == "shared" and level not in kept
+        ]
+        if query.user is None or not shared:
+            return
+        own = entry_names(self._keys, query, dict.fromkeys(shared, "user"), shared)
+        await self._store.delete(list(own))
 
     def _life(self, answer: NewAnswer, levels: Sequence[Level], tuning: Tuning) -> float:
         """Return for how many seconds something of *answer* is kept, and has to be found."""

@@ -12,6 +12,7 @@ State of a candidate, by the last row that applies:
 | may be one whose invalidation is pending                 | `invalidated` |        |           |
 | is older than its TTL and the requested grace            | `expired`     | later  |           |
 | is of another day than the question asks for, or is over | `day_over`    |        |           |
+| is older than the question's `max_age`                   | `too_old`     |        |           |
 | is another user's, and the tuning does not share it      | `other_scope` |        |           |
 | has no response                                          | `corrupt`     |        | if shared |
 
@@ -55,7 +56,7 @@ def rank(near: Candidate) -> float:
     return -near.similarity - (QUANTISED if near.scope == "user" else 0.0)
 
 
-def _needed(near: Candidate, tuning: Tuning) -> float:
+def needed(near: Candidate, tuning: Tuning) -> float:
     """Return the threshold for a candidate's intent."""
     return tuning.threshold(near.entry.intent if near.entry is not None else None)
 
@@ -76,7 +77,7 @@ def guard_of(near: Candidate, asked: str, tuning: Tuning) -> str:
 def best(candidates: Sequence[Candidate], asked: str, tuning: Tuning, now: float) -> Hit | None:
     """Return the first of *candidates*, nearest first, that may be served for *asked*."""
     for near in candidates:
-        if near.entry is None or near.dead or near.similarity < _needed(near, tuning):
+        if near.entry is None or near.dead or near.similarity < needed(near, tuning):
             continue
         if not guard_of(near, asked, tuning):
             return hit_of(near, tuning, now)
@@ -105,7 +106,7 @@ def no_answer(candidates: Sequence[Candidate], asked: str, tuning: Tuning, now: 
     live = [near for near in candidates if not near.dead]
     similarity = max((near.similarity for near in live), default=None)
     best = next((near for near in live if not guard(near)), None)
-    above = [near for near in candidates if near.similarity >= _needed(near, tuning)]
+    above = [near for near in candidates if near.similarity >= needed(near, tuning)]
     refused = next((near for near in above if not near.dead and guard(near)), None)
     vetoed = "" if refused is None else guard(refused)
     dead = next((near.dead for near in above if near.dead), None)

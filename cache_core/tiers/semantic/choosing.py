@@ -8,13 +8,20 @@ from typing import NamedTuple
 from cache_core.config.tuning import Tuning
 from cache_core.model.keys import Keys
 from cache_core.model.question.wording import loose_form
-from cache_core.model.values import Entry, Hit, Miss
+from cache_core.model.values import Entry, Hit, Miss, Query
 from cache_core.policy import decide
 from cache_core.policy.answers import Told, same
 from cache_core.policy.decide import Decision, Near
 from cache_core.policy.evidence import Evidence
 from cache_core.tiers.guards.slots import swapped
-from cache_core.tiers.semantic.candidates import Candidate, best, guard_of, hit_of, no_answer
+from cache_core.tiers.semantic.candidates import (
+    Candidate,
+    best,
+    guard_of,
+    hit_of,
+    needed,
+    no_answer,
+)
 
 
 class Choice(NamedTuple):
@@ -42,28 +49,37 @@ class Choosing:
         self._evidence = evidence
 
     def answer(
-        self, text: str, candidates: Sequence[Candidate], tuning: Tuning, now: float
+        self, query: Query, candidates: Sequence[Candidate], tuning: Tuning, now: float
     ) -> Hit | Miss:
         """Return the answer of one of *candidates*, nearest first, or why there is none.
 
+        A question's own `max_wrong` goes no further than the tuning in force, because an
+        invalidation reaches only what that serves.
+
         Args:
-            text: The asked question.
+            query: The asked question.
             candidates: Judged.
             tuning: In force.
             now: The store's time.
         """
-        choice = self._chosen(text, candidates, tuning) if tuning.learns else None
+        text = query.text
+        learns = tuning.learns or query.max_wrong is not None
+        choice = self._chosen(query, candidates, tuning) if learns else None
         if choice is None:
             return best(candidates, text, tuning, now) or no_answer(candidates, text, tuning, now)
         said = str(choice.decision)
-        if choice.near is not None and choice.decision.place is not None:
-            return hit_of(choice.near, tuning, now)._replace(policy=said)
+        first, place = choice.near, choice.decision.place
+        if first is not None and place is not None and first.similarity >= needed(first, tuning):
+            return hit_of(first, tuning, now)._replace(policy=said)
         miss = no_answer(candidates, text, tuning, now)._replace(policy=said)
         held = choice.decision.held in {"not_sure", "different_answer_near"}
         return miss._replace(reason="unsure") if held and not miss.guard else miss
 
-    def _chosen(self, text: str, candidates: Sequence[Candidate], tuning: Tuning) -> Choice | None:
+    def _chosen(
+        self, query: Query, candidates: Sequence[Candidate], tuning: Tuning
+    ) -> Choice | None:
         """Return the policy's choice; `None` where the threshold holds for the nearest one."""
+        text = query.text
         live = [
             near
             for near in candidates
@@ -72,9 +88,11 @@ class Choosing:
         if not live:
             return Choice(None, decide.decide([], self._evidence, 0.0, lambda _: False))
         first = live[0].entry
-        allowed = tuning.allowed_wrong(None if first is None else first.intent)
-        if not allowed:
-            return None
+        allowed = query.max_wrong
+        if allowed is None:
+            allowed = tuning.allowed_wrong(None if first is None else first.intent)
+            if not allowed:
+                return None
         neighbours = self._neighbours(live[: decide.NEIGHBOURS])
         decision = decide.decide(
             neighbours,

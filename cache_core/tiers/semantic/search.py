@@ -125,7 +125,8 @@ class SemanticSearch:
     ) -> Hit | Miss:
         failure: BackendError | None = None
         candidates: list[Candidate] = []
-        count = decide.NEIGHBOURS if tuning.learns else NEIGHBOURS
+        learns = tuning.learns or query.max_wrong is not None
+        count = decide.NEIGHBOURS if learns else NEIGHBOURS
         while True:
             try:
                 shared = await self._shared(query, vector, count)
@@ -145,7 +146,7 @@ class SemanticSearch:
             if not (hides(shared, count, floor) or hides(private, count, floor)):
                 break
             count *= 4
-        answer = self._choosing.answer(query.text, candidates, tuning, self._store.now())
+        answer = self._choosing.answer(query, candidates, tuning, self._store.now())
         if isinstance(answer, Hit):
             return answer
         if failure is not None:
@@ -269,7 +270,8 @@ class SemanticSearch:
             stamp = None
         ttl = tuning.ttl("l2", entry.intent) if entry.ttl is None else entry.ttl
         # An unconfirmed entry may be invalidated: it must not be stale as well.
-        near.dead = envelope.judge(entry, stamp, now, ttl, query.grace if values else 0.0)
+        grace = query.grace if values else 0.0
+        near.dead = envelope.judge(entry, stamp, now, ttl, grace, query.max_age)
         near.gone = envelope.age(entry, now) > KEEP_FACTOR * ttl
 
     async def _discard(self, query: Query, near: Candidate) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from glasscache import MultiLevelCache
-from glasscache.integrations.gate import Gate, as_user
+from glasscache.integrations.gate import Gate, as_user, control
 from glasscache.testing.model import FakeModel, Kind
 
 Feature = Literal[
@@ -121,6 +121,16 @@ class AdapterContract:
         assert used > 0
         assert spent == 0
         assert bench.model.calls == 1
+
+    async def test_a_request_controls_itself(self, bench: Bench) -> None:
+        """One that wants no lookup replaces the answer; one that wants no store leaves it."""
+        await bench.as_ann(Ask())
+        with control(no_lookup=True):
+            anew = await bench.as_ann(Ask())
+        with control(no_lookup=True, no_store=True):
+            unkept = await bench.as_ann(Ask())
+        assert await bench.as_ann(Ask()) == anew != unkept
+        assert bench.model.calls == 3
 
     @pytest.mark.parametrize(
         ("feature", "other"),
