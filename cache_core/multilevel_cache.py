@@ -51,6 +51,7 @@ from cache_core.operations.arguments import (
     check_intents,
     check_label,
     check_message,
+    check_optional,
     check_parts,
     check_put,
     check_sharing,
@@ -64,6 +65,7 @@ from cache_core.operations.compute.calling import Compute, terms_of
 from cache_core.operations.compute.run import Wanted
 from cache_core.operations.invalidate.outbox import Request
 from cache_core.operations.sightings import Sightings
+from cache_core.policy.cacheable import Cacheable
 from cache_core.runtime.assembly import Given, check_redis_pool
 from cache_core.runtime.hosting import host, in_loop
 from cache_core.runtime.lifecycle import Engine, Family
@@ -119,6 +121,9 @@ class MultiLevelCache(OperatedCache):
         instruments: Who watches; default: Prometheus metrics and OpenTelemetry spans.
         verify: Called with a message and the response that L2 served for it, for a small random
             share of semantic hits after they were served; returns whether a fresh answer agrees.
+        cacheable: Called with a message and its fresh response; returns `True` to store it, `False`
+            not to, `None` to leave that to the rules for refusals, errors, truncated and empty
+            answers. It must not wait.
         clock: Time by which entries age in the embedded store; for tests and replays.
         wrap_store, wrap_index: Called with the keyed store and with the vector index, whenever they
             are made; return what to use in their place, such as the doubles of
@@ -142,6 +147,7 @@ class MultiLevelCache(OperatedCache):
         settings: Settings | None = None,
         instruments: Sequence[Instrument] | None = None,
         verify: Verify | None = None,
+        cacheable: Cacheable | None = None,
         clock: Clock | None = None,
         wrap_store: WrapStore | None = None,
         wrap_index: WrapIndex | None = None,
@@ -155,6 +161,7 @@ class MultiLevelCache(OperatedCache):
             embedding_model=None if isinstance(embedding_model, str) else embedding_model,
             instruments=instruments,
             verify=verify,
+            cacheable=cacheable,
             clock=clock,
             wrap_store=wrap_store,
             wrap_index=wrap_index,
@@ -195,6 +202,7 @@ class MultiLevelCache(OperatedCache):
             clock=clock,
             instruments=instruments,
             verify=verify,
+            cacheable=cacheable,
             wrap_store=wrap_store,
             wrap_index=wrap_index,
         )
@@ -408,6 +416,7 @@ class MultiLevelCache(OperatedCache):
         personal: Sequence[str] = (),
         document_ids: Sequence[str] = (),
         answer_id: str | None = None,
+        finish_reason: str | None = None,
         lookup: LookupResult | None = None,
     ) -> Coroutine[Any, Any, None]:
         """Store what answers *message*; readable when this returns.
@@ -438,6 +447,9 @@ class MultiLevelCache(OperatedCache):
             answer_id: The application's own name of this answer, such as an FAQ's: what has the
                 same name is the same answer, in whatever words. L2 learns from it; see
                 docs/answer-quality.md.
+            finish_reason: The model's reason for the answer's end, such as `stop` or `length`; a
+                response that it refused or did not end is not stored, nor one that is an error or
+                empty. See docs/answer-quality.md.
             lookup: What `lookup` returned, of this cache or of another on the same store: needed
                 only where lookups of the same message by the same user overlap in different tasks,
                 or where another process stores what was computed.
@@ -449,12 +461,13 @@ class MultiLevelCache(OperatedCache):
         check_put(response, intent, ttl, tags, cost_usd, personal)
         check_sharing(shared, share_documents)
         check_answer_id(answer_id)
+        check_optional("finish_reason", finish_reason)
         if lookup is not None:
             check_type("lookup", lookup, LookupResult)
         documents = taken(rag_results, document_ids, self.settings.max_value_bytes)
         where = take(context, history, standalone)
         how = How(shared, share_documents, ttl, tuple(tags), cost_usd, tuple(personal))
-        what = What(response, intent, documents, answer_id=answer_id)
+        what = What(response, intent, documents, answer_id=answer_id, finish_reason=finish_reason)
         return self._put(ask(message, user_id, where, self.settings), what, how, lookup)
 
     async def _put(self, asked: Asked, what: What, how: How, lookup: LookupResult | None) -> None:

@@ -37,8 +37,9 @@ BypassReason = Literal[
 BYPASS_REASONS: tuple[BypassReason, ...] = get_args(BypassReason)
 
 WithheldReason = Literal[
-    "tool_calls", "refused", "cut_short", "not_text", "stateful", "several_answers", "empty"
-]
+    "tool_calls", "refused", "cut_short", "failed", "not_text", "stateful", "several_answers",
+    "empty", "not_cacheable", "rule_failed",
+]  # fmt: skip
 """Reasons why a model's reply is not stored."""
 
 NotStored = Literal[
@@ -61,6 +62,9 @@ PUT_REASONS: tuple[str, ...] = (
     "personal",  # stored, but private: it looks personal, and only the tuning would share it
     "promoted",  # stored for everybody: enough users got the same answer
     "tool_calls", "refused", "cut_short", "not_text", "stateful", "several_answers",  # a reply
+    "failed",  # the response is an error
+    "not_cacheable",  # the application's `cacheable=` said so
+    "rule_failed",  # that raised, or returned neither True, False nor None
     "timeout", "backend_error", "breaker_open", "isolation",
 )  # fmt: skip
 """Reasons that a put may report for a tier."""
@@ -447,3 +451,4 @@ class Answer:
     cost_usd: float | None = None
     document_ids: Sequence[str] = field(default=())
     answer_id: str | None = None
+    finish_reason: str | None = None

@@ -11,6 +11,7 @@ from cache_core.model.values import Answer, Entry, Level, LookupResult, Source
 from cache_core.operations.arguments import (
     MAX_INTENT_CHARS,
     check_answer_id,
+    check_optional,
     check_put,
     check_sharing,
 )
@@ -25,6 +26,7 @@ class What(NamedTuple):
         documents: What retrieval returned.
         no_text: The type of a response that is no text, and therefore not stored.
         answer_id: The caller's name of the answer; `None` without one.
+        finish_reason: The model's reason for its end; `None` if unknown.
     """
 
     response: str | None = None
@@ -32,6 +34,7 @@ class What(NamedTuple):
     documents: Taken = Taken()
     no_text: str = ""
     answer_id: str | None = None
+    finish_reason: str | None = None
 
     @property
     def offered(self) -> tuple[Level, ...]:
@@ -109,6 +112,7 @@ def computed_put(
     # Before anything of it is unpacked: the letters of a str would be tags.
     check_put(None, answer.intent, answer.ttl, answer.tags, answer.cost_usd)
     check_answer_id(answer.answer_id)
+    check_optional("finish_reason", answer.finish_reason)
     check_sharing(answer.shared, answer.share_documents)
     taken(None, answer.document_ids, 0)
     answer = _completed(answer, otherwise)
@@ -154,5 +158,8 @@ def _what(answer: Answer, known_intent: str | None, most_bytes: int) -> What:
     response: Any = answer.response
     intent = answer.intent or known_intent
     if response is None or isinstance(response, str):
-        return What(response, intent, documents, answer_id=answer.answer_id)
+        return What(
+            response, intent, documents, answer_id=answer.answer_id,
+            finish_reason=answer.finish_reason,
+        )  # fmt: skip
     return What(None, intent, documents, no_text=type(response).__name__)

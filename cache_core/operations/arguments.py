@@ -123,10 +123,8 @@ def check_put(
         TypeError: For a value of another type.
         ValueError: For a TTL or cost out of range.
     """
-    for name, value in (("response", response), ("intent", intent)):
-        if value is not None and not isinstance(value, str):
-            msg = f"{name} must be a str or None, not {type(value).__name__}"
-            raise TypeError(msg)
+    check_optional("response", response)
+    check_optional("intent", intent)
     _check_number("ttl", ttl, MAX_TTL, above_zero=True)
     _check_number("cost_usd", cost_usd, _MOST_USD)
     for name, value in (("tags", tags), ("personal", personal)):
@@ -198,6 +196,12 @@ def check_text(name: str, value: object) -> None:
         raise TypeError(msg)
 
 
+def check_optional(name: str, value: object) -> None:
+    """Raise `TypeError` unless *value* is a str or `None`."""
+    if value is not None:
+        check_text(name, value)
+
+
 def check_whole(name: str, value: object) -> None:
     """Raise `TypeError` unless *value* is an int, `ValueError` if it is negative."""
     if isinstance(value, bool) or not isinstance(value, int):
@@ -263,6 +267,7 @@ _NEEDED: Mapping[str, tuple[str, str]] = {
     "embedding_model": ("embed", "a model's name or an Embedder"),
     "instruments": ("__len__", "a list of Instrument"),
     "verify": ("__call__", "a function"),
+    "cacheable": ("__call__", "a function"),
     "clock": ("time", "a Clock"),
     "wrap_store": ("__call__", "a function"),
     "wrap_index": ("__call__", "a function"),

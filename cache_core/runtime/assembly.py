@@ -40,6 +40,7 @@ from cache_core.observability.instruments import Instrument
 from cache_core.observability.verdicts import Verify
 from cache_core.operations.invalidate.outbox import StoreName
 from cache_core.operations.replica import Replica
+from cache_core.policy.cacheable import Cacheable
 from cache_core.policy.evidence import Evidence
 from cache_core.runtime.directories import memory_of, usable_directory
 from cache_core.tiers import guards
@@ -68,6 +69,7 @@ class Given:
         clock: Time of the embedded store.
         instruments: Record the operations.
         verify: Checks a share of the hits of L2.
+        cacheable: Says which answers are stored.
         wrap_store, wrap_index: Return a wrapper of the store or the index.
         owns_pool: Whether *redis_pool* is closed with the cache.
     """
@@ -77,6 +79,7 @@ class Given:
     clock: Clock | None = None
     instruments: Sequence[Instrument] | None = None
     verify: Verify | None = None
+    cacheable: Cacheable | None = None
     wrap_store: WrapStore | None = None
     wrap_index: WrapIndex | None = None
     owns_pool: bool = False

@@ -33,6 +33,7 @@ from cache_core.observability.stats import CacheStats
 from cache_core.operations.compute.flight import SingleFlight
 from cache_core.operations.invalidate.outbox import Outbox, Request
 from cache_core.operations.put.limits import WriteLimits
+from cache_core.operations.put.rules import Rules
 from cache_core.operations.replica import Counts, Replica
 from cache_core.operations.sightings import Sightings
 from cache_core.runtime.assembly import Given, Parts, assemble, make_store, name_of_store
@@ -363,8 +364,9 @@ class Engine:
             replica = self._as_replica()
             parts = await assemble(replica, self.namespace, store, self._given, closing)
             self.outbox.store = name_of_store(self.settings, self._given.redis_pool, parts.secret)
+            rules = Rules(self._limits, self._given.cacheable)
             cache = Open(
-                parts, self.outbox, self.flight, self._limits, self._given.verify, self,
+                parts, self.outbox, self.flight, rules, self._given.verify, self,
                 replica,
             )  # fmt: skip
             # Anything not found immediately stays on the denylist.

@@ -40,7 +40,7 @@ from cache_core.operations.invalidate.semantic import Semantic
 from cache_core.operations.learning import Learning
 from cache_core.operations.lookup.ask import Reader
 from cache_core.operations.lookup.run import Lookups
-from cache_core.operations.put.limits import WriteLimits
+from cache_core.operations.put.rules import Rules
 from cache_core.operations.put.run import Puts
 from cache_core.operations.put.write import Writer
 from cache_core.operations.replica import Replica
@@ -60,7 +60,7 @@ class Open:
         parts: What it is made of.
         outbox: Keeps the invalidations that a backend has not confirmed.
         flight: The computations that are under way.
-        limits: How much one user may write.
+        rules: What of the answers is stored.
         verify: Checks a share of the hits of L2; `None` for none.
         owner: Has this cache, and adopts the invalidations that other processes left.
         replica: This cache.
@@ -73,7 +73,7 @@ class Open:
         parts: Parts,
         outbox: Outbox,
         flight: SingleFlight[str],
-        limits: WriteLimits,
+        rules: Rules,
         verify: Verify | None,
         owner: CacheOwner,
         replica: Replica,
@@ -100,7 +100,7 @@ class Open:
         if self.verifier is not None:
             sinks.append(self.verifier)
         self.lookup = Lookups(self.reader, keys, store, parts.journal, sinks, replica).run
-        self.puts = Puts(self.writer, keys, store, parts.journal, limits, replica, self.learning)
+        self.puts = Puts(self.writer, keys, store, parts.journal, rules, replica, self.learning)
         self.put, self.warm = self.puts.run, self.puts.warm
         self.computing = SharedComputing(
             owner, keys, flight, replica, store, self.reader, self.leases

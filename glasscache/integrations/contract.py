@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from cache_core.model.values import BypassReason, WithheldReason
+from cache_core.policy.cacheable import ended_badly
 
 _LONG = 512
 """Characters from which on a value is replaced in the context by its digest."""
@@ -46,9 +47,6 @@ _HEADERS_WITHOUT_EFFECT = frozenset({
     "accept", "authorization", "idempotency-key", "traceparent", "tracestate", "baggage",
     "user-agent", "x-client-request-id", "x-request-id",
 })  # fmt: skip
-
-_WHOLE = frozenset({"stop", "end_turn", "stop_sequence", "completed", "eos"})
-_REFUSED = frozenset({"content_filter", "refusal", "safety", "guardrail_intervened"})
 
 
 class Request(NamedTuple):
@@ -126,14 +124,13 @@ def reply_of(
         refused: Whether it is a refusal.
         more: Whether it has more than text.
     """
-    why_not: WithheldReason | None = None
-    ended = ended.lower() if ended is not None else None
+    why_not = None if ended is None else ended_badly(ended)
     if calls:
         why_not = "tool_calls"
-    elif refused or ended in _REFUSED:
+    elif refused:
         why_not = "refused"
-    elif ended is not None and ended not in _WHOLE:
-        why_not = "cut_short"
+    elif why_not is not None:
+        pass
     elif more:
         why_not = "not_text"
     elif not text.strip():

@@ -97,7 +97,8 @@ REFUSED: dict[str, dict[str, list[Any]]] = {
     "get_multilevel": PLACE,
     "explain": PLACE,
     "put": {**PLACE, **STORED, "response": TEXT, "rag_results": DOCUMENTS,
-            "lookup": [5, "id", (), {"lookup_id": "x"}], "answer_id": ["", *TEXT]},
+            "lookup": [5, "id", (), {"lookup_id": "x"}], "answer_id": ["", *TEXT],
+            "finish_reason": TEXT},
     "bypass": {"reason": [None, "", "x", [], *TEXT], "of": [None, "", "hit", [], *TEXT]},
     "get_or_compute": {**PLACE, **STORED, **WISHES, "compute": FUNCTION},
     "warm_cache": {"queries": PAIRS, "context": CONTEXT, "intent": TEXT, "ttl": [*NUMBER, 0],
@@ -139,6 +140,7 @@ CONSTRUCTED: dict[str, list[Any]] = {
     "settings": [5, {}, "settings", True],
     "instruments": [5, "all", True, [5], ["x"]],
     "verify": [5, "f", True, []],
+    "cacheable": [5, "f", True, []],
     "clock": [5, "now", True],
     "wrap_store": [5, "f", True],
     "wrap_index": [5, "f", True],
@@ -217,6 +219,7 @@ WRONG_FIELDS: list[tuple[str, Any]] = [
     *(("shared", value) for value in FLAG), *(("share_documents", value) for value in FLAG),
     *(("tags", value) for value in TEXTS), *(("document_ids", value) for value in TEXTS), *(("ttl", value) for value in [*NUMBER, 0]),
     *(("cost_usd", value) for value in NUMBER), *(("intent", value) for value in TEXT),
+    *(("finish_reason", value) for value in TEXT),
 ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import get_args
 
 from cache_core.backends.base import Values
 from cache_core.config.settings import Settings
@@ -24,13 +25,14 @@ from cache_core.model.values import (
     Query,
     Sighting,
     Where,
+    WithheldReason,
 )
 from cache_core.observability.records import PartRecord, PutRecord
 from cache_core.operations.answers import How, What
 from cache_core.operations.arguments import MAX_INTENT_CHARS, Asked, ask
 from cache_core.operations.learning import Learning
 from cache_core.operations.put.admission import Admission
-from cache_core.operations.put.limits import WriteLimits
+from cache_core.operations.put.rules import Rules
 from cache_core.operations.put.scopes import NewAnswer, admit
 from cache_core.operations.put.write import Writer
 from cache_core.operations.replica import Replica
@@ -47,7 +49,7 @@ _WARM_PAUSE = 0.1
 _TURNS = 4
 """Turns before a follow-up that say of which day it asks."""
 
-_LOST = frozenset({"too_large", "unsupported"})
+_LOST = frozenset({"too_large", "unsupported", *get_args(WithheldReason)})
 """Reasons why a part of an answer is not stored that make the put a partial one."""
 
 
@@ -59,7 +61,7 @@ class Puts:
         keys: Names what is stored.
         store: Its clock is that of all replicas.
         journal: Log of broad invalidations.
-        limits: How much one user may write.
+        rules: What of an answer is stored.
         replica: This cache.
         learning: Compares a fresh answer with the nearest stored one.
     """
@@ -70,7 +72,7 @@ class Puts:
         keys: Keys,
         store: Values,
         journal: Journal,
-        limits: WriteLimits,
+        rules: Rules,
         replica: Replica,
         learning: Learning,
     ) -> None:
@@ -78,7 +80,7 @@ class Puts:
         self._keys = keys
         self._store = store
         self._journal = journal
-        self._limits = limits
+        self._rules = rules
         self._replica = replica
         self._learning = learning
         self._settings = replica.settings
@@ -113,6 +115,7 @@ class Puts:
                 if asked.user_id is not None and query.user is None:
                     warn_of_nobody()
                     asked = asked._replace(user_id=None)
+                what, withheld = self._cacheable(query, what, how, offered)
                 answer = await self._admitted(query, asked.user_id, what, how, tuning)
                 self._learning.fresh(query, answer.entry)
                 record.calls = self._refused(query, answer, how, tuning)
@@ -127,9 +130,25 @@ class Puts:
                         else await self._write(query, answer, tuning, sighting)
                     )
                 # Without a user there is nobody to keep a private part for.
-                nobodys = [level for level in offered if level not in answer.scopes]
-                record.calls = [*record.calls, *_each(nobodys, "bypass", "no_user")]
+                rest = {*answer.scopes, *(part.level for part in withheld)}
+                nobodys = [level for level in offered if level not in rest]
+                nobodys_parts = _each(nobodys, "bypass", "no_user")
+                record.calls = [*withheld, *record.calls, *nobodys_parts]
             return _finish(record, "empty")
+
+    def _cacheable(
+        self, query: Query, what: What, how: How, offered: Sequence[Level]
+    ) -> tuple[What, list[PartRecord]]:
+        """Return what is worth storing, and a finished call for each tier that gets nothing.
+
+        Intent and documents are stored without the response: they were right.
+        """
+        # What an operator provides is stored as it is.
+        why_not = None if how.source == "warm" else self._rules.withholds(query.text, what)
+        if why_not is None:
+            return what, []
+        parts = [level for level in offered if level in {"l1", "l2"}]
+        return what._replace(response=None), _each(parts, "bypass", why_not)
 
     def _until(
         self, query: Query, what: What, where: Where, seen: Sighting | None, now: float
@@ -179,7 +198,7 @@ class Puts:
         """Return the parts of a put that its user may not make; else nothing."""
         if how.source == "warm" or not answer.scopes:
             return []
-        if self._limits.take(query.user, tuning, shared=answer.for_everybody):
+        if self._rules.limits.take(query.user, tuning, shared=answer.for_everybody):
             return []
         return self._writer.refused(answer, "rate_limited")
 
