@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo models quick test coverage check format bench clean
+.PHONY: help demo models quick test coverage check format docs bench clean
 
 help:  ## List the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -41,12 +41,15 @@ format: $(STAMP)  ## Format the code
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+docs: $(STAMP)  ## Build the site into site/
+	$(BIN)/mkdocs build --strict
+
 bench: $(STAMP) system  ## Measure lookups against a raw Redis GET, and growth to 100,000 entries
 	$(BIN)/python -m benchmarks.lookup
 	$(BIN)/python -m benchmarks.growth
 
 clean:  ## Remove what the commands made
-	rm -rf $(VENV) build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist site .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # Without torch: `make models` adds it.
 $(STAMP): pyproject.toml
@@ -54,7 +57,7 @@ $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "python venv is missing: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev --group integrations
+	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev --group integrations --group docs
 	@touch $(STAMP)
 
 .PHONY: system

@@ -65,7 +65,7 @@ def test_the_caches_user_may_not(command: str, empty_redis: str) -> None:
 
 def test_the_documented_user_is_the_shipped_one() -> None:
     """The ACL in SECURITY.md is that of `compose/redis.acl`."""
-    documented = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    documented = (ROOT / "docs" / "SECURITY.md").read_text(encoding="utf-8")
     (line,) = re.findall(r"^ACL SETUSER glasscache on (.+)$", documented, re.MULTILINE)
     assert line.split()[1:] == _rights()[2:]
 
@@ -259,7 +259,7 @@ def test_the_check_finds_it(code: str) -> None:
 
 def test_every_claim_names_a_test_that_exists() -> None:
     """Tests that SECURITY.md names exist."""
-    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "SECURITY.md").read_text(encoding="utf-8")
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
     assert len(named) > 20
     missing = [

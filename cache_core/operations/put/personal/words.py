@@ -1,6 +1,6 @@
 """Words that show a number to be a person's: of orders, of telephones, of birth.
 
-All are folded like the texts searched; see `fold`. SECURITY.md lists the languages that are
+All are folded like the texts searched; see `fold`. docs/SECURITY.md lists the languages that are
 understood; others are not.
 """
 
