@@ -24,7 +24,7 @@ quick: $(STAMP)  ## Run the tests that need no server, no browser and no time: f
 	$(BIN)/pytest -q -n 3 --dist loadfile -m "not server and not browser and not slow"
 
 test: check system  ## Set up, check style, types and structure, and run all tests
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 coverage: $(STAMP) system  ## Run all tests and measure branches; takes twice as long as `make test`
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
