@@ -27,7 +27,10 @@ from cache_core.backends.redis.replies import text_of
 _SECONDS = 10.0
 """For a whole examination: a slow server is to be measured, not taken for an unavailable one."""
 
-_TRIPS = 9
+_PROBE_SECONDS = 3.0
+"""For an answer in another scheme, which comes immediately or never."""
+
+_TRIPS = 5
 _SLOTS = 16_384
 _CONFIG = ("save", "appendfsync")
 
@@ -45,7 +48,8 @@ class ServerFacts:
         lacking: Commands of the cache that the user may not run, or that the server does not know.
         barred: `keys` or `channels`, if the user may not use those of the cache's prefix.
         round_trip: Median of a GET, in seconds.
-        skew: Seconds by which the server's clock is ahead of this machine's; `None` if unknown.
+        skew: Seconds by which the server's clock is ahead of this machine's, at least; `None` if
+            unknown.
         uncovered: Slots of a Cluster that no server has.
         down: Error of a master of a Cluster that cannot be reached; empty if it can.
     """
@@ -151,12 +155,15 @@ async def _reply(call: Awaitable[Reply]) -> Reply | None:
 
 
 async def _skew(client: redis.Redis) -> float | None:
+    """Return the seconds by which the server's clock is ahead, at least; 0 if that is unsure."""
     before = time.time()
     reply = await _reply(client.time())
+    after = time.time()
     if reply is None:
         return None
     seconds, micros = reply
-    return float(seconds + micros / 1_000_000 - (before + time.time()) / 2)
+    now = seconds + micros / 1_000_000
+    return float(max(now - after, 0.0) + min(now - before, 0.0))
 
 
 # ------------------------------------------------------------------------------- rights
@@ -186,17 +193,11 @@ async def _denied(client: redis.Redis, key: str, *, clustered: bool) -> dict[str
     """
     pool: Any = client.connection_pool
     connection: AbstractConnection = await pool.get_connection()
-    found = {}
+    first: dict[str, tuple[Any, ...]] = {name: (name,) for name in ("multi", "exec")}
     try:
-        for name, command in {
-            "watch": ("watch", key),
-            "multi": ("multi",),
-            "exec": ("exec",),
-        }.items():
-            found[name] = await _denial(connection, *command)
-        if not found["multi"] and not await _denial(connection, "multi"):
-            for name, command in commands(key, clustered=clustered).items():
-                found[name] = await _denial(connection, *command)
+        found = await _denials(connection, {"watch": ("watch", key), **first})
+        if not found["multi"] and not (await _denials(connection, {"": ("multi",)}))[""]:
+            found |= await _denials(connection, commands(key, clustered=clustered))
     finally:
         # Nothing was executed: the server drops the transaction with its connection.
         await connection.disconnect()
@@ -204,10 +205,17 @@ async def _denied(client: redis.Redis, key: str, *, clustered: bool) -> dict[str
     return {name: what for name, what in found.items() if what}
 
 
-async def _denial(connection: AbstractConnection, *command: Any) -> str:
-    """Send a command; return what of it is denied, empty for nothing."""
-    try:
+async def _denials(
+    connection: AbstractConnection, tried: Mapping[str, tuple[Any, ...]]
+) -> dict[str, str]:
+    """Send commands in one round trip; return what of each is denied, empty for nothing."""
+    for command in tried.values():
         await connection.send_command(*command)
+    return {name: await _denial(connection) for name in tried}
+
+
+async def _denial(connection: AbstractConnection) -> str:
+    try:
         await connection.read_response()
     except NoPermissionError as error:
         text = str(error)
@@ -220,7 +228,7 @@ async def _denial(connection: AbstractConnection, *command: Any) -> str:
 # ---------------------------------------------------------------------------------- TLS
 
 
-async def answers_otherwise(url: str, timeout: float) -> bool:
+async def answers_otherwise(url: str) -> bool:
     """Return whether the server of *url* answers with TLS where that has none, or the reverse.
 
     No login is sent. False for a URL of another kind.
@@ -235,7 +243,7 @@ async def answers_otherwise(url: str, timeout: float) -> bool:
         f"{others[scheme]}://{host}", retry=Retry(NoBackoff(), 0), protocol=2, **trust
     )
     try:
-        async with Deadline(timeout):
+        async with Deadline(_PROBE_SECONDS):
             await client.ping()
     except (ResponseError, AuthenticationError):
         return True

@@ -165,7 +165,7 @@ async def _servers(settings: Settings) -> list[ServerFacts] | BackendError:
         return await examine(client, f"{settings.prefix}:doctor-{os.urandom(8).hex()}", where)
     except BackendError as error:
         silent = error.error_type in {"TimeoutError", "ConnectionError"}
-        if silent and await answers_otherwise(url, settings.put_budget):
+        if silent and await answers_otherwise(url):
             how = "without TLS" if url.startswith("rediss") else "with TLS only"
             found = BackendError("backend_error", "TLS", f"the server answers {how}")
             found.backend, found.where = error.backend, error.where

@@ -204,7 +204,7 @@ def _clock(server: ServerFacts) -> Finding:
     if server.skew is None:
         return Finding("clock", "skipped", "the Redis user may not run TIME")
     apart = abs(server.skew)
-    if apart < 1 + server.round_trip:
+    if apart < 1:
         return Finding("clock", "ok", "Redis and this machine agree within a second")
     side = "ahead of" if server.skew > 0 else "behind"
     return Finding(
