@@ -59,7 +59,7 @@ def doctor(options: Options) -> None:
     """Check the running system: settings, Redis, model, monitoring, and where lookups end.
 
     Run it where an agent runs, with the agent's environment. Each finding has what was found, why
-    it matters and how to fix it. Nothing is changed, and nothing is counted.
+    it matters and how to fix it. It stores, serves and counts nothing.
 
     The exit code is 1 if there is a failure, with --strict also for a warning, else 0.
 
