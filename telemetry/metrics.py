@@ -26,6 +26,7 @@ from cache_core.model.values import (
 )
 from cache_core.observability.instruments import CacheState
 from cache_core.observability.records import (
+    ChangeRecord,
     ComputeRecord,
     EmbedRecord,
     InvalidationRecord,
@@ -134,7 +135,7 @@ class PrometheusInstrument:
         self._spent = each(names.SPENT, ("embedding", "verification"))
         self._dropped = each(names.DROPPED, names.QUEUES)
         self._invalidations = each(
-            names.INVALIDATIONS, ("message", "document", "tag", "user", "writer")
+            names.INVALIDATIONS, ("message", "document", "tag", "answer", "user", "writer")
         )
         self._reasons = pairs(names.MISS_REASONS, LEVELS, MISS_REASONS)
         self._bypasses = each(names.BYPASS_REASONS, BYPASS_REASONS)
@@ -145,6 +146,9 @@ class PrometheusInstrument:
         self._put_losses = each(names.PUT_LOSSES, PUT_REASONS)
         self._verdicts = pairs(
             names.VERDICTS, ("correct", "wrong"), ("feedback", "review", "verify")
+        )
+        self._compared = each(
+            names.COMPARED_ANSWERS, ("changed", "unchanged_at_expiry", "unchanged_before")
         )
         self._judged_misses = each(names.JUDGED_MISSES, ("right", "wrong"))
         self._cancelled = each(names.CANCELLED, LEVELS)
@@ -220,6 +224,8 @@ class PrometheusInstrument:
                     self._embedding.observe(record.seconds, exemplar)
             case InvalidationRecord():
                 self._invalidations[record.kind].amount += 1
+            case ChangeRecord():
+                self._compared[record.verdict].amount += 1
             case LabelRecord():
                 self._judged_misses[record.verdict].amount += 1
             case VerdictRecord():

@@ -209,6 +209,13 @@ JUDGED_MISSES: Final = Metric(
     "Misses of L2 whose fresh answer was compared with the nearest stored one: right means that it "
     "would have been a right hit.",
 )
+COMPARED_ANSWERS: Final = Metric(
+    "cache_compared_answers_total",
+    "counter",
+    ("verdict",),
+    "Comparisons of fresh answers with the stored ones that they replace: changed, or unchanged "
+    "when that had expired (unchanged_at_expiry) or before (unchanged_before).",
+)
 ISOLATION_VIOLATIONS: Final = Metric(
     "cache_isolation_violations_total",
     "counter",

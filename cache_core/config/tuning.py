@@ -155,6 +155,14 @@ class Tuning(BaseModel):
         "recomputes it in the background; 0 for never.",
         step=0.01,
     )
+    recheck_share: Last = _field(
+        0.0,
+        "Answers checked again",
+        "Share of the hits of get_or_compute on popular shared answers that recompute them in the "
+        "background, to find out whether they changed: at 0.02 an answer's fiftieth hit; 0 for "
+        "never. It costs as many computations.",
+        step=0.005,
+    )
     guards: tuple[GuardName, ...] = _field(
         ("numbers", "negation", "direction", "order", "opposites", "letters", "language"),
         "Guards",

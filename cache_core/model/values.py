@@ -191,8 +191,8 @@ class Entry(NamedTuple):
         left_out: Reason why this tier's part could not be stored; empty if it was.
         until: The store's time, in seconds, after which it is no longer true; `None` if it does
             not age with the day.
-        answer: Name by which L2 recognises the same answer to other questions, as a digest; empty
-            for one that only its text identifies. See `cache_core.policy.answers`.
+        answer: Name by which the same answer is recognised, as a digest; empty for one that only
+            its text identifies. See `cache_core.policy.answers`.
     """
 
     response: str | None = None

@@ -24,6 +24,7 @@ Operation = Literal[
     "verdict",
     "verify",
     "label",
+    "change",
     "tune",
 ]
 
@@ -198,7 +199,7 @@ class InvalidationRecord(TimedRecord):
     """An invalidation: `ok`, or `error` while some backend has not confirmed it.
 
     Attributes:
-        kind: `message`, `document`, `tag`, `user` or `writer`.
+        kind: `message`, `document`, `tag`, `answer`, `user` or `writer`.
         count: Entries that were taken out of service.
     """
 
@@ -254,6 +255,32 @@ class LabelRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeRecord:
+    """A fresh answer that was compared with the stored one that it replaces.
+
+    Attributes:
+        changed: Whether they differ.
+        expired: Whether the stored one had expired.
+        age: Its age in seconds.
+        intent: Its intent label; empty for none, and for free text.
+    """
+
+    operation: ClassVar[Operation] = "change"
+
+    changed: bool
+    expired: bool
+    age: float
+    intent: str = ""
+
+    @property
+    def verdict(self) -> Literal["changed", "unchanged_at_expiry", "unchanged_before"]:
+        """Result of the comparison."""
+        if self.changed:
+            return "changed"
+        return "unchanged_at_expiry" if self.expired else "unchanged_before"
+
+
+@dataclass(frozen=True, slots=True)
 class TuneRecord:
     """A change of the tuning.
 
@@ -279,5 +306,7 @@ ScopedRecord: TypeAlias = (
 )
 """An operation with a scope around it."""
 
-Record: TypeAlias = ScopedRecord | VerdictRecord | VerificationRecord | LabelRecord | TuneRecord
+Record: TypeAlias = (
+    ScopedRecord | VerdictRecord | VerificationRecord | LabelRecord | ChangeRecord | TuneRecord
+)
 """A finished operation: see `Instrument.record`."""

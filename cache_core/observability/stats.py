@@ -12,6 +12,7 @@ from cache_core.observability.churn import ChurnWatch
 from cache_core.observability.evidence import Evidence
 from cache_core.observability.instruments import CacheState
 from cache_core.observability.records import (
+    ChangeRecord,
     ComputeRecord,
     EmbedRecord,
     LabelRecord,
@@ -24,6 +25,7 @@ from cache_core.observability.records import (
     VerdictRecord,
     VerificationRecord,
 )
+from cache_core.policy.freshness import Freshness
 
 _LATENCIES = 2_000
 _INTENTS = 64
@@ -80,6 +82,7 @@ class CacheStats:
         self.other_scope_intents: Counter[str] = Counter()
         self.verdicts: Counter[tuple[str, str]] = Counter()
         self.judged_misses: Counter[str] = Counter(right=0, wrong=0)
+        self.freshness: dict[str, Freshness] = {}
         self.tunings: Counter[str] = Counter(applied=0, rejected=0)
         self.saved_usd: dict[Level, float] = dict.fromkeys(LEVELS, 0.0)
         self.spent_usd = 0.0
@@ -130,6 +133,10 @@ class CacheStats:
                 self.verdicts[record.source, record.verdict] += 1
             case LabelRecord():
                 self.judged_misses[record.verdict] += 1
+            case ChangeRecord():
+                known = record.intent in self.freshness or len(self.freshness) < _INTENTS
+                found = self.freshness.setdefault(record.intent if known else "", Freshness())
+                found.note(record.age, changed=record.changed, expired=record.expired)
             case TuneRecord():
                 self.tunings[record.outcome] += 1
 
@@ -258,6 +265,9 @@ class CacheStats:
             "missed_hit_rate": round(
                 _ratio(self.judged_misses["right"], self.judged_misses.total()), 4
             ),
+            "freshness": {
+                intent: found.to_json() for intent, found in sorted(self.freshness.items())
+            },
             "tuning": dict(self.tunings),
             "spent_usd": round(self.spent_usd, 6),
             "embedding_tokens": self.embedding_tokens,

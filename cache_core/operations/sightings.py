@@ -224,6 +224,11 @@ class Sightings:
             del self._open[name]
 
 
+def known() -> tuple[str, ...]:
+    """Return the invalidations made by this task, the newest last."""
+    return _known.get()
+
+
 def know(token: str) -> None:
     """Record an invalidation made by this task, for which its later puts are not rejected.
 

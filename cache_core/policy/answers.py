@@ -55,6 +55,11 @@ def named(answer_id: str | None, documents: Collection[str]) -> tuple[str, str]:
     return "", ""
 
 
+def by_caller(name: str) -> bool:
+    """Return whether the caller gave an answer its name."""
+    return name[:1] == _NAMED_BY_CALLER
+
+
 def same(one: Told, other: Told) -> bool:
     """Return whether two answers are the same.
 

@@ -25,6 +25,7 @@ from cache_core.observability.verdicts import (
     verdict_log,
 )
 from cache_core.operations.arguments import Asked
+from cache_core.operations.changes import Changes, Comparing
 from cache_core.operations.compute import run as compute
 from cache_core.operations.compute.flight import SingleFlight
 from cache_core.operations.compute.run import SharedComputing
@@ -100,7 +101,10 @@ class Open:
         if self.verifier is not None:
             sinks.append(self.verifier)
         self.lookup = Lookups(self.reader, keys, store, parts.journal, sinks, replica).run
-        self.puts = Puts(self.writer, keys, store, parts.journal, rules, replica, self.learning)
+        self.puts = Puts(
+            self.writer, keys, store, parts.journal, rules, replica,
+            Comparing(self.learning, self._changes(parts)),
+        )  # fmt: skip
         self.put, self.warm = self.puts.run, self.puts.warm
         self.computing = SharedComputing(
             owner, keys, flight, replica, store, self.reader, self.leases
@@ -113,6 +117,15 @@ class Open:
         self.housekeeper = Housekeeper(
             parts, self.invalidator, state, replica, owner, self.learning
         )
+
+    def _changes(self, parts: Parts) -> Changes:
+        """Return what finds answers that changed."""
+
+        async def withdraw(label: str) -> None:
+            await self.invalidate(Request("answer", label))
+
+        shared_text = None if parts.semantic is None else parts.semantic.tier.rows.text_of
+        return Changes(parts.store, parts.keys, shared_text, withdraw, self._replica.instruments)
 
     def start(self, closing: AsyncExitStack) -> None:
         """Begin with the background duties; *closing* ends them, the last one first."""

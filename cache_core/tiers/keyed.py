@@ -178,7 +178,7 @@ class KeyedTier:
             rag_results=entry.rag_results if "rag_results" in kept else None,
             cost_usd=entry.cost_usd if "cost_usd" in kept else None,
             tagged=entry.tagged and "rag_results" in kept,
-            answer="",
+            answer=entry.answer if "response" in kept else "",
         )
         name = self.keys.entry(self.level, query, part.scope)
         ttl = kept_seconds(entry, self.level, tuning)

@@ -27,7 +27,7 @@ ELSEWHERE = sorted(
 
 DOCUMENTED = """
     cache_hits_total{level} cache_misses_total{level} cache_latency_seconds{level}
-    cache_judged_misses_total{verdict}
+    cache_judged_misses_total{verdict} cache_compared_answers_total{verdict}
     cache_verdicts_total{verdict,source}
     cache_cost_saved_usd cache_lookups_total{outcome} cache_lookup_seconds{outcome}
     cache_errors_total{level,reason} cache_miss_reasons_total{level,reason}
@@ -201,7 +201,7 @@ def test_the_reference_lists_every_metric_as_it_is() -> None:
 def test_the_reference_names_every_span_and_attribute() -> None:
     """Every attribute that a trace may show is documented."""
     text = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
-    without_span = {"verdict", "verify", "label", "tune"}
+    without_span = {"verdict", "verify", "label", "change", "tune"}
     operations = {*get_args(Operation)} - without_span
     for name in [*ATTRIBUTES, *(names.SPAN_PREFIX + operation for operation in operations)]:
         assert f"`{name}`" in text or name in text.partition("```\ninvoke_agent")[2], name

@@ -22,6 +22,7 @@ from cache_core.operations.answers import How, What, computed_put
 from cache_core.operations.arguments import Asked, reason_of
 from cache_core.operations.compute.calling import Compute, LostError, computed, takes_result
 from cache_core.operations.compute.flight import SingleFlight, in_a_circle, leave_note
+from cache_core.operations.compute.popular import Popular
 from cache_core.operations.compute.turns import Lease, Turns
 from cache_core.operations.replica import Replica
 
@@ -269,6 +270,7 @@ class SharedComputing(Computing):
         self._closed = False
         self.refreshing: dict[str, asyncio.Task[None]] = {}
         """Answers that are being made anew before they expire."""
+        self._popular = Popular()
         # When what was made anew had been stored, by the name of the answer.
         self._refreshed: dict[str, float] = {}
 
@@ -370,18 +372,18 @@ class SharedComputing(Computing):
     # ------------------------------------------------------------------------------ refresh
 
     def _found(self, wanted: Wanted, result: LookupResult) -> None:
-        """Make an answer anew in the background, if it is in the last part of its life."""
+        """Make an answer anew in the background, if it is old, or popular and due for a check."""
         tuning = self._replica.tuning
-        if self._closed or wanted.asked.wants.no_store:
+        if self._closed or wanted.asked.wants.no_store or result.age_seconds is None:
             return
-        if not tuning.refresh_share or result.age_seconds is None:
-            return
-        if not result.stored_for:
+        # Every hit counts, also of another question with this answer.
+        popular = tuning.recheck_share > 0 and self._popular.due(result, tuning.recheck_share)
+        if not (popular or tuning.refresh_share) or not result.stored_for:
             # Of another message: what is computed for this one would not replace it.
             return
         query = self._query(wanted)
         life = _life(result, query, tuning, [lv for lv in _RESPONSES if lv in self._reader.levels])
-        if result.age_seconds < life * (1 - tuning.refresh_share):
+        if not popular and result.age_seconds < life * (1 - tuning.refresh_share):
             return
         # There is one answer, for all callers and all ways of storing it.
         if result.stored_for != "user":

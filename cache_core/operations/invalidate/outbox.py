@@ -24,7 +24,7 @@ from cache_core.model.sealing import Sealer, SealError
 
 log = RateLimited(logging.getLogger("glasscache"))
 
-RequestKind: TypeAlias = Literal["message", "document", "tag", "writer", "user"]
+RequestKind: TypeAlias = Literal["message", "document", "tag", "answer", "writer", "user"]
 
 MOST = 10_000
 """Maximal number of requests that one process keeps."""
@@ -36,7 +36,7 @@ class Request:
 
     Attributes:
         kind: Kind of the target.
-        value: The message, document id, tag or user id.
+        value: The message, document id, tag or user id, or the digest of an answer's label.
         user: User whose own answers to a message are meant; `None` for everybody's.
     """
 
@@ -55,7 +55,7 @@ class Request:
         match json.loads(text):
             case ["message", str(value), str() | None as user]:
                 return cls("message", value, user)
-            case [("document" | "tag" | "writer" | "user") as kind, str(value)]:
+            case [("document" | "tag" | "answer" | "writer" | "user") as kind, str(value)]:
                 return cls(kind, value)
         msg = "no request"
         raise ValueError(msg)

@@ -115,7 +115,7 @@ class Invalidator:
         match request.kind:
             case "message":
                 return self._of_message(job, *self._asked(request), tuning)
-            case "document" | "tag":
+            case "document" | "tag" | "answer":
                 labels = self._labels(request.kind, request.value)
                 job.unlogged.append(Broad(job.token, labels))
                 return [FindListed(job, self._keys.index(request.kind, label)) for label in labels]
@@ -135,6 +135,8 @@ class Invalidator:
         return self._keys.query(request.value, None), user
 
     def _labels(self, kind: str, value: str) -> list[str]:
+        if kind == "answer":
+            return [value]
         # Earlier versions compared ids unchanged.
         names = dict.fromkeys((same_id(value), value) if kind == "document" else (value,))
         return [self._keys.label(kind, name) for name in names]
@@ -163,7 +165,7 @@ class Invalidator:
             case "message":
                 query, user = self._asked(request)
                 return await self._entries.count_message(query, tuning, user or None)
-            case "document" | "tag":
+            case "document" | "tag" | "answer":
                 labels = self._labels(request.kind, request.value)
                 indexes = [self._keys.index(request.kind, label) for label in labels]
                 return await self._entries.count_label(indexes)

@@ -30,12 +30,13 @@ from cache_core.model.values import (
 from cache_core.observability.records import PartRecord, PutRecord
 from cache_core.operations.answers import How, What
 from cache_core.operations.arguments import MAX_INTENT_CHARS, Asked, ask
-from cache_core.operations.learning import Learning
+from cache_core.operations.changes import Comparing
 from cache_core.operations.put.admission import Admission
 from cache_core.operations.put.rules import Rules
 from cache_core.operations.put.scopes import NewAnswer, admit
 from cache_core.operations.put.write import Writer
 from cache_core.operations.replica import Replica
+from cache_core.operations.sightings import known
 from cache_core.policy.answers import named
 from cache_core.tiers.journal import Journal
 
@@ -63,7 +64,7 @@ class Puts:
         journal: Log of broad invalidations.
         rules: What of an answer is stored.
         replica: This cache.
-        learning: Compares a fresh answer with the nearest stored one.
+        comparing: Compares a fresh answer with stored ones.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Puts:
         journal: Journal,
         rules: Rules,
         replica: Replica,
-        learning: Learning,
+        comparing: Comparing,
     ) -> None:
         self._writer = writer
         self._keys = keys
@@ -82,7 +83,7 @@ class Puts:
         self._journal = journal
         self._rules = rules
         self._replica = replica
-        self._learning = learning
+        self._comparing = comparing
         self._settings = replica.settings
         self._admission = Admission(replica.settings.put_budget)
         self._told_no_ids = False
@@ -117,7 +118,7 @@ class Puts:
                     asked = asked._replace(user_id=None)
                 what, withheld = self._cacheable(query, what, how, offered)
                 answer = await self._admitted(query, asked.user_id, what, how, tuning)
-                self._learning.fresh(query, answer.entry)
+                self._comparing.learning.fresh(query, answer.entry)
                 record.calls = self._refused(query, answer, how, tuning)
                 if not record.calls and answer.scopes:
                     sighting = self._sighting(query, lookup, seen)
@@ -184,6 +185,12 @@ class Puts:
     ) -> Sequence[PartRecord]:
         async with self._admission.turn() as seconds:
             if seconds is not None:
+                scope = answer.scopes.get("l1", answer.scopes.get("l2"))
+                if scope is not None and await self._comparing.changes.compare(
+                    query, answer.entry, scope, tuning, seconds / 2
+                ):
+                    # It is not held against the answer for which it was made.
+                    seen = None if seen is None else seen._replace(known=known())
                 return await self._writer.put(query, answer, tuning, seen, seconds)
         log.limited(
             "crowded",

@@ -22,6 +22,7 @@ from cache_core.model.logs import RateLimited, place_of
 from cache_core.model.remedies import tell
 from cache_core.model.values import Entry, Generation, Level, Query, Scope, Sighting
 from cache_core.observability.records import PartRecord
+from cache_core.operations.changes import answer_label
 from cache_core.operations.put.promotion import Promotion
 from cache_core.operations.put.scopes import NewAnswer
 from cache_core.tiers.base import Tier
@@ -360,6 +361,10 @@ class Writer:
         found += [("tag", digest("tag", item)) for item in answer.tags]
         if query.user is not None and "shared" in answer.scopes.values():
             found.append(("writer", query.user))
+        # What is private goes with its own message alone.
+        if answer.scopes.get("l1", answer.scopes.get("l2")) == "shared":
+            label = answer_label(self._keys, answer.entry)
+            found += [("answer", label)] if label else []
         return found
 
     async def _put(

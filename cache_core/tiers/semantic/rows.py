@@ -5,7 +5,7 @@ from __future__ import annotations
 from cache_core.backends.base import KeyValueStore, Row, VectorIndex, Write
 from cache_core.model import envelope
 from cache_core.model.keys import Keys
-from cache_core.model.values import Entry, NotStored
+from cache_core.model.values import Entry, NotStored, Query
 from cache_core.tiers.semantic.replication import IndexFeed
 from cache_core.tiers.semantic.similar import SimilarQuestions
 
@@ -82,6 +82,16 @@ class SharedRows:
                 writer_token=entry.writer_token,
             )
         return ""
+
+    async def text_of(self, query: Query) -> str | None:
+        """Return the envelope that only the index has of a message; `None` without one.
+
+        Raises:
+            BackendError: If the index failed.
+        """
+        if self._feed.own_index:
+            return None
+        return (await self._index.texts(query.context, [query.tag])).get(query.tag)
 
     def note_dead(self, context: str, tag: str) -> None:
         """Have `tend` remove a row that must not be served any more."""

@@ -1,0 +1,165 @@
+"""Answers that changed: a fresh one is compared with the stored one that it replaces.
+
+Most wrong answers of a cache are not mismatched but outdated. A fresh answer to a stored message,
+after an expiry, a refresh or a regeneration, shows whether the old one is still right. If it is
+not, every stored copy of the old answer is outdated, whatever question it was given to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from cache_core.backends.base import Keyed
+from cache_core.backends.deadline import Deadline
+from cache_core.config.intents import INTENT_PATTERN
+from cache_core.config.tuning import Tuning
+from cache_core.model import envelope
+from cache_core.model.exceptions import BackendError
+from cache_core.model.keys import APART, Keys
+from cache_core.model.logs import RateLimited
+from cache_core.model.question.wording import loose_form
+from cache_core.model.values import Entry, Generation, Level, Query, Scope
+from cache_core.observability.instruments import Instruments
+from cache_core.observability.records import ChangeRecord
+from cache_core.operations.learning import Learning
+from cache_core.policy.answers import Told, by_caller, same
+
+log = RateLimited(logging.getLogger("glasscache"))
+
+SIDE_BY_SIDE = 30.0
+"""Seconds of age up to which two answers may come from computations at the same time: they differ
+in their words, and nothing has changed."""
+
+_TELLING = 32
+"""Characters of the shortest text by which an answer is known: "Yes." answers many questions."""
+
+SharedText = Callable[[Query], Awaitable[str | None]]
+"""Returns the envelope that the vector index has of a message."""
+
+Withdraw = Callable[[str], Awaitable[object]]
+"""Takes every answer with a label out of service."""
+
+
+class Comparing(NamedTuple):
+    """Comparisons of a fresh answer: with its miss's candidate, and with what it replaces."""
+
+    learning: Learning
+    changes: Changes
+
+
+class Changes:
+    """Compares fresh answers with stored ones.
+
+    Args:
+        store: Has the stored entries and the indexes of answers.
+        keys: Their names.
+        shared_text: Reads a row of the vector index, where the store does not have its envelope;
+            `None` where it has.
+        withdraw: Takes the old answer out of service, everywhere.
+        instruments: Count the comparisons.
+    """
+
+    def __init__(
+        self,
+        store: Keyed,
+        keys: Keys,
+        shared_text: SharedText | None,
+        withdraw: Withdraw,
+        instruments: Instruments,
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._shared_text = shared_text
+        self._withdraw = withdraw
+        self._instruments = instruments
+
+    async def compare(
+        self, query: Query, entry: Entry, scope: Scope, tuning: Tuning, seconds: float
+    ) -> bool:
+        """Compare a fresh answer with the stored one that it replaces, if there is one.
+
+        Args:
+            query: The message.
+            entry: The fresh answer.
+            scope: Who may read it.
+            tuning: For the TTLs.
+            seconds: That it may take; without a result the fresh answer just replaces the old one.
+
+        Returns:
+            Whether the old answer was taken out of service elsewhere.
+        """
+        with contextlib.suppress(BackendError, TimeoutError):
+            async with Deadline(seconds):
+                found = await self._stored(query, scope)
+                if found is not None and entry.response:
+                    return await self._compared(query, entry, scope, found, tuning)
+        return False
+
+    async def _compared(
+        self, query: Query, entry: Entry, scope: Scope, found: tuple[Level, Entry], tuning: Tuning
+    ) -> bool:
+        level, old = found
+        age = envelope.age(old, self._store.now())
+        if age < SIDE_BY_SIDE:
+            return False
+        former = Told(old.response or "", old.answer)
+        changed = not same(Told(entry.response or "", entry.answer), former)
+        expired = age > old.life(tuning.ttl(level, old.intent))
+        intent = old.intent if old.intent and INTENT_PATTERN.fullmatch(old.intent) else ""
+        self._instruments.record(ChangeRecord(changed, expired, age, intent))
+        label = answer_label(self._keys, old)
+        if not changed or scope != "shared" or not label:
+            return False
+        listed = await self._store.rows(self._keys.index("answer", label))
+        if not any(tag != query.tag and APART not in tag for tag in listed):
+            # The put replaces the only one.
+            return False
+        await self._withdraw(label)
+        return True
+
+    async def _stored(self, query: Query, scope: Scope) -> tuple[Level, Entry] | None:
+        """Return the newest live or expired answer of a scope to a message, and its tier."""
+        keys, digest = self._keys, query.scope(scope)
+        levels: tuple[Level, ...] = ("l1",) if query.history else ("l2", "l1")
+        names = {level: keys.entry(level, query, digest) for level in levels}
+        tokens = keys.generations(query)
+        values = await self._store.read([*tokens, *names.values()])
+        stamp = Generation(*values[: len(tokens)]).stamp(scope)
+        if stamp is None:
+            return None
+        texts = dict(zip(levels, values[len(tokens) :], strict=True))
+        if scope == "shared" and "l2" in texts and texts["l2"] is None and self._shared_text:
+            texts["l2"] = await self._shared_text(query)
+        found: tuple[Level, Entry] | None = None
+        for level, text in texts.items():
+            entry = self._read(text, names[level], query)
+            if entry is None or entry.generation != stamp or not entry.response:
+                continue
+            if found is None or entry.created > found[1].created:
+                found = level, entry
+        return found
+
+    def _read(self, text: str | None, name: str, query: Query) -> Entry | None:
+        """Return the entry in a stored text; `None` if it cannot be read."""
+        if text is None:
+            return None
+        try:
+            return envelope.decode(text, name, query.readable, self._keys.sealer)
+        except (envelope.CorruptError, envelope.ForeignError):
+            # A lookup deletes and counts it.
+            return None
+
+
+def answer_label(keys: Keys, entry: Entry) -> str:
+    """Return the label by which every copy of an answer is found; empty for one that has none.
+
+    That is the name that its caller gave it, else its text, if that is long enough to be of one
+    answer only.
+    """
+    if by_caller(entry.answer):
+        return keys.label("answer", entry.answer)
+    text = entry.response or ""
+    return keys.label("answer", loose_form(text)) if len(text) >= _TELLING else ""

@@ -1,0 +1,152 @@
+"""Answers that changed: a fresh one takes every copy of the old one out of service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cache_core import Answer, MultiLevelCache
+from cache_core.operations.changes import SIDE_BY_SIDE
+from cache_core.policy.freshness import ENOUGH, Freshness
+from cache_core.testing import ManualClock
+from tests.support.caches import CacheFactory
+from tests.support.patience import PATIENT
+from tests.support.waiting import until
+
+OLD = "A parcel to Norway costs 5 euros and takes a week."
+NEW = OLD.replace("5", "7")
+ASKED = ("what does a parcel to norway cost", "norway parcel price", "is delivery to oslo free")
+"""Questions that L2 takes for different ones, with one answer."""
+
+embedded = pytest.mark.parametrize("store_kind", ["embedded"])
+
+
+async def stored(cache: MultiLevelCache, **how: Any) -> None:
+    """Store the old answer for every question."""
+    for message in ASKED:
+        await cache.put(message, "ann", OLD, "shipping", shared=True, **how)
+
+
+async def served(cache: MultiLevelCache, user: str = "bob") -> list[str | None]:
+    return [(await cache.lookup(message, user)).response for message in ASKED]
+
+
+def counted(cache: MultiLevelCache) -> dict[str, int]:
+    return {
+        name: count
+        for name, count in cache.get_metrics()["freshness"].get("shipping", {}).items()
+        if name != "recommended_ttl"
+    }
+
+
+@embedded
+@pytest.mark.parametrize("again", ["expired", "regenerated", "put"])
+async def test_every_copy_of_a_changed_answer_goes(
+    make_cache: CacheFactory, clock: ManualClock, again: str
+) -> None:
+    """In both tiers and another replica, whatever brought the fresh answer; which stays."""
+    cache: MultiLevelCache = await make_cache(settings=PATIENT, clock=clock)
+    other: MultiLevelCache = await make_cache(settings=PATIENT, clock=clock)
+    await cache.put(ASKED[0], "ann", OLD, "shipping", shared=True, ttl=60)
+    await stored(cache, **({"ttl": 90} if again == "expired" else {}))
+    await cache.put("may i smoke", "ann", "Yes.", shared=True)
+    clock.advance(100 if again == "expired" else SIDE_BY_SIDE + 1)
+    for message in ASKED[1:]:
+        await cache.put(message, "ann", OLD, "shipping", shared=True)
+    assert await served(other) == [None if again == "expired" else OLD, OLD, OLD]
+
+    async def fresh() -> Answer:
+        return Answer(NEW, intent="shipping", shared=True)
+
+    if again == "put":
+        await cache.put(ASKED[0], "ann", NEW, "shipping", shared=True)
+    else:
+        await cache.get_or_compute(ASKED[0], "ann", fresh, no_lookup=again == "regenerated")
+    for replica in (cache, other):
+        assert await served(replica) == [NEW, None, None]
+    assert (await other.lookup("may i smoke", "bob")).response == "Yes."
+    assert counted(cache)["changed"] == 1
+    assert cache.get_metrics()["outcomes"]["error"] == 0
+
+
+@embedded
+async def test_the_same_answer_leaves_the_others(
+    make_cache: CacheFactory, clock: ManualClock
+) -> None:
+    """One in other words, by its name, is unchanged; when it had expired that speaks for its TTL."""
+    cache: MultiLevelCache = await make_cache(settings=PATIENT, clock=clock)
+    await stored(cache, answer_id="norway", ttl=100)
+    clock.advance(60)
+    await cache.put(ASKED[0], "ann", NEW, "shipping", shared=True, answer_id="norway", ttl=100)
+    assert await served(cache) == [NEW, OLD, OLD]
+    clock.advance(60)
+    await cache.put(ASKED[1], "ann", NEW, "shipping", shared=True, answer_id="norway", ttl=100)
+    assert counted(cache) == {"changed": 0, "unchanged_at_expiry": 1, "unchanged_before": 1}
+    await cache.put(ASKED[0], "ann", NEW, "shipping", shared=True, answer_id="norway-2")
+    assert await served(cache) == [NEW, None, None]
+
+
+@embedded
+async def test_what_is_short_or_private_only_replaces_itself(
+    make_cache: CacheFactory, clock: ManualClock
+) -> None:
+    """An answer such as "Yes." is one to many questions, and a private answer says nothing of other users'."""
+    cache: MultiLevelCache = await make_cache(settings=PATIENT, clock=clock)
+    for message in ASKED:
+        await cache.put(message, "ann", "Yes.", "shipping", shared=True)
+        await cache.put(message, "bob", OLD, "shipping")
+    clock.advance(SIDE_BY_SIDE + 1)
+    await cache.put(ASKED[0], "ann", "No.", "shipping", shared=True)
+    await cache.put(ASKED[0], "bob", NEW, "shipping")
+    assert await served(cache, "ann") == ["No.", "Yes.", "Yes."]
+    assert await served(cache, "bob") == [NEW, OLD, OLD]
+    assert counted(cache)["changed"] == 2
+
+
+@embedded
+async def test_two_computations_at_the_same_time_change_nothing(make_cache: CacheFactory) -> None:
+    """A model words one answer twice in different ways: what was just stored has not aged."""
+    cache: MultiLevelCache = await make_cache(settings=PATIENT)
+    await stored(cache)
+    await cache.put(ASKED[0], "ann", NEW, "shipping", shared=True)
+    assert await served(cache) == [NEW, OLD, OLD]
+    assert counted(cache) == {}
+
+
+@embedded
+async def test_a_share_of_the_hits_on_popular_answers_looks_for_changes(
+    make_cache: CacheFactory, clock: ManualClock
+) -> None:
+    """At a share of 0.1 an answer's tenth hit recomputes it, whichever question was asked."""
+    cache: MultiLevelCache = await make_cache(settings=PATIENT, clock=clock)
+    await stored(cache)
+    clock.advance(SIDE_BY_SIDE + 1)
+    made: list[str] = []
+
+    def compute() -> Answer:
+        made.append(NEW)
+        return Answer(NEW, intent="shipping", shared=True)
+
+    await cache.tune({"recheck_share": 0.1}, author="ann")
+    for number in range(10):
+        assert not made
+        assert await cache.get_or_compute(ASKED[number % 3], "bob", compute) == OLD
+    await until(lambda: cache.metrics.refreshes["stored"] == 1)
+    assert await served(cache) == [NEW, None, None]
+    assert len(made) == 1
+
+
+def test_a_ttl_is_recommended_from_what_was_seen() -> None:
+    """The more answers had changed at the same age, the shorter; after a few nothing is known."""
+    found: list[float] = []
+    for changed in (0, 1, 10):
+        freshness = Freshness()
+        for number in range(ENOUGH):
+            assert freshness.ttl is None
+            freshness.note(86_400.0, changed=number < changed, expired=True)
+        assert freshness.ttl is not None
+        found.append(freshness.ttl)
+    assert found == sorted(found, reverse=True)
+    # Half had changed within a day: a rate of ln 2, so 0.02 / ln 2 of a day, and a little more.
+    assert found[-1] == pytest.approx(0.02 / 0.693 * 86_400.0, rel=0.1)
