@@ -240,6 +240,18 @@ VERIFYING = (
         none="no verification",
         colored=("p50", "p95", "p99"),
     ),
+    Panel(
+        "timeseries",
+        "Have answers changed?",
+        "Fresh answers compared with the stored ones that they replace, per second. changed: the "
+        "old one was outdated, in every copy. unchanged_at_expiry: a longer TTL would have been "
+        "right; get_metrics()['freshness'] recommends one for each intent.",
+        [Query(f"sum by (verdict) ({rate(ours('cache_compared_answers_total'))})", "{{verdict}}")],
+        "cps",
+        "glasscache-tiers",
+        ends=(0, None),
+        none="nothing compared",
+    ),
 )
 
 WORK = (
@@ -294,7 +306,7 @@ SEMANTIC = Board(
                 Placed(RIGHT[1], 6, 4),
                 Placed(RIGHT[2], 6, 4),
                 *(Placed(panel, 8) for panel in RIGHT[3:]),
-                *(Placed(panel, 12) for panel in VERIFYING),
+                *(Placed(panel, 8) for panel in VERIFYING),
             ],
         ),
         Section("The work", [Placed(panel, 8) for panel in WORK]),
