@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo models quick test coverage check format docs bench clean
+.PHONY: help demo models quick test coverage check format docs pictures bench clean
 
 help:  ## List the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,10 +24,10 @@ quick: $(STAMP)  ## Run the tests that need no server, no browser and no time: f
 	$(BIN)/pytest -q -n 3 --dist loadfile -m "not server and not browser and not slow"
 
 test: check system  ## Set up, check style, types and structure, and run all tests
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not pictures"
 
 coverage: $(STAMP) system  ## Run all tests and measure branches; takes twice as long as `make test`
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not pictures" --cov --cov-report=term
 
 check: $(STAMP)  ## Style, types and structure only
 	$(BIN)/ruff format --check
@@ -43,6 +43,10 @@ format: $(STAMP)  ## Format the code
 
 docs: $(STAMP)  ## Build the site into site/
 	$(BIN)/mkdocs build --strict
+
+pictures: $(STAMP) system  ## Fetch Grafana's components from npm (600 MB), and test that all panels are drawn
+	$(BIN)/python -m grafana.pictures.build
+	$(BIN)/pytest -q -m pictures tests/grafana
 
 bench: $(STAMP) system  ## Measure lookups against a raw Redis GET, and growth to 100,000 entries
 	$(BIN)/python -m benchmarks.lookup

@@ -245,15 +245,17 @@ OBJECTIVES = (
     ),
 )
 
+_WINDOWS = ("5m", "1h", "6h", "1d", "3d")
 BUDGET = Panel(
     "timeseries",
     "How fast is the error budget used?",
     "1 uses up exactly what an availability of 99.9 % allows. CacheAvailability pages above 14.4 "
     "over an hour and 6 over six hours, and warns above 3 over a day and 1 over three.",
-    [Query(burn_rate(window), f"over {window}") for window in ("5m", "1h", "6h", "1d", "3d")],
+    [Query(burn_rate(window), f"over {window}") for window in _WINDOWS],
     "suffix:x",
     "glasscache-tiers",
     ends=(0, None),
+    colored=[f"over {window}" for window in _WINDOWS],
 )
 
 REPLICAS = Panel(
@@ -331,7 +333,7 @@ SLOWNESS = (
     ),
     Panel(
         "timeseries",
-        "Can agents be scraped, and how fast?",
+        "Can agents be scraped?",
         "Duration of a scrape. The agent itself answers it: where it takes long, the agent is "
         "busy. A line that ends is an agent that stopped, or cannot be reached.",
         [Query(agents("scrape_duration_seconds"), "{{instance}}")],
@@ -431,7 +433,7 @@ CHANGES = (
     ),
     Panel(
         "timeseries",
-        "Were tuning changes applied?",
+        "Tuning changes",
         "Counted by the replica that saw most of them. refused: the store held a value out of its "
         "bounds, and the replica kept the last good one.",
         [
@@ -463,7 +465,13 @@ CHANGES = (
         "stat",
         "Releases running",
         "Number of processes by version of glasscache.",
-        [Query(f"count by (version) ({ours('cache_build_info')})", "{{version}}")],
+        [
+            Query(
+                "count by (version) (count by (cluster, namespace, job, instance, version) "
+                f"({ours('cache_build_info')}))",
+                "{{version}}",
+            )
+        ],
         "none",
         "glasscache-stores",
         says="value_and_name",
@@ -476,7 +484,7 @@ CHANGES = (
         [Query(f"count by (alertname) ({NOTIFYING})", "{{alertname}}", instant=True)],
         "none",
         "glasscache-stores",
-        steps=((None, "red"),),
+        steps=((None, "green"), (1, "red")),
         none="none",
         decimals=0,
         of_alerts=True,
@@ -496,8 +504,14 @@ OVERVIEW = Board(
                 for panel, width in zip(HEALTH, (5, 5, 5, 5, 4) * 2, strict=True)
             ],
         ),
-        Section("Lookups", [Placed(panel, 12) for panel in OBJECTIVES]),
-        Section("Which replica is the odd one?", [Placed(REPLICAS, 16), Placed(BUDGET, 8)]),
+        Section(
+            "Lookups",
+            [
+                *(Placed(panel, 12) for panel in OBJECTIVES[:2]),
+                *(Placed(panel, 8) for panel in (*OBJECTIVES[2:], BUDGET)),
+            ],
+        ),
+        Section("Which replica is the odd one?", [Placed(REPLICAS, 24, 6)]),
         Section(
             "What is it worth, and what would be more?",
             [
@@ -510,7 +524,7 @@ OVERVIEW = Board(
             "What changed, what is wrong?",
             [
                 Placed(panel, width, 6)
-                for panel, width in zip(CHANGES, (6, 6, 3, 4, 5), strict=True)
+                for panel, width in zip(CHANGES, (5, 5, 4, 4, 6), strict=True)
             ],
         ),
         Section("Are the agents themselves slow?", [Placed(panel, 6) for panel in SLOWNESS]),

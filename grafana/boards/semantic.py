@@ -28,6 +28,11 @@ _BOUNDS = ("0.0", "0.7", "0.8", "0.87", "0.9", "0.92", "0.94", "0.95", "0.96", "
 """Upper ends of the bars: some of the buckets of cache_similarity."""
 
 _L2 = 'level="l2"'
+_REASONS = (
+    "cold", "expired", "invalidated", "other_scope", "below_threshold", "unsure", "guard_veto",
+    "has_history", "truncated", "unreadable", "warming", "context_limit", "left_out",
+)  # fmt: skip
+"""Reasons for a miss of L2."""
 
 
 def _between(outcome: str) -> list[Query]:
@@ -204,6 +209,7 @@ RIGHT = (
         "glasscache-tiers",
         stacked=True,
         ends=(0, None),
+        colored=_REASONS,
     ),
 )
 

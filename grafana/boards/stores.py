@@ -43,7 +43,13 @@ SEEN = (
         "timeseries",
         "How many processes reach each backend?",
         "A line that falls for all processes: the backend. For one: that process, or its network.",
-        [Query(f"sum by (backend) ({ours('cache_backend_up')})", "{{backend}}")],
+        [
+            Query(
+                "sum by (backend) (min by (cluster, namespace, job, instance, backend) "
+                f"({ours('cache_backend_up')}))",
+                "{{backend}}",
+            )
+        ],
         "none",
         "glasscache-tiers",
         ends=(0, None),
@@ -106,7 +112,7 @@ SEEN = (
 REDIS_NOW = (
     Panel(
         "stat",
-        "Does Redis answer?",
+        "Redis up",
         "As redis_exporter sees it. No data: the exporter itself is unavailable.",
         [Query(f"min({redis('redis_up')})")],
         "none",
@@ -117,7 +123,7 @@ REDIS_NOW = (
     ),
     Panel(
         "stat",
-        "Memory used, no eviction",
+        "Memory used",
         "Share of its limit that the fullest server uses, of those that evict nothing: at 90 % "
         "CacheRedisMemoryFull pages, at 100 % writes fail. A server that evicts is full when it is "
         "well, and not shown here.",
@@ -166,7 +172,7 @@ REDIS_NOW = (
     ),
     Panel(
         "stat",
-        "Clients of the allowed",
+        "Clients used",
         "Connections, of as many as the server allows.",
         [Query(f"max({over(redis('redis_connected_clients'), redis('redis_config_maxclients'))})")],
         "percentunit",
@@ -324,7 +330,7 @@ REDIS_MORE = (
 CHROMA = (
     Panel(
         "stat",
-        "Does Chroma answer?",
+        "Chroma up",
         "As the agents' processes see it: down as soon as one process cannot reach it. Chroma has "
         "no exporter of its own.",
         [Query(f"min({ours('cache_backend_up', _CHROMA)})")],

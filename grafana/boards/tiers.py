@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from grafana.builder.board import Board, Placed, Section
-from grafana.builder.panels import Panel, Query, rising
+from grafana.builder.panels import COLORS, Panel, Query, rising
 from grafana.builder.queries import ours, over, percentiles, quantile, rate, total
 
 _BY_LEVEL = "sum by (level)"
@@ -88,6 +88,7 @@ REASONS = (
         "cps",
         "glasscache-semantic",
         stacked=True,
+        by_level=_LEVELS,
         ends=(0, None),
     ),
     Panel(
@@ -104,6 +105,7 @@ REASONS = (
         "cps",
         "glasscache-stores",
         stacked=True,
+        by_level=_LEVELS,
         ends=(0, None),
         none="no errors",
     ),
@@ -218,6 +220,7 @@ ENTRIES = (
         ],
         "wps",
         "glasscache-stores",
+        by_level=_LEVELS,
         ends=(0, None),
     ),
     Panel(
@@ -228,6 +231,7 @@ ENTRIES = (
         [Query(f"sum by (kind) ({rate(ours('cache_invalidations_total'))})", "by {{kind}}")],
         "cps",
         "glasscache-stores",
+        colored=[legend for legend in COLORS if legend.startswith("by ")],
         ends=(0, None),
     ),
     Panel(
@@ -244,6 +248,7 @@ ENTRIES = (
         ],
         "cps",
         "glasscache-overview",
+        colored=[legend for legend in COLORS if legend.startswith(("served", "refreshed"))],
         ends=(0, None),
     ),
     Panel(
@@ -340,6 +345,7 @@ WHOLE_PUTS = Panel(
     ],
     "wps",
     "glasscache-stores",
+    colored=("stored", "partial", "queued", "dropped", "bypass", "error", "cancelled"),
     ends=(0, None),
 )
 

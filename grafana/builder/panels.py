@@ -40,6 +40,21 @@ COLORS: Mapping[str, str] = {
     "miss": "orange",
     "error": "red",
     "bypass": "#8e8e8e",
+    "cancelled": "#c0c0c0",
+    # puts, refreshes and invalidations
+    "stored": "green",
+    "queued": "blue",
+    "dropped": "orange",
+    "served stale": "yellow",
+    "refreshed, stored": "green",
+    "refreshed, error": "red",
+    "refreshed, skipped": "blue",
+    "refreshed, cancelled": "#c0c0c0",
+    "by message": "green",
+    "by document": "blue",
+    "by tag": "purple",
+    "by user": "orange",
+    "by writer": "yellow",
     "only in part": "yellow",
     "nobody": "orange",
     "correct (verify)": "green",
@@ -58,6 +73,26 @@ COLORS: Mapping[str, str] = {
     "timeout": "orange",
     "applied": "green",
     "refused": "red",
+    # reasons for a miss of L2
+    "cold": "blue",
+    "expired": "light-blue",
+    "invalidated": "purple",
+    "other_scope": "yellow",
+    "below_threshold": "orange",
+    "unsure": "light-orange",
+    "guard_veto": "light-purple",
+    "has_history": "light-green",
+    "truncated": "light-yellow",
+    "unreadable": "dark-yellow",
+    "warming": "dark-blue",
+    "context_limit": "dark-purple",
+    "left_out": "dark-green",
+    # burn rates
+    "over 5m": "yellow",
+    "over 1h": "orange",
+    "over 6h": "purple",
+    "over 1d": "blue",
+    "over 3d": "green",
     # quantiles
     "p50": "green",
     "p95": "blue",
@@ -123,6 +158,7 @@ class Panel:
         logarithmic: Whether the axis is logarithmic.
         says: Value of the series that a number shows; auto is the only one, if there is one series.
         colored: Legends of lines whose colours are those of `COLORS`.
+        by_level: Tiers whose lines, named after tier and reason, are shades of the tier's colour.
         of_alerts: Whether its values link to the runbooks of the alerts they are named after.
     """
 
@@ -143,6 +179,7 @@ class Panel:
     says: Literal["auto", "name", "value_and_name"] = "auto"
     colored: Sequence[str] = ()
     of_alerts: bool = False
+    by_level: Sequence[str] = ()
 
     def build(self, number: int, place: model.GridPos) -> Any:
         """Return the SDK's builder of the panel.
@@ -247,6 +284,10 @@ def _bars() -> bargauge.Panel:
         .orientation(shared.VizOrientation.HORIZONTAL)
         .display_mode(shared.BarGaugeDisplayMode.BASIC)
         .show_unfilled(show_unfilled=True)
+        .text(common.VizTextDisplayOptions().title_size(12).value_size(14))
+        .sizing(shared.BarGaugeSizing.MANUAL)
+        .max_viz_height(36)
+        .min(0)
         .color_scheme(_by_value())
     )
 
@@ -281,7 +322,7 @@ def _lines(panel: Panel) -> timeseries.Panel:
     )
     made = (
         timeseries.Panel()
-        .color_scheme(build.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+        .color_scheme(build.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC))
         .line_width(1)
         .fill_opacity(40 if panel.stacked else 0)
         .show_points(shared.VisibilityMode.AUTO)
@@ -299,9 +340,16 @@ def _lines(panel: Panel) -> timeseries.Panel:
             .placement(shared.LegendPlacement.BOTTOM)
         )
     )
+    if (flat := _FLAT.get(panel.unit)) is not None and panel.ends[1] is None:
+        made.axis_soft_max(flat)
     if panel.logarithmic:
         made.scale_distribution(
             common.ScaleDistributionConfig().type(shared.ScaleDistribution.LOG).log(10)
+        )
+    for level in panel.by_level:
+        shades = {"mode": "shades", "fixedColor": COLORS[level]}
+        made.override_by_regexp(
+            f"/^{level} /", [model.DynamicConfigValue(id_val="color", value=shades)]
         )
     for legend in panel.colored:
         fixed = {"mode": "fixed", "fixedColor": COLORS[legend]}
@@ -311,11 +359,15 @@ def _lines(panel: Panel) -> timeseries.Panel:
     return made
 
 
+_FLAT = {"none": 1, "cps": 0.1, "wps": 0.1, "reqps": 0.1, "ops": 0.1, "s": 0.001, "suffix:x": 1}
+"""Least upper end of an axis by unit: without one Grafana draws zeros on an axis up to 100."""
+
 _LIMIT = [
     model.DynamicConfigValue(id_val="color", value={"mode": "fixed", "fixedColor": "red"}),
     model.DynamicConfigValue(
         id_val="custom.lineStyle", value={"fill": "dash", "dash": [10.0, 10.0]}
     ),
     model.DynamicConfigValue(id_val="custom.fillOpacity", value=0),
+    model.DynamicConfigValue(id_val="custom.showPoints", value="never"),
     model.DynamicConfigValue(id_val="custom.lineInterpolation", value="stepAfter"),
 ]

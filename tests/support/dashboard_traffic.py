@@ -2,13 +2,14 @@
 
 Its arguments are a directory, the URL of Redis and the port of /metrics. Each line that it reads is
 a phase: `quiet`, `busy`, or `tuned`, which is a change of the tuning and then as busy. It goes on with
-the last one until it is killed.
+the last one until it is killed. There are two caches; the second one is asked little.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from opentelemetry import trace
@@ -20,12 +21,14 @@ from cache_core.config.settings import Settings
 from cache_core.model.exceptions import BackendError
 from cache_core.observability.defaults import default_instruments
 from cache_core.testing import HashEmbedder
-from grafana.drawings.scene import NAMESPACE, Customers
+from grafana.pictures.scene import NAMESPACE, Customers
 from telemetry import serve_metrics
 from tests.support.patience import PATIENT
 
 RATES = {"quiet": 3.0, "busy": 25.0, "tuned": 25.0}
 """Requests a second."""
+
+SECOND, SECOND_RATE = "faq", 2.0
 
 
 async def agrees(message: str, response: str) -> bool:
@@ -33,14 +36,27 @@ async def agrees(message: str, response: str) -> bool:
     return hash((message, response)) % 5 > 0
 
 
-async def phases(cache: MultiLevelCache) -> None:
+def cache_on(directory: str, redis_url: str, namespace: str) -> MultiLevelCache:
+    """Return one of the caches."""
+    return MultiLevelCache(
+        namespace=namespace,
+        sharing="intents",
+        shared_intents=load_knowledge().public_intents,
+        embedding_model=HashEmbedder(),
+        settings=Settings(dir=Path(directory) / namespace, redis_url=redis_url, **PATIENT),
+        instruments=default_instruments(namespace),
+        verify=agrees,
+    )
+
+
+async def phases(cache: MultiLevelCache, second: MultiLevelCache) -> None:
     """Ask as the last line that was read says."""
-    customers = Customers(cache)
+    customers, others = Customers(cache), Customers(second)
     loop = asyncio.get_running_loop()
     phase = "quiet"
     following = loop.run_in_executor(None, sys.stdin.readline)
     while True:
-        await customers.ask(0.5, RATES[phase])
+        await asyncio.gather(customers.ask(0.5, RATES[phase]), others.ask(0.5, SECOND_RATE))
         if following.done() and (line := (await following).strip()):
             phase = line
             following = loop.run_in_executor(None, sys.stdin.readline)
@@ -67,17 +83,14 @@ async def main(directory: str, redis_url: str, port: str) -> None:
     """Serve until killed."""
     trace.set_tracer_provider(TracerProvider())
     serve_metrics(int(port))
-    async with MultiLevelCache(
-        namespace=NAMESPACE,
-        sharing="intents",
-        shared_intents=load_knowledge().public_intents,
-        embedding_model=HashEmbedder(),
-        settings=Settings(dir=Path(directory), redis_url=redis_url, **PATIENT),
-        instruments=default_instruments(NAMESPACE),
-        verify=agrees,
-    ) as cache:
-        await cache.tune({"verify_share": 1.0, "semantic_threshold": 0.9}, author="test")
-        await phases(cache)
+    async with AsyncExitStack() as stack:
+        caches = [
+            await stack.enter_async_context(cache_on(directory, redis_url, namespace))
+            for namespace in (NAMESPACE, SECOND)
+        ]
+        for cache in caches:
+            await cache.tune({"verify_share": 1.0, "semantic_threshold": 0.9}, author="test")
+        await phases(*caches)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Creates the pictures in docs/images: `python -m grafana.drawings.scene`, in five minutes.
+"""Creates the pictures in docs/images: `python -m grafana.pictures.scene`, in six minutes.
 
-The demo's agent and customers on real servers, through five phases: quiet, busy, Redis hangs, Redis
-is back, the threshold is tuned. Then `grafana.drawings.pictures` draws Prometheus' data.
+The demo's agent and customers on real servers: a healthy cache above its objective, until Redis
+hangs. Then `grafana.pictures` draws Prometheus' data.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from cache_core.cli.demo.shop import load_knowledge
 from cache_core.cli.demo.stack import Stack, free_port, stack
 from cache_core.cli.demo.traffic import Request, Traffic
 from cache_core.observability.defaults import default_instruments
-from grafana.drawings.pictures import draw_all
 from grafana.live import Prometheus
+from grafana.pictures.answers import Span
+from grafana.pictures.draw import draw_all
 from telemetry import serve_metrics
 
 NAMESPACE = "shop"
 SCRAPE = 2.0
 SPEED = 20.0
-PHASES = (
-    ("quiet", 30, 3),
-    ("busy", 60, 20),
-    ("hangs", 85, 12),
-    ("back", 40, 12),
-    ("tuned", 65, 15),
-)
-"""Phases: name, seconds, requests per second. Redis hangs for longer than its alert's delay."""
+RATE = 15.0
+"""Requests a second."""
+
+PHASES = (("fills", 75), ("healthy", 120), ("hangs", 80))
+"""Phases and their seconds. Redis hangs for longer than its alert's delay, to the end."""
+
+SHOWN = sum(seconds for name, seconds in PHASES if name != "fills")
 
 
 class Customers:
@@ -98,8 +98,8 @@ class Customers:
         return Answer(response, intent, documents)
 
 
-async def play(around: Stack, directory: Path) -> None:
-    """Run the phases."""
+async def play(around: Stack, directory: Path) -> float:
+    """Run the phases; return when the last one ended, in seconds since 1970."""
     if around.redis_url is None:
         raise SystemExit("\n".join(around.missing))
     customers: Customers | None = None
@@ -119,21 +119,21 @@ async def play(around: Stack, directory: Path) -> None:
         redis.asyncio.Redis.from_url(around.redis_url) as client,
     ):
         await cache.ready()
-        await cache.tune({"verify_share": 1.0}, author="scene")
+        changes = {"verify_share": 1.0, "semantic_threshold": 0.87}
+        await cache.tune(changes, author="scene")
         customers = Customers(cache)
-        for name, seconds, rate in PHASES:
+        for name, seconds in PHASES:
             sys.stdout.write(f"{name}, {seconds} s\n")
             sys.stdout.flush()
             if name == "hangs":
-                await cast("Any", client).client_pause(seconds * 1_000)
-            if name == "tuned":
-                await cache.tune({"semantic_threshold": 0.87}, author="scene", note="more hits")
-            await customers.ask(seconds, rate)
+                await cast("Any", client).client_pause(2 * seconds * 1_000)
+            await customers.ask(seconds, RATE)
+        return time.time()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and draw; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m grafana.drawings.scene", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m grafana.pictures.scene", description=__doc__)
     parser.add_argument("--to", type=Path, default=Path("docs/images/dashboards"), help="directory")
     parser.add_argument("--hold", type=float, default=0, help="seconds to keep Prometheus after it")
     options = parser.parse_args(arguments)
@@ -142,19 +142,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         directory = Path(name)
         with stack(directory / "stack", free_port(), f"{SCRAPE:.0f}s") as around:
             _, stop = serve_metrics(around.metrics_port)
-            started = time.time()
-            asyncio.run(play(around, directory / "cache"))
+            end = asyncio.run(play(around, directory / "cache"))
             (url,) = (place.where for place in around.places if place.name == "prometheus")
-            end = time.time()
-            start = end - sum(seconds for _, seconds, _ in PHASES)
-            sys.stdout.write(f"{url} --scrape {SCRAPE} from {start:.0f} to {end:.0f}\n")
-            prometheus = Prometheus(url, SCRAPE, started)
-            for path in draw_all(prometheus, start, end, SCRAPE, options.to):
-                sys.stdout.write(f"{path} {path.stat().st_size // 1024} kB\n")
+            span = Span.back(SHOWN, SCRAPE, end)
+            sys.stdout.write(f"{url} --scrape {SCRAPE} --end {span.end:.0f}\n")
+            wrong = draw_all(Prometheus(url, SCRAPE, span.start), span, options.to)
+            sys.stdout.writelines(f"{problem}\n" for problem in wrong)
             sys.stdout.flush()
             time.sleep(options.hold)
             stop()
-    return 0
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

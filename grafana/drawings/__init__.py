@@ -1,1 +1,0 @@
-"""Pictures of the dashboards for the documentation, drawn without Grafana."""
