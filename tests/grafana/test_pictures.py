@@ -52,7 +52,7 @@ def test_no_panel_is_empty_fails_or_has_a_title_that_is_cut(
 def test_a_cut_title_an_empty_panel_and_an_error_are_found(
     live: tuple[Prometheus, str], tmp_path: Path
 ) -> None:
-    """What is wrong with a panel is reported, with its dashboard and title."""
+    """Each fault of a panel is reported with its dashboard and title."""
     prometheus, _ = live
     board = json.loads((generate.DIRECTORY / "glasscache-overview.json").read_text())
     cut, empty, failing = [one for one in board["panels"] if one["type"] == "timeseries"][:3]
