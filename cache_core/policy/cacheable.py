@@ -31,7 +31,7 @@ more than that."""
 _PARSED = 65_536
 """Characters of the longest JSON that is parsed, which takes 1 ms."""
 
-_FENCE = re.compile(r"^\s*```", re.MULTILINE)
+_FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
 _JSON = re.compile(r'\s*(?:\{\s*"|\[\s*[{"\[])')
 _ERROR = re.compile(
     r"\s*(?:(?:http )?(?:error )?(?:429|50[0234])[ :]+)?"

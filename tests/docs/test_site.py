@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -51,7 +52,7 @@ def test_the_site_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", styles)
 
 
-def named(entries: object) -> Iterator[str]:
+def named(entries: Any) -> Iterator[str]:
     """Yield the pages of a navigation."""
     if isinstance(entries, str):
         yield entries

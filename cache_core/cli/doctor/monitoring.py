@@ -14,8 +14,8 @@ from cache_core.cli.doctor.finding import Finding, skipped
 from cache_core.cli.shipped import shipped
 from cache_core.model.exceptions import BackendError
 
-_RULE = re.compile(r"^\s+- (?:alert|record): (\S+)", re.MULTILINE)
-_INTEGRATION = re.compile(r"^\s*(?:- )?\w+_configs:", re.MULTILINE)
+_RULE = re.compile(r"^[ \t]+- (?:alert|record): (\S+)", re.MULTILINE)
+_INTEGRATION = re.compile(r"^[ \t]*(?:- )?\w+_configs:", re.MULTILINE)
 _EXAMPLE = re.compile(r"@example\.com|//example\.com|\.example\.com")
 
 _KINDS: Mapping[str, str] = {
@@ -47,7 +47,9 @@ def ask_prometheus(url: str, namespace: str) -> Prometheus:
     Raises:
         BackendError: If it does not answer.
     """
-    query = f"count(cache_build_info{{cache={_quoted(namespace)}}})"
+    # Of a target, any series with the label: the names of metrics are telemetry's.
+    series = f'{{__name__=~"cache_.+",cache={_quoted(namespace)}}}'
+    query = f"count(count by (job, instance) ({series}))"
     counted = _data(fetch_json(url, f"/api/v1/query?query={quote(query)}"), "result", [])
     groups = _data(fetch_json(url, "/api/v1/rules"), "groups", [])
     rules = [rule for group in groups for rule in group.get("rules", [])]
