@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,11 @@ from tests.support.modules import require
 from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs"
+VARIABLE = re.compile(
+    r"\"((?:GLASSCACHE|CACHE|EMBEDDING|SEMANTIC|REDIS|CHROMA|OTEL|PROMETHEUS|ALERTMANAGER|GRAFANA)"
+    r"(?:_[A-Z0-9]+)+)\""
+)
+"""Name of an environment variable, as a whole text in the code."""
 
 
 def test_every_page_has_one_place() -> None:
@@ -50,6 +56,31 @@ def test_the_site_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     assert [url for url in loaded if "//" in url] == []
     styles = "".join(path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.css"))
     assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", styles)
+
+
+def test_the_reference_is_what_the_code_says() -> None:
+    """`python docs/reference/make.py` would change nothing, and leaves out no adapter."""
+    make = runpy.run_path(str(DOCS / "reference" / "make.py"))
+    for name, text in make["pages"]().items():
+        assert (DOCS / "reference" / name).read_text(encoding="utf-8") == text
+    modules = {path.stem for path in (ROOT / "glasscache" / "integrations").glob("*.py")}
+    assert modules - set(make["INTEGRATIONS"]) == {"__init__", "wire", "keyed"}
+
+
+def test_every_variable_has_a_place() -> None:
+    """Each environment variable that the code names as a whole is in a page.
+
+    `GLASSCACHE_` is a prefix of every setting's name, which one sentence says for all.
+    """
+    pages = "".join(page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md"))
+    found = {
+        name
+        for package in ("glasscache", "cache_core", "telemetry", "dashboard")
+        for path in (ROOT / package).rglob("*.py")
+        for name in VARIABLE.findall(path.read_text(encoding="utf-8"))
+    }
+    assert {"CACHE_DASHBOARD_TOKEN", "OTEL_SDK_DISABLED", "PROMETHEUS_URL"} <= found
+    assert sorted(name for name in found if name.removeprefix("GLASSCACHE_") not in pages) == []
 
 
 def named(entries: Any) -> Iterator[str]:
