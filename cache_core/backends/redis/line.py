@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import FunctionType
 from typing import Any, TypeAlias
 
@@ -9,10 +10,16 @@ import redis.asyncio as redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import ConnectionError as LostError
-from redis.exceptions import ResponseError
+from redis.exceptions import MaxConnectionsError, ResponseError
 
 Commands: TypeAlias = list[tuple[Any, ...]]
 """Commands of one caller, in order."""
+
+_TRIES, _PAUSE = 10, 0.002
+"""Waits, and the seconds of each, for a connection of an application's pool that has none left.
+
+A pool smaller than the lanes is exhausted for the length of a round trip.
+"""
 
 RAW: dict[str, Any] = {"NEVER_DECODE": True}
 """With a pool of decode_responses=True one undecodable value would fail the whole batch."""
@@ -88,6 +95,15 @@ async def _exchange(connection: Any, commands: Commands) -> list[Any]:
 
 
 async def _through_client(client: Any, commands: Commands) -> list[Any]:
+    for _ in range(_TRIES):
+        try:
+            return await _asked(client, commands)
+        except MaxConnectionsError:
+            await asyncio.sleep(_PAUSE)
+    return await _asked(client, commands)
+
+
+async def _asked(client: Any, commands: Commands) -> list[Any]:
     if len(commands) == 1:
         try:
             return [await client.execute_command(*commands[0], **RAW)]

@@ -131,6 +131,7 @@ def test_the_position_after_another(position: str, following: str) -> None:
 GIVEN: dict[str, Callable[[str], Any]] = {
     "pool": aredis.ConnectionPool.from_url,
     "RESP3": lambda url: aredis.ConnectionPool.from_url(url, decode_responses=True, protocol=3),
+    "pool of one": lambda url: aredis.ConnectionPool.from_url(url, max_connections=1),
     "blocking": lambda url: aredis.BlockingConnectionPool.from_url(url, max_connections=1),
     "other encoding": lambda url: aredis.ConnectionPool.from_url(
         url, encoding="latin-1", decode_responses=True
