@@ -209,6 +209,7 @@ def test_the_command_changes_an_agent_in_another_process(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("store_kind", ["redis"])
 def test_the_command_shows_undoes_and_refuses(where: list[str]) -> None:
     """History and revert work as printed; what is refused changes nothing and exits with 2."""
     run = _glasscache

@@ -215,6 +215,7 @@ def history(environment: dict[str, str]) -> list[TuningChange]:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize("store_kind", ["redis"])
 def test_the_agent_follows_the_page_within_a_second(
     browser: Browser, address: str, agent: Agent, environment: dict[str, str]
 ) -> None:
@@ -244,6 +245,7 @@ def test_the_agent_follows_the_page_within_a_second(
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize("store_kind", ["embedded"])
 def test_review_by_keyboard_and_invalidate(browser: Browser, address: str, agent: Agent) -> None:
     """One key press is one verdict; an invalidation in the page reaches the agent immediately."""
     with opened(browser, address) as page:

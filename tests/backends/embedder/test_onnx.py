@@ -167,7 +167,7 @@ def test_a_process_that_ends_while_the_model_loads_ends_normally(
     """Its exit waits for the load: a thread that is stopped in native code aborts the process."""
     script = tmp_path / "ends.py"
     script.write_text(ENDS)
-    for seconds in np.linspace(0, 0.7, 15):
+    for seconds in np.linspace(0, 0.7, 8):
         done = subprocess.run(
             [sys.executable, str(script), str(seconds)],
             capture_output=True,
