@@ -21,10 +21,11 @@ from cache_core.model.exceptions import BackendError
 from cache_core.model.keys import APART, Keys
 from cache_core.model.logs import RateLimited
 from cache_core.model.question.wording import loose_form
-from cache_core.model.values import Entry, Generation, Level, Query, Scope
+from cache_core.model.values import Entry, Generation, Level, Query, Scope, Sighting
 from cache_core.observability.instruments import Instruments
 from cache_core.observability.records import ChangeRecord
 from cache_core.operations.learning import Learning
+from cache_core.operations.sightings import known
 from cache_core.policy.answers import Told, by_caller, same
 
 log = RateLimited(logging.getLogger("glasscache"))
@@ -35,6 +36,9 @@ in their words, and nothing has changed."""
 
 _TELLING = 32
 """Characters of the shortest text by which an answer is known: "Yes." answers many questions."""
+
+RESPONSES: tuple[Level, ...] = ("l1", "l2")
+"""Tiers that keep copies of an answer."""
 
 SharedText = Callable[[Query], Awaitable[str | None]]
 """Returns the envelope that the vector index has of a message."""
@@ -77,8 +81,14 @@ class Changes:
         self._instruments = instruments
 
     async def compare(
-        self, query: Query, entry: Entry, scope: Scope, tuning: Tuning, seconds: float
-    ) -> bool:
+        self,
+        query: Query,
+        entry: Entry,
+        scope: Scope,
+        tuning: Tuning,
+        seen: Sighting | None,
+        seconds: float,
+    ) -> Sighting | None:
         """Compare a fresh answer with the stored one that it replaces, if there is one.
 
         Args:
@@ -86,51 +96,66 @@ class Changes:
             entry: The fresh answer.
             scope: Who may read it.
             tuning: For the TTLs.
+            seen: What the lookup before it saw; `None` if it follows none.
             seconds: That it may take; without a result the fresh answer just replaces the old one.
 
         Returns:
-            Whether the old answer was taken out of service elsewhere.
+            *seen*, against which it is not held that the old answer was taken out of service.
         """
+        before = known()
         with contextlib.suppress(BackendError, TimeoutError):
             async with Deadline(seconds):
-                found = await self._stored(query, scope)
+                found = await self._stored(query, scope, seen)
                 if found is not None and entry.response:
-                    return await self._compared(query, entry, scope, found, tuning)
-        return False
+                    await self._compared(query, entry, scope, found, tuning)
+        mine = [token for token in known() if token not in before]
+        return seen._replace(known=(*seen.known, *mine)) if seen is not None and mine else seen
 
     async def _compared(
         self, query: Query, entry: Entry, scope: Scope, found: tuple[Level, Entry], tuning: Tuning
-    ) -> bool:
-        level, old = found
+    ) -> None:
+        old = found[1]
+        label = answer_label(self._keys, query, old) if scope == "shared" else ""
+        index = self._keys.index("answer", label)
+        ours = list(self._names(query, query.shared).values())
         age = envelope.age(old, self._store.now())
-        if age < SIDE_BY_SIDE:
-            return False
+        if age >= SIDE_BY_SIDE and self._changed(entry, found, age, tuning) and label:
+            listed = await self._store.rows(index)
+            if any(name not in ours and APART not in name for name in listed):
+                await self._withdraw(label)
+                return
+        if label and label != answer_label(self._keys, query, entry):
+            # The put replaces it here: a change of the other copies is none of the fresh answer's.
+            await self._store.delete_rows(index, ours)
+
+    def _changed(
+        self, entry: Entry, found: tuple[Level, Entry], age: float, tuning: Tuning
+    ) -> bool:
+        """Count a comparison; return whether the answers differ."""
+        level, old = found
         former = Told(old.response or "", old.answer)
         changed = not same(Told(entry.response or "", entry.answer), former)
         expired = age > old.life(tuning.ttl(level, old.intent))
         intent = old.intent if old.intent and INTENT_PATTERN.fullmatch(old.intent) else ""
         self._instruments.record(ChangeRecord(changed, expired, age, intent))
-        label = answer_label(self._keys, old)
-        if not changed or scope != "shared" or not label:
-            return False
-        listed = await self._store.rows(self._keys.index("answer", label))
-        if not any(tag != query.tag and APART not in tag for tag in listed):
-            # The put replaces the only one.
-            return False
-        await self._withdraw(label)
-        return True
+        return changed
 
-    async def _stored(self, query: Query, scope: Scope) -> tuple[Level, Entry] | None:
-        """Return the newest live or expired answer of a scope to a message, and its tier."""
+    async def _stored(
+        self, query: Query, scope: Scope, seen: Sighting | None
+    ) -> tuple[Level, Entry] | None:
+        """Return the newest live or expired answer of a scope to a message, and its tier.
+
+        None of another generation than the lookup saw: that is newer than what it led to.
+        """
         keys, digest = self._keys, query.scope(scope)
-        levels: tuple[Level, ...] = ("l1",) if query.history else ("l2", "l1")
-        names = {level: keys.entry(level, query, digest) for level in levels}
+        names = self._names(query, digest)
         tokens = keys.generations(query)
         values = await self._store.read([*tokens, *names.values()])
-        stamp = Generation(*values[: len(tokens)]).stamp(scope)
-        if stamp is None:
+        current = Generation(*values[: len(tokens)])
+        stamp = current.stamp(scope)
+        if stamp is None or not _saw(seen, current):
             return None
-        texts = dict(zip(levels, values[len(tokens) :], strict=True))
+        texts = dict(zip(names, values[len(tokens) :], strict=True))
         if scope == "shared" and "l2" in texts and texts["l2"] is None and self._shared_text:
             texts["l2"] = await self._shared_text(query)
         found: tuple[Level, Entry] | None = None
@@ -141,6 +166,11 @@ class Changes:
             if found is None or entry.created > found[1].created:
                 found = level, entry
         return found
+
+    def _names(self, query: Query, scope: str) -> dict[Level, str]:
+        """Return the keys of the entries that a put to a message replaces."""
+        levels: tuple[Level, ...] = ("l1",) if query.history else ("l2", "l1")
+        return {level: self._keys.entry(level, query, scope) for level in levels}
 
     def _read(self, text: str | None, name: str, query: Query) -> Entry | None:
         """Return the entry in a stored text; `None` if it cannot be read."""
@@ -153,13 +183,23 @@ class Changes:
             return None
 
 
-def answer_label(keys: Keys, entry: Entry) -> str:
+def _saw(seen: Sighting | None, current: Generation) -> bool:
+    """Return whether a lookup came after the last invalidation of its message; without one, yes."""
+    if seen is None:
+        return True
+    before = seen.generation.message if seen.generation is not None else None
+    return current.message in {before, *seen.known}
+
+
+def answer_label(keys: Keys, query: Query, entry: Entry) -> str:
     """Return the label by which every copy of an answer is found; empty for one that has none.
 
     That is the name that its caller gave it, else its text, if that is long enough to be of one
-    answer only.
+    answer only; in the question's context, because another one's has nothing to do with it.
     """
-    if by_caller(entry.answer):
-        return keys.label("answer", entry.answer)
     text = entry.response or ""
-    return keys.label("answer", loose_form(text)) if len(text) >= _TELLING else ""
+    if by_caller(entry.answer):
+        return keys.label("answer", f"{query.context} {entry.answer}")
+    return (
+        keys.label("answer", f"{query.context} {loose_form(text)}") if len(text) >= _TELLING else ""
+    )

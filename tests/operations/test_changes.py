@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -112,6 +113,54 @@ async def test_two_computations_at_the_same_time_change_nothing(make_cache: Cach
     await cache.put(ASKED[0], "ann", NEW, "shipping", shared=True)
     assert await served(cache) == [NEW, OLD, OLD]
     assert counted(cache) == {}
+
+
+@embedded
+async def test_only_copies_go(make_cache: CacheFactory, clock: ManualClock) -> None:
+    """Those of other variants and histories, too; not another context's, nor what had replaced one."""
+    cache: MultiLevelCache = await make_cache(settings=PATIENT, clock=clock)
+    turns = [{"role": "user", "content": "i live in norway"}]
+    where: list[dict[str, Any]] = [{}, {"history": turns}, {"context": "another tenant"}]
+    variant = ASKED[0].upper()
+    for message, more in (
+        (ASKED[0], {}),
+        (ASKED[1], {}),
+        (variant, {}),
+        *((ASKED[2], item) for item in where),
+    ):
+        await cache.put(message, "ann", OLD, "shipping", shared=True, **more)
+    clock.advance(SIDE_BY_SIDE / 2)
+    await cache.put(ASKED[1], "ann", NEW, "shipping", shared=True)
+    await cache.invalidate(ASKED[2])
+    await cache.put(ASKED[2], "ann", OLD, shared=True, history=turns)
+    await cache.put("norway", "ann", OLD, shared=True, context="another tenant")
+    clock.advance(SIDE_BY_SIDE)
+    await cache.put(ASKED[0], "ann", NEW.upper() + "!", "shipping", shared=True)
+    assert (await cache.lookup(variant, "bob")).tier != "l1"
+    assert (await cache.lookup(ASKED[1], "bob")).response == NEW
+    assert (await cache.lookup(ASKED[2], "bob", history=turns)).response is None
+    assert (await cache.lookup("norway", "bob", context="another tenant")).response == OLD
+
+
+@embedded
+async def test_an_answer_from_before_an_invalidation_takes_nothing_with_it(
+    make_cache: CacheFactory, clock: ManualClock
+) -> None:
+    """It is not stored either, though what replaced it since has copies."""
+    cache: MultiLevelCache = await make_cache(settings=PATIENT, clock=clock)
+    turns = [{"role": "user", "content": "i live in norway"}]
+    slow = await cache.lookup(ASKED[0], "ann", history=turns)
+
+    async def meanwhile() -> None:
+        await cache.invalidate(ASKED[0])
+        await cache.put(ASKED[0], "ann", NEW, shared=True, history=turns)
+        await cache.put(ASKED[1], "ann", NEW, shared=True)
+
+    await asyncio.create_task(meanwhile())
+    clock.advance(SIDE_BY_SIDE + 1)
+    await cache.put(ASKED[0], "ann", OLD, shared=True, history=turns, lookup=slow)
+    assert (await cache.lookup(ASKED[0], "bob", history=turns)).response == NEW
+    assert (await cache.lookup(ASKED[1], "bob")).response == NEW
 
 
 @embedded

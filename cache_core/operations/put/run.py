@@ -36,7 +36,6 @@ from cache_core.operations.put.rules import Rules
 from cache_core.operations.put.scopes import NewAnswer, admit
 from cache_core.operations.put.write import Writer
 from cache_core.operations.replica import Replica
-from cache_core.operations.sightings import known
 from cache_core.policy.answers import named
 from cache_core.tiers.journal import Journal
 
@@ -186,11 +185,10 @@ class Puts:
         async with self._admission.turn() as seconds:
             if seconds is not None:
                 scope = answer.scopes.get("l1", answer.scopes.get("l2"))
-                if scope is not None and await self._comparing.changes.compare(
-                    query, answer.entry, scope, tuning, seconds / 2
-                ):
-                    # It is not held against the answer for which it was made.
-                    seen = None if seen is None else seen._replace(known=known())
+                if scope is not None:
+                    seen = await self._comparing.changes.compare(
+                        query, answer.entry, scope, tuning, seen, seconds / 2
+                    )
                 return await self._writer.put(query, answer, tuning, seen, seconds)
         log.limited(
             "crowded",

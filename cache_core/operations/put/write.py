@@ -22,7 +22,7 @@ from cache_core.model.logs import RateLimited, place_of
 from cache_core.model.remedies import tell
 from cache_core.model.values import Entry, Generation, Level, Query, Scope, Sighting
 from cache_core.observability.records import PartRecord
-from cache_core.operations.changes import answer_label
+from cache_core.operations.changes import RESPONSES, answer_label
 from cache_core.operations.put.promotion import Promotion
 from cache_core.operations.put.scopes import NewAnswer
 from cache_core.tiers.base import Tier
@@ -349,9 +349,12 @@ class Writer:
             private[keys.marker(query)] = ""
             records.append(record("user", query.user, private))
         shared = {name: query.tag for name, scope in names.items() if scope == "shared"}
+        copies = {
+            name: tag for name, tag in shared.items() if keys.level_and_scope(name)[0] in RESPONSES
+        }
+        listed = {"writer": shared, "answer": copies}
         for kind, label in self._labels(query, answer):
-            rows = shared if kind == "writer" else {query.tag: ""}
-            records.append(record(kind, label, rows))
+            records.append(record(kind, label, listed.get(kind, {query.tag: ""})))
         return records
 
     def _labels(self, query: Query, answer: NewAnswer) -> list[tuple[str, str]]:
@@ -363,7 +366,7 @@ class Writer:
             found.append(("writer", query.user))
         # What is private goes with its own message alone.
         if answer.scopes.get("l1", answer.scopes.get("l2")) == "shared":
-            label = answer_label(self._keys, answer.entry)
+            label = answer_label(self._keys, query, answer.entry)
             found += [("answer", label)] if label else []
         return found
 
