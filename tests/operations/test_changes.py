@@ -117,7 +117,7 @@ async def test_two_computations_at_the_same_time_change_nothing(make_cache: Cach
 
 @embedded
 async def test_only_copies_go(make_cache: CacheFactory, clock: ManualClock) -> None:
-    """Those of other variants and histories, too; not another context's, nor what had replaced one."""
+    """Variants and histories have copies, too; another context has none, nor has what replaced one."""
     cache: MultiLevelCache = await make_cache(settings=PATIENT, clock=clock)
     turns = [{"role": "user", "content": "i live in norway"}]
     where: list[dict[str, Any]] = [{}, {"history": turns}, {"context": "another tenant"}]
