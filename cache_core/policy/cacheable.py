@@ -20,7 +20,9 @@ Cacheable: TypeAlias = Callable[[str, str], bool | None]
 """Function of a message and its response: `True` to store it, `False` not to, `None` to leave the
 decision to the rules here. It runs in the event loop, so it must not wait."""
 
-_WHOLE = frozenset({"stop", "end_turn", "stop_sequence", "completed", "eos"})
+_WHOLE = frozenset(
+    {"stop", "end_turn", "stop_sequence", "complete", "completed", "eos", "eos_token", "finish"}
+)
 _REFUSED = frozenset({"content_filter", "refusal", "safety", "guardrail_intervened"})
 _CALLS = frozenset({"tool_calls", "tool_use", "function_call"})
 
@@ -37,14 +39,14 @@ _ERROR = re.compile(
     r"\s*(?:(?:http )?(?:error )?(?:429|50[0234])[ :]+)?"
     r"(?:(?:error|exception)\s*:|traceback \(most recent call last\)|internal server error"
     r"|bad gateway|service unavailable|gateway time-?out|too many requests"
-    r"|rate limit (?:exceeded|reached))",
+    r"|rate limit (?:exceeded|reached))(?!(?: \(\d+\))? (?:means|is|are|indicates|happens|says)\b)",
     re.IGNORECASE,
 )
 _REFUSAL = re.compile(
     r"\s*(?:(?:i['’]?m|i am) (?:really |very |so )?sorry[,.]? (?:but )?|sorry[,.]? (?:but )?"
     r"|unfortunately,? |i apologi[sz]e,? (?:but )?|as an ai(?: language model| assistant)?,? )?"
     r"i(?:['’]?m| am)? (?:can['’]?t|cannot|can not|won['’]?t|will not|not able to|unable to) "
-    r"(?:help|assist|answer|comply|fulfil+|discuss|do that|continue with)\b",
+    r"(?:help|assist|answer|comply|fulfil+|discuss|do that|continue with)\b(?! (?:but|feeling)\b)",
     re.IGNORECASE,
 )
 
@@ -52,10 +54,11 @@ _REFUSAL = re.compile(
 def ended_badly(finish_reason: str) -> WithheldReason | None:
     """Return why an answer is not stored, by a model's reason for its end; `None` if it is.
 
-    A reason that is unknown counts as an answer that was cut short.
+    A reason that is unknown counts as an answer that was cut short, an empty one as none.
     """
-    reason = finish_reason.lower()
-    if reason in _WHOLE:
+    # Of an enumeration's member printed, such as "FinishReason.STOP", the name counts.
+    reason = finish_reason.lower().rpartition(".")[2]
+    if not reason or reason in _WHOLE:
         return None
     if reason in _CALLS:
         return "tool_calls"
@@ -78,10 +81,18 @@ def worthless(text: str) -> WithheldReason | None:
 
 
 def _of_json(text: str) -> WithheldReason | None:
+    text = text.strip()
     try:
-        found, _ = json.JSONDecoder().raw_decode(text.lstrip())
-    except ValueError:
-        return "cut_short"
-    except RecursionError:
+        found, end = json.JSONDecoder().raw_decode(text)
+    except json.JSONDecodeError as error:
+        # Where it breaks before its end it is of another format, such as JSON with comments.
+        rest = text[error.pos :]
+        cut = error.msg.startswith("Unterminated") or any(
+            word.startswith(rest) for word in ("true", "false", "null", "-", ".", "e")
+        )
+        return "cut_short" if cut else None
+    except (ValueError, RecursionError):
+        # A number of too many digits, or too many levels.
         return None
-    return "failed" if isinstance(found, dict) and found.get("error") else None
+    whole = end == len(text)
+    return "failed" if whole and isinstance(found, dict) and found.get("error") else None

@@ -32,6 +32,19 @@ from cache_core.policy.cacheable import ended_badly, worthless
         ("[1] says so.", None),
         ("```\nls\n```", None),
         ('[{"a":' * 100_000, None),
+        ("[[Home]] is the page to begin with.", None),
+        ('["Hello" is "Bonjour" in French]', None),
+        ('{ "strict": true, // as in tsconfig.json\n "target": "es2022", }', None),
+        ('[{"digits": ' + "9" * 5_000 + "}]", None),
+        ('{"open": tru', "cut_short"),
+        ('{"price": 5.', "cut_short"),
+        ('{"price": 5, ', "cut_short"),
+        ('{"open": "ye', "cut_short"),
+        ('{"error": "not_found"} is what the API returns for an unknown id.', None),
+        ("I can't help but love this hotel: it is quiet.", None),
+        ("Too many requests (429) means more than 100 in a minute.", None),
+        ("Service unavailable is what a server says that is overloaded.", None),
+        ("Too many requests. Try again later.", "failed"),
     ],
 )
 def test_a_text_is_judged_by_its_structure_and_its_opening(text: str, why: str | None) -> None:
@@ -45,3 +58,4 @@ def test_a_finish_reason_decides() -> None:
     assert [ended_badly(reason) for reason in said] == [
         None, None, "cut_short", "refused", "tool_calls", "cut_short",
     ]  # fmt: skip
+    assert not any(map(ended_badly, ["COMPLETE", "eos_token", "FinishReason.STOP", ""]))
