@@ -27,7 +27,7 @@ test: check system  ## Set up, check style, types and structure, and run all tes
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not pictures"
 
 coverage: $(STAMP) system  ## Run all tests and measure branches; takes twice as long as `make test`
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not pictures" --cov --cov-report=term
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not pictures" --cov --cov-report=term
 
 check: $(STAMP)  ## Style, types and structure only
 	$(BIN)/ruff format --check
