@@ -115,18 +115,16 @@ class Changes:
         self, query: Query, entry: Entry, scope: Scope, found: tuple[Level, Entry], tuning: Tuning
     ) -> None:
         old = found[1]
-        label = answer_label(self._keys, query, old) if scope == "shared" else ""
-        index = self._keys.index("answer", label)
-        ours = list(self._names(query, query.shared).values())
         age = envelope.age(old, self._store.now())
-        if age >= SIDE_BY_SIDE and self._changed(entry, found, age, tuning) and label:
-            listed = await self._store.rows(index)
-            if any(name not in ours and APART not in name for name in listed):
-                await self._withdraw(label)
-                return
-        if label and label != answer_label(self._keys, query, entry):
-            # The put replaces it here: a change of the other copies is none of the fresh answer's.
-            await self._store.delete_rows(index, ours)
+        changed = age >= SIDE_BY_SIDE and self._changed(entry, found, age, tuning)
+        label = answer_label(self._keys, query, old)
+        if scope != "shared" or not label or label == answer_label(self._keys, query, entry):
+            return
+        # The put replaces it here: what is done to the other copies must not hit the fresh answer.
+        index = self._keys.index("answer", label)
+        await self._store.delete_rows(index, list(self._names(query, query.shared).values()))
+        if changed and any(APART not in name for name in await self._store.rows(index)):
+            await self._withdraw(label)
 
     def _changed(
         self, entry: Entry, found: tuple[Level, Entry], age: float, tuning: Tuning

@@ -143,6 +143,23 @@ async def test_only_copies_go(make_cache: CacheFactory, clock: ManualClock) -> N
 
 
 @embedded
+async def test_copies_made_anew_at_once_are_all_stored(
+    make_cache: CacheFactory, clock: ManualClock
+) -> None:
+    """Each fresh answer is out of reach of the withdrawals that the others bring."""
+    cache: MultiLevelCache = await make_cache(settings=PATIENT, clock=clock)
+    await stored(cache)
+    clock.advance(SIDE_BY_SIDE + 1)
+    seen = [await cache.lookup(message, "bob") for message in ASKED]
+    fresh = [f"{NEW} As asked: {message}." for message in ASKED]
+    asked = zip(ASKED, fresh, seen, strict=True)
+    await asyncio.gather(
+        *(cache.put(one, "bob", text, shared=True, lookup=was) for one, text, was in asked)
+    )
+    assert await served(cache) == fresh
+
+
+@embedded
 async def test_an_answer_from_before_an_invalidation_takes_nothing_with_it(
     make_cache: CacheFactory, clock: ManualClock
 ) -> None:

@@ -46,6 +46,9 @@ _READ_TOGETHER = 500
 _WARM_PAUSE = 0.1
 """Seconds before a store that failed is asked again for what `warm` must know."""
 
+_TO_COMPARE = 0.25
+"""Share of a put's time in which a fresh answer is compared; L2 may take half of it."""
+
 _TURNS = 4
 """Turns before a follow-up that say of which day it asks."""
 
@@ -184,12 +187,15 @@ class Puts:
     ) -> Sequence[PartRecord]:
         async with self._admission.turn() as seconds:
             if seconds is not None:
+                clock = self._admission.clock
+                end = clock() + seconds
                 scope = answer.scopes.get("l1", answer.scopes.get("l2"))
                 if scope is not None:
                     seen = await self._comparing.changes.compare(
-                        query, answer.entry, scope, tuning, seen, seconds / 2
+                        query, answer.entry, scope, tuning, seen, seconds * _TO_COMPARE
                     )
-                return await self._writer.put(query, answer, tuning, seen, seconds)
+                left = max(end - clock(), 0.0)
+                return await self._writer.put(query, answer, tuning, seen, left)
         log.limited(
             "crowded",
             "more answers were put at once than can be stored within CACHE_PUT_BUDGET: some were "
