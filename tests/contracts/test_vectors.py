@@ -497,7 +497,7 @@ async def test_a_server_that_never_answers(tmp_path: Path) -> None:
     )  # fmt: skip
     started = time.monotonic()
     await index.open()
-    assert time.monotonic() - started < 0.9
+    assert time.monotonic() - started < 8
     assert await index.add("default", row("a", unit(1)))
     with pytest.raises(BackendError):
         await index.tend(10.0)

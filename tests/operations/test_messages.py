@@ -35,7 +35,7 @@ async def test_huge_messages_bypass(cache: MultiLevelCache) -> None:
     assert (await cache.lookup("\u00fc" * 20_000, "ann")).reasons == ("too_large",)
     await cache.put(huge, "ann", "answer")
     assert await cache.get_or_compute(huge, "ann", lambda: "made") == "made"
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 10
     largest = "x" * 32_768
     await cache.put(largest, "ann", "answer")
     assert await cache.get_multilevel(largest, "ann") == "answer"

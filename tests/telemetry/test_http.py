@@ -220,7 +220,7 @@ async def test_not_ready_says_which_backend_and_what_to_do(tmp_path: Path) -> No
         while True:
             started = time.monotonic()
             answer = await client.get("/health/ready")
-            assert time.monotonic() - started < 1.0, "it waited"
+            assert time.monotonic() - started < 5, "it waited"
             if answer.status_code == status:
                 return answer
             assert time.monotonic() < deadline, answer.text

