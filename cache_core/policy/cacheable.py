@@ -67,7 +67,8 @@ def ended_badly(finish_reason: str) -> WithheldReason | None:
 
 def worthless(text: str) -> WithheldReason | None:
     """Return why a text is not stored as an answer; `None` if it is."""
-    if not any(sign.isalnum() or unicodedata.category(sign)[0] == "S" for sign in text):
+    # Separators, control and format characters show nothing; "..." may be an answer.
+    if all(unicodedata.category(sign)[0] in "ZC" for sign in text):
         return "empty"
     if len(text) <= _PARSED and _JSON.match(text) and (why := _of_json(text)) is not None:
         return why

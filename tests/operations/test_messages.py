@@ -50,11 +50,12 @@ async def test_huge_messages_bypass(cache: MultiLevelCache) -> None:
 async def test_odd_messages_are_messages(cache: MultiLevelCache, message: str) -> None:
     """Whatever text a user types is stored, found again, and invalidated."""
     document, user = {"id": message, "source": message, "text": message}, f"user of {message}"
-    await cache.put(message, user, message, message[:256], [document], tags=[message],
+    answer = f"{message}!"
+    await cache.put(message, user, answer, message[:256], [document], tags=[message],
                     context=message, history=[message])  # fmt: skip
     where: dict[str, Any] = {"context": message, "history": [message]}
     found = await cache.lookup(message, user, **where)
-    assert found.response == message
+    assert found.response == answer
     assert (await cache.lookup(message, "another", **where)).response is None
     assert (await cache.invalidate(message)).complete
     assert (await cache.lookup(message, user, **where)).response is None

@@ -11,7 +11,8 @@ from cache_core.policy.cacheable import ended_badly, worthless
     ("text", "why"),
     [
         (" \n\t", "empty"),
-        ("...", "empty"),
+        ("...", None),
+        ("\x00\ufeff\ud800", "empty"),
         ("I'm sorry, but I can't help with that.", "refused"),
         ("I am unable to assist with this request.", "refused"),
         ("As an AI language model, I cannot discuss that.", "refused"),
