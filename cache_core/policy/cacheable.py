@@ -30,16 +30,26 @@ _SHORT = 300
 """Characters of the longest answer that its opening makes a refusal or an error: a longer one says
 more than that."""
 
+_OF_ERROR = frozenset(
+    {"error", "message", "code", "status", "detail", "type", "request_id", "timestamp", "path"}
+)
+"""Keys of a JSON object that is an error, as services and frameworks send one: an answer about an
+error, such as one that analyses logs, has others beside them."""
+
 _PARSED = 65_536
 """Characters of the longest JSON that is parsed, which takes 1 ms."""
 
-_FENCE = re.compile(r"^[ \t]*```", re.MULTILINE)
+_FENCE = re.compile(r"^[ \t>]*(?:(?:[-*+]|\d+[.)])[ \t]+)?```+(?=[^`\n]*$)", re.MULTILINE)
+"""Line that opens or ends a block of code, also in a list or a quotation."""
+
 _JSON = re.compile(r'\s*(?:\{\s*"|\[\s*[{"\[])')
 _ERROR = re.compile(
     r"\s*(?:(?:http )?(?:error )?(?:429|50[0234])[ :]+)?"
     r"(?:(?:error|exception)\s*:|traceback \(most recent call last\)|internal server error"
     r"|bad gateway|service unavailable|gateway time-?out|too many requests"
-    r"|rate limit (?:exceeded|reached))(?!(?: \(\d+\))? (?:means|is|are|indicates|happens|says)\b)",
+    r"|rate limit (?:exceeded|reached))"
+    r"(?!(?: \(?\d+\)?)? (?:means|is|are|indicates|happens|says)\b"
+    r"|[\w ]{0,20} (?:means|indicates|happens)\b)",
     re.IGNORECASE,
 )
 _REFUSAL = re.compile(
@@ -56,8 +66,9 @@ def ended_badly(finish_reason: str) -> WithheldReason | None:
 
     A reason that is unknown counts as an answer that was cut short, an empty one as none.
     """
-    # Of an enumeration's member printed, such as "FinishReason.STOP", the name counts.
-    reason = finish_reason.lower().rpartition(".")[2]
+    # Of an enumeration's member, such as "FinishReason.STOP" or "FINISH_REASON_STOP", the name
+    # counts.
+    reason = finish_reason.lower().rpartition(".")[2].removeprefix("finish_reason_")
     if not reason or reason in _WHOLE:
         return None
     if reason in _CALLS:
@@ -95,5 +106,6 @@ def _of_json(text: str) -> WithheldReason | None:
     except (ValueError, RecursionError):
         # A number of too many digits, or too many levels.
         return None
-    whole = end == len(text)
-    return "failed" if whole and isinstance(found, dict) and found.get("error") else None
+    if end < len(text) or not isinstance(found, dict) or not found.get("error"):
+        return None
+    return "failed" if found.keys() <= _OF_ERROR else None

@@ -46,6 +46,16 @@ from cache_core.policy.cacheable import ended_badly, worthless
         ("Too many requests (429) means more than 100 in a minute.", None),
         ("Service unavailable is what a server says that is overloaded.", None),
         ("Too many requests. Try again later.", "failed"),
+        ("Run:\n```pip install glasscache```", None),
+        ("1. ```bash\n   ls\n   ```\n2. Read it.", None),
+        ("> ````\n> ls\n> ````", None),
+        ("1. ```bash\n   ls", "cut_short"),
+        ("Error: 404 means that there is no such page.", None),
+        ("Error: exit status 137 means that it was killed.", None),
+        ("Error: the server is down.", "failed"),
+        ('{"error": "NullPointerException", "fix": "check for null"}', None),
+        ('{"type": "error", "error": {"message": "overloaded"}, "request_id": "1"}', "failed"),
+        ('{"error": "Not Found", "status": 404, "message": "no such order"}', "failed"),
     ],
 )
 def test_a_text_is_judged_by_its_structure_and_its_opening(text: str, why: str | None) -> None:
@@ -59,4 +69,6 @@ def test_a_finish_reason_decides() -> None:
     assert [ended_badly(reason) for reason in said] == [
         None, None, "cut_short", "refused", "tool_calls", "cut_short",
     ]  # fmt: skip
-    assert not any(map(ended_badly, ["COMPLETE", "eos_token", "FinishReason.STOP", ""]))
+    assert not any(
+        map(ended_badly, ["COMPLETE", "eos_token", "FinishReason.STOP", "FINISH_REASON_STOP", ""])
+    )
