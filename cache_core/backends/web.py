@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import urllib.error
 import urllib.parse
@@ -10,7 +11,7 @@ import urllib.request
 from typing import Any
 
 from cache_core.model.exceptions import BackendError
-from cache_core.model.urls import without_secrets
+from cache_core.model.urls import has_sound_port, without_secrets
 
 
 def fetch_json(url: str, path: str, *, timeout: float = 3.0, token: str | None = None) -> Any:
@@ -20,13 +21,14 @@ def fetch_json(url: str, path: str, *, timeout: float = 3.0, token: str | None =
         url: http:// or https:// address, also with `user:password@`.
         path: Path and query, from a slash on.
         timeout: Seconds for each wait on the network.
-        token: Sent as a bearer token.
+        token: Sent as a bearer token. Like a login it does not follow a redirection, which may
+            lead to another host.
 
     Raises:
         BackendError: If there is none; the text names the address without secrets.
     """
-    parts = urllib.parse.urlsplit(url.rstrip("/") + path)
     shown = without_secrets(url)
+    parts = urllib.parse.urlsplit(url.rstrip("/") + path if has_sound_port(url) else "")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise BackendError("backend_error", "", f"{shown} is no http:// or https:// address")
     place = parts.netloc.rpartition("@")[2]
@@ -34,9 +36,11 @@ def fetch_json(url: str, path: str, *, timeout: float = 3.0, token: str | None =
     if parts.username is not None:
         login = f"{parts.username}:{parts.password or ''}"
         plain = urllib.parse.unquote(login).encode()
-        request.add_header("Authorization", f"Basic {base64.b64encode(plain).decode()}")
+        request.add_unredirected_header(
+            "Authorization", f"Basic {base64.b64encode(plain).decode()}"
+        )
     elif token:
-        request.add_header("Authorization", f"Bearer {token}")
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310 - checked
             return json.load(answer)
@@ -46,6 +50,8 @@ def fetch_json(url: str, path: str, *, timeout: float = 3.0, token: str | None =
         raise BackendError(
             "backend_error", "HTTPError", f"{shown} cannot be asked: {why}"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         kind, cause = type(error).__name__, getattr(error, "reason", None) or error
+        if isinstance(error, http.client.HTTPException):
+            cause = kind  # its text may have the URL, or what the server sent
         raise BackendError("backend_error", kind, f"{shown} cannot be asked: {cause}") from None

@@ -147,7 +147,7 @@ async def _asked(url: str | None, ask: Callable[[str], Answer]) -> Answer | Back
 
 
 def _disk(path: Path) -> Disk:
-    new = not path.exists()
+    new = not os.path.exists(path)  # noqa: PTH110 - a Path's raises in an unreadable directory
     if usable_directory(path) == path:
         return Disk(path, "", shutil.disk_usage(path).free, new)
     try:
@@ -246,6 +246,7 @@ async def _stored(settings: Settings, namespace: str, model: Semantic) -> Stored
 
 
 def _files(settings: Settings) -> Iterator[Path]:
-    """Yield the files of the embedded store."""
+    """Yield the files of the embedded store; none in a directory that cannot be read."""
     if not settings.redis_url:
-        yield from settings.dir.glob("glasscache.db*")
+        with contextlib.suppress(OSError):
+            yield from settings.dir.glob("glasscache.db*")

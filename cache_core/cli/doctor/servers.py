@@ -77,7 +77,9 @@ def _worst(use: Use, servers: Sequence[ServerFacts]) -> Iterable[Finding]:
                 several = len(servers) > 1 and item.level != "ok"
                 found = f"{server.address}: {item.found}" if several else item.found
                 worst[item.name] = replace(item, found=found)
-    return worst.values()
+    # Without any master that answers only the topology is known.
+    missing = [name for name in NAMES if name not in worst and name != "redis-tls"]
+    return [*worst.values(), *skipped(missing, "no master answers")]
 
 
 def _server(use: Use, server: ServerFacts) -> Iterator[Finding]:

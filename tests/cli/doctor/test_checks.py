@@ -20,7 +20,7 @@ from cache_core.cli.doctor.monitoring import (
     shipped_rules,
 )
 from cache_core.cli.doctor.parts import Disk, Semantic, check_disk, check_semantic, check_settings
-from cache_core.cli.doctor.servers import Use, check_redis
+from cache_core.cli.doctor.servers import NAMES, Use, check_redis
 from cache_core.cli.doctor.traffic import check_traffic
 from cache_core.cli.doctor.troubles import Room, check_memory
 from cache_core.config.settings import Settings
@@ -80,6 +80,14 @@ def test_a_redis_in_trouble(server: ServerFacts, name: str, level: str, said: st
     assert found[name].level == level
     assert said in found[name].found
     assert found[name].fix
+
+
+def test_a_cluster_without_a_master_that_answers() -> None:
+    """Every check has a finding: what no master could say is skipped."""
+    found = on(ServerFacts("a:1", down="x"))
+    assert {"redis-reachable", *NAMES} == set(found)
+    assert found["redis-topology"].level == "failure"
+    assert found["redis-memory"].level == "skipped"
 
 
 def test_the_worst_master_of_a_cluster_counts() -> None:

@@ -203,7 +203,7 @@ async def test_a_redis_far_away(empty_redis: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_server_that_is_not_there() -> None:
-    """A refused connection is said, with the setting to correct."""
+    """A rejected connection is reported, with the setting to correct."""
     url = f"redis://127.0.0.1:{servers.free_port()}"
     assert "--redis-url" in finding("redis-reachable", "failure", "--redis-url", url)
 
@@ -228,6 +228,8 @@ def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
     text = finding("disk", "failure", "--dir", str(tmp_path / "file" / "cache"))
     assert "Not a directory" in text
     assert "CACHE_DIR" in text
+    long = str(tmp_path / ("x" * 300))
+    assert "File name too long" in finding("disk", "failure", "--dir", long)
 
 
 def test_a_misspelt_directory(tmp_path: Path) -> None:
