@@ -34,6 +34,7 @@ def test_every_page_has_one_place() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_site_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     """The site builds with `--strict`; no page or style sheet loads a resource from a host."""
     require("material")
@@ -43,7 +44,6 @@ def test_the_site_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
-        timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stderr
