@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from cache_core.config.lifetimes import KEEP_FACTOR
+from cache_core.config.tuning import Tuning
 from cache_core.model.reasons import long
 from cache_core.observability.decisions import Decision
 
 _NEAR = 0.1
 """Similarity below the threshold at which the nearest question is another question."""
 
-_OF_L1 = ("other_scope", "expired", "invalidated", "corrupt", "day_over", "left_out")
+_OF_L1 = (
+    "other_scope", "too_old", "expired", "invalidated", "corrupt", "day_over", "left_out",
+)  # fmt: skip
 _OF_L2 = (
     "has_history", "truncated", "unreadable", "context_limit", "warming", "guard_veto", "unsure",
     "below_threshold",
@@ -40,6 +44,11 @@ CAUSES: dict[str, Cause] = {
         "other_scope",
         "glasscache stats names the intents; share those whose answers are the same for "
         "everybody: CACHE_SHARED_INTENTS, or put(shared=True).",
+    ),
+    "too_old": _reason(
+        "too_old",
+        "Allow a higher max_age= (max-age in Cache-Control, for glasscache proxy), or set it only "
+        "where an older answer would be wrong.",
     ),
     "expired": _reason(
         "expired",
@@ -78,7 +87,6 @@ CAUSES: dict[str, Cause] = {
         "below_threshold",
         "Try a lower threshold on the recorded lookups: glasscache dashboard, page Tuning.",
     ),
-    "cold": Cause("nothing is stored for them", "Let the agent put its answers."),
     "not_stored": Cause(
         "the same question was asked before by the same user, and its answer is not stored",
         "Put the answer under the message, user, context and history of the lookup, or use "
@@ -107,33 +115,39 @@ CAUSES: dict[str, Cause] = {
 }
 
 
-def causes(decisions: Iterable[Decision], first: Collection[str] = ()) -> Counter[str]:
+def causes(
+    decisions: Iterable[Decision], tuning: Tuning, first: Collection[str] = ()
+) -> Counter[str]:
     """Return the number of unanswered lookups by cause, a key of `CAUSES`.
 
     Args:
         decisions: Lookups of the log, oldest first.
+        tuning: The tuning in force.
         first: Reasons that go before all others.
     """
     found: Counter[str] = Counter()
-    for cause, item in _judged(decisions, (*first, *_OF_L1, *_OF_L2)):
+    kept = KEEP_FACTOR * max(tuning.l1_ttl, tuning.l2_ttl)
+    for cause, item in _judged(decisions, (*first, *_OF_L1, *_OF_L2), kept):
         found[cause] += round(item.stands_for)
     return found
 
 
 def _judged(
-    decisions: Iterable[Decision], order: tuple[str, ...]
+    decisions: Iterable[Decision], order: tuple[str, ...], kept: float
 ) -> Iterator[tuple[str, Decision]]:
-    seen: set[tuple[str, ...]] = set()
+    seen: dict[tuple[str, ...], float] = {}
     for item in decisions:
-        if item.outcome not in {"hit", "bypass"}:
-            yield _cause(item, order, seen), item
+        if item.outcome != "hit":
+            yield _cause(item, order, seen, kept), item
         asked = (item.message, item.user)
-        seen.add(("exact", *asked, item.context, item.history))
-        seen.add(("context", *asked, item.history))
-        seen.add(("history", *asked, item.context))
+        seen["exact", *asked, item.context, item.history] = item.at
+        seen["context", *asked, item.history] = item.at
+        seen["history", *asked, item.context] = item.at
 
 
-def _cause(item: Decision, order: tuple[str, ...], seen: Collection[tuple[str, ...]]) -> str:
+def _cause(
+    item: Decision, order: tuple[str, ...], seen: Mapping[tuple[str, ...], float], kept: float
+) -> str:
     if item.outcome == "error":
         return "error"
     reasons = set(item.reasons)
@@ -141,13 +155,17 @@ def _cause(item: Decision, order: tuple[str, ...], seen: Collection[tuple[str, .
     if nearest is None or nearest < item.threshold - _NEAR:
         reasons.discard("below_threshold")
     asked = (item.message, item.user)
-    told = next((name for name in order if name in reasons), "")
-    if told and told != "below_threshold":
-        return told
-    if ("exact", *asked, item.context, item.history) in seen:
-        return "not_stored" if item.user else "no_user"
+    reason = next((name for name in order if name in reasons), "")
+    if reason and reason != "below_threshold":
+        return reason
+    before = seen.get(("exact", *asked, item.context, item.history))
+    if before is not None and not item.user:
+        return "no_user"
+    if before is not None:
+        # An entry that is deleted after its TTLs leaves no trace.
+        return "expired" if item.at - before > kept else "not_stored"
     if ("context", *asked, item.history) in seen:
         return "context"
     if ("history", *asked, item.context) in seen:
         return "history"
-    return told or "new"
+    return reason or "new"

@@ -71,7 +71,8 @@ def _of_lookups(facts: Facts, broken: Sequence[Finding]) -> Iterator[Finding]:
     settings, stored = facts.settings, facts.stored
     tuning, packaged = stored.in_force.tuning, is_packaged(settings.embedding_model)
     yield from check_traffic(stored.in_force, stored.decisions, packaged=packaged)
-    yield from check_misses(tuning, stored.decisions)
+    outcomes = [item.counters["outcomes"] for item in stored.in_force.replicas]
+    yield from check_misses(tuning, stored.decisions, outcomes)
     if "l2" in settings.tiers:
         yield from check_l2(tuning, stored.decisions, broken)
     else:

@@ -13,7 +13,7 @@ from cache_core.observability.fleet import InForce, ReplicaReport
 NAMES = ("replicas", "ttls", "threshold", "hit-rate")
 
 FEW = 50
-"""Answerable lookups below which a rate says nothing."""
+"""Lookups below which a rate says nothing."""
 
 _LONG = 14 * 86_400.0
 _LOW, _HIGH = 0.85, 0.985
@@ -127,7 +127,7 @@ def hit_rate(tuning: Tuning, decisions: Sequence[Decision]) -> Finding:
 
 
 def counted(decisions: Sequence[Decision]) -> tuple[float, float]:
-    """Return the lookups that could be answered, and the hits among them."""
-    answerable = sum(item.stands_for for item in decisions if item.outcome != "bypass")
+    """Return the lookups of the log, which has no bypasses, and the hits among them."""
+    answerable = sum(item.stands_for for item in decisions)
     hits = sum(item.stands_for for item in decisions if item.outcome == "hit")
     return answerable, hits

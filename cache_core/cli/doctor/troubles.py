@@ -12,7 +12,6 @@ from cache_core.cli.doctor.finding import Finding, Level, skipped
 from cache_core.cli.doctor.traffic import FEW, counted
 from cache_core.cli.doctor.words import percent, seconds, size
 from cache_core.config.tuning import Tuning
-from cache_core.model.reasons import long
 from cache_core.observability.decisions import Decision
 
 NAMES = ("all-misses", "low-hit-rate", "l2-never-hits")
@@ -40,19 +39,34 @@ class Room:
     dropped: int = 0
 
 
-def check_misses(tuning: Tuning, decisions: Sequence[Decision]) -> Iterator[Finding]:
-    """Yield the findings on lookups without an answer."""
+def check_misses(
+    tuning: Tuning, decisions: Sequence[Decision], outcomes: Sequence[Mapping[str, float]] = ()
+) -> Iterator[Finding]:
+    """Yield the findings on lookups without an answer.
+
+    Args:
+        tuning: The tuning in force.
+        decisions: Lookups of the log, which has no bypasses, oldest first.
+        outcomes: Lookups of each running replica since its start, by outcome.
+    """
+    made = sum(sum(of.values()) for of in outcomes)
+    if made >= FEW and made == sum(of["bypass"] for of in outcomes):
+        yield Finding(
+            "all-misses", "failure",
+            f"all {made:,.0f} lookups of the running replicas bypassed the cache",
+            "Change what the agent passes, or the setting that turns the tiers off: the agent's "
+            "get_metrics()['bypass_reasons'] has the reasons.",
+        )  # fmt: skip
+        yield from skipped(("low-hit-rate",), "see all-misses")
+        return
     answerable, hits = counted(decisions)
-    every = sum(item.stands_for for item in decisions)
-    if every < FEW:
-        few = f"{every:,.0f} lookups are too few: {FEW} are needed"
+    if answerable < FEW:
+        few = f"{answerable:,.0f} lookups are too few: {FEW} are needed"
         yield from skipped(("all-misses", "low-hit-rate"), few)
         return
     found = f"{hits:,.0f} hits in {answerable:,.0f} lookups"
-    if not answerable:
-        yield _bypassed(decisions, every)
-    elif not hits:
-        yield _because("all-misses", "failure", causes(decisions), "no lookup was answered")
+    if not hits:
+        yield _because("all-misses", "failure", causes(decisions, tuning), "no lookup was answered")
     else:
         yield Finding("all-misses", "ok", found)
     if not hits:
@@ -61,17 +75,7 @@ def check_misses(tuning: Tuning, decisions: Sequence[Decision]) -> Iterator[Find
         yield Finding("low-hit-rate", "ok", found)
     else:
         low = f"the hit rate is {percent(hits / answerable)}"
-        yield _because("low-hit-rate", "warning", causes(decisions), low)
-
-
-def _bypassed(decisions: Sequence[Decision], every: float) -> Finding:
-    reasons = Counter(item.reason for item in decisions)
-    reason = reasons.most_common(1)[0][0]
-    return Finding(
-        "all-misses", "failure",
-        f"all {every:,.0f} lookups bypassed the cache, most because {long(reason) or reason}",
-        "Change what the agent passes, or the setting that turns the tiers off.",
-    )  # fmt: skip
+        yield _because("low-hit-rate", "warning", causes(decisions, tuning), low)
 
 
 def _because(name: str, level: Level, found: Mapping[str, int], start: str) -> Finding:
@@ -101,7 +105,7 @@ def check_l2(
         parts = " and ".join(item.name for item in broken)
         yield Finding(name, "failure", f"L2 cannot answer: see {parts}", broken[0].fix)
         return
-    reached = [item for item in decisions if item.outcome != "bypass" and item.level != "l1"]
+    reached = [item for item in decisions if item.level != "l1"]
     asked = sum(item.stands_for for item in reached)
     hits = sum(item.stands_for for item in reached if item.level == "l2")
     if hits:
@@ -120,7 +124,7 @@ def check_l2(
         nearest = [item.unvetoed for item in reached if item.unvetoed is not None]
         if nearest:
             start += f" (nearest: {max(nearest):.3f}; the threshold is {tuning.lowest_threshold:g})"
-        yield _because(name, "warning", causes(decisions, _L2_FIRST), start)
+        yield _because(name, "warning", causes(decisions, tuning, _L2_FIRST), start)
 
 
 def check_memory(room: Room) -> Finding:

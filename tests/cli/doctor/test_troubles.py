@@ -14,6 +14,7 @@ from cache_core.cli.doctor.traffic import FEW, hit_rate
 from cache_core.cli.doctor.troubles import check_l2, check_misses
 from cache_core.config.tuning import Tuning
 from cache_core.model.reasons import REASONS
+from cache_core.model.values import MISS_REASONS, OUTCOMES
 from cache_core.observability.decisions import Decision
 from cache_core.testing import ManualClock
 from tests.support.caches import opened
@@ -78,6 +79,13 @@ async def too_late(cache: MultiLevelCache, clock: ManualClock) -> None:
             clock.advance(1.5 * 86_400)
 
 
+async def much_too_late(cache: MultiLevelCache, clock: ManualClock) -> None:
+    for number in range(60):
+        await ask(cache, QUESTIONS[number % 10])
+        if number % 10 == 9:
+            clock.advance(30 * 86_400)
+
+
 async def recorded(traffic: Traffic, directory: Path) -> list[Decision]:
     """Return the decision log of a cache with this traffic."""
     clock = ManualClock()
@@ -101,6 +109,7 @@ def by_name(decisions: list[Decision]) -> dict[str, Finding]:
         (a_user_each_time, "other_scope"),
         (new_questions, "new"),
         (too_late, "expired"),
+        (much_too_late, "expired"),
     ],
 )
 async def test_the_cause_of_all_misses(traffic: Traffic, cause: str, tmp_path: Path) -> None:
@@ -114,7 +123,7 @@ async def test_the_cause_of_all_misses(traffic: Traffic, cause: str, tmp_path: P
     assert found["l2-never-hits"].level == "warning"
     if cause == "no_user":
         assert CAUSES[cause].text in found["l2-never-hits"].found
-    assert sum(causes(decisions).values()) == len(decisions)
+    assert sum(causes(decisions, Tuning()).values()) == len(decisions)
 
 
 async def test_the_cause_of_a_low_hit_rate(tmp_path: Path) -> None:
@@ -160,8 +169,30 @@ async def test_few_lookups_say_nothing(tmp_path: Path) -> None:
     assert {item.level for item in found.values()} == {"skipped"}
 
 
+def test_lookups_that_all_bypass_the_cache() -> None:
+    """The counts of the running replicas report what the log does not have."""
+    bypassed = dict.fromkeys(OUTCOMES, 0) | {"bypass": FEW}
+    found = [*check_misses(Tuning(), (), [bypassed, bypassed])]
+    assert [item.level for item in found] == ["failure", "skipped"]
+    assert f"all {2 * FEW} lookups" in found[0].found
+    missed = {**bypassed, "miss": 1}
+    assert {item.level for item in check_misses(Tuning(), (), [missed])} == {"skipped"}
+
+
+def test_every_reason_of_a_miss_is_a_cause() -> None:
+    """Only `cold`, nothing stored, is explained by the lookups before."""
+    for reason in MISS_REASONS:
+        lookup = Decision(
+            0, "1", "miss", "l2", reason, ("cold", reason), 0.9, 0.9, 0.95, None, 0.0, 0, "m",
+            "", "u", "", 1,
+        )  # fmt: skip
+        wanted = "new" if reason == "cold" else reason
+        assert causes([lookup], Tuning()) == {wanted: 1}
+        assert wanted in CAUSES
+
+
 def test_every_cause_that_is_a_reason_has_its_words() -> None:
     """Causes of a tier are in the words of the one table of reasons."""
-    own = {"not_stored", "no_user", "context", "history", "new", "cold", "error"}
+    own = {"not_stored", "no_user", "context", "history", "new", "error"}
     assert own < CAUSES.keys()
     assert all(CAUSES[name].text == REASONS[name].long for name in CAUSES.keys() - own)
