@@ -43,7 +43,7 @@ def serving(reply: str) -> Iterator[tuple[str, list[str]]]:
     ],
 )
 def test_a_server_of_another_kind(reply: str, kind: str) -> None:
-    """What it sends is an error of ours, without its text."""
+    """Its reply becomes an error of ours, without its text."""
     with serving(reply) as (place, _), pytest.raises(BackendError) as raised:
         fetch_json(f"http://{place}", "/")
     assert raised.value.error_type == kind
