@@ -367,7 +367,8 @@ class MultiLevelCache(OperatedCache):
             max_age, max_wrong: As for `lookup`.
             no_lookup: Compute anew, whatever is stored, and replace that: a "regenerate" button.
             no_store: Store nothing of this call, neither the answer nor a captured text; what is
-                stored is returned nevertheless.
+                stored is returned nevertheless. Such a call shares no computation: a hundred
+                concurrent ones compute a hundred times.
 
         Raises:
             Exception: Whatever *compute* raises, unless a stale answer may be returned instead;

@@ -7,8 +7,6 @@ not, every stored copy of the old answer is outdated, whatever question it was g
 
 from __future__ import annotations
 
-import contextlib
-import logging
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -19,16 +17,14 @@ from cache_core.config.tuning import Tuning
 from cache_core.model import envelope
 from cache_core.model.exceptions import BackendError
 from cache_core.model.keys import APART, Keys
-from cache_core.model.logs import RateLimited
 from cache_core.model.question.wording import loose_form
+from cache_core.model.remedies import tell
 from cache_core.model.values import Entry, Generation, Level, Query, Scope, Sighting
 from cache_core.observability.instruments import Instruments
 from cache_core.observability.records import ChangeRecord
 from cache_core.operations.learning import Learning
 from cache_core.operations.sightings import known
 from cache_core.policy.answers import Told, by_caller, same
-
-log = RateLimited(logging.getLogger("glasscache"))
 
 SIDE_BY_SIDE = 30.0
 """Seconds of age up to which two answers may come from computations at the same time: they differ
@@ -103,11 +99,17 @@ class Changes:
             *seen*, against which it is not held that the old answer was taken out of service.
         """
         before = known()
-        with contextlib.suppress(BackendError, TimeoutError):
+        try:
             async with Deadline(seconds):
                 found = await self._stored(query, scope, seen)
                 if found is not None and entry.response:
                     await self._compared(query, entry, scope, found, tuning)
+        except (BackendError, TimeoutError) as error:
+            late = BackendError("timeout", "Comparing")
+            tell(
+                "copies of an answer that may have changed were not looked for",
+                error if isinstance(error, BackendError) else late,
+            )
         mine = [token for token in known() if token not in before]
         return seen._replace(known=(*seen.known, *mine)) if seen is not None and mine else seen
 

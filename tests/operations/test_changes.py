@@ -10,7 +10,7 @@ import pytest
 from cache_core import Answer, MultiLevelCache
 from cache_core.operations.changes import SIDE_BY_SIDE
 from cache_core.policy.freshness import ENOUGH, Freshness
-from cache_core.testing import ManualClock
+from cache_core.testing import ChaosStore, Faults, ManualClock
 from tests.support.caches import CacheFactory
 from tests.support.patience import PATIENT
 from tests.support.waiting import until
@@ -157,6 +157,26 @@ async def test_copies_made_anew_at_once_are_all_stored(
         *(cache.put(one, "bob", text, shared=True, lookup=was) for one, text, was in asked)
     )
     assert await served(cache) == fresh
+
+
+@embedded
+@pytest.mark.parametrize("fault", [{"throw": 1.0}, {"delay": (10.0, 10.0)}], ids=["fails", "late"])
+async def test_a_comparison_that_fails_is_logged(
+    make_cache: CacheFactory, clock: ManualClock, fault: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """The fresh answer is stored nevertheless, and the log says what was left out."""
+    faults = Faults(only=frozenset({"delete_rows"}), **fault)
+    cache: MultiLevelCache = await make_cache(
+        settings={**PATIENT, "put_budget": 2.0},
+        clock=clock,
+        wrap_store=lambda store: ChaosStore(store, faults),
+    )
+    await stored(cache)
+    clock.advance(SIDE_BY_SIDE + 1)
+    await cache.put(ASKED[0], "ann", NEW, "shipping", shared=True)
+    assert "copies of an answer that may have changed" in caplog.text
+    faults.never()
 
 
 @embedded

@@ -138,16 +138,18 @@ class Computing:
             if result.response is not None:
                 self._found(wanted, result)
                 return result.response
-            if result.outcome == "bypass" or wanted.asked.wants.no_store:
+            if result.outcome == "bypass":
+                return (await self._compute(wanted, result))[0]
+            if wanted.asked.wants.no_store:
                 # What is not stored helps no process that waits for it.
-                return await self._compute(wanted, result)
+                return await self._alone(wanted, result)
             query = self._query(wanted)
             since = _since(result)
             name = self._name(wanted, query, result, since)
             if self._flight.inside(name):
                 # Asked for by its own computation, which holds the lease.
                 with in_a_circle():
-                    return await self._compute(wanted, result)
+                    return (await self._compute(wanted, result))[0]
             work = partial(self._take_turns, wanted, result, query, since)
             note = self._flight.joining(name, arrival)
             if note is None:
@@ -187,7 +189,11 @@ class Computing:
     ) -> str:
         """Compute for all callers in this process; *query* and *since* name what."""
         del query, since
-        return await self._compute(wanted, result, record=_left_to_others())
+        return await self._alone(wanted, result)
+
+    async def _alone(self, wanted: Wanted, result: LookupResult, lease: Lease | None = None) -> str:
+        """Compute, whatever others do."""
+        return (await self._compute(wanted, result, lease, record=_left_to_others()))[0]
 
     async def _compute(
         self,
@@ -196,8 +202,12 @@ class Computing:
         lease: Lease | None = None,
         before: float | None = None,
         record: ComputeRecord | None = None,
-    ) -> str:
-        """Compute, and store what may be stored; *before*: when what it replaces was stored."""
+    ) -> tuple[str, str]:
+        """Compute, and store what may be stored; *before*: when what it replaces was stored.
+
+        Returns:
+            The response, and the outcome of its put.
+        """
         with self._replica.instruments.operation(record or ComputeRecord()) as done:
             answer = await computed(wanted.compute, result)
             if before is None and takes_result(wanted.compute):
@@ -205,15 +215,16 @@ class Computing:
         refused = await self._refused(wanted, lease, before)
         if refused:
             self._not_stored(refused)
-            return answer.response
+            return answer.response, "bypass"
         try:
             most_bytes = self._replica.settings.max_value_bytes
             what, how = computed_put(answer, wanted.otherwise, wanted.personal, result, most_bytes)
-            await (await self._owner.current()).put(wanted.asked, what, how, result)
+            cache = await self._owner.current()
+            return answer.response, await cache.put(wanted.asked, what, how, result)
         except Exception as error:  # noqa: BLE001 - what was paid for is returned whatever happens
             log.limited("invalid", "an answer was returned and not stored: %s", reason_of(error))
             self._not_stored("invalid")
-        return answer.response
+        return answer.response, "bypass"
 
     async def _refused(self, wanted: Wanted, lease: Lease | None, before: float | None) -> str:
         """Return why no put is made for an answer; empty if one is."""
@@ -294,7 +305,15 @@ class SharedComputing(Computing):
             return turn.entry.response
         lease = turn if isinstance(turn, Lease) else None
         try:
-            return await self._compute(wanted, result, lease, record=_left_to_others())
+            return await self._alone(wanted, result, lease)
+        finally:
+            if lease is not None:
+                lease.release()
+
+    async def _alone(self, wanted: Wanted, result: LookupResult, lease: Lease | None = None) -> str:
+        """Compute, whatever others do; if that fails, return a stale answer."""
+        try:
+            return await super()._alone(wanted, result, lease)
         except LostError:
             raise
         except Exception as error:
@@ -307,9 +326,6 @@ class SharedComputing(Computing):
                 type(error).__name__,
             )
             return stale
-        finally:
-            if lease is not None:
-                lease.release()
 
     async def _turn(self, wanted: Wanted, query: Query, since: str | None) -> Hit | Lease | None:
         """Return another process's answer, or the lease to compute it, or neither."""
@@ -365,9 +381,16 @@ class SharedComputing(Computing):
             return "closed"
         if lease is None or await lease.renew():
             return ""
-        found = await self._reader.exactly(self._query(wanted), self._replica.tuning)
-        newer = found is not None and (before is None or found.entry.created > before)
+        if before is None:
+            before = lease.since - _SAME_AGE
+        newer = await self._stored_since(before, self._query(wanted))
         return "fenced" if newer else ""
+
+    async def _stored_since(self, when: float, query: Query) -> bool:
+        """Return whether L1 has an answer from after a time, whatever age the caller allows."""
+        query = query._replace(max_age=None)
+        found = await self._reader.exactly(query, self._replica.tuning)
+        return found is not None and found.entry.created > when
 
     # ------------------------------------------------------------------------------ refresh
 
@@ -439,8 +462,12 @@ class SharedComputing(Computing):
                     lookup_id=result.lookup_id, sighting=result.sighting,
                     stored_for=result.stored_for,
                 )  # fmt: skip
-                await self._compute(wanted, anew, lease, before + _SAME_AGE)
-                record.outcome = "stored"
+                _, put = await self._compute(wanted, anew, lease, before + _SAME_AGE)
+                # A partial put may be one of the intent only.
+                stored = put in {"stored", "queued"} or (
+                    put == "partial" and await self._stored_since(before + _SAME_AGE, query)
+                )
+                record.outcome = "stored" if stored else "skipped"
                 self._refreshed[name] = before
                 while len(self._refreshed) > _REMEMBERED:
                     del self._refreshed[next(iter(self._refreshed))]

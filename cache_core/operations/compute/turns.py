@@ -52,12 +52,14 @@ class LeaseStore(base.Leases, base.Values, Protocol):
 class Lease:
     """Lease held by this process; renewed in the background until it is released."""
 
-    __slots__ = ("_leases", "_renewing", "key", "lost", "token")
+    __slots__ = ("_leases", "_renewing", "key", "lost", "since", "token")
 
-    def __init__(self, leases: Turns, key: str, token: str) -> None:
+    def __init__(self, leases: Turns, key: str, token: str, since: float) -> None:
         self._leases = leases
         self.key = key
         self.token = token
+        self.since = since
+        """Time at which it was taken, by the store's clock."""
         self.lost = False
         """True once it is known to have ended."""
         # Detached from the caller's context: no span lasts as long as a lease.
@@ -120,7 +122,7 @@ class Turns:
             return holder
         if self._closed:
             raise BackendError("backend_error", "Closed")
-        lease = Lease(self, key, token)
+        lease = Lease(self, key, token, self._store.now())
         self._held.add(lease)
         return lease
 

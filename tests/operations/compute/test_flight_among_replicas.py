@@ -263,6 +263,32 @@ async def test_a_holder_that_was_replaced_keeps_its_answer_to_itself(two: Two) -
     assert await other.get_multilevel("alpha beta", "ann", context="x") == "slow 2"
 
 
+@pytest.mark.parametrize("store_kind", ["embedded"])
+async def test_a_newer_holders_answer_stays_at_any_age(
+    make_cache: CacheFactory, clock: ManualClock
+) -> None:
+    """`max_age=` is of the lookup: only an answer from before the computation may be replaced."""
+    one = await make_cache(settings=KEYED, clock=clock)
+    other = await make_cache(settings=KEYED, clock=clock)
+    slow, quick = Computer("slow"), Computer("quick")
+    behind = ask(one, slow, max_age=1)
+    await until(lambda: slow.begun)
+    assert await one._parts.store.delete(leases(one)) == 1
+    quick.go.set()
+    assert await ask(other, quick, max_age=1) == "quick 1"
+    clock.advance(2)
+    slow.go.set()
+    assert await behind == "slow 1"
+    assert await one.get_multilevel("alpha beta", "ann") == "quick 1"
+    slow.go.clear()
+    behind = ask(one, slow, max_age=1)
+    await until(lambda: slow.begun == 2)
+    await one._parts.store.delete(leases(one))
+    slow.go.set()
+    assert await behind == "slow 2"
+    assert await one.get_multilevel("alpha beta", "ann") == "slow 2"
+
+
 async def test_closing_gives_leases_back(make_cache: CacheFactory) -> None:
     """A cache that closes leaves no lease; what it still computes reaches its caller only."""
     one, other = await make_cache(settings=KEYED), await make_cache(settings=KEYED)
@@ -402,6 +428,7 @@ async def test_stale_when_computing_fails(aged: Callable[..., Any]) -> None:
     assert (await cache.lookup("alpha beta", "bob", allow_stale=True)).response is None
     with pytest.raises(ZeroDivisionError):
         await cache.get_or_compute("alpha beta", "bob", fails)
+    assert await cache.get_or_compute("alpha beta", "ann", fails, no_store=True) == "old"
 
 
 async def test_stale_by_similarity(aged: Callable[..., Any]) -> None:
@@ -551,6 +578,20 @@ async def test_a_refresh_that_fails(ageing: Callable[..., Any]) -> None:
         running = inside(cache)
         # While its lease is held, another hit skips the refresh.
         await until(lambda: not running.computing.refreshing and not running.leases._releasing)  # noqa: B023
+
+
+@pytest.mark.parametrize("store_kind", ["embedded"])
+@pytest.mark.parametrize("intent", [None, "faq"])
+async def test_a_refresh_that_is_not_stored(ageing: Callable[..., Any], intent: str | None) -> None:
+    """A refusal leaves the old answer, also where its intent is stored; it is asked for once."""
+    cache = await ageing()
+    compute = Computer("I'm sorry, but I can't help with")
+    compute.go.set()
+    for _ in range(2):
+        assert await cache.get_or_compute("alpha beta", "ann", compute, intent=intent) == "old"
+        await until(lambda: not inside(cache).computing.refreshing)
+    assert compute.begun == 1
+    assert cache.get_metrics()["refreshes"]["skipped"] == 1
 
 
 async def test_a_refresh_of_what_is_invalidated(ageing: Callable[..., Any]) -> None:
