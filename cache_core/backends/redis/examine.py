@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import redis.asyncio as redis
@@ -93,7 +93,7 @@ async def examine(client: redis.Redis, key: str, where: str) -> list[ServerFacts
                     except (RedisError, OSError) as error:
                         down = f"{type(error).__name__}: {error}"
                         found.append(ServerFacts(f"{host}:{port}", down=down))
-            return found or [first]
+            return found or [replace(first, uncovered=uncovered)]
 
 
 @asynccontextmanager
@@ -113,7 +113,8 @@ def _slots(reply: Any) -> tuple[list[tuple[str, int]], int]:
     ranges = reply if isinstance(reply, list) else []
     places = {(text_of(of[2][0]) or "", int(of[2][1])) for of in ranges}
     covered = sum(int(of[1]) - int(of[0]) + 1 for of in ranges)
-    return sorted(place for place in places if place[0]), _SLOTS - covered if ranges else 0
+    uncovered = _SLOTS - covered if isinstance(reply, list) else 0
+    return sorted(place for place in places if place[0]), uncovered
 
 
 async def _server(client: redis.Redis, key: str, uncovered: int = 0) -> ServerFacts:

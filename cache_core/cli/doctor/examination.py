@@ -29,26 +29,37 @@ def examined(facts: Facts) -> list[Finding]:
 
 def _findings(facts: Facts) -> Iterator[Finding]:
     settings, replicas = facts.settings, len(facts.stored.in_force.replicas)
-    yield from check_settings(settings, facts.refused, facts.misspelt)
-    yield check_disk(settings, facts.disk)
-    redis = list(_of_redis(facts))
+    yield from check_settings(settings, facts.rejected, facts.misspelt)
+    stores = [_of_disk(facts), *_of_redis(facts)]
     semantic = list(check_semantic(settings, facts.semantic))
-    yield from redis
+    yield from stores
     yield from semantic
     broken = [item for item in semantic if item.level == "failure" and item.name in _OF_L2]
     if facts.stored.error:
-        failed = [item.name for item in redis if item.level == "failure"]
+        failed = [item.name for item in stores if item.level == "failure"]
         why = f"see {', '.join(failed)}" if failed else facts.stored.error
-        yield from skipped((*OF_TRAFFIC, *OF_MISSES), f"the store is not reached: {why}")
+        memory = ["memory"] if facts.servers is None else []
+        names = (*OF_TRAFFIC, *OF_MISSES, *memory)
+        yield from skipped(names, f"the store is not reached: {why}")
     else:
         yield from _of_lookups(facts, broken)
     if isinstance(facts.servers, BackendError):
         yield from skipped(["memory"], "Redis is not reachable")
-    else:
+    elif facts.servers is not None or not facts.stored.error:
         yield check_memory(_room(facts))
     yield from check_prometheus(facts.prometheus, facts.namespace, replicas)
     yield check_receiver(facts.prometheus, facts.alertmanager)
     yield check_dashboards(facts.dashboards)
+
+
+def _of_disk(facts: Facts) -> Finding:
+    found = check_disk(facts.settings, facts.disk, facts.stored.bytes)
+    if facts.servers is not None or not facts.stored.error or found.level == "failure":
+        return found
+    return Finding(
+        "disk", "failure", f"the store in {facts.disk.path} cannot be used: {facts.stored.error}",
+        "Correct what the error names, or set CACHE_DIR to another local directory.",
+    )  # fmt: skip
 
 
 def _of_redis(facts: Facts) -> Iterator[Finding]:

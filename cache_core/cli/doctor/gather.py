@@ -84,7 +84,7 @@ class Facts:
     Attributes:
         settings: Those of the cache.
         namespace: Its namespace.
-        refused: A line for each invalid variable.
+        rejected: A line for each invalid variable.
         misspelt: Variables that are not read, with the name that was probably meant.
         disk: Its data directory.
         servers: Its Redis; `None` with the embedded store.
@@ -95,7 +95,7 @@ class Facts:
 
     settings: Settings
     namespace: str
-    refused: Sequence[str]
+    rejected: Sequence[str]
     misspelt: Mapping[str, str]
     disk: Disk
     servers: Sequence[ServerFacts] | BackendError | None

@@ -110,8 +110,13 @@ def check_prometheus(
     if answer.scraped and answer.scraped >= replicas:
         yield Finding("metrics", "ok", found)
     else:
+        targets = "1 target" if answer.scraped == 1 else f"{answer.scraped} targets"
+        shared = (
+            f"{targets} for {replicas} running replicas of {namespace!r}: right if workers share "
+            "files (PROMETHEUS_MULTIPROC_DIR)"
+        )
         yield Finding(
-            "metrics", "warning", found,
+            "metrics", "note" if answer.scraped else "warning", shared if answer.scraped else found,
             "Serve the metrics (docs/telemetry.md), and add every agent to a scrape job: "
             "Prometheus' page Targets says why one is missing.",
         )  # fmt: skip

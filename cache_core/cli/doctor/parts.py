@@ -63,18 +63,18 @@ class Semantic:
 
 
 def check_settings(
-    settings: Settings, refused: Sequence[str], misspelt: Mapping[str, str]
+    settings: Settings, rejected: Sequence[str], misspelt: Mapping[str, str]
 ) -> Iterator[Finding]:
     """Yield the findings on the environment's variables.
 
     Args:
         settings: Those in force.
-        refused: A line for each invalid variable.
+        rejected: A line for each invalid variable.
         misspelt: Variables that are not read, with the name that was probably meant.
     """
-    if refused:
+    if rejected:
         yield Finding(
-            "settings", "failure", "; ".join(refused), "glasscache settings shows every variable."
+            "settings", "failure", "; ".join(rejected), "glasscache settings shows every variable."
         )
     elif misspelt:
         meant = ", ".join(f"{name} (did you mean {known}?)" for name, known in misspelt.items())
@@ -96,8 +96,8 @@ def check_settings(
         )  # fmt: skip
 
 
-def check_disk(settings: Settings, disk: Disk) -> Finding:
-    """Return the finding on the data directory."""
+def check_disk(settings: Settings, disk: Disk, stored: int = 0) -> Finding:
+    """Return the finding on the data directory; the embedded store has *stored* bytes there."""
     embedded = not settings.redis_url
     if disk.error:
         lost = (
@@ -116,7 +116,8 @@ def check_disk(settings: Settings, disk: Disk) -> Finding:
             "disk", "note", f"{disk.path} did not exist: no agent has stored anything there",
             "If an agent runs, name its directory: --dir or CACHE_DIR.",
         )  # fmt: skip
-    if disk.free >= (settings.max_bytes if embedded else _LITTLE):
+    limit = settings.max_bytes
+    if disk.free >= (max(limit - stored, min(limit, _LITTLE)) if embedded else _LITTLE):
         return Finding("disk", "ok", found)
     return Finding(
         "disk", "failure" if disk.free < _LITTLE else "warning", found,

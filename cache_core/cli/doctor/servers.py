@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
@@ -25,6 +26,9 @@ _CROWDED = 0.8
 _CONNECTIONS = 5
 _OF_VECTORS = 4
 """Connections that a process needs, and those for vectors: see docs/servers.md."""
+
+_UNNAMED = re.compile(r"ssl_check_hostname=(0|f|false|n|no)(&|$)", re.IGNORECASE)
+"""Option by which redis-py accepts a certificate for another host."""
 
 _NO_INFO = "the Redis user may not run INFO"
 
@@ -138,6 +142,12 @@ def _tls(use: Use) -> Finding:
         return Finding(
             "redis-tls", "warning", f"TLS to {host}, but its certificate is not checked",
             "Name the authority instead: ?ssl_ca_certs=FILE in REDIS_URL.",
+        )  # fmt: skip
+    if encrypted and _UNNAMED.search(use.url):
+        return Finding(
+            "redis-tls", "warning", f"TLS to {host}, but its certificate may be another host's",
+            "Give the server a certificate for its name, and take ssl_check_hostname out of "
+            "REDIS_URL.",
         )  # fmt: skip
     if encrypted:
         return Finding("redis-tls", "ok", "TLS, with the certificate checked")
@@ -301,7 +311,7 @@ def _evicted(server: ServerFacts) -> str:
 def _persistence(use: Use, server: ServerFacts) -> Finding:
     name, info, config = "redis-persistence", server.info, server.config
     again = (
-        "After restoring it, invalidate again what was invalidated since, or empty it (FLUSHDB)."
+        "After restoring one, invalidate again what was invalidated since, or empty it (FLUSHDB)."
     )
     if info.get("rdb_last_bgsave_status") == "err" or info.get("aof_last_write_status") == "err":
         return Finding(
@@ -309,17 +319,14 @@ def _persistence(use: Use, server: ServerFacts) -> Finding:
             "See its log: the disk is full or its directory not writable.",
         )  # fmt: skip
     if info.get("aof_enabled") == 1:
-        if config.get("appendfsync") == "always":
-            return Finding(name, "ok", "append-only file, written with every command")
-        how = config.get("appendfsync") or "its fsync is unknown to this user"
-        return Finding(
-            name, "note",
-            f"append-only file ({how}): after a crash, answers that were invalidated in the last "
-            "second may be served again",
-            "Set appendfsync always if that second matters, or invalidate again after a crash.",
-        )  # fmt: skip
+        return _append_only(config.get("appendfsync", ""))
     saved, snapshots = float(info.get("rdb_last_save_time", 0)), config.get("save")
-    if snapshots == "" or (snapshots is None and not info.get("rdb_saves")):
+    if snapshots is None and "rdb_saves" not in info:
+        return Finding(
+            name, "note", "not known: this user may not read whether snapshots are on",
+            f"Let an administrator run CONFIG GET save. If there are snapshots: {again}",
+        )  # fmt: skip
+    if snapshots == "" or (snapshots is None and info["rdb_saves"] == 0):
         return Finding(
             name, "note",
             "nothing is kept: after a restart the cache is empty, and fills again"
@@ -335,6 +342,22 @@ def _persistence(use: Use, server: ServerFacts) -> Finding:
         f"snapshots{ago}, with {changes:,} changes since: restoring it brings back answers "
         f"that were invalidated since then, for up to {seconds(use.longest_ttl)}",
         f"Set appendonly yes and appendfsync always. {again}",
+    )  # fmt: skip
+
+
+def _append_only(fsync: str) -> Finding:
+    """Return the finding on an append-only file; *fsync* is empty where it is unknown."""
+    if fsync == "always":
+        return Finding("redis-persistence", "ok", "append-only file, written with every command")
+    lost = {
+        "no": "since the operating system last wrote it, about 30 s before,",
+        "": "in the last second (with appendfsync no in about 30 s)",
+    }.get(fsync, "in the last second")
+    return Finding(
+        "redis-persistence", "note",
+        f"append-only file ({fsync or 'its fsync is unknown to this user'}): after a crash, "
+        f"answers that were invalidated {lost} may be served again",
+        "Set appendfsync always if that time matters, or invalidate again after a crash.",
     )  # fmt: skip
 
 

@@ -133,6 +133,8 @@ def check_memory(room: Room) -> Finding:
         found = _short(server, room.dropped)
         if found is not None:
             return found
+    if room.servers and not any(server.info for server in room.servers):
+        return Finding("memory", "skipped", "no Redis server reports its memory (INFO)")
     if room.limit and room.used > _NEARLY * room.limit:
         return Finding(
             "memory", "note",

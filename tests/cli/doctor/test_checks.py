@@ -69,7 +69,9 @@ def test_a_good_redis_has_nothing_worse_than_a_note() -> None:
         (replace(GOOD, down="ConnectionError"), "redis-topology", "failure", "ConnectionError"),
         (informed(connected_clients=9_000), "redis-connections", "warning", "9,000 of 10,000"),
         (informed(rejected_connections=3), "redis-connections", "note", "3 were rejected"),
-        (informed(aof_enabled=0), "redis-persistence", "note", "nothing is kept"),
+        (informed(aof_enabled=0, rdb_saves=0), "redis-persistence", "note", "nothing is kept"),
+        (informed(aof_enabled=0), "redis-persistence", "note", "not known"),
+        (replace(GOOD, config={"appendfsync": "no"}), "redis-persistence", "note", "30 s"),
         (informed(rdb_last_bgsave_status="err"), "redis-persistence", "failure", "disk"),
         (informed(maxmemory_policy="noeviction", used_memory=9_500_000), "redis-memory", "warning", "9.5 MB of 10 MB"),
     ],
@@ -107,6 +109,7 @@ def test_the_worst_master_of_a_cluster_counts() -> None:
         ("redis://u:p@redis:6379/0", "note"),
         ("rediss://u:p@cache.example.com/0", "ok"),
         ("rediss://u:p@cache.example.com/0?ssl_cert_reqs=none", "warning"),
+        ("rediss://u:p@cache.example.com/0?ssl_check_hostname=False&db=1", "warning"),
         ("redis+sentinel://u:p@s1.example.com,s2.example.com/mymaster/0", "warning"),
         ("unix:///run/redis.sock", "ok"),
     ],
@@ -137,6 +140,7 @@ def test_a_redis_too_small_for_its_ttls() -> None:
     assert "90,000 keys were evicted in 1 d" in found.found
     assert check_memory(Room((informed(evicted_keys=10, expired_keys=10_000),))).level == "ok"
     assert check_memory(Room(used=95, limit=100)).level == "note"
+    assert check_memory(Room((replace(GOOD, info={}),))).level == "skipped"
 
 
 # ------------------------------------------------------------------------ parts, traffic
@@ -149,6 +153,9 @@ def test_a_disk_without_room(tmp_path: Path) -> None:
         check_disk(settings, Disk(tmp_path, "", free)).level for free in (10**7, 10**9, 10**10)
     ]
     assert levels == ["failure", "warning", "ok"]
+    full = settings.max_bytes - 10**6
+    assert check_disk(settings, Disk(tmp_path, "", 10**9), full).level == "ok"
+    assert check_disk(settings, Disk(tmp_path, "", 10**7), full).level == "failure"
 
 
 def test_a_secret_that_only_redis_has(tmp_path: Path) -> None:
@@ -190,6 +197,15 @@ def test_replicas_that_disagree_or_fail() -> None:
 
 
 # ----------------------------------------------------------------------------- monitoring
+
+
+def test_replicas_that_are_not_all_scraped() -> None:
+    """Fewer targets than replicas may be workers of one server; none is a warning."""
+    levels = []
+    for scraped in (0, 1, 4):
+        (found, _) = check_prometheus(Prometheus(scraped), "shop", 4)
+        levels.append(found.level)
+    assert levels == ["warning", "note", "ok"]
 
 
 def test_rules_that_are_missing_or_fail() -> None:

@@ -192,6 +192,13 @@ def test_a_replica(empty_redis: str) -> None:
     assert "redis+sentinel://" in text
 
 
+@pytest.mark.server
+def test_a_cluster_without_slots(tmp_path: Path) -> None:
+    """A server that was never joined to a Cluster serves no key: all slots are uncovered."""
+    with servers.redis_server(tmp_path, "--cluster-enabled", "yes") as url:
+        assert "16,384 slots" in finding("redis-topology", "failure", "--redis-url", url)
+
+
 async def test_a_redis_far_away(empty_redis: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A round trip longer than the budget of a call fails."""
     monkeypatch.setenv("CACHE_EXACT_BUDGET", "0.02")
@@ -230,6 +237,14 @@ def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
     assert "CACHE_DIR" in text
     long = str(tmp_path / ("x" * 300))
     assert "File name too long" in finding("disk", "failure", "--dir", long)
+
+
+def test_a_store_that_cannot_be_opened(tmp_path: Path) -> None:
+    """It fails by the directory, and what hangs on it is not checked."""
+    (tmp_path / "glasscache.db").mkdir()
+    found = doctor("--dir", str(tmp_path), exit_code=1)
+    assert "the embedded store is not open" in found["disk"]["found"]
+    assert found["memory"]["found"] == "the store is not reached: see disk"
 
 
 def test_a_misspelt_directory(tmp_path: Path) -> None:
