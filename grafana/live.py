@@ -47,7 +47,7 @@ class Prometheus:
     def __init__(self, url: str, scrape: float, start: float) -> None:
         self.url = url.rstrip("/")
         self._scrape = scrape
-        self._start = start
+        self.start = start
 
     def get(self, path: str, **parameters: str | float) -> Any:
         """Return the data of an API response.
@@ -78,13 +78,13 @@ class Prometheus:
             raise ValueError(msg)
         selector = self.filled(found["selector"], chosen)
         answer: list[str] = self.get(
-            f"label/{found['label']}/values", start=self._start, **{"match[]": selector}
+            f"label/{found['label']}/values", start=self.start, **{"match[]": selector}
         )
         return answer
 
     def filled(self, expr: str, chosen: dict[str, str]) -> str:
         """Return *expr* with its variables replaced; those not in *chosen* match everything."""
-        shown = max(1, round(time.time() - self._start))
+        shown = max(1, round(time.time() - self.start))
         known = {
             "__rate_interval": f"{math.ceil(max(self._step + self._scrape, 4 * self._scrape))}s",
             "__interval": f"{math.ceil(self._step)}s",
@@ -97,7 +97,7 @@ class Prometheus:
 
     @property
     def _step(self) -> float:
-        return max(self._scrape, (time.time() - self._start) / 1_000)
+        return max(self._scrape, (time.time() - self.start) / 1_000)
 
     def numbers(self, target: Target) -> list[float]:
         """Return all finite numbers that Grafana would show for *target*."""
@@ -107,7 +107,7 @@ class Prometheus:
             texts = [one["value"][1] for one in series]
         else:
             series = self.get(
-                "query_range", query=expr, start=self._start, end=time.time(), step=self._step
+                "query_range", query=expr, start=self.start, end=time.time(), step=self._step
             )["result"]
             texts = [text for one in series for _, text in one["values"]]
         return [number for number in map(float, texts) if math.isfinite(number)]
@@ -115,7 +115,7 @@ class Prometheus:
     def exemplars(self, target: Target) -> list[dict[str, str]]:
         """Return the labels of the exemplars behind *target*."""
         expr = self.filled(target.expr, {})
-        found = self.get("query_exemplars", query=expr, start=self._start, end=time.time())
+        found = self.get("query_exemplars", query=expr, start=self.start, end=time.time())
         return [one["labels"] for series in found for one in series["exemplars"]]
 
 

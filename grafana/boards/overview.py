@@ -160,7 +160,8 @@ HEALTH = (
         [
             Query(
                 "count(avg by (cluster, namespace, job, backend) "
-                f"({ours('cache_backend_up')}) <= 0.5) or vector(0)"
+                "(min by (cluster, namespace, job, instance, backend) "
+                f"({ours('cache_backend_up')})) <= 0.5) or vector(0)"
             )
         ],
         "none",

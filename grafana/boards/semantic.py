@@ -8,6 +8,7 @@ from grafana.builder.board import Board, Placed, Section
 from grafana.builder.panels import COLORS, Panel, Query, rising
 from grafana.builder.queries import (
     BY_CACHE,
+    COMPUTED,
     MISSED_HITS,
     NAMED,
     THRESHOLD,
@@ -31,6 +32,7 @@ _L2 = 'level="l2"'
 _REASONS = (
     "cold", "expired", "invalidated", "other_scope", "below_threshold", "unsure", "guard_veto",
     "has_history", "truncated", "unreadable", "warming", "context_limit", "left_out",
+    "too_old", "day_over", "corrupt",
 )  # fmt: skip
 """Reasons for a miss of L2."""
 
@@ -236,10 +238,7 @@ VERIFYING = (
         "How long does a verification take?",
         "In the background: no lookup waits for it. As a rule it is a call of a model; what it "
         "costs is on Overview.",
-        [
-            Query(expr, name)
-            for expr, name in percentiles("cache_verification_seconds", 'outcome="ok"')
-        ],
+        [Query(expr, name) for expr, name in percentiles("cache_verification_seconds", COMPUTED)],
         "s",
         "glasscache-overview",
         ends=(0, None),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from grafana.builder.board import Board, Placed, Section
 from grafana.builder.panels import COLORS, Panel, Query, rising
-from grafana.builder.queries import ours, over, percentiles, quantile, rate, total
+from grafana.builder.queries import COMPUTED, ours, over, percentiles, quantile, rate, total
 
 _BY_LEVEL = "sum by (level)"
 _LEVELS = ("l1", "l2", "l3", "l4")
 _HITS, _MISSES, _ERRORS = (ours(f"cache_{name}_total") for name in ("hits", "misses", "errors"))
-_COMPUTED = 'outcome="ok"'
 _TELLING = 'level="l1",reason=~"personal|promoted|rate_limited"'
 
 ANSWERS = (
@@ -288,7 +287,7 @@ COMPUTING = (
         "How long does a computation take?",
         "Calls of the function given to get_or_compute that succeeded: the time that a miss costs, "
         "and a hit spares. An agent that only looks up and puts has none.",
-        [Query(expr, name) for expr, name in percentiles("cache_compute_seconds", _COMPUTED)],
+        [Query(expr, name) for expr, name in percentiles("cache_compute_seconds", COMPUTED)],
         "s",
         "glasscache-overview",
         ends=(0, None),

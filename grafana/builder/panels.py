@@ -55,6 +55,7 @@ COLORS: Mapping[str, str] = {
     "by tag": "purple",
     "by user": "orange",
     "by writer": "yellow",
+    "by answer": "#19b5b5",
     "only in part": "yellow",
     "nobody": "orange",
     "correct (verify)": "green",
@@ -87,6 +88,9 @@ COLORS: Mapping[str, str] = {
     "warming": "dark-blue",
     "context_limit": "dark-purple",
     "left_out": "dark-green",
+    "too_old": "super-light-blue",
+    "day_over": "super-light-purple",
+    "corrupt": "dark-orange",
     # burn rates
     "over 5m": "yellow",
     "over 1h": "orange",

@@ -181,10 +181,12 @@ _SPARED = (
 CALLS_SPARED = f"sum({_SPARED})"
 """Answers in the time range that nobody had to compute."""
 
-_COMPUTED = 'outcome="ok"'
+COMPUTED = 'outcome="ok"'
+"""Matcher of computations and verifications that did not fail."""
+
 _COMPUTE_TIME = over(
-    f"sum {BY_CACHE} ({total(ours('cache_compute_seconds_sum', _COMPUTED))})",
-    f"sum {BY_CACHE} ({total(ours('cache_compute_seconds_count', _COMPUTED))})",
+    f"sum {BY_CACHE} ({total(ours('cache_compute_seconds_sum', COMPUTED))})",
+    f"sum {BY_CACHE} ({total(ours('cache_compute_seconds_count', COMPUTED))})",
 )
 TIME_SPARED = f"sum(({_SPARED}) * {_COMPUTE_TIME})"
 """Seconds that those answers would have taken at each cache's mean computation."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -31,77 +32,92 @@ groups:
       - {alert: CacheInhibiting, expr: "vector(1)", labels: {severity: none}}
 """
 _REDIS_OPTIONS = ("--maxmemory", "64mb", "--maxmemory-policy", "noeviction")
+_HITS = 'sum(cache_hits_total{level="l1"}) > 20 and sum(cache_hits_total{level="l2"}) > 5'
+_BEFORE_THE_LAST_SCRAPE = (
+    "sum(changes(cache_tuning_version[1m] offset 2s))",
+    "sum(rate(cache_hits_total[4s] offset 2s)) and sum(rate(redis_commands_total[4s]))",
+    'sum(rate(cache_verdicts_total{source="verify"}[4s]))',
+)
+"""Queries of events before the last scrape, which a range query sees."""
 
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Prometheus, str]]:
     """A Prometheus that has watched the demo: quiet, busy, without Redis, and tuned anew."""
-    prometheus_program = servers.require("prometheus")
-    exporter_program = servers.require("prometheus-redis-exporter")
     directory = tmp_path_factory.mktemp("live")
     store, agent, exporter, port = (servers.free_port() for _ in range(4))
-    (directory / "rules.yml").write_text(_RULES)
-    config = _CONFIG.format(directory=directory, agent=agent, exporter=exporter)
-    (directory / "prometheus.yml").write_text(config)
     redis_url = servers.redis_url(store)
-
-    def redis_server() -> contextlib.AbstractContextManager[str]:
-        return servers.redis_server(directory, *_REDIS_OPTIONS, port=store)
-
     with contextlib.ExitStack() as stack:
-        first = stack.enter_context(contextlib.ExitStack())
-        first.enter_context(redis_server())
-        started = time.time()
-        demo = stack.enter_context(
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.support.dashboard_traffic",
-                 str(directory / "cache"), redis_url, str(agent)],
-                stdin=subprocess.PIPE, text=True,
-            )
-        )  # fmt: skip
-        stack.callback(demo.kill)
-        for command, of in (
-            (
-                [exporter_program, "-redis.addr", servers.redis_url(store, "exporter"),
-                 "-web.listen-address", f"127.0.0.1:{exporter}"],
-                exporter,
-            ),
-            (
-                [prometheus_program, f"--config.file={directory}/prometheus.yml",
-                 f"--storage.tsdb.path={directory}/data", f"--web.listen-address=127.0.0.1:{port}",
-                 "--enable-feature=exemplar-storage", "--log.level=error"],
-                port,
-            ),
-        ):  # fmt: skip
-            stack.enter_context(servers.running(command, of))
-        prometheus = Prometheus(f"http://127.0.0.1:{port}", 1.0, started)
-
-        def phase(name: str) -> None:
-            assert demo.stdin is not None
-            demo.stdin.write(f"{name}\n")
-            demo.stdin.flush()
-
-        def wait(expr: str) -> None:
-            """Until a query has a result other than 0."""
-
-            def holds() -> bool:
-                found = prometheus.get("query", query=expr)["result"]
-                return any(float(one["value"][1]) for one in found)
-
-            wait_until(holds, expr, 60)
-
-        phase("quiet")
-        wait("sum(cache_lookups_total) > 3 and on () redis_up == 1")
-        phase("busy")
-        hits = 'sum(cache_hits_total{level="l1"}) > 20 and sum(cache_hits_total{level="l2"}) > 5'
-        wait(f"{hits} and on () count(cache_entries)")
-        first.close()
-        wait("sum(cache_errors_total) > 20 and on () count(ALERTS)")
-        stack.enter_context(redis_server())
-        wait("redis_up == 1 and on () min(cache_backend_up) == 1")
-        phase("tuned")
-        # What counts happened before the last scrape that a range query sees.
-        wait("sum(changes(cache_tuning_version[1m] offset 2s))")
-        wait("sum(rate(cache_hits_total[4s] offset 2s)) and sum(rate(redis_commands_total[4s]))")
-        wait('sum(rate(cache_verdicts_total{source="verify"}[4s]))')
+        with _redis_server(directory, store):
+            prometheus = Prometheus(f"http://127.0.0.1:{port}", 1.0, time.time())
+            demo = stack.enter_context(_demo(directory, redis_url, agent))
+            stack.enter_context(_exporter(store, exporter))
+            stack.enter_context(_prometheus(directory, agent, exporter, port))
+            _begin(demo, "quiet")
+            _wait(prometheus, "sum(cache_lookups_total) > 3 and on () redis_up == 1")
+            _begin(demo, "busy")
+            _wait(prometheus, f"{_HITS} and on () count(cache_entries)")
+        _wait(prometheus, "sum(cache_errors_total) > 20 and on () count(ALERTS)")
+        stack.enter_context(_redis_server(directory, store))
+        _wait(prometheus, "redis_up == 1 and on () min(cache_backend_up) == 1")
+        _begin(demo, "tuned")
+        for happened in _BEFORE_THE_LAST_SCRAPE:
+            _wait(prometheus, happened)
         yield prometheus, redis_url
+
+
+def _redis_server(directory: Path, port: int) -> contextlib.AbstractContextManager[str]:
+    return servers.redis_server(directory, *_REDIS_OPTIONS, port=port)
+
+
+@contextlib.contextmanager
+def _demo(directory: Path, redis_url: str, port: int) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.support.dashboard_traffic",
+         str(directory / "cache"), redis_url, str(port)],
+        stdin=subprocess.PIPE, text=True,
+    ) as demo:  # fmt: skip
+        try:
+            yield demo
+        finally:
+            demo.kill()
+
+
+def _exporter(store: int, port: int) -> contextlib.AbstractContextManager[object]:
+    program = servers.require("prometheus-redis-exporter")
+    return servers.running(
+        [program, "-redis.addr", servers.redis_url(store, "exporter"),
+         "-web.listen-address", f"127.0.0.1:{port}"],
+        port,
+    )  # fmt: skip
+
+
+def _prometheus(
+    directory: Path, agent: int, exporter: int, port: int
+) -> contextlib.AbstractContextManager[object]:
+    program = servers.require("prometheus")
+    config = directory / "prometheus.yml"
+    config.write_text(_CONFIG.format(directory=directory, agent=agent, exporter=exporter))
+    (directory / "rules.yml").write_text(_RULES)
+    return servers.running(
+        [program, f"--config.file={config}", f"--storage.tsdb.path={directory}/data",
+         f"--web.listen-address=127.0.0.1:{port}", "--enable-feature=exemplar-storage",
+         "--log.level=error"],
+        port,
+    )  # fmt: skip
+
+
+def _begin(demo: subprocess.Popen[str], phase: str) -> None:
+    assert demo.stdin is not None
+    demo.stdin.write(f"{phase}\n")
+    demo.stdin.flush()
+
+
+def _wait(prometheus: Prometheus, expr: str) -> None:
+    """Wait until a query has a result other than 0."""
+
+    def holds() -> bool:
+        found = prometheus.get("query", query=expr)["result"]
+        return any(float(one["value"][1]) for one in found)
+
+    wait_until(holds, expr, 60)

@@ -11,13 +11,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
+from cache_core.model.values import MISS_REASONS
+from cache_core.operations.invalidate.outbox import RequestKind
 from grafana import generate
 from grafana.builder import queries as queries_shared
+from grafana.builder.panels import COLORS
 from grafana.live import Prometheus, Target, targets
 from telemetry import names
 from tests.support import servers
@@ -450,6 +453,12 @@ def test_what_went_wrong_is_red_and_what_the_cache_is_for_is_green() -> None:
     assert (shown["hit"], shown["error"], shown["wrong (verify)"]) == ({"green"}, {"red"}, {"red"})
 
 
+def test_every_kind_that_a_panel_splits_by_has_a_colour() -> None:
+    """Reasons for a miss and kinds of invalidations do not get an arbitrary colour."""
+    assert set(MISS_REASONS) <= COLORS.keys()
+    assert {f"by {kind}" for kind in get_args(RequestKind)} <= COLORS.keys()
+
+
 def test_an_alert_on_a_dashboard_opens_its_runbook() -> None:
     """Each firing alert on the overview links to its runbook."""
     overview = panels(BOARDS["glasscache-overview"])
@@ -552,6 +561,34 @@ def test_a_process_with_two_caches_is_counted_once(live: tuple[Prometheus, str])
 
 
 @pytest.mark.server
+def test_a_backend_is_down_if_half_of_the_processes_lack_it(tmp_path: Path) -> None:
+    """A process lacks a backend as soon as one of its caches does, and counts once."""
+    promtool = servers.require("promtool")
+    up: dict[str, dict[str, tuple[int, ...]]] = {
+        "redis": {"a": (0, 1, 1), "b": (1, 1, 1)},  # half of the processes
+        "chroma": {"a": (0,), "b": (1,), "c": (1,)},  # one of three
+    }
+    series = [
+        {"series": f'cache_backend_up{{job="agent",instance="{instance}",cache="{number}",'
+                   f'backend="{backend}"}}', "values": str(value)}
+        for backend, processes in up.items()
+        for instance, values in processes.items()
+        for number, value in enumerate(values)
+    ]  # fmt: skip
+    (down,) = [one for one in queries() if one.panel == "Backends down"]
+    expr = Prometheus("", 1.0, time.time()).filled(down.expr, {})
+    expected = {"expr": expr, "eval_time": "0s", "exp_samples": [{"labels": "{}", "value": 1}]}
+    file = tmp_path / "down.yml"
+    file.write_text(yaml.safe_dump({"tests": [
+        {"interval": "1s", "input_series": series, "promql_expr_test": [expected]}
+    ]}))  # fmt: skip
+    done = subprocess.run(
+        [promtool, "test", "rules", file], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.server
 @pytest.mark.parametrize(("wrong", "verified"), [(0, 100), (3, 120), (40, 40)])
 def test_the_ends_of_the_interval_are_wilsons(
     live: tuple[Prometheus, str], wrong: int, verified: int
@@ -601,12 +638,11 @@ def test_every_annotation_marks_what_happened(live: tuple[Prometheus, str]) -> N
         asked = Target("", note["name"], note["expr"], exemplar=False, instant=False)
         assert prometheus.numbers(asked), note["name"]
         labels = set(re.findall(r"\{\{(\w+)\}\}", note["titleFormat"]))
-        now = time.time()
         found = prometheus.get(
             "query_range",
             query=prometheus.filled(note["expr"], {}),
-            start=now - 60,
-            end=now,
+            start=prometheus.start,
+            end=time.time(),
             step=1,
         )["result"]
         assert found, note["name"]
@@ -633,8 +669,9 @@ def test_a_redis_without_a_limit_of_its_memory_is_not_infinitely_full(
 def test_the_command_says_which_panels_are_empty(live: tuple[Prometheus, str]) -> None:
     """`grafana.live` reports how many queries have data."""
     prometheus, _ = live
+    hours = str((time.time() - prometheus.start) / 3_600)
     done = subprocess.run(
-        [sys.executable, "-m", "grafana.live", prometheus.url, "--scrape", "1", "--hours", "0.02"],
+        [sys.executable, "-m", "grafana.live", prometheus.url, "--scrape", "1", "--hours", hours],
         capture_output=True, text=True, timeout=60, cwd=ROOT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout

@@ -6,6 +6,7 @@ They come from npm, 600 MB, and are not fetched here: `make pictures` does, and 
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,18 @@ def _components() -> None:
         pytest.skip("Grafana's components are not there: make pictures")
 
 
+def watched(prometheus: Prometheus, **chosen: str) -> Span:
+    """Return the time since the demo was started, however long its phases took."""
+    return Span.back(time.time() - prometheus.start, 1.0, None, **chosen)
+
+
 @pytest.mark.parametrize("chosen", [{"cache": "shop"}, {}], ids=["one cache", "two caches"])
 def test_no_panel_is_empty_fails_or_has_a_title_that_is_cut(
     live: tuple[Prometheus, str], chosen: dict[str, str], tmp_path: Path
 ) -> None:
     """On live data every panel shows something, under a title that can be read."""
     prometheus, _ = live
-    assert draw.draw_all(prometheus, Span.back(60, 1.0, **chosen), tmp_path) == []
+    assert draw.draw_all(prometheus, watched(prometheus, **chosen), tmp_path) == []
     for name in (f"{board.uid}.png" for board in generate.BOARDS):
         with Image.open(tmp_path / name) as picture:
             assert picture.width == draw.WIDTH
@@ -61,7 +67,7 @@ def test_a_cut_title_an_empty_panel_and_an_error_are_found(
     empty["targets"] = [empty["targets"][0] | {"expr": "vector(0) > 1"}]
     del failing["options"]
     (tmp_path / "board.json").write_text(json.dumps(board))
-    found = draw.draw_all(prometheus, Span.back(60, 1.0), tmp_path, tmp_path)
+    found = draw.draw_all(prometheus, watched(prometheus), tmp_path, tmp_path)
     title = board["title"]
     assert found[:2] == [
         f"{title}: {cut['title']}: the title is cut",
