@@ -59,8 +59,7 @@ def doctor(options: Options) -> None:
     """Check the running system: settings, Redis, model, monitoring, and where lookups end.
 
     Run it where an agent runs, with the agent's environment. Each finding has what was found, why
-    it matters and how to fix it. It stores and serves no answer, and
-    counts no lookup.
+    it matters and how to fix it. It stores and serves no answer, and counts no lookup.
 
     The exit code is 1 if there is a failure, with --strict also for a warning, else 0.
 
