@@ -113,6 +113,7 @@ async def test_redis_before_7(empty_redis: str) -> None:
         submit = store._writes.submit
 
         async def refuse(commands: Any) -> Any:
+            await asyncio.sleep(0)
             if any(command[-1] in {"GT", "NX"} and command[0] == "PEXPIRE" for command in commands):
                 raise redis.BackendError(  # type: ignore[attr-defined]
                     "backend_error", "ResponseError",
@@ -121,6 +122,9 @@ async def test_redis_before_7(empty_redis: str) -> None:
             return await submit(commands)
 
         store._writes.submit = refuse
+        rows = [RowWrite(f"gc1:x:{{a}}:i:{number}", {"row": "v"}, 100.0) for number in range(3)]
+        # All are refused before the first of them knows why.
+        await asyncio.gather(*(store.put_rows([row]) for row in rows))
         await cache.put("alpha", "ann", "a", ttl=1, tags=["t"])
         assert (await cache.lookup("alpha", "ann")).response == "a"
         assert (await cache.invalidate_tag("t")).removed == 1

@@ -165,6 +165,7 @@ class RedisStore:
 
     async def write_new(self, write: Write) -> str:
         """Set unless it exists, and renew the TTL either way."""
+        graded = self._graded
         commands: Commands = [(*set_command(write), "NX")]
         if write.ttl is not None:
             commands += self._expiring(write.key, write.ttl)
@@ -172,7 +173,7 @@ class RedisStore:
         try:
             results = await self._foreign.mended("string", [write.key], self._writes, commands)
         except BackendError as error:
-            if not self._refuses_graded(error):
+            if not (graded and self._refuses_graded(error)):
                 raise
             return await self.write_new(write)
         return text_of(results[-1]) or write.value
@@ -206,7 +207,7 @@ class RedisStore:
         writes = [write for write in writes if write.rows]
         if not writes:
             return
-        now = self.now()
+        now, graded = self.now(), self._graded
         commands: Commands = []
         for write in writes:
             stamp = stamped(now, write.ttl)
@@ -220,14 +221,14 @@ class RedisStore:
         try:
             results = await self._foreign.mended("hash", keys, self._writes, commands)
         except BackendError as error:
-            if not self._refuses_graded(error):
+            if not (graded and self._refuses_graded(error)):
                 raise
             await self.put_rows(writes)
             return
         replies = iter(results)
         for write in writes:
             before = next(replies) if write.longest else ()
-            _, length, *_ = (next(replies) for _ in range(2 + self._expirations))
+            _, length, *_ = (next(replies) for _ in range(2 + (2 if graded else 1)))
             await self._restore(write, before, now)
             await self._trim(write, int(length))
 
@@ -240,13 +241,12 @@ class RedisStore:
             return [("PEXPIRE", key, millis(max(seconds, _LONGEST)))]
         return [("PEXPIRE", key, millis(seconds), "NX"), ("PEXPIRE", key, millis(seconds), "GT")]
 
-    @property
-    def _expirations(self) -> int:
-        return 2 if self._graded else 1
-
     def _refuses_graded(self, error: BackendError) -> bool:
-        """Detect a server too old to compare expiries, and compare none from then on."""
-        refused = self._graded and "pexpire" in str(error).lower()
+        """Detect, where expiries were compared, a server too old for it; compare none from then on.
+
+        Several calls may be refused at the same time: each is made again.
+        """
+        refused = "pexpire" in str(error).lower()
         self._graded = self._graded and not refused
         return refused
 
