@@ -112,7 +112,7 @@ class Secret:
         Raises:
             BackendError: If the store is unavailable.
         """
-        return self.record is None or await store.write_new(self.record) == self.text
+        return self.record is None or await _in_force(store, self.record) == self.text
 
 
 @dataclass(slots=True)
@@ -261,8 +261,17 @@ async def find_secret(settings: Settings, store: Values, namespace: str) -> Secr
     if settings.key:
         return Secret(settings.key, None)
     name = f"{settings.prefix}:{namespace}:{{secret}}"
-    kept = await store.write_new(Write(name, secrets.token_hex(32), None))
+    kept = await _in_force(store, Write(name, secrets.token_hex(32), None))
     return Secret(kept, Write(name, kept, None))
+
+
+async def _in_force(store: Values, record: Write) -> str:
+    """Return what is stored for a record, which is stored if there is nothing.
+
+    Read first: a full Redis, or one that takes no writes, serves its answers all the same.
+    """
+    (kept,) = await store.read([record.key])
+    return await store.write_new(record) if kept is None else kept
 
 
 async def assemble(

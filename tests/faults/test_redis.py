@@ -19,6 +19,7 @@ from cache_core.testing import ChaosProxy
 from tests.support import servers
 from tests.support.caches import opened
 from tests.support.faults import GRACE, Asker, Lines, answer, fill, question
+from tests.support.patience import PATIENT
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.server
@@ -279,6 +280,16 @@ async def test_refused_writes(kind: str, world: World, caplog: pytest.LogCapture
     await asker.served_by_l1([0, 2, 3, 9])
     assert lines.are_few()
     assert REMEDIES[kind] in lines.text()
+
+
+async def test_a_cache_opens_on_a_full_server(world: World, tmp_path: Path) -> None:
+    """A cache that starts while Redis takes no writes serves the answers that are there."""
+    fill_up(world)
+    try:
+        async with opened(tmp_path, redis_url=world.server.url, **PATIENT) as cache:
+            assert (await cache.lookup(question(0), "ann")).response == answer(0, "ann")
+    finally:
+        world.admin.config_set("maxmemory", 0)
 
 
 async def test_reads_denied_by_acl(world: World) -> None:
