@@ -6,6 +6,8 @@ A store may return anything: JSON of any depth, values of any type and size.
 from __future__ import annotations
 
 import json
+import os
+import threading
 from dataclasses import fields, replace
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -35,6 +37,16 @@ Plain = Annotated[str, Field(pattern=r"\A[\x00-\x7F]*\z")]
 """ASCII text, such as digests and names, that every store can look up."""
 
 Record = TypeVar("Record")
+
+_making = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    # Pydantic imports modules while it makes an adapter. A child forked meanwhile by another thread
+    # would wait for ever for an import that nobody ends, so a fork waits for the adapter.
+    os.register_at_fork(
+        before=_making.acquire,
+        after_in_parent=_making.release,
+        after_in_child=_making.release,
+    )
 
 
 def from_store(text: str) -> Any:
@@ -71,7 +83,8 @@ class Format(Generic[Record]):
     def _adapter(self) -> TypeAdapter[Record]:
         # created lazily: it takes a millisecond, and few commands need them all
         if self._made is None:
-            self._made = TypeAdapter(self._record)
+            with _making:
+                self._made = TypeAdapter(self._record)
         return self._made
 
     def text(self, record: Record) -> str:
