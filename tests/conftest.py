@@ -34,7 +34,11 @@ from tests.support.patience import PATIENT
 from tests.support.tuning import scribble  # noqa: F401 - a fixture
 
 hypothesis.settings.register_profile(
-    "steady", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "steady",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    # New examples are searched for where somebody is there to look at them.
+    derandomize=bool(os.environ.get("CI")),
 )
 hypothesis.settings.load_profile("steady")
 """A busy machine is no counterexample."""

@@ -114,7 +114,11 @@ STARTS = ("how does", "when is", "where are", "which of", "what about", "is it",
 
 
 IDS = st.text(string.ascii_letters + string.digits + "-_", min_size=2, max_size=12).filter(
-    lambda text: text.lower() != text or text.upper() != text
+    # "No" alone is a word at the beginning of a sentence.
+    lambda text: (
+        not (text.replace("-", "").isalpha() and text[1:] == text[1:].lower())
+        and (text.lower() != text or text.upper() != text)
+    )
 )
 
 
