@@ -290,6 +290,9 @@ class Engine:
             msg = "this engine is open in another event loop"
             raise RuntimeError(msg)
         if not self.holds_something:
+            # Before the first context is made: it is the process's, and a closed cache may have
+            # set it otherwise.
+            trace_background(traced=self.settings.trace_background)
             # The caller that opens the cache may be cancelled; what is half open must not be lost.
             await asyncio.shield(
                 asyncio.get_running_loop().create_task(self._open_once(), context=traced_or_quiet())
@@ -315,7 +318,6 @@ class Engine:
             if engine.home is None:
                 _dropped.discard(engine)
                 await asyncio.to_thread(engine.leave)
-        trace_background(traced=self.settings.trace_background)
         self.live.rebase()
         given = self._given
         watching = given.instruments

@@ -83,6 +83,19 @@ async def test_background_work_is_traced_on_request(
     await _until(traced)
 
 
+@pytest.mark.parametrize("store_kind", ["redis"], indirect=False)
+async def test_a_cache_opens_without_traces_after_one_that_was_traced(
+    redis_spans: None, watch: Watch, make_watched: MakeWatched, store_kind: str
+) -> None:
+    """What one cache of the process asked for is not asked for by the next one."""
+    traced = await make_watched(watch, {"trace_background": True})
+    await traced.close()
+    assert not set(_roots(watch)) <= OF_THE_TEST
+    watch.exporter.clear()
+    await make_watched(watch)
+    assert set(_roots(watch)) <= OF_THE_TEST
+
+
 async def test_a_caller_that_waits_for_a_computation_is_linked_to_it(
     make_watched: MakeWatched, watch: Watch
 ) -> None:
