@@ -87,7 +87,7 @@ async def test_background_work_is_traced_on_request(
 async def test_a_cache_opens_without_traces_after_one_that_was_traced(
     redis_spans: None, watch: Watch, make_watched: MakeWatched, store_kind: str
 ) -> None:
-    """What one cache of the process asked for is not asked for by the next one."""
+    """Traced background work of one cache does not extend to the next one of the process."""
     traced = await make_watched(watch, {"trace_background": True})
     await traced.close()
     assert not set(_roots(watch)) <= OF_THE_TEST
