@@ -29,11 +29,17 @@ test: check system  ## Set up, check style, types and structure, and run all tes
 coverage: $(STAMP) system  ## Run all tests and measure branches; takes twice as long as `make test`
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not pictures" --cov --cov-report=term
 
-check: $(STAMP)  ## Style, types and structure only
+check: style mypy pyright structure  ## Style, types and structure only; with -j2, side by side
+
+.PHONY: style mypy pyright structure
+style: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+mypy: $(STAMP)
 	$(BIN)/mypy
+pyright: $(STAMP)
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+structure: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/python -m grafana.generate --check
 
