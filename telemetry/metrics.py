@@ -302,7 +302,9 @@ class PrometheusInstrument:
         elif self._open_since is None:
             self._open_since = time.time()
         self._started.show({} if self._open_since is None else {(): self._open_since})
-        self._up.show({(name,): works for name, works in state.backends.items()})
+        # a model that loads is neither up nor down
+        up = {name: works for name, works in state.backends.items() if name not in state.loading}
+        self._up.show({(name,): works for name, works in up.items()})
         self._servers.show({(run_id,): 1 for run_id in state.servers})
         self._breaker.show({(name,): _STATES[found] for name, found in state.breakers.items()})
         self._entries.show({(level,): count for level, count in state.entries.items()})

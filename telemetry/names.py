@@ -127,7 +127,7 @@ BACKEND_UP: Final = Metric(
     "cache_backend_up",
     "gauge",
     ("backend",),
-    "1 if the backend answers, else 0; nothing once the cache is closed.",
+    "1 if the backend answers, else 0; nothing while its model loads, or once the cache is closed.",
     "livemin",  # down as soon as one worker cannot reach it
 )
 REDIS_SERVER: Final = Metric(

@@ -147,7 +147,6 @@ class Fleet:
         state: CacheState,
         origins: Mapping[str, str],
         counters: Mapping[str, Any],
-        loading: Sequence[str],
     ) -> None:
         """Write this replica's heartbeat.
 
@@ -155,7 +154,6 @@ class Fleet:
             state: Its current state.
             origins: Origin of each value of its tuning.
             counters: Counts, as from `get_metrics()`.
-            loading: Backends that do not work yet, and will without intervention.
 
         Raises:
             BackendError: If the store failed.
@@ -169,7 +167,7 @@ class Fleet:
             "tuning": state.tuning.flat(),
             "tuning_origins": dict(origins),
             "backends": dict(state.backends),
-            "loading": list(loading),
+            "loading": list(state.loading),
             "breakers": dict(state.breakers),
             "counters": dict(counters),
         }

@@ -48,6 +48,8 @@ class CacheState:
         dropped: What was lost since the start, per queue.
         servers: Run ids of the Redis servers in use, the last known ones; empty without Redis.
         loop_lag: Longest delay of the cache's event loop since the last report, in seconds.
+        loading: Backends that do not work yet, and will without intervention: an embedding model
+            that loads, for its first five minutes.
     """
 
     backends: Mapping[str, bool]
@@ -59,6 +61,7 @@ class CacheState:
     dropped: Mapping[str, int]
     servers: Sequence[str] = ()
     loop_lag: float = 0.0
+    loading: Sequence[str] = ()
 
 
 class Scope(Protocol):

@@ -196,12 +196,4 @@ class Housekeeper:
             self._state.now(),
             self._replica.live.origins,
             self._replica.metrics(self._parts.keys.namespace),
-            self._loading(),
         )
-
-    def _loading(self) -> list[str]:
-        """Return the backends that do not work yet, and will without intervention."""
-        semantic = self._parts.semantic
-        if semantic is None or semantic.embedder.ready or semantic.embedder.failed:
-            return []
-        return ["embedder"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from cache_core.backends.breaker import transitions
 from cache_core.model.values import Level
 from cache_core.observability.instruments import CacheState
@@ -11,6 +13,9 @@ from cache_core.operations.invalidate.retries import Worklist
 from cache_core.operations.replica import Replica
 from cache_core.runtime.assembly import Parts
 from cache_core.runtime.unavailable import lost
+
+_LOADING_SECONDS = 300.0
+"""Seconds after which a model that still loads counts as down: something holds it up."""
 
 
 class State:
@@ -43,6 +48,7 @@ class State:
         self._replica = replica
         self.entries: dict[Level, int] = {}
         self.loop_lag = 0.0
+        self._opened = time.monotonic()
 
     def now(self) -> CacheState:
         """Return the state as of now."""
@@ -70,5 +76,14 @@ class State:
                 "vectors": semantic.engine.dropped if semantic is not None else 0,
             },
             loop_lag=self.loop_lag,
+            loading=self._loading(),
             servers=getattr(self._parts.store, "run_ids", ()),
         )
+
+    def _loading(self) -> tuple[str, ...]:
+        """Return the backends that do not work yet, and will without intervention."""
+        semantic = self._parts.semantic
+        if semantic is None or semantic.embedder.ready or semantic.embedder.failed:
+            return ()
+        late = time.monotonic() - self._opened > _LOADING_SECONDS
+        return () if late else ("embedder",)

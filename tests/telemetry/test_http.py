@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from opentelemetry.sdk.trace import TracerProvider
+from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 from starlette.applications import Starlette
@@ -253,7 +254,7 @@ async def test_not_ready_says_which_backend_and_what_to_do(tmp_path: Path) -> No
 
 
 async def test_a_model_that_is_loading_is_not_ready(tmp_path: Path) -> None:
-    """503 names the embedder until the model is loaded."""
+    """503 names the embedder until the model is loaded; its state is loading, not down."""
     model = HashEmbedder()
     model.ready = False
     cache = MultiLevelCache(
@@ -264,8 +265,20 @@ async def test_a_model_that_is_loading_is_not_ready(tmp_path: Path) -> None:
         assert answer.status_code == 503
         (problem,) = answer.json()["problems"]
         assert problem == {"backend": "embedder", "do": "wait: the embedding model is loading"}
+        assert up_of(cache) == set(cache.state.backends) - {"embedder"}
         model.ready = True
+        assert up_of(cache) == set(cache.state.backends)
         assert (await client.get("/health/ready")).status_code == 200
+
+
+def up_of(cache: MultiLevelCache) -> set[str]:
+    """Return the backends that have a value of `cache_backend_up`."""
+    registry = CollectorRegistry()
+    metrics = PrometheusInstrument("loading", registry)
+    assert cache.state is not None
+    metrics.report(cache.state)
+    samples = [one for metric in registry.collect() for one in metric.samples]
+    return {one.labels["backend"] for one in samples if one.name == "cache_backend_up"}
 
 
 async def test_a_closed_cache_stays_closed(tmp_path: Path) -> None:

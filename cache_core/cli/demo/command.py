@@ -14,7 +14,8 @@ from opentelemetry import trace
 from rich.text import Text
 
 from cache_core import MultiLevelCache, Settings
-from cache_core.cli.console import err, fail, out, run
+from cache_core.cli.console import counted, err, fail, out
+from cache_core.cli.console import run as run_command
 from cache_core.cli.demo.agent import Agent, Score, SimulatedLLM
 from cache_core.cli.demo.around import (
     data_directory,
@@ -24,12 +25,15 @@ from cache_core.cli.demo.around import (
     spans,
     tell_alerts,
 )
-from cache_core.cli.demo.board import Board, Watch
+from cache_core.cli.demo.board import Board, Place, Run, Watch
 from cache_core.cli.demo.options import Options
+from cache_core.cli.demo.page import page
 from cache_core.cli.demo.report import finish, report_of
-from cache_core.cli.demo.running import run_headless, run_live, run_steady
+from cache_core.cli.demo.running import run_headless, run_lines, run_live
 from cache_core.cli.demo.shop import Knowledge, load_knowledge
 from cache_core.cli.demo.traffic import Request, Traffic
+from cache_core.cli.demo.truth import Truth
+from cache_core.cli.demo.warmup import warm_up
 from cache_core.config.settings import load_settings
 from cache_core.model.exceptions import ConfigurationError
 from cache_core.model.urls import without_secrets
@@ -44,8 +48,9 @@ def demo(options: Options) -> None:
     """Watch the cache at work: a customer-service agent, simulated customers and a live board.
 
     The agent, its knowledge base and its LLM are simulated; the cache, its embedding model, its
-    stores and its metrics are the real ones. Every answer is checked against the truth: wrong
-    ones, and private ones that reached another user, are counted and shown.
+    stores and its metrics are the real ones. It starts warm: the requests of another day are
+    replayed first. Every answer is checked against the truth: wrong ones, and private ones that
+    reached another user, are counted and shown, and the verdicts recommend a threshold.
 
     [bold]glasscache demo[/bold]
         The live board; Ctrl-C ends it.
@@ -64,7 +69,7 @@ def demo(options: Options) -> None:
     """
     if options.stack and options.redis_url:
         fail("--stack brings a Redis of its own: leave --redis-url out")
-    run(_session(options))
+    run_command(_session(options))
 
 
 async def _session(options: Options) -> None:
@@ -81,37 +86,51 @@ async def _session(options: Options) -> None:
             dir=directory, redis_url=around.redis_url, chroma_url=options.chroma_url
         )
         cache = _cache(options, settings, knowledge, watch)
-        async with spans(), cache, metrics_port(around.metrics_port, options.address) as url:
-            note = await until(stop, ready(cache, options))
-            if stop.is_set():
-                return
-            places = places_of(settings, url, around)
-            board = Board(cache, watch, score, knowledge, places, options.traffic)
-            tell_alerts(options, around, board)
-            llm = SimulatedLLM(knowledge, options.seed, options.llm_speed)
-            agent = Agent(cache, llm, share_documents=options.share)
-            started = time.monotonic()
+        with page(options, settings, _NAMESPACE) as shown:
+            async with spans(), cache, metrics_port(around.metrics_port, options.address) as url:
+                places = [*shown, *places_of(settings, url, around)]
+                announce(options, [place for place in places if place not in around.places])
+                note = await until(stop, ready(cache, options))
+                truth = Truth(cache)
+                warmed = await until(stop, warm_up(cache, knowledge, truth, options))
+                if stop.is_set():
+                    return
+                watch.start_over()
+                notes = [text for text in (note, *around.missing) if text]
+                run = Run(options.traffic, places, str(warmed or ""), notes)
+                board = Board(cache, watch, score, knowledge, run, truth)
+                tell_alerts(options, around, board)
+                seconds = await _serve(options, cache, traffic, score, truth, board, stop)
+                report = report_of(options, cache, score, truth, warmed, run, seconds)
+                if options.stack:
+                    report["alerts"] = [{"status": how, "alert": name} for how, name in around.told]
+                finish(options, score, board, report)
 
-            tracer = trace.get_tracer("glasscache.demo")
 
-            async def serve(request: Request) -> None:
-                with tracer.start_as_current_span("invoke_agent", attributes=_AGENT_SPAN):
-                    served = await agent.answer(request)
-                score.add(served)
-                board.add(served)
+async def _serve(
+    options: Options, cache: MultiLevelCache, traffic: Traffic, score: Score, truth: Truth,
+    board: Board, stop: asyncio.Event,
+) -> float:  # fmt: skip
+    """Serve the customers; return how long, in seconds."""
+    llm = SimulatedLLM(load_knowledge(), options.seed, options.llm_speed)
+    agent = Agent(cache, llm, share_documents=options.share)
+    tracer = trace.get_tracer("glasscache.demo")
 
-            if options.live:
-                await run_live(traffic, serve, board, options, stop)
-            elif options.steady:
-                await run_steady(traffic, serve, options, stop)
-            else:
-                await run_headless(traffic, serve, options, stop)
-            seconds = time.monotonic() - started
-            notes = [text for text in (note, *around.missing) if text]
-            report = report_of(options, cache, score, places, seconds, notes)
-            if options.stack:
-                report["alerts"] = [{"status": how, "alert": name} for how, name in around.told]
-            finish(options, score, board, report)
+    async def serve(request: Request) -> None:
+        with tracer.start_as_current_span("invoke_agent", attributes=_AGENT_SPAN):
+            served = await agent.answer(request)
+        score.add(served)
+        board.add(served)
+        await truth.add(served)
+
+    started = time.monotonic()
+    if options.live:
+        await run_live(traffic, serve, board, options, stop)
+    elif options.steady:
+        await run_lines(traffic, serve, board, options, stop)
+    else:
+        await run_headless(traffic, serve, options, stop)
+    return time.monotonic() - started
 
 
 def _cache(
@@ -158,6 +177,19 @@ async def until(stop: asyncio.Event, work: Any) -> Any:
         await asyncio.gather(working, stopped, return_exceptions=True)
 
 
+def announce(options: Options, places: list[Place]) -> None:
+    """Print where everything listens, before anything is loaded."""
+    if options.as_json or not (options.live or options.steady):
+        return
+    for place in places:
+        out.print(f"{place.name}: {place.where}", highlight=False, soft_wrap=True)
+    if options.steady:
+        end = "Ctrl-C to stop."
+        if options.requests:
+            end = f"It ends after {counted(options.requests, 'requests')}; {end}"
+        out.print(f"Serving {options.traffic}. {end}", highlight=False, soft_wrap=True)
+
+
 async def ready(cache: MultiLevelCache, options: Options) -> str:
     """Wait for the model and the stores; return a note about them."""
     console = out if options.live else err
@@ -173,7 +205,7 @@ async def ready(cache: MultiLevelCache, options: Options) -> str:
         try:
             await cache.ready()
         except ConfigurationError as error:
-            return f"without L2: {error}"
+            return f"L2 is off, so most hits are missing: {error}"
     return ""
 
 

@@ -13,6 +13,7 @@ from cache_core.cli.demo.shop import SHOP
 from cache_core.cli.demo.traffic import USERS
 
 _HEADLESS_REQUESTS = 500
+_WARM_REQUESTS = 1_000
 _HEADLESS_SPEED = 50.0
 _TRAFFIC, _CACHE, _WHERE = "Traffic", "The cache", "Where"
 
@@ -47,9 +48,19 @@ class Options:
         bool,
         typer.Option(
             "--steady",
-            help="No board: an agent in the background, at --rate, until stopped.",
+            help="No board: serve at --rate until Ctrl-C, and print a line every ten seconds.",
         ),
     ] = False
+    warm: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=100_000,
+            rich_help_panel=_TRAFFIC,
+            help="Requests of another day to replay first, for 12 s at most; 0 starts cold. "
+            "Default: 1000; 0 if headless.",
+        ),
+    ] = None
     concurrency: Annotated[
         int,
         typer.Option(
@@ -139,6 +150,14 @@ class Options:
             help="Data directory: the next demo starts warm. Default: a temporary directory.",
         ),
     ] = None
+    dashboard: Annotated[
+        bool,
+        typer.Option(
+            "--dashboard/--no-dashboard",
+            rich_help_panel=_WHERE,
+            help="Start glasscache dashboard for it, read-only, on a free port; not if headless.",
+        ),
+    ] = True
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -160,6 +179,18 @@ class Options:
         return self.requests or (None if self.live or self.steady else _HEADLESS_REQUESTS)
 
     @property
+    def warm_requests(self) -> int:
+        """Number of requests to replay before the start."""
+        if self.warm is not None:
+            return self.warm
+        return _WARM_REQUESTS if self.live or self.steady else 0
+
+    @property
+    def dashboard_wanted(self) -> bool:
+        """True if the dashboard is started with it."""
+        return self.dashboard and not self.as_json and (self.live or self.steady)
+
+    @property
     def llm_speed(self) -> float:
         """Speed-up of the simulated LLM."""
         return self.speed or (1.0 if self.live or self.steady else _HEADLESS_SPEED)
@@ -168,5 +199,5 @@ class Options:
     def traffic(self) -> str:
         """The traffic in a few words."""
         steady = self.live or self.steady
-        pace = f"{self.rate:g}/s" if steady else f"{self.concurrency} at once"
+        pace = f"{self.rate:g}/s" if steady else f"{self.concurrency} concurrent"
         return f"{USERS} customers of {SHOP}, {pace}, seed {self.seed}"

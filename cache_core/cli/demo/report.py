@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -9,9 +11,11 @@ from rich.console import Console
 from cache_core import MultiLevelCache
 from cache_core.cli.console import counted, out, print_json
 from cache_core.cli.demo.agent import STEPS, Score, quantile
-from cache_core.cli.demo.board import Board, Place, snapshot
+from cache_core.cli.demo.board import Board, Run, snapshot
 from cache_core.cli.demo.options import Options
 from cache_core.cli.demo.traffic import USERS, ZIPF
+from cache_core.cli.demo.truth import Truth
+from cache_core.cli.demo.warmup import Warmed
 
 _WIDEST, _PRINTED_HEIGHT = 110, 30
 
@@ -23,7 +27,8 @@ def finish(options: Options, score: Score, board: Board, report: dict[str, Any])
     if options.as_json:
         print_json(report)
         return
-    width = min(_WIDEST, out.width) if out.is_terminal else _WIDEST
+    asked = out.is_terminal or "COLUMNS" in os.environ
+    width = min(_WIDEST, out.width) if asked else _WIDEST
     Console(width=width, markup=False, emoji=False).print(board.render(width, _PRINTED_HEIGHT))
     kept = f"data kept in {options.directory}" if options.directory else "temporary data removed"
     seconds = report["seconds"]
@@ -33,10 +38,11 @@ def finish(options: Options, score: Score, board: Board, report: dict[str, Any])
 
 
 def report_of(
-    options: Options, cache: MultiLevelCache, score: Score, places: list[Place], seconds: float,
-    notes: list[str],
+    options: Options, cache: MultiLevelCache, score: Score, truth: Truth, warmed: Warmed | None,
+    run: Run, seconds: float,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the cache's results for the agent, as a document."""
+    advised = truth.recommendation
     metrics = cache.get_metrics()
     hits, answerable = cache.metrics.outcomes["hit"], max(1, cache.metrics.lookups)
     return {
@@ -76,6 +82,9 @@ def report_of(
             "latency_ms": {step.name: round(1000 * step.seconds) for step in STEPS},
             "prices_usd": {step.name: step.usd for step in STEPS},
         },
-        "listening": {place.name.replace(" ", "_").lower(): place.where for place in places},
-        "notes": notes,
+        "warmed": None if warmed is None else asdict(warmed),
+        "verdicts": {"given": truth.verdicts, "by": "the demo, which knows the right answers"},
+        "recommended_threshold": advised.threshold if advised is not None else None,
+        "listening": {place.name.replace(" ", "_").lower(): place.where for place in run.places},
+        "notes": list(run.notes),
     }

@@ -21,6 +21,7 @@ from cache_core.cli.demo.traffic import Request, Traffic
 
 _FRAME_SECONDS = 0.25
 _REPEAT_SECONDS = 5.0
+_LINE_SECONDS = 10.0
 _IN_FLIGHT = 256
 
 
@@ -54,6 +55,28 @@ async def run_live(
         finally:
             drawing.cancel()
             await asyncio.gather(drawing, return_exceptions=True)
+
+
+async def run_lines(
+    traffic: Traffic, serve: Callable[[Request], Any], board: Board, options: Options,
+    stop: asyncio.Event,
+) -> None:  # fmt: skip
+    """Send requests and print a line about them from time to time."""
+
+    async def repeat() -> None:
+        while True:
+            await asyncio.sleep(_LINE_SECONDS)
+            err.print(board.line(), highlight=False, soft_wrap=True)
+
+    if options.as_json:
+        await run_steady(traffic, serve, options, stop)
+        return
+    printing = asyncio.create_task(repeat())
+    try:
+        await run_steady(traffic, serve, options, stop)
+    finally:
+        printing.cancel()
+        await asyncio.gather(printing, return_exceptions=True)
 
 
 async def run_steady(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import itertools
 import json
@@ -13,23 +14,35 @@ import socket
 import subprocess
 import sys
 import time
+import types
 import urllib.request
 
 import pytest
 from rich.console import Console
 
 from cache_core import MultiLevelCache, Settings
-from cache_core.cli.demo import running
+from cache_core.cli.demo import report, running
 from cache_core.cli.demo.agent import CLASSIFY, Agent, Bill, Score, SimulatedLLM
 from cache_core.cli.demo.around import metrics_port
-from cache_core.cli.demo.board import Board, Place, Watch, snapshot
+from cache_core.cli.demo.board import Board, Place, Run, Watch, snapshot
+from cache_core.cli.demo.board.advice import advice
+from cache_core.cli.demo.board.figures import figures
+from cache_core.cli.demo.board.heading import heading
 from cache_core.cli.demo.board.looks import bar, digits
 from cache_core.cli.demo.board.why import WHY_WIDTH
+from cache_core.cli.demo.command import announce
 from cache_core.cli.demo.options import Options
+from cache_core.cli.demo.page import page
+from cache_core.cli.demo.report import finish
 from cache_core.cli.demo.shop import Knowledge, load_knowledge
 from cache_core.cli.demo.traffic import Traffic
+from cache_core.cli.demo.truth import Truth
+from cache_core.cli.demo.warmup import Warmed
+from cache_core.config.tuning import Tuning
 from cache_core.model.question.wording import loose_form
 from cache_core.model.reasons import REASONS
+from cache_core.observability.instruments import CacheState
+from tests.support.modules import require
 from tests.support.paths import ROOT
 
 
@@ -195,13 +208,17 @@ def watched(knowledge, request, tmp_path_factory) -> tuple:
         async with cache:
             await cache.ready()
             agent = Agent(cache, SimulatedLLM(knowledge, 1, 1_000), share_documents=True)
-            board = Board(cache, watch, score, knowledge, PLACES, "200 customers of Northway, 5/s")
+            truth = Truth(cache)
+            warmed = str(Warmed(1_000, 0.57, 7.25))
+            run = Run("200 customers of Northway, 5/s", PLACES, warmed)
+            board = Board(cache, watch, score, knowledge, run, truth)
             for asked in itertools.islice(traffic, 80):
                 served = await agent.answer(asked)
                 score.add(served)
                 board.add(served)
-            await asyncio.sleep(0)
-        return board, cache, score
+                await truth.add(served)
+            await truth.judge()
+            return board, cache, score, truth, await cache.verdicts()
 
     return asyncio.run(play())
 
@@ -216,7 +233,7 @@ def drawn(board: Board, width: int, height: int) -> list[str]:
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_the_board_shows_what_matters_on_every_screen(watched, width, height):
     """Nothing but the text of a message is cut; what does not fit is omitted."""
-    board, cache, score = watched
+    board, cache, score, *_ = watched
     lines = drawn(board, width, height)
     text = "\n".join(lines)
     assert len(lines) == height
@@ -236,7 +253,7 @@ def test_the_board_shows_what_matters_on_every_screen(watched, width, height):
 
     shown = lines[next(i for i, line in enumerate(lines) if "Last lookups" in line) + 2 :]
     shown = shown[: next(i for i, line in enumerate(shown) if line.startswith("╰"))]
-    assert len(shown) >= 4
+    assert len(shown) >= 3
     known = {
         *(words.short for words in REASONS.values()),
         "same words, shared by all",
@@ -252,10 +269,64 @@ def test_the_board_shows_what_matters_on_every_screen(watched, width, height):
     assert not cut
 
 
+@pytest.mark.slow
+def test_the_demo_judges_by_what_it_knows(watched):
+    """Hits and near misses get verdicts, as in the store; few are too few to recommend anything."""
+    board, _, score, truth, verdicts = watched
+    assert truth.verdicts == len(verdicts) > 0
+    hits = [item for item in verdicts if item.level]
+    assert {item.source for item in hits} <= {"verify"}
+    assert sum(not item.correct for item in hits) <= score.wrong
+    assert {item.source for item in verdicts if not item.level} <= {"review"}
+    assert truth.recommendation.threshold is None
+    lines = [line.plain for line in advice(truth)]
+    assert (
+        lines[-1]
+        == f"threshold 0.95, more verdicts needed  ({truth.verdicts} verdicts by the demo)"
+    )
+    assert "more verdicts needed" in "\n".join(drawn(board, 80, 26))
+    best = dataclasses.replace(truth.recommendation.current, threshold=0.9, hit_rate=0.75)
+    found = dataclasses.replace(truth.recommendation, threshold=0.9, estimate=best)
+    advised = [
+        line.plain for line in advice(types.SimpleNamespace(verdicts=500, recommendation=found))
+    ]
+    assert advised[0].startswith(
+        "threshold 0.95, 0.9 recommended for at most 2% wrong hits: 75.0% hits"
+    )
+    assert len(advised[-1]) <= 60
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 110, 200])
+def test_no_outcome_is_cut(width):
+    """Counts of all outcomes are whole beside the tiers."""
+    cache = MultiLevelCache()
+    cache.metrics.outcomes.update(
+        hit=118_279, partial=11_201, miss=12_601, error=1_122, bypass=9_333
+    )
+    cache.metrics.lookups = 150_000
+    console = Console(width=width, file=io.StringIO())
+    console.print(figures(cache, Watch(), Score({}), width))
+    cache.reset_metrics()
+    shown = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    beside = ("118,279 hit", "11,201 partial", "12,601 miss", "1,122 error", "9,333 bypass")
+    assert width < 78 or all(text in shown for text in beside)
+    assert "…" not in shown
+
+
+def test_a_model_that_loads_is_not_down(knowledge):
+    """The board says that the model loads, and only then that it is down."""
+    state = MultiLevelCache().state or CacheState({"embedder": False}, {}, {}, {}, Tuning(), 0, {})
+    for loading, said in ((("embedder",), "model loading"), ((), "model down")):
+        console = Console(width=80, file=io.StringIO())
+        found = dataclasses.replace(state, loading=loading)
+        console.print(heading(Run("traffic"), found, 0.0, 80))
+        assert said in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(("width", "height"), [(60, 20), *SIZES])
 def test_the_board_fits_its_screen(knowledge, width, height):
     """Also before the first lookup, with a warning, and on a screen that is too small for it."""
-    board = Board(MultiLevelCache(), Watch(), Score({}), knowledge, [], "no traffic")
+    board = Board(MultiLevelCache(), Watch(), Score({}), knowledge, Run("no traffic"))
     warning = "l2 cannot answer: timeout (TimeoutError); " * 4 + "what to do about it"
     board.note(warning)
     lines = drawn(board, width, height)
@@ -281,7 +352,7 @@ async def test_a_dumb_terminal_gets_one_board_below_the_other(knowledge, monkeyp
     assert terminal.is_dumb_terminal
     monkeypatch.setattr(running, "out", terminal)
     monkeypatch.setattr(running, "_REPEAT_SECONDS", 0.01)
-    board = Board(MultiLevelCache(), Watch(), Score({}), knowledge, PLACES, "no traffic")
+    board = Board(MultiLevelCache(), Watch(), Score({}), knowledge, Run("no traffic", PLACES))
     stop = asyncio.Event()
 
     async def serve(request: object) -> None:
@@ -294,9 +365,87 @@ async def test_a_dumb_terminal_gets_one_board_below_the_other(knowledge, monkeyp
     assert "\x1b" not in terminal.file.getvalue()  # type: ignore[attr-defined]
 
 
+async def test_a_steady_run_prints_a_line_from_time_to_time(knowledge, monkeypatch, capsys):
+    """Each line has the time, the lookups, the hit rate and the money, on at most 80 columns."""
+    monkeypatch.setattr(running, "_LINE_SECONDS", 0.01)
+    monkeypatch.setattr(running, "err", Console(stderr=True, width=80))
+    board = Board(MultiLevelCache(), Watch(), Score({}), knowledge, Run("no traffic", PLACES))
+    stop, printed = asyncio.Event(), []
+
+    async def serve(request: object) -> None:
+        while len(printed) < 2:
+            await asyncio.sleep(0.01)
+            printed.extend(capsys.readouterr().err.splitlines())
+        stop.set()
+
+    options = Options(rate=100.0, seed=1, steady=True)
+    await running.run_lines(Traffic(knowledge), serve, board, options, stop)
+    assert (
+        printed[0]
+        == "0:00 0 lookups, 0.0% hits, p50 0.0 ms instead of 0.0 ms, $0.00 saved, 0 wrong"
+    )
+
+
+async def test_a_steady_run_begins_with_its_addresses(capsys, monkeypatch):
+    """Addresses and how to end it come first; a document has nothing before it."""
+    options = Options(steady=True, requests=500)
+    announce(options, PLACES)
+    said = capsys.readouterr().out
+    assert said.startswith("metrics: http://127.0.0.1:33855/metrics\n")
+    assert said.endswith("seed 1. It ends after 500 requests; Ctrl-C to stop.\n")
+    announce(dataclasses.replace(options, as_json=True), PLACES)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_piped_report_is_as_wide_as_columns_says(knowledge, monkeypatch, capsys):
+    """COLUMNS is honoured where the output is no terminal; without it a report has 110 columns."""
+    board = Board(MultiLevelCache(), Watch(), Score({}), knowledge, Run("no traffic"))
+    for columns, width in (("80", 80), ("200", 110), (None, 110)):
+        if columns is None:
+            monkeypatch.delenv("COLUMNS", raising=False)
+        else:
+            monkeypatch.setenv("COLUMNS", columns)
+        monkeypatch.setattr(report, "out", Console())
+        finish(Options(), Score({}), board, {"seconds": 1.0, "notes": []})
+        assert max(map(len, capsys.readouterr().out.splitlines())) == width
+
+
+def test_a_dashboard_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    """In place of its address stands what to install; without the dashboard nothing does."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    settings = Settings(dir=tmp_path)
+    with page(Options(steady=True), settings, "demo") as places:
+        assert places == [Place("dashboard", "pip install 'glasscache[dashboard]'")]
+    for options in (Options(steady=True, dashboard=False), Options(steady=True, as_json=True)):
+        with page(options, settings, "demo") as places:
+            assert places == []
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_the_dashboard_of_a_demo_answers_and_ends_with_it(tmp_path):
+    """The page is served while the demo runs, and nothing listens there afterwards."""
+    require("streamlit")
+    with page(Options(steady=True), Settings(dir=tmp_path, redis_url=None), "demo") as places:
+        url = places[0].where
+        deadline = time.monotonic() + 100
+        while not _answers(f"{url}/_stcore/health"):
+            assert time.monotonic() < deadline, (tmp_path / "dashboard.log").read_text()
+            time.sleep(0.2)
+    assert not _answers(f"{url}/_stcore/health")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
 def test_a_snapshot_does_not_call_out(knowledge, tmp_path):
     """The SVG of the board refers to nothing outside itself."""
-    board = Board(MultiLevelCache(), Watch(), Score({}), knowledge, [], "no traffic")
+    board = Board(MultiLevelCache(), Watch(), Score({}), knowledge, Run("no traffic"))
     snapshot(board, tmp_path / "board.svg")
     picture = (tmp_path / "board.svg").read_text()
     assert picture.startswith("<svg")
@@ -322,6 +471,20 @@ def test_a_headless_run_says_what_the_cache_did():
         spent["without_cache_usd"] - spent["with_cache_usd"]
     )
     assert report["listening"]["metrics"].startswith("http://127.0.0.1:")
+
+
+@pytest.mark.slow
+def test_a_warm_start_is_told_and_not_counted():
+    """The replay fills the cache, the report says what was replayed, and counts what came after."""
+    cold, warm = (
+        run("--requests", "60", "--json", "--port", "0", "--warm", count) for count in ("0", "150")
+    )
+    assert cold["warmed"] is None
+    assert warm["warmed"]["requests"] == 150
+    assert 0 < warm["warmed"]["hit_rate"] < 1
+    assert sum(warm["outcomes"].values()) == warm["requests"] == 60
+    assert warm["hit_rate"] > cold["hit_rate"]
+    assert warm["verdicts"]["given"] > 0
 
 
 @pytest.mark.slow

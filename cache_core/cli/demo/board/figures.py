@@ -11,7 +11,9 @@ from cache_core.cli.demo.agent import Score, quantile
 from cache_core.cli.demo.board.looks import (
     COLOURS,
     EDGE,
+    FRAME_WIDTH,
     bar,
+    flowing,
     good_if_zero,
     milliseconds,
     panel,
@@ -37,12 +39,15 @@ def figures(cache: MultiLevelCache, watch: Watch, score: Score, width: int) -> R
     worth = _worth(cache, watch, score, width, wide=wide)
     if width < _BESIDE:
         return Group(panel(tiers, "Tiers"), panel(worth, "What it is worth"))
-    outcomes = _outcomes(cache, wide=wide)
+    inner = width * _LEFT_SHARE // (_LEFT_SHARE + _RIGHT_SHARE) - FRAME_WIDTH
+    outcomes = flowing(_outcomes(cache, wide=wide), inner, gap=2)
+    # a second line of outcomes takes the place of the empty one
+    gap = [] if len(outcomes) > 1 else [""]
     grid = Table.grid(expand=True, padding=0)
     grid.add_column(ratio=_LEFT_SHARE)
     grid.add_column(ratio=_RIGHT_SHARE)
     grid.add_row(
-        panel(Group(tiers, "", outcomes), "Tiers", height=_HEIGHT),
+        panel(Group(tiers, *gap, *outcomes), "Tiers", height=_HEIGHT),
         panel(worth, "What it is worth", height=_HEIGHT),
     )
     return grid
@@ -62,12 +67,13 @@ def _tiers(cache: MultiLevelCache, watch: Watch, *, wide: bool) -> RenderableTyp
     return found
 
 
-def _outcomes(cache: MultiLevelCache, *, wide: bool) -> Text:
-    outcomes = Text("lookups: " if wide else "", EDGE)
-    for name in OUTCOMES:
-        if count := cache.metrics.outcomes[name]:
-            outcomes.append(f"{count:,} ", f"bold {COLOURS[name]}").append(f"{name}  ")
-    return outcomes
+def _outcomes(cache: MultiLevelCache, *, wide: bool) -> list[Text]:
+    counted = [
+        Text.assemble((f"{count:,}", f"bold {COLOURS[name]}"), f" {name}")
+        for name in OUTCOMES
+        if (count := cache.metrics.outcomes[name])
+    ]
+    return [*([Text("lookups:", EDGE)] if wide else []), *counted]
 
 
 def _tier(cache: MultiLevelCache, watch: Watch, level: Level) -> dict[str, Text]:

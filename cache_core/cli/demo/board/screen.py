@@ -7,24 +7,28 @@ import math
 import re
 import time
 from collections import deque
-from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 
 from cache_core import MultiLevelCache
-from cache_core.cli.demo.agent import Score, Served
+from cache_core.cli.console import counted
+from cache_core.cli.demo.agent import Score, Served, quantile
+from cache_core.cli.demo.board.advice import advice
 from cache_core.cli.demo.board.figures import figures
-from cache_core.cli.demo.board.heading import Place, heading
-from cache_core.cli.demo.board.looks import warning
+from cache_core.cli.demo.board.heading import Run, heading
+from cache_core.cli.demo.board.looks import clock, panel, short_duration, warning
 from cache_core.cli.demo.board.lookups import AROUND_ROWS, BoardRow, lookups, row
 from cache_core.cli.demo.board.sharing import brief_sharing, sharing
 from cache_core.cli.demo.board.watch import Watch
 from cache_core.cli.demo.shop import Knowledge
+from cache_core.cli.demo.truth import Truth
 
 _ROWS_KEPT = 60
 _ENOUGH_ROWS, _FEW_ROWS = 8, 5
-"""Fewest lookups to show besides all about sharing, or besides a line of it."""
+"""Fewest lookups to show above all about sharing, or above a panel of one line."""
+_LEAST_ROWS = 4
+"""Fewest lookups to show above one line without a frame."""
 _NOTE_SECONDS = 10.0
 
 _WEB_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
@@ -38,20 +42,20 @@ class Board:
         watch: Instrument of the cache.
         score: Score of the agent's answers.
         knowledge: The knowledge base, with the private intents.
-        places: Servers and data stores.
-        traffic: Short description of the traffic.
+        run: Description of the run.
+        truth: Judge of the answers; `None` without one.
     """
 
     def __init__(
-        self, cache: MultiLevelCache, watch: Watch, score: Score, knowledge: Knowledge,
-        places: Iterable[Place], traffic: str,
+        self, cache: MultiLevelCache, watch: Watch, score: Score, knowledge: Knowledge, run: Run,
+        truth: Truth | None = None,
     ) -> None:  # fmt: skip
         self._cache = cache
         self._watch = watch
         self._score = score
         self._private = frozenset(knowledge.private_intents)
-        self._places = list(places)
-        self._traffic = traffic
+        self._run = run
+        self._truth = truth
         self._rows: deque[BoardRow] = deque(maxlen=_ROWS_KEPT)
         self._started = time.monotonic()
         self._note = ""
@@ -68,9 +72,8 @@ class Board:
 
     def render(self, width: int, height: int) -> Group:
         """Return the board for a screen of that size; parts that do not fit are omitted."""
-        top = heading(
-            self._traffic, self._watch.state, time.monotonic() - self._started, self._places, width
-        )
+        seconds = time.monotonic() - self._started
+        top = heading(self._run, self._cache.state, seconds, width)
         middle = figures(self._cache, self._watch, self._score, width)
         left = height - _lines(top, width) - _lines(middle, width) - AROUND_ROWS
         foot = self._foot(width, left)
@@ -78,17 +81,36 @@ class Board:
         shown = lookups(list(self._rows)[-rows:], width, rows + AROUND_ROWS)
         return Group(top, middle, shown, *([foot] if foot is not None else []))
 
+    def line(self) -> str:
+        """Return the figures so far, on one line."""
+        stats, score = self._cache.metrics, self._score
+        cached, alone = (
+            short_duration(quantile(of, 0.5)) for of in (score.cached_seconds, score.llm_seconds)
+        )
+        return (
+            f"{clock(time.monotonic() - self._started)} {counted(stats.lookups, 'lookups')}, "
+            f"{stats.hit_rate:.1%} hits, p50 {cached} instead of {alone}, "
+            f"${stats.cost_saved_usd:,.2f} saved, {score.wrong:,} wrong"
+        )
+
     def _foot(self, width: int, left: int) -> RenderableType | None:
-        """Return a warning, else the sharing panel, as much as *left* lines permit."""
+        """Return a warning, else the threshold and sharing, as much as *left* lines permit."""
         if time.monotonic() - self._noted < _NOTE_SECONDS:
             return warning(self._note, width)
         found = self._cache.get_metrics()["sharing"]
-        whole = sharing(found, self._private)
-        if left - _lines(whole, width) >= _ENOUGH_ROWS:
-            return whole
-        brief = brief_sharing(found, width)
-        fits = brief is not None and left - _lines(brief, width) >= _FEW_ROWS
-        return brief if fits else None
+        whole, brief = sharing(found, self._private), brief_sharing(found, width)
+        advised = advice(self._truth) if self._truth is not None else []
+        panels = [panel(line, "Threshold") for line in advised]
+        fitting = [line for line in advised if line.cell_len <= width]
+        for foot, rows in (
+            (Group(panels[0], whole) if panels else None, _ENOUGH_ROWS),
+            (whole if found["mode"] == "private" or not panels else panels[0], _ENOUGH_ROWS),
+            (brief, _FEW_ROWS),
+            (fitting[0] if fitting else None, _LEAST_ROWS),
+        ):
+            if foot is not None and left - _lines(foot, width) >= rows:
+                return foot
+        return None
 
 
 def _lines(part: RenderableType, width: int) -> int:

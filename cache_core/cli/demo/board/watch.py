@@ -18,8 +18,10 @@ class Watch:
     """Instrument that remembers recent lookups, and each tier's latencies."""
 
     def __init__(self) -> None:
-        self.state: CacheState | None = None
-        """The last reported state."""
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Forget all lookups so far."""
         self._seconds: dict[Level, deque[float]] = {level: deque(maxlen=1_000) for level in LEVELS}
         self._lookups: OrderedDict[str, LookupRecord] = OrderedDict()
         self._times: deque[float] = deque(maxlen=10_000)
@@ -41,8 +43,7 @@ class Watch:
             self._lookups.popitem(last=False)
 
     def report(self, state: CacheState) -> None:
-        """Remember the reported state."""
-        self.state = state
+        """Ignore the state: the board asks the cache for it."""
 
     def lookup(self, lookup_id: str) -> LookupRecord | None:
         """Return the record of a recent lookup."""

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -80,23 +80,34 @@ class Servers:
         Raises:
             ConfigurationError: If it does not start, with its last output.
         """
-        log = self._directory / f"{part.name}.log"
-        with log.open("wb") as words:
-            process = subprocess.Popen(  # noqa: S603 - our own command
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=words,
-                stderr=subprocess.STDOUT,
-                process_group=self._guard.pid,
-            )
-        self._processes.append(process)
+        process = self.launch(part.name, command)
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and process.poll() is None:
             if _works(port, part.ready):
                 return
             time.sleep(0.05)
+        log = self._log(part.name)
         last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
         raise ConfigurationError(f"{part.name} did not start: {' / '.join(last) or 'no word'}")
+
+    def launch(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a process whose output goes to a file of that name; do not wait for it."""
+        with self._log(name).open("wb") as words:
+            process = subprocess.Popen(  # noqa: S603 - our own command
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=words,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                process_group=self._guard.pid,
+            )
+        self._processes.append(process)
+        return process
+
+    def _log(self, name: str) -> Path:
+        return self._directory / f"{name}.log"
 
     def stop(self) -> None:
         """End all processes: terminate, then kill."""
