@@ -13,7 +13,7 @@ counts as found if exactly the stored question that it rewords was served.
     python -m benchmarks.growth                    100,000 too, several minutes
     python -m benchmarks.growth --redis            private rows and generations on a redis-server
     python -m benchmarks.growth --vectors redis    all of it on a Redis 8, in vector sets
-    python -m benchmarks.growth --redis --size 1000 --size 100000 --size 300000 --write-docs
+    python -m benchmarks.growth --redis --size 1000 --size 100000 --write-docs
 
 The bytes of an entry are what the Redis and the files grow by for it, with an answer of a few
 words; the megabytes are what the measuring process grows by when it opens and searches the cache.
