@@ -2,6 +2,7 @@
 
 from cache_core.backends.embedder.function import FunctionEmbedder
 from cache_core.config.settings import Settings
+from cache_core.config.stage import Stage
 from cache_core.config.tuning import Tuning
 from cache_core.model.exceptions import BackendError, ConfigurationError, GlasscacheError
 from cache_core.model.values import Answer, Invalidation, LookupResult, TierExplanation
@@ -21,6 +22,7 @@ __all__ = [
     "LookupResult",
     "MultiLevelCache",
     "Settings",
+    "Stage",
     "TierExplanation",
     "Tuning",
     "close_cache",

@@ -1,4 +1,4 @@
-"""Commands that tune a running cache: show, set, history, revert."""
+"""Commands that tune a running cache: show, set, history, confirm, revert."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ from cache_core.cli.where import (
 )
 from cache_core.config.intents import INTENT_PREFIX
 from cache_core.config.live import TUNED, TuningChange
+from cache_core.config.stage import Stage, clock_time
 from cache_core.config.tuning import Bounds, Tuning
-from cache_core.model.exceptions import TuningConflict
+from cache_core.model.exceptions import ConfigurationError, TuningConflict
 from cache_core.observability.fleet import InForce
 
 app = typer.Typer(
@@ -72,11 +73,12 @@ def show(
         One value, for a script.
     """
 
-    async def work() -> InForce:
+    async def work() -> tuple[InForce, list[TuningChange]]:
         async with opened(namespace, redis_url, None, directory, semantic=False) as cache:
-            return await cache.operator.in_force()
+            return await cache.operator.in_force(), await cache.tuning_history(1)
 
-    found = run(work())
+    found, newest = run(work())
+    staged = next((change for change in newest if change.stage is not None), None)
     values = _values(found)
     followers = [
         {"replica": item.name, "pid": item.pid, "tuning_version": item.tuning_version}
@@ -90,6 +92,7 @@ def show(
                 "values": values,
                 "origins": dict(found.origins),
                 "replicas": followers,
+                "staged": None if staged is None else {**asdict(staged), "until": staged.until},
             }
         )
         return
@@ -106,6 +109,8 @@ def show(
             expected = may_be.expected if may_be is not None else "yes or no"
             listed.add_row(name, shown(value, may_be), TUNED, expected)
     out.print(listed)
+    if staged is not None:
+        out.print(f"\n{_watched(staged)}")
     version = found.tuning.version
     behind = [item.name for item in found.replicas if item.tuning_version != version]
     if not followers:
@@ -130,6 +135,21 @@ def set_values(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only validate the change, and show it.")
     ] = False,
+    stage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Watch the change for this long (1m to 7d): it is taken back if a limit below is "
+            "broken, else confirmed.",
+            rich_help_panel="Stage",
+        ),
+    ] = None,
+    max_wrong: Annotated[
+        float, typer.Option(help="Share of hits that may be wrong.", rich_help_panel="Stage")
+    ] = Stage().max_wrong,
+    max_errors: Annotated[
+        float, typer.Option(help="Share of lookups that may fail.", rich_help_panel="Stage")
+    ] = Stage().max_errors,
     namespace: Namespace = "default",
     redis_url: RedisUrl = None,
     directory: Directory = None,
@@ -151,7 +171,11 @@ def set_values(
 
     [bold]glasscache tune set intent.refunds.semantic_threshold=0.97[/bold]
         Stricter where a wrong answer costs more.
+
+    [bold]glasscache tune set semantic_threshold=0.9 --stage 30m --max-wrong 0.02[/bold]
+        Taken back by itself if more than 2 % of the hits turn out wrong.
     """
+    watch = None if stage is None else _stage(stage, max_wrong, max_errors)
     given = dict(assignment(text) for text in changes)
 
     async def work() -> tuple[TuningChange, InForce]:
@@ -171,6 +195,7 @@ def set_values(
                         note=note,
                         expected_version=expected,
                         dry_run=dry_run,
+                        stage=watch,
                     )
                 except TuningConflict:
                     if expected_version is not None or attempt == _ATTEMPTS - 1:
@@ -229,6 +254,8 @@ def history(
         why = change.note
         if change.reverts is not None:
             why = f"back to {change.reverts}" + (f": {why}" if why else "")
+        if change.until is not None:
+            why = f"staged until {clock_time(change.until)}" + (f": {why}" if why else "")
         listed.add_row(str(change.version), when, change.author, what, why)
     out.print(listed)
 
@@ -260,6 +287,50 @@ def revert(
     _report(run(work()), as_document=as_document, dry_run=False)
 
 
+def confirm(
+    note: Note = "",
+    author: Author = None,
+    namespace: Namespace = "default",
+    redis_url: RedisUrl = None,
+    directory: Directory = None,
+    as_document: AsJson = False,
+) -> None:
+    """End the watch over a staged change now, and keep the change.
+
+    [bold]glasscache tune confirm --note "looked at 200 answers"[/bold]
+        Other changes are possible again; glasscache tune revert takes it back.
+    """
+
+    async def work() -> TuningChange:
+        async with opened(namespace, redis_url, None, directory, semantic=False) as cache:
+            return await cache.confirm_tuning(author=author or current_user(), note=note)
+
+    change = run(work())
+    if as_document:
+        print_json(asdict(change))
+    else:
+        out.print(f"Now version {change.version}: {change.note}.")
+
+
+def _stage(length: str, max_wrong: float, max_errors: float) -> Stage:
+    try:
+        return Stage.of(length, max_wrong, max_errors)
+    except ConfigurationError as error:
+        fail(str(error))
+
+
+def _watched(change: TuningChange) -> str:
+    """Return how a staged change is watched, in words."""
+    stage, until = change.stage, change.until
+    if stage is None or until is None:
+        return ""
+    return (
+        f"Version {change.version} is staged until {clock_time(until)}. It is taken back if more "
+        f"than {stage.max_wrong:.2%} of the hits are wrong or {stage.max_errors:.2%} of the "
+        "lookups fail, else confirmed; glasscache tune confirm or revert ends it now."
+    )
+
+
 def _report(change: TuningChange, *, as_document: bool, dry_run: bool) -> None:
     if as_document:
         print_json({**asdict(change), "dry_run": dry_run, "changed": bool(change.after)})
@@ -271,6 +342,8 @@ def _report(change: TuningChange, *, as_document: bool, dry_run: bool) -> None:
     out.print(f"{verb} version {change.version}:")
     for line in lines(change):
         out.print(f"  {line}")
+    if not dry_run and change.stage is not None:
+        out.print(_watched(change))
 
 
 # ------------------------------------------------------------------------------ values
@@ -352,6 +425,7 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
     "show": show,
     "set": set_values,
     "history": history,
+    "confirm": confirm,
     "revert": revert,
 }
 for _name, _command in _COMMANDS.items():

@@ -18,6 +18,7 @@ from cache_core.config.edit import Edit, check_words, edit_of
 from cache_core.config.intents import unflatten
 from cache_core.config.layers import CHANGE, Layer, make_tuning
 from cache_core.config.settings import tuning_environment
+from cache_core.config.stage import WATCH, Stage, clock_time
 from cache_core.config.trail import Trail, TrailRecord, TrailStore, TuningChange, parse
 from cache_core.model.exceptions import BackendError, ConfigurationError, TuningConflict
 from cache_core.model.logs import RateLimited, place_of
@@ -73,6 +74,8 @@ class _Wanted:
         author, note: Author and reason.
         seen: Values that the replicas report.
         reverts: The version that it restores.
+        stage: The watch that begins with it.
+        ends: Whether it may end a stage.
     """
 
     edit: Edit
@@ -80,6 +83,8 @@ class _Wanted:
     note: str
     seen: Mapping[str, Any]
     reverts: int | None = None
+    stage: Stage | None = None
+    ends: Literal["", "revert", "confirm"] = ""
 
 
 class TuningEvents(Protocol):
@@ -299,13 +304,14 @@ class LiveTuning:
         expected_version: int | None = None,
         dry_run: bool = False,
         seen: Mapping[str, Any],
+        stage: Stage | None = None,
     ) -> TuningChange:
         """Change fields for all replicas; see `MultiLevelCache.tune`.
 
         The audit trail shows *seen*, the values that the replicas report, for what was not tuned.
         """
         check_words(author, note)
-        change = _Wanted(edit_of(changes), author, note, seen)
+        change = _Wanted(edit_of(changes), author, note, seen, stage=stage)
         return await self._change(change, expected_version, dry_run=dry_run)
 
     async def revert(
@@ -314,7 +320,56 @@ class LiveTuning:
         """Restore exactly the tuning as of *version*; see `MultiLevelCache`."""
         check_words(author, note)
         tuned = await self._tuned_at(version)
-        return await self._change(_Wanted(lambda _: dict(tuned), author, note, seen, version))
+        return await self._change(
+            _Wanted(lambda _: dict(tuned), author, note, seen, version, ends="revert")
+        )
+
+    @property
+    def staged(self) -> TuningChange | None:
+        """The change in force, while it is staged."""
+        change = None if self._record is None else self._record.change
+        return change if change is not None and change.stage is not None else None
+
+    async def confirm(self, *, author: str, note: str = "") -> TuningChange:
+        """End the stage of the change in force, and keep it; see `MultiLevelCache`."""
+        check_words(author, note)
+        async with self._changing:
+            await self._refresh()
+        staged = self.staged
+        if staged is None:
+            raise ConfigurationError("no change is staged: there is nothing to confirm")
+        said = f"version {staged.version} is confirmed"
+        note = f"{said}: {note}" if note else said
+        wanted = _Wanted(dict, author, note, {}, ends="confirm")
+        return await self._change(wanted, staged.version)
+
+    async def take_back(self, note: str) -> TuningChange:
+        """Restore what was in force before the staged change, in the name of the watch.
+
+        Raises:
+            BackendError: If the store fails.
+            TuningConflict: If the stage has ended.
+        """
+        staged = self._record
+        if staged is None or staged.change.stage is None:
+            raise TuningConflict(self.current.version, self._highest)
+        version, tuned = await self._replaced_by(staged)
+        note = f"version {staged.change.version} is taken back: {note}"
+        wanted = _Wanted(lambda _: dict(tuned), WATCH, note, {}, version, ends="revert")
+        return await self._change(wanted, staged.change.version)
+
+    async def _replaced_by(self, record: TrailRecord) -> tuple[int | None, Mapping[str, Any]]:
+        """Return the version that *record* replaced, and what was tuned as of it."""
+        trail, version = self._on_store(), record.change.version
+        older = [number for number in (await trail.versions())[0] if number < version]
+        found = await self._newest_good(trail, older)
+        if found is not None:
+            return found.change.version, found.tuned
+        if version == 1:
+            return 0, {}
+        # the store lost its trail, and a replica restored this version alone
+        both = {**record.tuned, **record.change.before}
+        return None, {name: value for name, value in both.items() if value is not None}
 
     async def history(self, limit: int) -> list[TuningChange]:
         """Return the newest changes, newest first."""
@@ -343,8 +398,9 @@ class LiveTuning:
                 await self._refresh()
                 if expected is not None and expected != self.current.version:
                     raise TuningConflict(expected, self.current.version)
+                self._check_stage(wanted)
                 record = self._next(wanted)
-                if not record.change.after:
+                if not record.change.after and wanted.ends != "confirm":
                     return replace(record.change, version=self.current.version)
                 if dry_run:
                     return record.change
@@ -360,6 +416,15 @@ class LiveTuning:
                 return record.change
             await asyncio.sleep(random.uniform(0, 0.02))
         raise TuningConflict(self.current.version, self._highest)
+
+    def _check_stage(self, wanted: _Wanted) -> None:
+        staged = self.staged
+        if staged is not None and staged.until is not None and not wanted.ends:
+            raise ConfigurationError(
+                f"version {staged.version}, by {staged.author}, is staged until "
+                f"{clock_time(staged.until)}: confirm it (glasscache tune confirm) or revert it "
+                "(glasscache tune revert) before another change"
+            )
 
     def _next(self, wanted: _Wanted) -> TrailRecord:
         """Return the record of the tuning after *edit*."""
@@ -379,6 +444,7 @@ class LiveTuning:
             before={name: before.get(name, untuned.get(name)) for name in changed},
             after={name: after.get(name) for name in changed},
             reverts=wanted.reverts,
+            stage=wanted.stage,
         )
         return TrailRecord(change, after)
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from cache_core.backends.base import Hashes, Notices, Timed
 from cache_core.config.intents import unflatten
 from cache_core.config.layers import make_tuning
+from cache_core.config.stage import Stage
 from cache_core.model.exceptions import ConfigurationError
 from cache_core.model.stored import Format, Moment, Whole, from_store
 
@@ -44,6 +45,8 @@ class TuningChange:
             `intent.LABEL.FIELD`. An `after` of `None` means "no longer tuned". A `before` that
             was not tuned is the value in force, as far as the changing process could see.
         reverts: The version whose state was restored; `None` for an ordinary change.
+        stage: The watch that began with it; `None` without one. It ends with the next version,
+            which takes the change back or, without changing a value, confirms it.
     """
 
     version: Whole
@@ -53,6 +56,12 @@ class TuningChange:
     before: Mapping[str, Any]
     after: Mapping[str, Any]
     reverts: Whole | None = None
+    stage: Stage | None = None
+
+    @property
+    def until(self) -> float | None:
+        """Time at which the stage ends, in seconds since the epoch."""
+        return None if self.stage is None else self.at + self.stage.seconds
 
 
 _CHANGE = Format(TuningChange)
@@ -73,7 +82,10 @@ class TrailRecord:
     @property
     def text(self) -> str:
         """The stored form of the record."""
-        change = {name: getattr(self.change, name) for name in TuningChange.__slots__}
+        change = asdict(self.change)
+        if self.change.stage is None:
+            # an older release rejects a row with a field that it does not know
+            del change["stage"]
         return json.dumps({"format": _FORMAT, **change, "tuned": self.tuned}, sort_keys=True)
 
 

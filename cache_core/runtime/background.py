@@ -18,6 +18,7 @@ from cache_core.model.tasks import background, end_all
 from cache_core.operations.invalidate.run import Invalidator
 from cache_core.operations.learning import Learning
 from cache_core.operations.replica import Replica
+from cache_core.operations.staging import Staging
 from cache_core.runtime.assembly import Parts
 from cache_core.runtime.state import State
 
@@ -32,6 +33,9 @@ RENEWED_SECONDS = 60.0
 """Seconds between renewals of rows that wait for a vector index, well before they expire."""
 
 _COUNT_SECONDS = 5.0
+
+STAGE_SECONDS = 5.0
+"""Seconds between two looks at a staged change."""
 
 
 class Adopter(Protocol):
@@ -55,6 +59,7 @@ class Housekeeper:
         replica: This cache.
         adopter: Makes the invalidations that other processes left.
         learning: Shares with other processes what was learned of answers.
+        staging: Watches a staged change.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Housekeeper:
         replica: Replica,
         adopter: Adopter,
         learning: Learning,
+        staging: Staging,
     ) -> None:
         self._parts = parts
         self._invalidator = invalidator
@@ -72,6 +78,7 @@ class Housekeeper:
         self._replica = replica
         self._adopter = adopter
         self._learning = learning
+        self._staging = staging
         self._next_count = 0.0
         self._tasks: list[asyncio.Task[None]] = []
         self._warned_contexts = False
@@ -90,6 +97,7 @@ class Housekeeper:
         if self._replica.settings.heartbeat:
             duties.append(("heartbeat", self._beat, lambda: _SECOND))
             duties.append(("adopt", self._adopt_unconfirmed, lambda: _COUNT_SECONDS))
+            duties.append(("staging", self._staging.tend, lambda: STAGE_SECONDS))
         if self._parts.semantic is not None:
             duties += [
                 ("semantic", self._tend_semantic, lambda: _SECOND),

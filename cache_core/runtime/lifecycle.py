@@ -18,6 +18,7 @@ from cache_core.backends.breaker import Breaker
 from cache_core.backends.forking import leave_to_parent
 from cache_core.config.live import LiveTuning, StartedWith
 from cache_core.config.settings import Settings, UnusableUrl
+from cache_core.config.stage import Stage
 from cache_core.config.trail import TUNING, TuningChange
 from cache_core.config.tuning import Tuning
 from cache_core.model.exceptions import BackendError, ConfigurationError
@@ -157,13 +158,19 @@ class Engine:
         note: str,
         expected_version: int | None,
         dry_run: bool,
+        stage: Stage | None,
     ) -> TuningChange:
         """Change the tuning of every replica; see `MultiLevelCache.tune`."""
         await self.current()
         return await self.live.tune(
             changes, author=author, note=note, expected_version=expected_version, dry_run=dry_run,
-            seen=await self._reported(),
+            seen=await self._reported(), stage=stage,
         )  # fmt: skip
+
+    async def confirm_tuning(self, *, author: str, note: str) -> TuningChange:
+        """End the stage of the change in force, and keep it; see `MultiLevelCache`."""
+        await self.current()
+        return await self.live.confirm(author=author, note=note)
 
     async def revert_tuning(self, version: int, *, author: str, note: str) -> TuningChange:
         """Tune again what was tuned as of *version*; see `MultiLevelCache`."""

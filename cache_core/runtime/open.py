@@ -45,6 +45,7 @@ from cache_core.operations.put.rules import Rules
 from cache_core.operations.put.run import Puts
 from cache_core.operations.put.write import Writer
 from cache_core.operations.replica import Replica
+from cache_core.operations.staging import Staging
 from cache_core.runtime.assembly import Parts
 from cache_core.runtime.background import Adopter, Housekeeper
 from cache_core.runtime.state import State
@@ -114,8 +115,11 @@ class Open:
         self.decisions = parts.decisions.last
         state = State(parts, self.invalidator.steps, outbox, self.verifier, replica)
         self.state = state.now
+        self.staging = Staging(
+            replica.live, store, parts.decisions, verdict_log(store, keys.own(LOG))
+        )
         self.housekeeper = Housekeeper(
-            parts, self.invalidator, state, replica, owner, self.learning
+            parts, self.invalidator, state, replica, owner, self.learning, self.staging
         )
 
     def _changes(self, parts: Parts) -> Changes:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, get_args
 
 from cache_core.config.settings import Settings
+from cache_core.config.stage import Stage
 from cache_core.config.trail import TuningChange
 from cache_core.config.tuning import Tuning
 from cache_core.model.question.snapshot import at_once
@@ -226,6 +227,7 @@ class OperatedCache:
         note: str = "",
         expected_version: int | None = None,
         dry_run: bool = False,
+        stage: Stage | None = None,
     ) -> Coroutine[Any, Any, TuningChange]:
         """Change the tuning of every replica of this namespace, within a second.
 
@@ -237,12 +239,16 @@ class OperatedCache:
             note: Why; up to 2,000 characters.
             expected_version: Refuse if somebody changed it since this version.
             dry_run: Only check, and say what would change.
+            stage: Watch the change for a bounded time. A replica takes it back if its hits are
+                wrong or its lookups fail more often than the stage permits, else confirms it at
+                the end; until then only `revert_tuning` and `confirm_tuning` may follow.
 
         Returns:
             What changed; with an empty `after` nothing did, and no version was made.
 
         Raises:
-            ConfigurationError: For a field that is none, or a value that is out of bounds.
+            ConfigurationError: For a field that is none, a value that is out of bounds, or while a
+                change is staged.
             TuningConflict: If the version in force is not *expected_version*.
             BackendError: If the store is unavailable. Whether a change that timed out was made, the
                 history says.
@@ -251,13 +257,27 @@ class OperatedCache:
         check_flag("dry_run", dry_run)
         if expected_version is not None:
             check_whole("expected_version", expected_version)
+        if stage is not None:
+            check_type("stage", stage, Stage)
+            stage = Stage.of(stage.seconds, stage.max_wrong, stage.max_errors)
         fixed = copy.deepcopy(dict(changes))
 
         return self._on_engine(
             lambda engine: engine.tune(
-                fixed, author=author, note=note, expected_version=expected_version, dry_run=dry_run
+                fixed, author=author, note=note, expected_version=expected_version,
+                dry_run=dry_run, stage=stage,
             )
-        )
+        )  # fmt: skip
+
+    async def confirm_tuning(self, *, author: str, note: str = "") -> TuningChange:
+        """End the stage of the change in force, and keep the change, as a new version.
+
+        Raises:
+            ConfigurationError: If no change is staged.
+            TuningConflict: If the stage ended meanwhile.
+            BackendError: If the store is unavailable.
+        """
+        return await self._on_engine(lambda engine: engine.confirm_tuning(author=author, note=note))
 
     async def revert_tuning(self, version: int, *, author: str, note: str = "") -> TuningChange:
         """Tune again exactly what was tuned as of *version*, as a new version; 0: nothing.

@@ -11,7 +11,14 @@ from cache_core.whatif.threshold import (
     recommend,
     thresholds,
 )
-from cache_core.whatif.ttl import AgeBin, TtlEstimate, TtlReport, ttls
+from cache_core.whatif.ttl import (
+    AgeBin,
+    TtlEstimate,
+    TtlRecommendation,
+    TtlReport,
+    recommend_ttl,
+    ttls,
+)
 
 __all__ = [
     "GRID",
@@ -20,8 +27,10 @@ __all__ = [
     "SharingEstimate",
     "ThresholdEstimate",
     "TtlEstimate",
+    "TtlRecommendation",
     "TtlReport",
     "recommend",
+    "recommend_ttl",
     "sharing",
     "thresholds",
     "ttls",

@@ -32,9 +32,7 @@ from typing import TypeAlias
 
 from cache_core.config.tuning import Tuning
 from cache_core.observability.decisions import Decision
-
-BINS = 100
-"""Number of bins of similarity: steps of 1/100."""
+from cache_core.observability.judged import bin_of
 
 _NO_SIMILARITY_SEARCH = frozenset(
     {"has_history", "truncated", "unreadable", "context_limit", "warming"}
@@ -194,7 +192,7 @@ class Simulation:
         for served, root, similarity in self._near(item, common, left) if left else ():
             left &= ~served
             if root.message != item.message:
-                found.similar[int(similarity * BINS + 1e-9)][served] += 1
+                found.similar[bin_of(similarity)][served] += 1
                 reached.append((served, root, similarity))
             elif item.level == "l1":
                 exact |= served

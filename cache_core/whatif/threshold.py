@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from cache_core.config.tuning import Tuning
 from cache_core.observability.decisions import Decision
+from cache_core.observability.judged import LEAST_EVIDENCE, Evidence, Z, is_exact
 from cache_core.observability.verdicts import Verdict
-from cache_core.whatif.evidence import LEAST_EVIDENCE, Evidence, Z
 from cache_core.whatif.simulation import Simulation
 
 GRID = tuple(round(0.5 + number / 100, 2) for number in range(51))
@@ -90,7 +90,7 @@ def thresholds(
     recorded = Counter(item.threshold for item in decisions).most_common(_RECORDED)
     values = sorted({*wanted, *(value for value, _ in recorded)})
     found = Simulation(values, tuning).run(decisions)
-    known = sum(item.outcome == "hit" and _is_exact(item) for item in decisions)
+    known = sum(item.outcome == "hit" and is_exact(item) for item in decisions)
     estimates = _Estimates(found.lookups, Evidence(verdicts), known, _Times(decisions))
     exact, same = found.by_threshold(found.exact), found.by_threshold(found.same)
     similar = {place: found.by_threshold(counts) for place, counts in found.similar.items()}
@@ -143,10 +143,6 @@ def recommend(
     return Recommendation(
         best.threshold, best, current, _reasons(best, current, estimates, max_wrong_share)
     )
-
-
-def _is_exact(item: Decision) -> bool:
-    return item.level == "l1" or item.matched == item.message
 
 
 class _Times:

@@ -14,16 +14,25 @@ A replay does not know everything. It assumes:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cache_core.config.intents import MAX_TTL
 from cache_core.config.tuning import Tuning
 from cache_core.model.values import LEVELS, Level
 from cache_core.observability.decisions import Decision
+from cache_core.policy.freshness import ENOUGH, OUTDATED
 
 _FACTORS = (1 / 24, 1 / 12, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0, 1.25, 1.5, 2.0)
 _AGE_BINS = 24
+
+_MINUTE, _HOUR, _DAY = 60.0, 3_600.0, 86_400.0
+_ROUND = (
+    _MINUTE, 5 * _MINUTE, 15 * _MINUTE, 30 * _MINUTE, _HOUR, 2 * _HOUR, 6 * _HOUR, 12 * _HOUR,
+    _DAY, 2 * _DAY, 7 * _DAY, 14 * _DAY, 30 * _DAY,
+)  # fmt: skip
+"""TTLs that are recommended: people do not set 4,937 seconds."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,21 @@ class TtlReport:
     expired: int
     ages: list[AgeBin]
     estimates: list[TtlEstimate]
+
+
+@dataclass(frozen=True)
+class TtlRecommendation:
+    """TTL of a tier at which answers are seldom outdated, by what fresh answers showed.
+
+    Attributes:
+        seconds: The TTL; `None` without enough comparisons.
+        by_intent: The same for each intent with enough comparisons; *seconds* is the shortest.
+        reason: Sentences for the owner.
+    """
+
+    seconds: float | None
+    by_intent: Mapping[str, float]
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +173,61 @@ def ttls(
         ages=_ages([event.age for event in events if event.hit], ttl),
         estimates=[_estimate(value, recorded) for value in sorted({*candidates, ttl})],
     )
+
+
+def recommend_ttl(
+    decisions: Sequence[Decision],
+    freshness: Sequence[Mapping[str, Any]],
+    *,
+    tuning: Tuning,
+    level: Level,
+) -> TtlRecommendation:
+    """Return the TTL at which answers are outdated for 1 % of the time that they are served.
+
+    Args:
+        decisions: Decisions of the log, oldest first.
+        freshness: `get_metrics()["freshness"]` of each replica: comparisons of fresh answers with
+            those that they replaced. Of an intent, the replica with the most of them counts.
+        tuning: The tuning in force.
+        level: `l1` or `l2`, the tiers of answers.
+    """
+    compared: dict[str, int] = {}
+    by_intent: dict[str, float] = {}
+    for replica in freshness:
+        for intent, found in replica.items():
+            number = sum(found.get(name, 0) for name in _COMPARED)
+            if number > compared.get(intent, 0):
+                compared[intent] = number
+                if found.get("recommended_ttl"):
+                    by_intent[intent] = _rounded(found["recommended_ttl"])
+    if not by_intent:
+        most = max(compared.values(), default=0)
+        return TtlRecommendation(
+            None, {}, f"It takes {ENOUGH} comparisons of a fresh answer with the one that it "
+            f"replaces, of one intent; there are {most} (Answers checked again makes more).",
+        )  # fmt: skip
+    seconds = min(by_intent.values())
+    report = ttls(decisions, tuning=tuning, level=level, candidates=[seconds])
+    then = next(item for item in report.estimates if item.ttl_seconds == seconds)
+    reason = (
+        f"Answers are outdated for at most {OUTDATED:.0%} of the time, by "
+        f"{sum(compared[intent] for intent in by_intent):,} comparisons. "
+    )
+    if seconds < report.ttl_seconds:
+        reason += f"It would have lost {then.hits_lost:,} of {report.hits:,} hits."
+    elif seconds > report.ttl_seconds:
+        won = f"{then.hits_won:,} of {report.expired:,} misses with an expired entry"
+        reason += f"It would have won {won}." if report.expired else "No entry had expired yet."
+    else:
+        reason += "It is in force."
+    return TtlRecommendation(seconds, by_intent, reason)
+
+
+_COMPARED = ("unchanged_at_expiry", "unchanged_before", "changed")
+
+
+def _rounded(seconds: float) -> float:
+    return max((value for value in _ROUND if value <= seconds), default=_ROUND[0])
 
 
 def _event(item: Decision, level: Level, tuning: Tuning) -> _Event | None:

@@ -12,6 +12,7 @@ from cache_core.config.layers import make_tuning
 from cache_core.config.tuning import Tuning
 from cache_core.model.values import LEVELS, Level
 from cache_core.observability.decisions import Decision
+from cache_core.observability.judged import wilson
 from cache_core.observability.verdicts import Verdict
 from cache_core.whatif import (
     GRID,
@@ -25,7 +26,6 @@ from cache_core.whatif import (
     thresholds,
     ttls,
 )
-from cache_core.whatif.evidence import wilson
 
 
 class Estimates:

@@ -238,6 +238,26 @@ def test_the_command_shows_undoes_and_refuses(where: list[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("store_kind", ["embedded"])
+def test_the_command_stages_and_confirms(where: list[str]) -> None:
+    """A staged change is shown with its end, keeps others out, and is confirmed by command."""
+    run = _glasscache
+    done = run("tune", "set", "l1_ttl=2h", "--stage", "30m", "--max-wrong", "0.02", *where)
+    assert "Version 1 is staged until" in done.stdout
+    assert "2.00% of the hits" in " ".join(done.stdout.split())
+    staged = json.loads(run("tune", "show", "--json", *where).stdout)["staged"]
+    assert staged["stage"] == {"seconds": 1_800.0, "max_wrong": 0.02, "max_errors": 0.01}
+    assert staged["until"] == staged["at"] + 1_800
+    other = run("tune", "set", "l1_ttl=3h", *where)
+    assert (other.returncode, other.stdout) == (2, "")
+    assert "glasscache tune confirm" in other.stderr
+    assert run("tune", "set", "l1_ttl=3h", "--stage", "1s", *where).returncode == 2
+    assert "version 1 is confirmed: fine" in run("tune", "confirm", "--note", "fine", *where).stdout
+    assert json.loads(run("tune", "show", "--json", *where).stdout)["staged"] is None
+    assert run("tune", "confirm", *where).returncode == 2
+
+
+@pytest.mark.slow
 def test_the_command_loads_no_model(tmp_path: Path) -> None:
     """Tuning needs neither torch nor Chroma: it starts immediately."""
     code = (

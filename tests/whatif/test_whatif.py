@@ -12,10 +12,17 @@ import pytest
 from cache_core import MultiLevelCache
 from cache_core.config.tuning import Tuning
 from cache_core.observability.decisions import FORMAT, Decision
+from cache_core.observability.judged import Evidence, wilson
 from cache_core.observability.verdicts import Verdict
 from cache_core.testing import ManualClock
-from cache_core.whatif import ThresholdEstimate, recommend, sharing, thresholds, ttls
-from cache_core.whatif.evidence import Evidence, wilson
+from cache_core.whatif import (
+    ThresholdEstimate,
+    recommend,
+    recommend_ttl,
+    sharing,
+    thresholds,
+    ttls,
+)
 from tests.support.caches import CacheFactory
 from tests.support.paths import ROOT
 from tests.support.patience import PATIENT
@@ -478,3 +485,32 @@ def test_predictions_hold_on_recorded_traffic() -> None:
     check(found)
     rates = [item["real"] for item in found["predictions"]]
     assert rates[0] > rates[2] > rates[3]
+
+
+def test_a_ttl_is_recommended_from_comparisons() -> None:
+    """The shortest of the intents' TTLs is recommended, rounded down, with what it would have won."""
+    log = Log()
+    for number in range(4):
+        log.add(f"m{number}", expired={"l1": 4_000.0}, reason="expired")
+    compared = {"unchanged_at_expiry": 15, "unchanged_before": 10, "changed": 1}
+    found = recommend_ttl(
+        log.decisions,
+        [
+            {"faq": {**compared, "recommended_ttl": 100_000}, "rare": {"changed": 3}},
+            {"faq": {"unchanged_at_expiry": 1}, "news": {**compared, "recommended_ttl": 9_000}},
+        ],
+        tuning=TUNING,
+        level="l1",
+    )
+    assert found.by_intent == {"faq": 86_400.0, "news": 7_200.0}
+    assert found.seconds == 7_200.0
+    assert "by 52 comparisons" in found.reason
+    assert "won 4 of 4 misses" in found.reason
+
+
+def test_no_ttl_is_recommended_without_comparisons() -> None:
+    """Too few comparisons are said, with their number and what makes more."""
+    found = recommend_ttl([], [{"faq": {"changed": 3}}], tuning=TUNING, level="l1")
+    assert found.seconds is None
+    assert "20 comparisons" in found.reason
+    assert "there are 3" in found.reason

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from cache_core.observability.decisions import Decision
 from cache_core.observability.verdicts import Verdict
-from cache_core.whatif.simulation import BINS
+
+BINS = 100
+"""Number of bins of similarity: steps of 1/100."""
 
 Z = 1.96
 """Standard errors on either side of an estimate: 95 % lie between the two bounds, and 97.5 % below
@@ -44,6 +47,16 @@ def wilson(wrong: float, total: float) -> tuple[float, float]:
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
+def bin_of(similarity: float) -> int:
+    """Return the hundredth of a similarity, rounded down."""
+    return min(BINS, int(similarity * BINS + 1e-9))
+
+
+def is_exact(item: Decision) -> bool:
+    """Return whether a hit is of the same words, from L1 or, once that expired, from L2."""
+    return item.level == "l1" or item.matched == item.message
+
+
 @dataclass(frozen=True, slots=True)
 class Bin:
     """Verdicts on hits of similar similarity.
@@ -68,7 +81,7 @@ class Share:
 
     Attributes:
         share: The estimate, 0 to 1; `None` without any evidence.
-        low, high: The 95 % interval; hits without verdicts may all be wrong.
+        low, high: The 95 % interval; hits without verdicts may all be right, or wrong.
         evidence: Number of effective verdicts.
         enough: Whether the evidence suffices to rely on it.
         unjudged: Share of the semantic hits without verdicts, 0 to 1.
@@ -99,8 +112,8 @@ class Evidence:
             if item.level == "l1" or item.matched == item.message:
                 self.exact_wrong += not item.correct
             elif item.similarity is not None:
-                judged[min(BINS, int(item.similarity * BINS + 1e-9))].append(item)
-        self.bins = {number: _bin(items) for number, items in judged.items()}
+                judged[bin_of(item.similarity)].append(item)
+        self.bins = {number: pooled(items) for number, items in judged.items()}
 
     def share(self, exact: int, similar: Mapping[int, int], exact_known: int) -> Share:
         """Return the wrong share of a mix of hits.
@@ -135,7 +148,7 @@ class Evidence:
         unjudged = unknown * hits / semantic if semantic else 0.0
         enough = not semantic or (evidence >= LEAST_EVIDENCE and unjudged <= MOST_UNJUDGED)
         if semantic and not weight:
-            return Share(None, None, None, 0, False, unjudged)
+            return Share(None, share, min(1.0, share + unknown), 0, False, unjudged)
         low = max(0.0, share - math.sqrt(below))
         high = min(1.0, share + math.sqrt(above) + unknown)
         # assume that unjudged hits are wrong as often as the others
@@ -143,7 +156,8 @@ class Evidence:
         return Share(share, low, high, evidence, enough, unjudged)
 
 
-def _bin(items: list[Verdict]) -> Bin:
+def pooled(items: Sequence[Verdict]) -> Bin:
+    """Return the verdicts as one bin; there must be at least one."""
     pairs = Counter((item.message, item.matched, item.user) for item in items)
     effective = len(items) ** 2 / sum(count * count for count in pairs.values())
     share = sum(not item.correct for item in items) / len(items)
