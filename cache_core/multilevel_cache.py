@@ -242,7 +242,7 @@ class MultiLevelCache(OperatedCache):
         self._hosting = threading.Lock()
         self._family.engines.clear()
         self._family.sightings = Sightings()
-        self._family.stats.reset()
+        self._family.stats.begin_anew()
         self._engine = self._make_engine(self._given)
 
     # ------------------------------------------------------------------------------ lookup

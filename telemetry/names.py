@@ -287,6 +287,7 @@ QUEUES: Final = (
     "churn",
     "decisions",
     "feedback",
+    "history",
     "invalidations",
     "semantic_puts",
     "vectors",

@@ -27,6 +27,11 @@ INTENT_PREFIX = "intent."
 """Prefix of an override's name, `intent.LABEL.FIELD`, wherever single fields are named."""
 
 
+def label_of(intent: str | None) -> str:
+    """Return *intent* if it is a label; else empty."""
+    return intent if intent and INTENT_PATTERN.fullmatch(intent) else ""
+
+
 def number(value: Any) -> Any:
     """Return *value*; raise `ValueError` if it is true or false."""
     # JSON's true is not 1

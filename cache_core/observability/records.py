@@ -93,6 +93,7 @@ class LookupRecord(TimedRecord):
         stale: Whether that is more than its TTL.
         saved_usd: Saved by all its tiers.
         calls: The tiers that were needed, in their order.
+        intent: Intent label of what was found; empty for none, and for free text.
         message_text: The message; only while `capture_message_content` is on, like the next.
         response_text: The response that was served; without a hit the nearest one.
     """
@@ -107,6 +108,7 @@ class LookupRecord(TimedRecord):
     stale: bool = False
     saved_usd: float = 0.0
     calls: Sequence[TierRecord] = ()
+    intent: str = ""
     message_text: str = ""
     response_text: str = ""
 
@@ -133,12 +135,15 @@ class PutRecord(TimedRecord):
     Attributes:
         tuning_version: Version of the tuning that was used.
         calls: Its parts, one per tier.
+        intent: Intent label of the answer that the agent computed; empty for none, for free text,
+            and for what an operator stored.
     """
 
     operation: ClassVar[Operation] = "put"
 
     tuning_version: int = 0
     calls: Sequence[PartRecord] = ()
+    intent: str = ""
 
 
 @dataclass(slots=True)
@@ -216,12 +221,14 @@ class VerdictRecord:
     Attributes:
         verdict: `correct` or `wrong`.
         source: `feedback`, `review` or `verify`.
+        intent: Intent label of the answer judged; empty for none, and for free text.
     """
 
     operation: ClassVar[Operation] = "verdict"
 
     verdict: str
     source: str
+    intent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

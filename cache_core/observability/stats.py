@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from cache_core.config.intents import label_of
 from cache_core.model.values import LEVELS, OUTCOMES, PUT_OUTCOMES, Level
 from cache_core.observability.churn import ChurnWatch
 from cache_core.observability.evidence import Evidence
+from cache_core.observability.hours import Hours
 from cache_core.observability.instruments import CacheState
 from cache_core.observability.records import (
     ChangeRecord,
@@ -25,10 +29,25 @@ from cache_core.observability.records import (
     VerdictRecord,
     VerificationRecord,
 )
+from cache_core.observability.sums import LATENCIES, NONE, REST, IntentSums, Sums, added
 from cache_core.policy.freshness import Freshness
 
 _LATENCIES = 2_000
 _INTENTS = 64
+
+
+@dataclass(slots=True)
+class _Intent:
+    """Counts of an intent: see `IntentSums`."""
+
+    l1: int = 0
+    l2: int = 0
+    partial: int = 0
+    computed: int = 0
+    other_scope: int = 0
+    correct: int = 0
+    wrong: int = 0
+    saved_usd: float = 0.0
 
 
 class CacheStats:
@@ -53,13 +72,26 @@ class CacheStats:
       A stale hit saves nothing: it is served because computing failed.
 
     It is an `Instrument` and a `Sink`; counters are plain integers.
+
+    Attributes:
+        hours: The same by hour, for the history in the store; `reset` leaves that as it is.
     """
 
     def __init__(self) -> None:
-        self.reset()
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Start as a new process: a forked child, whose parent writes what it counted before."""
+        self._before = NONE
+        self._zero()
+        self.hours = Hours(self.sums)
 
     def reset(self) -> None:
         """Start counting from zero."""
+        self._before = self.sums()
+        self._zero()
+
+    def _zero(self) -> None:
         # Two event loops may count concurrently; a forked child must not wait for its parent's.
         self._counting = threading.Lock()
         self.churn = ChurnWatch()
@@ -72,8 +104,14 @@ class CacheStats:
         self.miss_reasons: Counter[tuple[Level, str]] = Counter()
         self.error_reasons: Counter[tuple[Level, str]] = Counter()
         self.bypass_reasons: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.intents: dict[str, _Intent] = {}
+        self.hit_latency = [0] * (len(LATENCIES) + 1)
+        self.other_latency = [0] * (len(LATENCIES) + 1)
         self.stale_hits = 0
         self.joined = 0
+        self.computed = 0
+        self.compute_seconds = 0.0
         self.refreshes: Counter[str] = Counter(stored=0, error=0, skipped=0, cancelled=0)
         self.put_outcomes: Counter[str] = Counter(dict.fromkeys(PUT_OUTCOMES, 0))
         self.put_outcome_reasons: Counter[tuple[str, str]] = Counter()
@@ -123,20 +161,29 @@ class CacheStats:
                     self.puts[part.level, part.outcome] += 1
                     if part.reason:
                         self.put_reasons[part.level, part.reason] += 1
+                if record.intent:
+                    self._intent(record.intent).computed += 1
             case ComputeRecord():
                 self.joined += record.outcome == "joined"
+                if record.is_own and record.outcome == "ok":
+                    self.computed += 1
+                    self.compute_seconds += record.seconds
                 for level, usd in record.saved_usd.items():
                     self.saved_usd[level] += usd
             case RefreshRecord():
                 self.refreshes[record.outcome] += 1
             case VerdictRecord():
                 self.verdicts[record.source, record.verdict] += 1
+                if record.intent:
+                    found = self._intent(record.intent)
+                    found.correct += record.verdict == "correct"
+                    found.wrong += record.verdict == "wrong"
             case LabelRecord():
                 self.judged_misses[record.verdict] += 1
             case ChangeRecord():
                 known = record.intent in self.freshness or len(self.freshness) < _INTENTS
-                found = self.freshness.setdefault(record.intent if known else "", Freshness())
-                found.note(record.age, changed=record.changed, expired=record.expired)
+                life = self.freshness.setdefault(record.intent if known else "", Freshness())
+                life.note(record.age, changed=record.changed, expired=record.expired)
             case TuneRecord():
                 self.tunings[record.outcome] += 1
 
@@ -149,8 +196,22 @@ class CacheStats:
         self.stale_hits += record.stale
         self.seconds += record.seconds
         self._recent.append(record.seconds)
-        if record.outcome == "bypass":
-            self.bypass_reasons[record.reason] += 1
+        bucket = bisect_left(LATENCIES, record.seconds)
+        if record.outcome == "hit":
+            self.hit_latency[bucket] += 1
+        else:
+            self.other_latency[bucket] += 1
+            self.reasons[record.reason] += 1
+            if record.outcome == "bypass":
+                self.bypass_reasons[record.reason] += 1
+        if record.intent:
+            found = self._intent(record.intent)
+            found.saved_usd += record.saved_usd
+            if record.outcome == "hit":
+                found.l1 += record.level == "l1"
+                found.l2 += record.level == "l2"
+            else:
+                found.partial += 1
         for part in record.calls:
             self._tier(part)
 
@@ -162,14 +223,48 @@ class CacheStats:
         elif part.outcome == "miss":
             self.misses[level] += 1
             self.miss_reasons[level, part.reason] += 1
-            if part.reason == "other_scope" and (
-                part.other_intent in self.other_scope_intents
-                or len(self.other_scope_intents) < _INTENTS
-            ):
-                self.other_scope_intents[part.other_intent] += 1
+            if part.reason == "other_scope":
+                self._other_scope(part.other_intent)
         else:
             self.errors[level] += 1
             self.error_reasons[level, part.reason] += 1
+
+    def _other_scope(self, intent: str) -> None:
+        if intent in self.other_scope_intents or len(self.other_scope_intents) < _INTENTS:
+            self.other_scope_intents[intent] += 1
+        if label_of(intent):
+            self._intent(intent).other_scope += 1
+
+    def _intent(self, label: str) -> _Intent:
+        """Return the counts of an intent; those of the rest for one too many."""
+        found = self.intents.get(label)
+        if found is None:
+            name = label if len(self.intents) < _INTENTS else REST
+            found = self.intents.setdefault(name, _Intent())
+        return found
+
+    def sums(self) -> Sums:
+        """Return what was counted since the process started, whatever was reset since."""
+        with self._counting:
+            now = Sums(
+                outcomes=dict(self.outcomes),
+                reasons={name: count for name, count in self.reasons.items() if name},
+                hits={str(level): count for level, count in self.hits.items()},
+                misses=_nested(self.miss_reasons),
+                errors=_nested(self.error_reasons),
+                saved={str(level): usd for level, usd in self.saved_usd.items()},
+                spent_usd=self.spent_usd,
+                stale=self.stale_hits,
+                hit_latency=tuple(self.hit_latency),
+                other_latency=tuple(self.other_latency),
+                seconds=self.seconds,
+                verdicts=_nested(self.verdicts),
+                computed=self.computed,
+                compute_seconds=self.compute_seconds,
+                joined=self.joined,
+                intents={name: IntentSums(**asdict(found)) for name, found in self.intents.items()},
+            )
+            return added([self._before, now])
 
     @property
     def l1_hits(self) -> int:

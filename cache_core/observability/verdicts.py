@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 from cache_core.backends.base import Logs
 from cache_core.backends.log import Log
+from cache_core.config.intents import label_of
 from cache_core.model.exceptions import BackendError
 from cache_core.model.logs import RateLimited
 from cache_core.model.remedies import tell
@@ -140,7 +141,7 @@ class Verdicts:
             tuning_version=decision.tuning_version,
         )
         await self._log.append([verdict])
-        self._instruments.record(VerdictRecord(verdict.verdict, source))
+        self._instruments.record(VerdictRecord(verdict.verdict, source, label_of(decision.intent)))
 
     async def last(self, count: int) -> list[Verdict]:
         """Return the newest verdicts of all replicas, oldest first; raises `BackendError`."""

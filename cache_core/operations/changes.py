@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from cache_core.backends.base import Keyed
 from cache_core.backends.deadline import Deadline
-from cache_core.config.intents import INTENT_PATTERN
+from cache_core.config.intents import label_of
 from cache_core.config.tuning import Tuning
 from cache_core.model import envelope
 from cache_core.model.exceptions import BackendError
@@ -136,8 +136,7 @@ class Changes:
         former = Told(old.response or "", old.answer)
         changed = not same(Told(entry.response or "", entry.answer), former)
         expired = age > old.life(tuning.ttl(level, old.intent))
-        intent = old.intent if old.intent and INTENT_PATTERN.fullmatch(old.intent) else ""
-        self._instruments.record(ChangeRecord(changed, expired, age, intent))
+        self._instruments.record(ChangeRecord(changed, expired, age, label_of(old.intent)))
         return changed
 
     async def _stored(

@@ -36,6 +36,7 @@ from cache_core.model.urls import without_secrets
 from cache_core.model.values import Level
 from cache_core.observability.decisions import DecisionLog
 from cache_core.observability.fleet import Fleet
+from cache_core.observability.history import History
 from cache_core.observability.instruments import Instrument
 from cache_core.observability.verdicts import Verify
 from cache_core.operations.invalidate.outbox import StoreName
@@ -127,6 +128,7 @@ class Parts:
         decisions: The decision log.
         journal: Journal of the invalidations that puts are checked against.
         fleet: The replicas that share the store.
+        history: What all replicas counted, by hour and day.
         semantic: The parts of L2, if it is on.
         missing: Backends that are wanted but unavailable: an extra is not installed, or broken.
         off: Reason why they are unavailable, with the remedy.
@@ -141,6 +143,7 @@ class Parts:
     decisions: DecisionLog
     journal: Journal
     fleet: Fleet
+    history: History
     semantic: SemanticParts | None = None
     missing: tuple[str, ...] = ()
     off: str = ""
@@ -312,7 +315,8 @@ async def assemble(
     journal.when_forgotten += [keys.forget, guards.forget, decisions.recent.clear]
     journal.when_forgotten.extend(keyed.decoder.forget for keyed in tiers.values())
     fleet = Fleet(store, keys, replica.name)
-    parts = Parts(store, secret, keys, tiers, decisions, journal, fleet, denylist=denylist)
+    history = History(store, keys)
+    parts = Parts(store, secret, keys, tiers, decisions, journal, fleet, history, denylist=denylist)
     if "l2" not in settings.tiers:
         return parts
     try:

@@ -15,6 +15,7 @@ from cache_core.model.exceptions import BackendError
 from cache_core.model.logs import RateLimited, place_of
 from cache_core.model.remedies import tell
 from cache_core.model.tasks import background, end_all
+from cache_core.observability.hours import HOUR
 from cache_core.operations.invalidate.run import Invalidator
 from cache_core.operations.learning import Learning
 from cache_core.operations.replica import Replica
@@ -36,6 +37,8 @@ _COUNT_SECONDS = 5.0
 
 STAGE_SECONDS = 5.0
 """Seconds between two looks at a staged change."""
+_HISTORY_SECONDS = 5.0
+_MERGE_SECONDS = 60.0
 
 
 class Adopter(Protocol):
@@ -92,12 +95,14 @@ class Housekeeper:
             ("retry", self._invalidator.steps.retry, lambda: TICK),
             ("invalidations", self._follow_invalidations, lambda: TICK),
             ("secret", self._keep_secret, lambda: _COUNT_SECONDS),
+            ("history", self.write_history, self._until_history),
             ("report", self._report, lambda: _SECOND),
         ]
         if self._replica.settings.heartbeat:
             duties.append(("heartbeat", self._beat, lambda: _SECOND))
             duties.append(("adopt", self._adopt_unconfirmed, lambda: _COUNT_SECONDS))
             duties.append(("staging", self._staging.tend, lambda: STAGE_SECONDS))
+            duties.append(("merge", self._parts.history.merge, lambda: _MERGE_SECONDS))
         if self._parts.semantic is not None:
             duties += [
                 ("semantic", self._tend_semantic, lambda: _SECOND),
@@ -143,6 +148,16 @@ class Housekeeper:
             log.limited(
                 "housekeeping", "housekeeping: unexpected %s; please report it", place_of(error)
             )
+
+    async def write_history(self) -> None:
+        """Write what was counted to the history; raises `BackendError`, and keeps it then."""
+        price = self._replica.tuning.saves("l1", None)
+        await self._parts.history.write(self._replica.stats.hours, price)
+
+    def _until_history(self) -> float:
+        # What was counted is of one hour, so the end of an hour is not slept through.
+        left = HOUR - self._parts.store.now() % HOUR
+        return max(TICK, min(left, _HISTORY_SECONDS))
 
     async def _report(self) -> None:
         self._replica.instruments.report(self._state.now())

@@ -394,6 +394,8 @@ class Engine:
     async def _keep_trying(self, store: KeyValueStore) -> None:
         while not self.cache.reached:
             await asyncio.sleep(_RETRY_SECONDS)
+            # Lookups of an outage count in its hours, not in that of its end.
+            self.family.stats.hours.take(store.now(), self.tuning.saves("l1", None))
             try:
                 await store.tend()
                 await self._run_on(store)

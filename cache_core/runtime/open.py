@@ -46,7 +46,7 @@ from cache_core.operations.put.run import Puts
 from cache_core.operations.put.write import Writer
 from cache_core.operations.replica import Replica
 from cache_core.operations.staging import Staging
-from cache_core.runtime.assembly import Parts
+from cache_core.runtime.assembly import Parts, suppressed
 from cache_core.runtime.background import Adopter, Housekeeper
 from cache_core.runtime.state import State
 
@@ -133,6 +133,7 @@ class Open:
 
     def start(self, closing: AsyncExitStack) -> None:
         """Begin with the background duties; *closing* ends them, the last one first."""
+        closing.push_async_callback(suppressed, self.housekeeper.write_history)
         closing.push_async_callback(self.invalidator.steps.close)
         closing.push_async_callback(self.housekeeper.close)
         closing.push_async_callback(self.leases.close)

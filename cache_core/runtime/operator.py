@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, get_args
 
 from cache_core.config.settings import Settings
 from cache_core.config.tuning import Tuning
@@ -13,6 +13,7 @@ from cache_core.model.values import Context, Invalidation
 from cache_core.observability.audit import AUDIT, OF_USER, AuditLog, AuditRecord
 from cache_core.observability.decisions import Decision, Page
 from cache_core.observability.fleet import InForce, ReplicaReport, in_force
+from cache_core.observability.history import By, Period
 from cache_core.operations.arguments import check_label, check_message
 from cache_core.operations.inspect import StoredEntry, stored_entries
 from cache_core.operations.invalidate.outbox import Request, RequestKind
@@ -92,6 +93,33 @@ class Operator:
 
         async def work(engine: Engine) -> Page:
             return await (await _parts(engine)).decisions.after(position, count)
+
+        return await self._on_engine(work)
+
+    async def history(
+        self, since: float, until: float | None = None, *, by: By = "hour"
+    ) -> list[Period]:
+        """Return what all replicas counted, oldest first, without empty periods.
+
+        It has all lookups of 90 days, whatever the log of decisions keeps, and does not change when
+        a process ends. What was counted within the last five seconds may be missing.
+
+        Args:
+            since: Seconds since the epoch. The hour that it is in counts whole.
+            until: The same; default: now.
+            by: `hour`, or `day` of UTC. Days more than a week ago have no hours: they are whole.
+
+        Raises:
+            ValueError: For another *by*.
+        """
+        if by not in get_args(By):
+            msg = f"by={by!r} is refused: one of {', '.join(get_args(By))}"
+            raise ValueError(msg)
+
+        async def work(engine: Engine) -> list[Period]:
+            parts = await _parts(engine)
+            end = parts.store.now() + 1 if until is None else until
+            return await parts.history.periods(since, end, by)
 
         return await self._on_engine(work)
 

@@ -70,6 +70,7 @@ class State:
             dropped={
                 "churn": self._replica.stats.dropped,
                 "decisions": self._parts.decisions.dropped,
+                "history": self._replica.stats.hours.dropped,
                 **lost(self._replica.counts, self._outbox),
                 "semantic_puts": semantic.tier.waiting.dropped if semantic is not None else 0,
                 "verification": self._verifier.dropped if self._verifier is not None else 0,

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from cache_core.backends.base import Values, Write
 from cache_core.backends.deadline import Deadline
-from cache_core.config.intents import INTENT_PATTERN
+from cache_core.config.intents import label_of
 from cache_core.config.lifetimes import kept_seconds
 from cache_core.config.tuning import Tuning
 from cache_core.model import envelope
@@ -158,7 +158,7 @@ class KeyedTier:
             intent = self._marked(query, values[-1], generation.message, now, tuning)
         if intent is not None:
             reasons.append("other_scope")
-        elif withheld is not None and INTENT_PATTERN.fullmatch(withheld):
+        elif label_of(withheld):
             intent = withheld
         cold: MissReason = "cold"
         telling = next((reason for reason in _TELLING if reason in reasons), cold)
@@ -184,7 +184,7 @@ class KeyedTier:
         ttl = kept_seconds(entry, self.level, tuning)
         writes = [Write(name, envelope.encode(part, name, self.keys.sealer), ttl)]
         if self.marks and scope == "user" and not entry.left_out:
-            intent = entry.intent if entry.intent and INTENT_PATTERN.fullmatch(entry.intent) else ""
+            intent = label_of(entry.intent)
             # Other users don't know this user's tokens: invalidating those deletes the mark.
             message = entry.generation.partition("/")[0]
             own = (

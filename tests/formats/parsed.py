@@ -34,6 +34,9 @@ _BOUND = ("v", "k", "s", "g", "t", "x", "w", "p", "o", "r", "n")
 _AGE, _SECONDS, _AGES, _EXPIRED, _TEXTS = 10, 11, 21, 22, 23
 """Places in the list that is a decision; its texts follow each other."""
 
+_HIT_LATENCY, _OTHER_LATENCY, _ALL_SECONDS = 10, 11, 12
+"""Places in the list that is the sums of an hour: what they have depends on the machine."""
+
 _NAMES = ("message_text", "matched_text", "response_text")
 
 
@@ -107,7 +110,7 @@ def _walked(value: Any) -> Any:
 def _value(key: str, text: str, *, sealed: bool) -> Any:
     if text.startswith("{"):
         return _envelope(text, sealed=sealed)
-    if ":lease:" in key:
+    if ":lease:" in key or "{history-merging}" in key:
         # With the trace of its computation, where there is one.
         assert re.fullmatch(r"[0-9a-f]{16}(-[0-9a-f-]*)?", text)
         return "<lease>"
@@ -145,10 +148,20 @@ def _row(key: str, name: str, text: str, expires: float | None, *, sealed: bool)
     if "}:v" in key:
         text, _, check = text.partition(".")
         assert check == f"{crc32(f'{key} {name} {text}'.encode()):08x}"
+    if "{history-live}" in key:
+        return [_sums(json.loads(text)), life]
     if "}:p:" in key:
         assert re.fullmatch(r"[0-9a-f]{32}(\.[0-9a-f]{32})?", text)
         return ["<vote>", life]
     return [_walked(json.loads(text)) if text.startswith("{") else _masked(text), life]
+
+
+def _sums(record: list[Any]) -> Any:
+    _, sums, _ = record
+    for place in (_HIT_LATENCY, _OTHER_LATENCY):
+        sums[place] = sum(sums[place])
+    sums[_ALL_SECONDS] = type(sums[_ALL_SECONDS]).__name__
+    return _walked(record)
 
 
 def _logged(log: str, item: Any, *, sealed: bool) -> Any:

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from cache_core import MultiLevelCache
+from cache_core.observability.history import total
+from cache_core.observability.sums import NONE
 from tests.formats.parsed import parsed
 from tests.formats.worlds import KEY, OTHER_KEY, Embedded, OnServers, World
 from tests.formats.write import CONTEXT, DOCUMENTS, HISTORY, THRESHOLD, TYPED, write
@@ -162,6 +164,21 @@ async def test_records_are_read(world: World) -> None:
         assert (record.removed, record.complete) == (2, True)
         shown = record.target.startswith("message ") and len(record.target) == 20
         assert shown if world.sealed else record.target == "what is the old price"
+
+
+async def test_the_history_is_read(world: World, version: str) -> None:
+    """The sums of all lookups, of verdicts and of intents; of earlier versions there are none."""
+    async with reading(world) as cache:
+        sums = total(await cache.operator.history(0))
+        if version in {"v1", "v2"}:
+            assert sums == NONE
+            return
+        assert sums.outcomes == {"hit": 2, "miss": 1}
+        assert (sums.hits, sums.reasons) == ({"l1": 1, "l2": 1}, {"below_threshold": 1})
+        assert sums.saved == {"l1": 0.02, "l2": 0.036}
+        assert sums.verdicts == {"feedback": {"correct": 1, "wrong": 1}, "review": {"correct": 1}}
+        hours = sums.intents["hours"]
+        assert (hours.l1, hours.computed, hours.correct, hours.wrong) == (1, 2, 1, 1)
 
 
 async def test_tuning_is_read(world: World) -> None:

@@ -3,7 +3,7 @@
 Each version of the formats has a directory, and the snapshots in it are never written again:
 `v1`, of release 0.1; and `v2`, in which the rows of private vectors end with a checksum, a lease
 names a trace, a vote its writer, a shared answer has a label and an index of its copies, and the
-tuning has `max_wrong` and `recheck_share`. A change of a released format gets the next number;
+tuning has `max_wrong` and `recheck_share`; and `v3`, with the history. A change of a released format gets the next number;
 `test_formats.py` goes on reading the old ones. It needs `redis-server` and `chroma`.
 """
 
@@ -99,6 +99,7 @@ async def write(world: World, target: Path) -> None:
         await asyncio.sleep(1.5)
         # The heartbeat has the counts of the lookups.
         await inside(cache).housekeeper._beat()
+        await inside(cache).housekeeper.write_history()
         begun = asyncio.Event()
 
         async def never() -> str:

@@ -10,6 +10,7 @@ import logging
 from typing import Literal
 
 from cache_core.config.capture import captured
+from cache_core.config.intents import label_of
 from cache_core.config.tuning import Tuning
 from cache_core.model.exceptions import BackendError
 from cache_core.model.logs import RateLimited
@@ -144,6 +145,7 @@ def finish(record: LookupRecord, result: LookupResult, found: Found, *, handed_o
     record.age_seconds = result.age_seconds
     record.stale = result.stale
     record.saved_usd = saved
+    record.intent = label_of(result.intent)
     if result.outcome == "error" and failed is not None:
         record.reason, record.error_type = failed.reason, failed.error_type
     elif result.outcome != "hit":

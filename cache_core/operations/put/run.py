@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import get_args
 
 from cache_core.backends.base import Values
+from cache_core.config.intents import label_of
 from cache_core.config.settings import Settings
 from cache_core.config.tuning import Tuning
 from cache_core.model.batches import batched
@@ -112,7 +113,9 @@ class Puts:
         asked = await asked.settled()
         tuning = self._replica.tuning
         offered = _offered(what, self._settings)
-        with self._replica.instruments.operation(PutRecord(tuning.version)) as record:
+        computed = how.source != "warm" and what.response is not None
+        made = PutRecord(tuning.version, intent=label_of(what.intent) if computed else "")
+        with self._replica.instruments.operation(made) as record:
             if offered:
                 query = self._keys.query_in(asked.message, asked.user_id, asked.where)
                 if asked.user_id is not None and query.user is None:
