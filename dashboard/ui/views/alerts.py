@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import streamlit as st
 
-from cache_core.model.urls import without_secrets
 from dashboard.data import figures
-from dashboard.data.alerting import Alert, alerts_of_alertmanager, alerts_of_prometheus
-from dashboard.data.words import SourceAwayError, ago, plain
+from dashboard.data.alerting import Alert
+from dashboard.data.watched import watch
+from dashboard.data.words import ago, plain
 from dashboard.ui.shell import Page, empty, open_page, quiet, telling
 
 _COLOURS = {"critical": "red", "page": "red", "warning": "orange"}
+_STATES = {"suppressed": "silenced"}
 
 
 def alerts(page: Page) -> None:
@@ -31,47 +31,50 @@ def alerts(page: Page) -> None:
 
 def _from_servers(page: Page) -> None:
     config = page.config
-    if config.alertmanager_url:
-        _server("Alertmanager", config.alertmanager_url, alerts_of_alertmanager)
-    if config.prometheus_url:
-        _server("Prometheus", config.prometheus_url, alerts_of_prometheus)
     if not config.alertmanager_url and not config.prometheus_url:
         empty(
             "Neither Prometheus nor Alertmanager is configured.",
             "Prometheus creates alerts from the agent's metrics. To see them here: let "
-            "Prometheus load `alerts/recording.yml` and `alerts/rules.yml`, and start this app "
-            "with `PROMETHEUS_URL` and `ALERTMANAGER_URL`, for example `http://127.0.0.1:9090` and "
-            "`http://127.0.0.1:9093`.",
+            "Prometheus load the rules that `glasscache export alerts DIR` writes, and start this "
+            "app with `PROMETHEUS_URL` and `ALERTMANAGER_URL`, for example "
+            "`http://127.0.0.1:9090` and `http://127.0.0.1:9093`.",
         )
-
-
-def _server(name: str, url: str, ask: Callable[[str], list[Alert]]) -> None:
-    st.subheader(name, anchor=False)
-    try:
-        found = ask(url)
-    except SourceAwayError as error:
-        st.error(str(error), icon=":material/cloud_off:")
         return
-    if not found:
-        st.success(f"No active alerts ({without_secrets(url)}).", icon=":material/check_circle:")
-    for alert in found:
+    found = watch(config)
+    for text in found.errors:
+        st.error(text, icon=":material/cloud_off:")
+    for alert in found.alerts:
         _alert(alert)
+    for gap in found.gaps:
+        with st.container(border=True, key=f"gap_{found.gaps.index(gap)}"):
+            st.warning(plain(gap.what), icon=":material/warning:")
+            st.markdown(gap.remedy)
+            if gap.example:
+                st.code(gap.example, language="yaml")
+    if found.covered and not found.alerts:
+        st.success(f"No alert is active. {plain(found.covered)}", icon=":material/check_circle:")
+    elif found.covered:
+        quiet(plain(found.covered))
 
 
 def _alert(alert: Alert) -> None:
     with st.container(border=True):
         colour = _COLOURS.get(alert.severity, "gray")
         since = f", began {ago(alert.since)}" if alert.since is not None else ""
-        name, state = plain(alert.name), plain(alert.state)
+        name, state = plain(alert.name), _STATES.get(alert.state, plain(alert.state))
         st.markdown(f":{colour}-badge[{plain(alert.severity)}] **{name}** {state}{since}")
         for text in (alert.summary, alert.description):
             if text:
                 st.text(text)
-        labels = ", ".join(f"{key}={value}" for key, value in sorted(alert.labels.items()))
-        if labels:
-            quiet(plain(labels))
-        if urlsplit(alert.runbook).scheme in {"http", "https"}:
-            st.link_button("Runbook", alert.runbook, icon=":material/menu_book:")
+        labels = ", ".join(f"{name}={value}" for name, value in alert.about.items())
+        quiet(plain(f"{labels}; from {' and '.join(alert.sources)}"))
+        with st.container(horizontal=True):
+            for label, url, icon in (
+                ("Runbook", alert.runbook, ":material/menu_book:"),
+                ("Dashboard", alert.dashboard, ":material/monitoring:"),
+            ):
+                if urlsplit(url).scheme in {"http", "https"}:
+                    st.link_button(label, url, icon=icon)
 
 
 def _from_store(page: Page) -> None:
@@ -99,4 +102,4 @@ def _counted(replicas: int) -> str:
     return "1 replica reports" if replicas == 1 else f"{replicas} replicas report"
 
 
-alerts(open_page("Alerts", "Problems that need attention now."))
+alerts(open_page("Alerts", "This cache's problems that need attention now."))
