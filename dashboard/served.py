@@ -1,4 +1,4 @@
-"""Served app: Streamlit's, with headers that protect the browser, also behind a proxy's path."""
+"""Served app: Streamlit's, with protecting headers, logins by cookie, and a proxy's path."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 from streamlit import config
 from streamlit.starlette import App
+
+from dashboard.data.config import DashboardConfig
+from dashboard.data.sessions import LIFE_SECONDS, PATH, TICKET, Sessions, own_origin
 
 _Message = MutableMapping[str, Any]
 _Send = Callable[[_Message], Awaitable[None]]
@@ -66,7 +72,7 @@ class Prefix:
 
     def __init__(self, app: _Served) -> None:
         self._app = app
-        self._base = f"/{config.get_option('server.baseUrlPath').strip('/')}".rstrip("/")
+        self._base = _base()
 
     async def __call__(
         self, scope: _Message, receive: Callable[[], Awaitable[_Message]], send: _Send
@@ -83,4 +89,37 @@ class Prefix:
         await self._app(scope, receive, send)
 
 
-app = App(Path(__file__).parent / "app.py", middleware=[Middleware(Headers), Middleware(Prefix)])
+def _base() -> str:
+    """Return the base path, with a slash before it; empty without one."""
+    return f"/{config.get_option('server.baseUrlPath').strip('/')}".rstrip("/")
+
+
+async def session(request: Request) -> Response:
+    """Give a browser that has a ticket its cookie, or take it away.
+
+    Scripts cannot read the cookie, other sites cannot send it, and no token is in any address.
+    """
+    token = DashboardConfig().token
+    origin = request.headers.get("origin", "")
+    allowed = config.get_option("server.corsAllowedOrigins")
+    if token is None or not own_origin(origin, request.headers.get("host", ""), allowed):
+        return Response(status_code=403)
+    sessions = Sessions(token)
+    login: str | None = ""
+    if request.method == "POST":
+        login = sessions.redeem(request.headers.get(TICKET, ""))
+        if login is None:
+            return Response(status_code=403)
+    response = Response(status_code=204)
+    response.set_cookie(
+        sessions.cookie, login or "", max_age=LIFE_SECONDS if login else 0,
+        path=f"{_base()}/", secure=origin.startswith("https://"), httponly=True, samesite="strict",
+    )  # fmt: skip
+    return response
+
+
+app = App(
+    Path(__file__).parent / "app.py",
+    routes=[Route(f"{_base()}/{PATH}", session, methods=["POST", "DELETE"])],
+    middleware=[Middleware(Headers), Middleware(Prefix)],
+)

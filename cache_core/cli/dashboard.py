@@ -102,6 +102,7 @@ def dashboard(
             )
         if may_write:
             token = environment["CACHE_DASHBOARD_TOKEN"] = secrets.token_urlsafe(18)
+            environment["CACHE_DASHBOARD_TOKEN_PRINTED"] = "1"  # noqa: S105 - says where it is
             err.print(f"Token for this run: {token}", highlight=False, soft_wrap=True)
     shown = f"[{host}]" if ":" in host else host
     local = f"http://{shown}:{port}"

@@ -15,6 +15,7 @@ class DashboardConfig(BaseSettings):
         namespace: Namespace of the cache.
         write: Whether changes may be made at all.
         token: Token that visitors need; `None` for none.
+        token_printed: Whether `glasscache dashboard` generated the token and printed it.
         writers: OIDC users who may make changes; empty: all who are logged in.
         refresh: Seconds between two reads of the store.
         prometheus_url, alertmanager_url: Sources of alerts.
@@ -25,6 +26,7 @@ class DashboardConfig(BaseSettings):
     namespace: str = "default"
     write: bool = False
     token: str | None = Field(default=None, repr=False)
+    token_printed: bool = False
     writers: Annotated[frozenset[str], NoDecode] = frozenset()
     refresh: float = Field(default=2.0, ge=0.5, le=60)
     prometheus_url: str | None = Field(default=None, validation_alias="PROMETHEUS_URL")

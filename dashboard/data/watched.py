@@ -1,4 +1,4 @@
-"""Coverage of one cache by monitoring: its active alerts, and what alerts would need. No Streamlit."""
+"""Monitoring of one cache: its active alerts, and what alerts would need. No Streamlit."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def watch(config: DashboardConfig) -> Watched:
     else:
         gaps = [
             Gap(
-                "No Prometheus is configured, so it is unknown whether anything watches this cache.",
+                "No Prometheus is configured: whether anything watches this cache is unknown.",
                 "Start this app with `PROMETHEUS_URL`, for example `http://127.0.0.1:9090`, and "
                 "with `ALERTMANAGER_URL` to see what is silenced.",
             )
@@ -128,7 +128,7 @@ def missing(state: Prometheus, namespace: str, address: str) -> list[Gap]:
             Gap(
                 f"Prometheus at {address} lacks {len(lacking)} of {len(_rules())} rules of "
                 f"glasscache, first {lacking[0]}.",
-                "`glasscache export alerts DIR` writes the files. Load both, and reload Prometheus.",
+                "`glasscache export alerts DIR` writes the files. Load both, reload Prometheus.",
                 _LOAD,
             )
         )

@@ -13,6 +13,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard.data.config import DashboardConfig
+from dashboard.data.sessions import PATH, TICKET, Sessions, own_origin
 from dashboard.data.words import plain
 
 _LONGEST_WAIT = 60.0
@@ -32,11 +33,13 @@ class Visitor:
         name: The name for the audit trail.
         may_write: Whether the visitor may make changes.
         why_not: What is missing for that, in words.
+        can_leave: Whether the visitor can log out here.
     """
 
     name: str
     may_write: bool
     why_not: str = ""
+    can_leave: bool = False
 
 
 class Brake:
@@ -118,11 +121,42 @@ def visitor(config: DashboardConfig) -> Visitor:
     if config.token is None:
         # reading needs no name; writing does, and `glasscache dashboard --write` generates a token
         return Visitor("", may_write=False, why_not=_READ_ONLY)
-    name = st.session_state.get("visitor")
+    sessions = Sessions(config.token)
+    name = _logged_in(sessions)
     if name is None:
-        _ask_for_token(config.token)
+        _ask_for_token(config, sessions)
         st.stop()
-    return Visitor(str(name), may_write=config.write, why_not="" if config.write else _READ_ONLY)
+    if ticket := st.session_state.pop("ticket", None):
+        _keep(f"{{method: 'POST', headers: {{'{TICKET}': '{ticket}'}}}}")
+    return Visitor(name, config.write, "" if config.write else _READ_ONLY, can_leave=True)
+
+
+def leave() -> None:
+    """End the visitor's login, in this tab and in the browser's cookie."""
+    st.session_state["signed_in"] = ""
+    st.session_state["leaving"] = True
+
+
+def _logged_in(sessions: Sessions) -> str | None:
+    """Return the name of a login, of this tab or else of the browser's cookie; `None` without one.
+
+    It is read again at every run: a tab that stays open is logged out in time, too.
+    """
+    login = st.session_state.get("signed_in")
+    if login is None:
+        headers = st.context.headers
+        allowed = st.get_option("server.corsAllowedOrigins")
+        if own_origin(headers.get("Origin", ""), headers.get("Host", ""), allowed):
+            login = st.context.cookies.get(sessions.cookie, "")
+            st.session_state["signed_in"] = login
+    return sessions.name(login) if login else None
+
+
+def _keep(request: str) -> None:
+    """Let the browser ask for its cookie, or for its removal: a script cannot see either."""
+    base = st.get_option("server.baseUrlPath").strip("/")
+    path = f"/{base}/{PATH}" if base else f"/{PATH}"
+    st.html(f"<script>fetch('{path}', {request})</script>", unsafe_allow_javascript=True)
 
 
 _READ_ONLY = "Read-only: start with `glasscache dashboard --write` to make changes."
@@ -154,9 +188,15 @@ def _of_oidc(config: DashboardConfig) -> Visitor:
     return Visitor(name, may_write=True)
 
 
-def _ask_for_token(token: str) -> None:
+def _ask_for_token(config: DashboardConfig, sessions: Sessions) -> None:
+    if st.session_state.pop("leaving", False):
+        _keep("{method: 'DELETE'}")
     st.title("Log in")
-    st.write("`glasscache dashboard` printed the token where it was started.")
+    st.write(
+        "`glasscache dashboard` printed the token where it was started."
+        if config.token_printed
+        else "The token is what `CACHE_DASHBOARD_TOKEN` was set to where the dashboard was started."
+    )
     with st.form("login", width=420):
         name = st.text_input("Your name", help="For the audit trail.", max_chars=80)
         given = st.text_input("Token", type="password")
@@ -175,9 +215,10 @@ def _ask_for_token(token: str) -> None:
         st.error("Too many people are logging in. Try again in a minute.")
         return
     time.sleep(turn)
-    if matches(given, token):
+    if matches(given, config.token or ""):
         del st.session_state["brake"]
-        st.session_state["visitor"] = name.strip()
+        login = st.session_state["signed_in"] = sessions.login(name.strip())
+        st.session_state["ticket"] = sessions.ticket(login)
         st.rerun()
     brake.failed()
     st.error("That is not the token.")

@@ -15,7 +15,7 @@ from dashboard.charts.theme import Palette, palette
 from dashboard.data.config import DashboardConfig
 from dashboard.data.sources import Source
 from dashboard.data.words import SourceAwayError, plain
-from dashboard.ui.access import Visitor, visitor
+from dashboard.ui.access import Visitor, leave, visitor
 
 _AGAIN_SECONDS = 3.0
 """Seconds until a page that could not be drawn is retried."""
@@ -67,11 +67,16 @@ def open_page(title: str, about: str) -> Page:
         with st.container(width="content", gap=None):
             st.title(title, anchor=False)
             quiet(about)
-        st.markdown(
-            f":small[**{config.namespace}** on {page.source.kind} `{page.source.where}`{name}] "
-            f"{mode}",
-            width="content",
-        )
+        with st.container(
+            horizontal=True, vertical_alignment="center", gap="small", width="content"
+        ):
+            st.markdown(
+                f":small[**{config.namespace}** on {page.source.kind} `{page.source.where}`"
+                f"{name}] {mode}",
+                width="content",
+            )
+            if who.can_leave:
+                st.button("Log out", type="tertiary", on_click=leave)
     return page
 
 

@@ -22,6 +22,7 @@ from cache_core import MultiLevelCache, Settings
 from cache_core.config.live import TuningChange
 from dashboard.data.background import Background
 from tests.support import servers
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -175,6 +176,11 @@ def go(page: Page, title: str) -> None:
     expect(page.locator("[data-testid=stSidebar][data-collapsed=false]")).to_have_count(0)
 
 
+def kept(page: Page) -> bool:
+    """Return whether the browser keeps a login."""
+    return any(item["name"].startswith("glasscache-") for item in page.context.cookies())
+
+
 def shifted(page: Page, seconds: float) -> float:
     """Return how much jumps while the page refreshes itself: the sum of Chromium's layout shifts."""
     found: float = page.evaluate(
@@ -311,6 +317,27 @@ def test_encrypted_entries_are_listed(
             expect(cells.filter(has_text="cannot be read")).to_have_count(3)
             expect(cells.filter(has_text="the answer")).to_have_count(0)
             expect(warning).to_have_text(re.compile("^3 entries cannot be read"))
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("store_kind", ["embedded"])
+def test_a_login_survives_a_reload_and_a_new_tab(browser: Browser, address: str) -> None:
+    """It is a cookie that no script reads, the token is in no address, and logging out ends it."""
+    with opened(browser, address) as page:
+        wait_until(lambda: kept(page), "the cookie")
+        assert "glasscache" not in page.evaluate("document.cookie")
+        assert TOKEN not in page.url
+        page.reload()
+        expect(heading(page, "Overview")).to_be_visible(timeout=30_000)
+        tab = page.context.new_page()
+        tab.goto(f"{address}/audit")
+        expect(heading(tab, "Audit")).to_be_visible(timeout=30_000)
+        expect(tab.get_by_text("can write")).to_be_visible()
+        tab.get_by_role("button", name="Log out").click()
+        expect(heading(tab, "Log in")).to_be_visible(timeout=30_000)
+        wait_until(lambda: not kept(page), "the end of the cookie")
+        page.reload()
+        expect(heading(page, "Log in")).to_be_visible(timeout=30_000)
 
 
 @pytest.mark.timeout(240)
