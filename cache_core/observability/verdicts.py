@@ -143,6 +143,16 @@ class Verdicts:
         await self._log.append([verdict])
         self._instruments.record(VerdictRecord(verdict.verdict, source, label_of(decision.intent)))
 
+    async def withdraw(self, lookup_id: str) -> int:
+        """Remove the reviews of a lookup; return how many. What was counted stays counted.
+
+        Raises:
+            BackendError: If the store is unavailable.
+        """
+        return await self._log.remove_where(
+            lambda item: item.lookup_id == lookup_id and item.source == "review", lookup_id
+        )
+
     async def last(self, count: int) -> list[Verdict]:
         """Return the newest verdicts of all replicas, oldest first; raises `BackendError`."""
         return await self._log.last(count)

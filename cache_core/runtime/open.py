@@ -112,6 +112,7 @@ class Open:
         )
         self.compute = self.computing.answer
         self.judge, self.verdicts = self._verdicts.judge_decision, self._verdicts.last
+        self.withdraw = self._verdicts.withdraw
         self.decisions = parts.decisions.last
         state = State(parts, self.invalidator.steps, outbox, self.verifier, replica)
         self.state = state.now

@@ -157,6 +157,18 @@ class Operator:
 
         await self._on_engine(work)
 
+    async def withdraw(self, decision: Decision, *, author: str) -> None:
+        """Take back the reviews of a lookup."""
+
+        async def work(engine: Engine) -> None:
+            cache = await _opened(engine)
+            audit = _audit(cache.parts)
+            record = await audit.begin(author, "withdraw review", decision.lookup_id)
+            removed = await cache.withdraw(decision.lookup_id)
+            await audit.end(record, removed=removed, complete=True)
+
+        await self._on_engine(work)
+
     async def invalidate(
         self,
         kind: RequestKind,

@@ -175,6 +175,10 @@ class Source:
         """Record whether a hit was right, or would have been."""
         self._ask(lambda cache: cache.operator.judge(decision, correct=correct, author=author))
 
+    def withdraw(self, decision: Decision, *, author: str) -> None:
+        """Take back the reviews of a lookup."""
+        self._ask(lambda cache: cache.operator.withdraw(decision, author=author))
+
     def count(self, what: RequestKind, value: str, user: str | None = None) -> Invalidation:
         """Return the number of entries that `invalidate` would remove."""
         return self._ask_all_tiers(lambda cache: cache.operator.count(what, value, user))

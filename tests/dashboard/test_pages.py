@@ -296,6 +296,29 @@ def test_a_review_becomes_a_verdict(open_app: Open, busy: Agent) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("store_kind", ["embedded"])
+def test_a_verdict_is_taken_back(open_app: Open, busy: Agent) -> None:
+    """The answer is open, no button asks to be pressed, and a slip is undone: pair by pair, audited."""
+    app = open_app("review", login=True)
+    shown = [item.value for item in app.text]
+    assert len(shown) == 3
+    assert shown[2].startswith("answer ")
+    labels = ("Same question", "Different", "Undecided")
+    assert {button(app, label).proto.type for label in labels} == {"secondary"}
+    assert not [item for item in app.button if item.label == "Take back"]
+    button(app, "Undecided").click().run()
+    button(app, "Different").click().run()
+    assert [item.verdict for item in busy.run(busy.cache.verdicts())] == ["wrong"]
+    button(app, "Take back").click().run()
+    assert busy.run(busy.cache.verdicts()) == []
+    button(app, "Take back").click().run()
+    assert [item.value for item in app.text] == shown
+    assert not [item for item in app.button if item.label == "Take back"]
+    actions = [item.action for item in busy.run(busy.cache.operator.audit_trail())]
+    assert actions == ["withdraw review", "review"]
+
+
+@pytest.mark.slow
 def test_without_capture_no_text_is_shown(
     open_app: Open, tmp_path: Path, redis_or_none: str | None
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import streamlit as st
 
@@ -12,10 +13,26 @@ from cache_core.whatif.threshold import needed
 from dashboard import charts
 from dashboard.data import queue
 from dashboard.data.words import SourceAwayError, ago, plain
+from dashboard.data.worth import in_words, worth
 from dashboard.ui.shell import Page, empty, open_page, quiet, read_first, show, telling
 
 _LIMIT = 0.01
+_LONG = 900
+"""Characters of an answer that scrolls, so that the buttons stay on the screen."""
+_TALLEST = 200
 _CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true"
+
+
+class Given(NamedTuple):
+    """Verdict that the visitor gave.
+
+    Attributes:
+        item: The lookup judged.
+        recorded: Whether it was recorded; not if it was undecided.
+    """
+
+    item: Decision
+    recorded: bool
 
 
 def review(page: Page) -> None:
@@ -46,6 +63,7 @@ def _next(page: Page, order: queue.Order) -> None:
         st.error(problem, icon=":material/cloud_off:")
     if readable:
         _pair(page, readable[0], len(readable))
+        quiet(in_words(worth(decisions, verdicts, readable[0]), _LIMIT))
     elif pairs:
         empty(
             f"{len(pairs):,} pairs could be judged, but their texts were not recorded.",
@@ -58,6 +76,8 @@ def _next(page: Page, order: queue.Order) -> None:
             "Pairs appear when L2 serves an answer to another question, or nearly does. "
             f"To read them here, your agent needs `{_CAPTURE}`.",
         )
+    if not readable and _last():
+        _take_back(page)
     _evidence(page, verdicts, threshold)
 
 
@@ -66,9 +86,9 @@ def _evidence(page: Page, verdicts: Sequence[Verdict], threshold: float) -> None
     judged = [item for item in verdicts if item.similarity is not None]
     st.subheader("Evidence so far", anchor=False)
     if not judged:
-        empty("No verdict yet.", "Judge the first pair above.")
+        empty("No verdict yet.", "Each verdict on a pair, by a user or here, counts.")
         return
-    mine = st.session_state.get("reviewed", 0)
+    mine = sum(item.recorded for item in st.session_state.get("given", ()))
     reviews = sum(item.source == "review" for item in verdicts)
     pairs = len({(item.message, item.matched, item.user) for item in judged})
     least = needed(_LIMIT)
@@ -98,13 +118,14 @@ def _pair(page: Page, item: Decision, left: int) -> None:
             quiet("The answer is to")
             st.text(item.matched_text)
         if item.response_text:
-            with st.expander("The answer"):
+            quiet("The answer")
+            with st.container(height=_TALLEST if len(item.response_text) > _LONG else "content"):
                 st.text(item.response_text)
         st.markdown("**Would this answer be right for what was asked?**")
-        disabled = not page.visitor.may_write
-        why = page.visitor.why_not or None
+        may = page.visitor.may_write
         with st.container(horizontal=True):
-            # a key per pair, so that a press never judges the next pair
+            # a key per pair, so that a press never judges the next pair; all look alike: a coloured
+            # one would ask for its verdict
             for label, key, verdict in (
                 ("Same question", "S", True),
                 ("Different", "D", False),
@@ -114,13 +135,28 @@ def _pair(page: Page, item: Decision, left: int) -> None:
                     label,
                     key=f"{key}{item.lookup_id}",
                     shortcut=key,
-                    disabled=disabled and verdict is not None,
-                    help=why,
-                    type="primary" if verdict else "secondary",
+                    disabled=not may and verdict is not None,
                     on_click=_judge,
                     args=(page, item, verdict),
                 )
-        quiet(f"{left:,} pairs left. Keys: S, D, U.")
+            if _last():
+                _take_back(page)
+        pairs = "This is the last pair" if left == 1 else f"{left:,} pairs left"
+        quiet(f"{pairs}. Keys: S, D, U; Z takes the last verdict back.")
+        if not may:
+            quiet(page.visitor.why_not)
+
+
+def _last() -> Given | None:
+    """Return the visitor's last verdict that was not taken back."""
+    given: list[Given] = st.session_state.setdefault("given", [])
+    return given[-1] if given else None
+
+
+def _take_back(page: Page) -> None:
+    # a key per verdict, so that one press takes back one
+    number = len(st.session_state["given"])
+    st.button("Take back", key=f"Z{number}", shortcut="Z", on_click=_undo, args=(page, number))
 
 
 def _judge(page: Page, item: Decision, correct: bool | None) -> None:
@@ -130,14 +166,30 @@ def _judge(page: Page, item: Decision, correct: bool | None) -> None:
     if pair in skipped:
         # Streamlit repeats a press that interrupts a run: one press is one verdict
         return
+    recorded = correct is not None and page.visitor.may_write
+    if recorded:
+        try:
+            page.source.judge(item, correct=bool(correct), author=page.visitor.name)
+        except SourceAwayError as error:
+            st.session_state["review_problem"] = str(error)
+            return
     skipped.add(pair)
-    if correct is None or not page.visitor.may_write:
+    st.session_state["given"].append(Given(item, recorded))
+
+
+def _undo(page: Page, number: int) -> None:
+    given: list[Given] = st.session_state["given"]
+    if len(given) != number:
         return
-    try:
-        page.source.judge(item, correct=correct, author=page.visitor.name)
-        st.session_state["reviewed"] = st.session_state.get("reviewed", 0) + 1
-    except SourceAwayError as error:
-        st.session_state["review_problem"] = str(error)
+    last = given[-1]
+    if last.recorded:
+        try:
+            page.source.withdraw(last.item, author=page.visitor.name)
+        except SourceAwayError as error:
+            st.session_state["review_problem"] = str(error)
+            return
+    given.pop()
+    st.session_state["skipped"].discard((last.item.message, last.item.matched))
 
 
 review(open_page("Review", "The same question or not? Your verdicts show which threshold is safe."))
