@@ -19,7 +19,9 @@ st.set_page_config(
 )
 # The bar at the top is this high; Streamlit leaves twice as much. Refreshing parts do not fade, and
 # no running indicator comes and goes: the page would flicker every two seconds, and be too pale to
-# read; slow parts have a spinner. And all chosen options are visible.
+# read; slow parts have a spinner. And all chosen options are visible. The keyboard's focus is seen.
+# On a narrow screen figures are two by two, tables have their first columns, and the list of pages
+# is behind a button that says so.
 st.html(
     """<style>
     [data-testid=stMainBlockContainer] {padding-top: 4.75rem; padding-bottom: 3rem}
@@ -28,6 +30,17 @@ st.html(
     [data-testid=stMultiSelect] [role=group] {height: auto; max-height: none}
     [data-testid=stMultiSelectTagsContainer], [data-testid=stMultiSelectTagsContainer] > span
     {flex-wrap: wrap; overflow: visible; height: auto; mask-image: none}
+    [data-testid^=stTopNavLink]:focus-visible, [data-testid^=stSidebarNavLink]:focus-visible,
+    [data-testid=stMain] :is(a, button, summary, [role=tab]):focus-visible
+    {outline: 2px solid var(--st-primary-color) !important; outline-offset: 1px;
+    box-shadow: none !important}
+    @media (max-width: 640px) {
+    [data-testid=stHorizontalBlock]:has(> [data-testid=stColumn] [data-testid=stMetric])
+    > [data-testid=stColumn] {min-width: calc(50% - 1rem); flex: 1 1 calc(50% - 1rem)}
+    [data-testid=stMetricDelta] * {white-space: normal !important}
+    [class*=st-key-narrow] tr > :nth-child(n+4) {display: none}
+    [data-testid=stExpandSidebarButton]::after {content: "Menu"; padding: 0 .5rem 0 .25rem}
+    }
     </style>"""
 )
 if st.context.theme.type == "dark":

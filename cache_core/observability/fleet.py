@@ -66,6 +66,7 @@ class _Heartbeat(BaseModel):
     loading: list[_Name] = []
     breakers: dict[_Name, State] = {}
     counters: dict[str, Any] = {}
+    dropped: dict[_Name, Number] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class ReplicaReport:
         breakers: The state of each breaker.
         counters: Counts, as from `get_metrics()` there.
         age_seconds: Seconds since the heartbeat.
+        dropped: Pieces of work that it lost since it started, per queue.
     """
 
     name: str
@@ -99,6 +101,7 @@ class ReplicaReport:
     breakers: Mapping[str, str]
     counters: Mapping[str, Any]
     age_seconds: float
+    dropped: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def works(self) -> dict[str, bool]:
@@ -170,6 +173,7 @@ class Fleet:
             "loading": list(state.loading),
             "breakers": dict(state.breakers),
             "counters": dict(counters),
+            "dropped": dict(state.dropped),
         }
         name = self._name(self._own)
         await self._store.write([Write(name, json.dumps(beat), _BEAT_SECONDS)])
@@ -304,6 +308,7 @@ def parse(text: str, now: float) -> ReplicaReport | None:
         breakers=beat.breakers,
         counters=counters,
         age_seconds=max(0.0, now - beat.at),
+        dropped=beat.dropped,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -68,11 +69,16 @@ async def _explain(
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as readable text; whole seconds below a minute."""
-    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
-        if seconds >= (2 * size if unit == "days" else size):
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.0f} s"
+    """Return seconds in the largest unit that fits, with the next smaller one: `1 h 49 min`."""
+    units = ((86_400, "day"), (3_600, "h"), (60, "min"), (1, "s"))
+    whole = round(seconds)
+    for (size, unit), (smaller, below) in itertools.pairwise(units):
+        if whole >= (2 * size if unit == "day" else size):
+            # to the smaller unit, lest it say 1 h 60 min
+            count, rest = divmod(round(whole / smaller) * smaller, size)
+            more = f" {rest // smaller} {below}" if rest else ""
+            return f"{count} {unit}{'s' if unit == 'day' else ''}{more}"
+    return f"{whole} s"
 
 
 _HOW_SHARED: Mapping[str, str] = {

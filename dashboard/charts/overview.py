@@ -11,7 +11,7 @@ import pandas as pd
 from cache_core.model.reasons import short
 from dashboard.charts.base import LABEL_SIZE, Chart, bars, framed, limit, names, percent
 from dashboard.charts.theme import Palette
-from dashboard.data.figures import WAYS
+from dashboard.data.figures import LEAST_IN_BIN, WAYS, milliseconds
 
 _LABEL_SHARE = 0.08
 """Share of a chart's width that a change's label takes."""
@@ -28,22 +28,31 @@ def hit_rate(
         changes: Time in seconds since the epoch, and version, of each change.
         look: The colours.
     """
-    x = alt.X("time:T", title=None, axis=alt.Axis(format=_clock(table), tickCount=5, grid=False))
+    axis = alt.Axis(format=_clock(table), tickCount=5, grid=False)
+    x = alt.X("time:T", title="UTC", axis=axis, scale=alt.Scale(type="utc"))
     scale = alt.Scale(domain=[0, 1])
     y = alt.Y("hit_rate:Q", title=None, scale=scale, axis=percent())
-    base = alt.Chart(table)
+    sure = alt.Chart(table.assign(hit_rate=table["hit_rate"].where(table["enough"])))
+    few = alt.Chart(table[~table["enough"]].dropna(subset=["hit_rate"]))
     tooltip = [
-        alt.Tooltip("time:T", title="time", format="%H:%M:%S"),
+        alt.Tooltip("utcyearmonthdatehoursminutesseconds(time):T", title="UTC"),
         alt.Tooltip("hit_rate:Q", title="hit rate", format=".1%"),
         alt.Tooltip("lookups:Q", title="lookups", format=",.0f"),
     ]
-    area = base.mark_area(color=look.exact, opacity=0.12, interpolate="monotone").encode(x, y)
-    line = base.mark_line(
+    # the lowest part of the plot has the number of lookups, on a scale of its own
+    most = max(1.0, float(table["lookups"].max()) if len(table) else 1.0)
+    volume = (
+        alt.Chart(table)
+        .mark_bar(color=look.bypass, opacity=0.6)
+        .encode(x, alt.Y("lookups:Q", axis=None, scale=alt.Scale(domain=[0, 6 * most])))
+    )
+    line = sure.mark_line(
         color=look.exact,
         strokeWidth=2.5,
-        interpolate="monotone",
+        invalid="break-paths-show-domains",
         point=alt.OverlayMarkDef(size=18, color=look.exact),
     ).encode(x, y, tooltip=tooltip)
+    points = few.mark_point(size=24, color=look.miss).encode(x, y, tooltip=tooltip)
     goal = limit(
         objective,
         f"objective {objective:.0%}",
@@ -52,7 +61,7 @@ def hit_rate(
         look,
         below=True,
     )
-    layers = [area, line, *goal]
+    layers = [points, line, *goal]
     if changes:
         marks = pd.DataFrame(labelled(changes, _span(table)))
         written: dict[str, Any] = {
@@ -62,18 +71,22 @@ def hit_rate(
             "fontSize": LABEL_SIZE,
         }
         layers += [
-            alt.Chart(marks).mark_rule(color=look.quiet, strokeDash=[2, 3]).encode(x="time:T"),
+            alt.Chart(marks).mark_rule(color=look.quiet, strokeDash=[2, 3]).encode(x),
             alt.Chart(marks)
             .mark_text(color=look.quiet, **written)
-            .encode(x="time:T", y=alt.value("height"), text="label:N"),
+            .encode(x, y=alt.value("height"), text="label:N"),
         ]
-    known = table.dropna(subset=["hit_rate"])
+    known = table[table["enough"]]
     last = f"{known['hit_rate'].iloc[-1]:.0%}" if len(known) else "unknown"
     words = f"Hit rate over time: last {last}, objective {objective:.0%}"
     if changes:
         words += f", {len(changes)} changes of the tuning marked"
-    subtitle = "of lookups that could be answered" + ("; dotted: new tuning" if changes else "")
-    return Chart(framed(alt.layer(*layers), "Hit rate", look, 290, subtitle), words + ".")
+    subtitle = "of lookups that could be answered; bars: lookups"
+    if len(table[~table["enough"]].dropna(subset=["hit_rate"])):
+        subtitle += f"; circles: fewer than {LEAST_IN_BIN}"
+    subtitle += "; dotted: new tuning" if changes else ""
+    chart = alt.layer(volume, alt.layer(*layers)).resolve_scale(y="independent")
+    return Chart(framed(chart, "Hit rate", look, 290, subtitle), words + ".")
 
 
 def labelled(changes: Sequence[tuple[float, int]], span: float) -> list[dict[str, Any]]:
@@ -157,7 +170,7 @@ def reasons(counts: Mapping[str, int], look: Palette, most: int = 7) -> Chart:
 
 def latency(table: pd.DataFrame, look: Palette) -> Chart:
     """Return the latency of lookups by ending: median and 95th percentile."""
-    table = table.assign(label=[f"{_ms(low)} / {_ms(high)} ms" for low, high in
+    table = table.assign(label=[f"{milliseconds(low)} / {milliseconds(high)} ms" for low, high in
                                 zip(table.p50, table.p95, strict=True)])  # fmt: skip
     y = alt.Y("way:N", title=None, sort=list(WAYS), axis=names())
     colour = alt.Color(
@@ -192,7 +205,3 @@ def latency(table: pd.DataFrame, look: Palette) -> Chart:
         ),
         f"Latency by how a lookup ended, median / 95th percentile: {words}.",
     )  # fmt: skip
-
-
-def _ms(value: float) -> str:
-    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"

@@ -100,7 +100,7 @@ def options() -> dict[str, str]:
         "theme.baseRadius": "0.5rem",
         "theme.showWidgetBorder": "true",
         "theme.metricValueFontSize": "1.75rem",
-        "theme.headingFontSizes": '["2rem", "1.5rem", "1.25rem", "1.1rem", "1rem", "1rem"]',
+        "theme.headingFontSizes": '["2rem", "1.25rem", "1.25rem", "1.1rem", "1rem", "1rem"]',
         "theme.paddingTop": "1.5rem",
         "theme.paddingBottom": "3rem",
     }

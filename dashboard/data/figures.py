@@ -24,6 +24,15 @@ TIER_NAMES: Mapping[Level, str] = {
     "l4": "L4 documents",
 }
 
+BACKEND_NAMES: Mapping[str, str] = {
+    "redis": "Redis",
+    "embedded": "SQLite",
+    "chroma": "Chroma",
+    "vectors": "vectors in Redis",
+    "embedder": "embedding model",
+}
+"""Backends, as the pages name them."""
+
 FREE_TEXT = "no label"
 """Name for all intents that are not labels."""
 
@@ -31,7 +40,8 @@ _BINS = 40
 _CLOCKS_DIFFER = 60.0
 """Most seconds by which the store's clock may be ahead of this one."""
 _FEWEST_BINS = 8
-_LOOKUPS_IN_BIN = 15
+LEAST_IN_BIN = 15
+"""Fewest lookups whose hit rate means something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,19 +140,20 @@ def sample(summary: Summary, recorded: Recorded, seconds: float | None, now: flo
     if log and seconds is not None and recorded.full and log[0].at > now - seconds:
         parts.append(
             f"The log keeps the last {len(log):,} lookups: these are of the last "
-            f"{duration(now - log[0].at)}, not of the whole stretch."
+            f"{duration(now - log[0].at)}, not of the whole time range."
         )
     return " ".join(parts)
 
 
 def over_time(frame: pd.DataFrame, start: float, end: float) -> pd.DataFrame:
-    """Return the hit rate over time: `time`, `lookups`, `hit_rate` (0..1), oldest first.
+    """Return the hit rate over time: `time`, `lookups`, `hit_rate` (0..1), `enough`, oldest first.
 
-    Every bin of the period has a row; one without lookups has no hit rate.
+    Every bin of the period has a row; one without lookups has no hit rate, and that of fewer than
+    `LEAST_IN_BIN` means little.
     """
     asked = frame[frame["outcome"] != "bypass"]
     # a rate of few lookups means little: use fewer and wider bins
-    bins = min(_BINS, max(_FEWEST_BINS, len(asked) // _LOOKUPS_IN_BIN))
+    bins = min(_BINS, max(_FEWEST_BINS, len(asked) // LEAST_IN_BIN))
     width = max((end - start) / bins, 1.0)
     number = ((asked["at"] - start) // width).clip(0, bins - 1).astype(int)
     weight = asked["stands_for"]
@@ -154,8 +165,9 @@ def over_time(frame: pd.DataFrame, start: float, end: float) -> pd.DataFrame:
     ).reindex(range(bins))
     table["lookups"] = table["lookups"].fillna(0)
     table["hit_rate"] = table["hits"] / table["lookups"].where(table["lookups"] > 0)
+    table["enough"] = table["lookups"] >= LEAST_IN_BIN
     table["time"] = pd.to_datetime(start + (table.index + 0.5) * width, unit="s", utc=True)
-    return table.reset_index(drop=True)[["time", "lookups", "hit_rate"]]
+    return table.reset_index(drop=True)[["time", "lookups", "hit_rate", "enough"]]
 
 
 def latencies(frame: pd.DataFrame) -> pd.DataFrame:
@@ -171,8 +183,40 @@ def latencies(frame: pd.DataFrame) -> pd.DataFrame:
     return table.loc[present].rename_axis("way").reset_index()
 
 
+def milliseconds(value: float) -> str:
+    """Return milliseconds with two digits below 1, one below 100, and none above."""
+    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def replica_rows(replicas: Sequence[ReplicaReport]) -> pd.DataFrame:
+    """Return the replicas' figures since they started, in words, one row per replica."""
+    return pd.DataFrame([_replica(item) for item in replicas])
+
+
+def _replica(item: ReplicaReport) -> dict[str, str]:
+    counters = item.counters
+    latency = counters.get("latency_ms", {})
+    down = [BACKEND_NAMES.get(name, name) for name, works in item.works.items() if not works]
+    return {
+        "replica": item.name,
+        "lookups": f"{counters.get('operations', 0):,}",
+        "hit rate": f"{counters.get('hit_rates', {}).get('overall', 0.0):.1f}%",
+        "median": f"{milliseconds(latency.get('p50', 0.0))} ms",
+        "95th percentile": f"{milliseconds(latency.get('p95', 0.0))} ms",
+        "saved": f"{counters.get('cost_savings_usd', 0.0):,.2f} USD",
+        "tuning": f"version {item.tuning_version}",
+        "backends": f"down: {', '.join(down)}" if down else "all up",
+        "process": str(item.pid),
+    }
+
+
+def unrecorded(replicas: Sequence[ReplicaReport]) -> int:
+    """Return the number of lookups that the running replicas could not write into the log."""
+    return sum(int(item.dropped.get("decisions", 0)) for item in replicas)
+
+
 def tiers(replicas: Sequence[ReplicaReport]) -> pd.DataFrame:
-    """Return the tiers' figures on the replicas since they started, one row per tier."""
+    """Return the tiers' figures on the replicas since they started, in words, one row per tier."""
     rows = []
     for level in LEVELS:
         counts = [item.counters.get("tiers", {}).get(level, {}) for item in replicas]
@@ -181,11 +225,11 @@ def tiers(replicas: Sequence[ReplicaReport]) -> pd.DataFrame:
         rows.append(
             {
                 "tier": TIER_NAMES[level],
-                "hits": hits,
-                "misses": misses,
-                "errors": sum(item.get("errors", 0) for item in counts),
-                "hit_rate": hits / (hits + misses) if hits + misses else None,
-                "saved_usd": sum(item.get("saved_usd", 0.0) for item in counts),
+                "hit rate": f"{hits / (hits + misses):.1%}" if hits + misses else "–",
+                "hits": f"{hits:,}",
+                "misses": f"{misses:,}",
+                "errors": f"{sum(item.get('errors', 0) for item in counts):,}",
+                "saved": f"{sum(item.get('saved_usd', 0.0) for item in counts):,.2f} USD",
             }
         )
     return pd.DataFrame(rows)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Callable, Coroutine, Hashable, Mapping
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from cache_core.config.live import TuningChange
 from cache_core.config.settings import Settings, load_settings
@@ -29,6 +29,7 @@ from dashboard.data.config import DashboardConfig
 from dashboard.data.estimates import Estimates
 from dashboard.data.outcomes import Outcome, expectation, outcome
 from dashboard.data.tail import DecisionTail, Recorded
+from dashboard.data.words import SourceAwayError
 
 Result = TypeVar("Result")
 Work: TypeAlias = Callable[[MultiLevelCache], Coroutine[Any, Any, Result]]
@@ -36,15 +37,32 @@ Work: TypeAlias = Callable[[MultiLevelCache], Coroutine[Any, Any, Result]]
 _SECONDS = 5.0
 _FIRST_LOOK = 30.0
 _MODEL = 120.0
+_AGAIN_SECONDS = 1.0
+"""Time for which an unavailable store is not asked again for what is known."""
 _ESTIMATES_SECONDS = 60.0
 _REPLAYED = 25_000
 """Number of newest lookups to replay: 100,000 would delay the page by ten seconds."""
 
 
+class Away(NamedTuple):
+    """Outage of the store, during which the last state is shown.
+
+    Attributes:
+        why: The problem, in words.
+        since: Time of the last successful read, seconds since the epoch.
+        tried: Time of the last failed one.
+    """
+
+    why: str
+    since: float
+    tried: float
+
+
 class Source:
     """Data and actions of all pages.
 
-    Every method raises `SourceAwayError` when what it needs cannot be reached.
+    While the store is unavailable, what was read before is returned again, and `away` says so.
+    Every method raises `SourceAwayError` when what it needs cannot be reached, and is not known.
 
     Args:
         config: Settings of the app.
@@ -60,6 +78,9 @@ class Source:
         self._estimating = threading.Lock()
         self._expected: dict[int, float | None] = {}
         self._following = asyncio.Lock()
+        self.away: Away | None = None
+        self._known: dict[Hashable, Any] = {}
+        self._read_at = time.time()
         self._users_forgotten = 0
         self._dropped = 0
         """Number of times that all data from the log was dropped."""
@@ -87,27 +108,27 @@ class Source:
         Only the replicas know what an agent was started with. Tuned values are in the store, and
         override that.
         """
-        return self._ask(lambda cache: cache.operator.in_force()).tuning
+        return self._read("tuning", lambda cache: cache.operator.in_force()).tuning
 
     def recorded(self) -> Recorded:
         """Return the last lookups of all replicas."""
-        return self._ask(self._follow, _FIRST_LOOK)
+        return self._read("recorded", self._follow, _FIRST_LOOK)
 
     def replicas(self) -> list[ReplicaReport]:
         """Return the running replicas, without this process."""
-        return self._ask(lambda cache: cache.operator.replicas())
+        return self._read("replicas", lambda cache: cache.operator.replicas())
 
     def verdicts(self) -> list[Verdict]:
         """Return the last verdicts."""
-        return self._ask(lambda cache: cache.verdicts(), _FIRST_LOOK)
+        return self._read("verdicts", lambda cache: cache.verdicts(), _FIRST_LOOK)
 
     def changes(self, count: int = 200) -> list[TuningChange]:
         """Return the last changes of the tuning, newest first."""
-        return self._ask(lambda cache: cache.tuning_history(count))
+        return self._read(("changes", count), lambda cache: cache.tuning_history(count))
 
     def audit(self, count: int = 500) -> list[AuditRecord]:
         """Return the other audited actions, newest first."""
-        return self._ask(lambda cache: cache.operator.audit_trail(count))
+        return self._read(("audit", count), lambda cache: cache.operator.audit_trail(count))
 
     def estimates(self, *, fresh: bool = False) -> Estimates:
         """Return estimates over the log, renewed after a change or when they are old.
@@ -200,6 +221,24 @@ class Source:
 
     # ------------------------------------------------------------------------------ in the loop
 
+    def _read(self, what: Hashable, work: Work[Result], seconds: float = _SECONDS) -> Result:
+        """Return the result of *work*; while the store is unavailable, the last one."""
+        known, away, dropped = what in self._known, self.away, self._dropped
+        if not (known and away and time.time() < away.tried + _AGAIN_SECONDS):
+            try:
+                found = self._ask(work, seconds)
+            except SourceAwayError as error:
+                self.away = Away(str(error), self._read_at, time.time())
+                if what not in self._known:
+                    raise
+            else:
+                self.away, self._read_at = None, time.time()
+                # what was read while a user was erased may have something of them
+                if dropped == self._dropped:
+                    self._known[what] = found
+                return found
+        return self._known[what]  # type: ignore[no-any-return]
+
     def _ask(self, work: Work[Result], seconds: float = _SECONDS) -> Result:
         """Return the result of *work* on the cache without a semantic tier."""
 
@@ -234,3 +273,4 @@ class Source:
         """Drop all data from the log: a user in it was erased."""
         self._dropped += 1
         self._tail = self._estimates = None
+        self._known.clear()

@@ -11,7 +11,7 @@ from cache_core.observability.decisions import Decision, in_order
 from cache_core.runtime.operator import Operator
 
 LONGEST = 100_000
-"""Most decisions in memory; older ones are dropped."""
+"""Most decisions in memory."""
 
 _PAGE = 2_000
 _PAGES_AT_ONCE = 100
@@ -47,16 +47,17 @@ class DecisionTail:
     """Follower of a decision log, page by page, so that the store is never blocked.
 
     Args:
-        keep: Lookups that the log keeps.
+        keep: Lookups that the log keeps: not more are kept here, so that what the pages show does
+            not depend on when the app was started.
     """
 
     def __init__(self, keep: int = 10_000) -> None:
-        self._keep = keep
+        self._keep = min(keep, LONGEST)
         self._position = ""
         self._recorded = Recorded((), frame_of([]))
 
     async def follow(self, operator: Operator) -> Recorded:
-        """Read new decisions; return the last `LONGEST`.
+        """Read new decisions; return those that the log keeps.
 
         Raises:
             BackendError: If the store is unavailable; what was read before stays.
@@ -75,10 +76,13 @@ class DecisionTail:
 
 def _joined(old: Recorded, new: list[Decision], keep: int) -> Recorded:
     new = in_order(new)
-    decisions = (*old.decisions, *new)[-LONGEST:]
-    # decisions after the first read are kept here, whatever the log keeps
-    full = old.full or len(decisions) == LONGEST or (not old.decisions and len(new) >= keep)
+    decisions = (*old.decisions, *new)
     frame = frame_of(new)
     if old.decisions:
         frame = pd.concat([old.frame, frame], ignore_index=True)
-    return Recorded(decisions, frame.tail(LONGEST).reset_index(drop=True), full)
+    # the log drops rows in blocks: all it has beyond the limit is left out
+    return Recorded(
+        decisions[-keep:],
+        frame.tail(keep).reset_index(drop=True),
+        old.full or len(decisions) >= keep,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import streamlit as st
 
@@ -14,11 +15,17 @@ from dashboard.charts import Chart
 from dashboard.charts.theme import Palette, palette
 from dashboard.data.config import DashboardConfig
 from dashboard.data.sources import Source
-from dashboard.data.words import SourceAwayError, plain
+from dashboard.data.words import SourceAwayError, ago, plain
 from dashboard.ui.access import Visitor, leave, visitor
 
 _AGAIN_SECONDS = 3.0
 """Seconds until a page that could not be drawn is retried."""
+
+_GREYED = """<style>
+:is([data-testid=stMetric], [data-testid=stVegaLiteChart], [data-testid=stTable],
+[data-testid=stDataFrame], [data-testid=stText], [data-testid=stMarkdown]:not(
+[data-testid=stAlert] *)) {opacity: .5; filter: grayscale(1)}
+</style>"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,7 @@ def open_page(title: str, about: str) -> Page:
         config,
         palette(st.context.theme.type),
     )
+    st.session_state["page"] = page
     mode = ":green-badge[can write]" if who.may_write else ":gray-badge[read-only]"
     name = f" · {plain(who.name)}" if who.name else ""
     with st.container(
@@ -89,14 +97,26 @@ def admit() -> None:
 def telling(*, live: bool = False) -> Iterator[None]:
     """Show which source is unavailable instead of failing, and retry automatically.
 
+    What is known stays on the screen, greyed, with its time.
+
     Args:
         live: Whether the content is a fragment, which is redrawn regularly anyway.
     """
+    above = st.container()
+    problem = ""
     try:
         yield
     except SourceAwayError as error:
-        st.error(
-            f"{error}\n\nYour agent keeps running without the cache. This page retries.",
+        problem = str(error)
+    page: Page = st.session_state["page"]
+    away = page.source.away
+    if away is not None and not problem:
+        seen = datetime.fromtimestamp(away.since, UTC)
+        problem = f"{away.why} Below is the state of {seen:%H:%M:%S} UTC, {ago(away.since)}."
+        above.html(_GREYED)
+    if problem:
+        above.error(
+            f"{problem}\n\nYour agent keeps running without the cache. This page retries.",
             icon=":material/cloud_off:",
         )
         if not live:

@@ -321,14 +321,17 @@ def test_encrypted_entries_are_listed(
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("store_kind", ["embedded"])
-def test_a_login_survives_a_reload_and_a_new_tab(browser: Browser, address: str) -> None:
-    """It is a cookie that no script reads, the token is in no address, and logging out ends it."""
+def test_login_and_view_survive_a_reload_and_a_new_tab(browser: Browser, address: str) -> None:
+    """A cookie that no script reads, until logging out; the address has the view and no token."""
     with opened(browser, address) as page:
         wait_until(lambda: kept(page), "the cookie")
         assert "glasscache" not in page.evaluate("document.cookie")
+        page.get_by_role("radio", name="All recorded").click()
+        page.wait_for_url(re.compile(r"window=All"))
         assert TOKEN not in page.url
         page.reload()
         expect(heading(page, "Overview")).to_be_visible(timeout=30_000)
+        expect(page.get_by_role("radio", name="All recorded")).to_be_checked(timeout=30_000)
         tab = page.context.new_page()
         tab.goto(f"{address}/audit")
         expect(heading(tab, "Audit")).to_be_visible(timeout=30_000)

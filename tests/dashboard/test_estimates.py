@@ -89,7 +89,7 @@ async def test_a_log_that_is_full_says_how_far_back_it_goes(make_cache: CacheFac
     now = recorded.decisions[-1].at
     said = figures.sample(figures.summarise(recorded.frame), recorded, 1_800.0, now)
     assert f"keeps the last {len(recorded.decisions)} lookups" in said
-    assert "not of the whole stretch" in said
+    assert "not of the whole time range" in said
 
 
 def test_rows_of_older_versions_stand_for_themselves() -> None:

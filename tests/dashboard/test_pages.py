@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def test_a_busy_store_is_shown(page: str, open_app: Open, busy: Agent) -> None:
         assert values["Lookups"] == "180"
         hits = busy.cache.metrics.outcomes["hit"]
         assert values["Hit rate"] == f"{hits / 180:.1%}"
-        assert busy.cache.replica in app.dataframe[0].value["replica"].tolist()
+        assert busy.cache.replica in app.table[0].value["replica"].tolist()
         assert "another user had the answer" in shown
     if page == "review":
         assert "topic" in shown
@@ -127,7 +128,7 @@ def test_a_store_that_is_down_is_said(
 @pytest.mark.parametrize("store_kind", ["redis"])
 def test_a_store_that_dies_and_returns(open_app: Open, tmp_path: Path, store_kind: str,
                                        monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    """An outage while the page is open is said; afterwards the page goes on."""
+    """An outage while the page is open is said, the last state stays; afterwards the page goes on."""
     port = servers.free_port()
     directory = tmp_path / "redis"
     directory.mkdir()
@@ -137,7 +138,10 @@ def test_a_store_that_dies_and_returns(open_app: Open, tmp_path: Path, store_kin
         app = open_app("audit")
         assert not app.error
     app.run()
-    assert any("does not answer" in item.value for item in app.error)
+    (said,) = [item.value for item in app.error]
+    assert "does not answer" in said
+    assert re.search(r"Below is the state of \d\d:\d\d:\d\d UTC, \d+ s ago", said)
+    assert "Nobody changed the tuning." in texts(app)
     with servers.redis_server(directory, port=port):
         for _ in range(40):
             app.run()
@@ -348,7 +352,8 @@ def test_an_entry_is_found_explained_and_invalidated(
         button(app, "Explain").click().run()
         assert not app.exception
         shown = texts(app)
-        assert "**L2 semantic** :green-badge[hit]" in shown
+        assert "**L2 semantic** :green-badge[answers]" in shown
+        assert "**L3 intent** :gray-badge[miss: nothing stored] :gray-badge[not asked]" in shown
         assert "**L1 exact** :gray-badge[miss: nothing stored]" in shown
 
         next(item for item in app.text_input if item.key == "value_message").input(message)

@@ -38,7 +38,7 @@ def test_a_login_is_valid_for_half_a_day(signed_at: list[int]) -> None:
 
 
 def test_a_ticket_is_no_login(signed_at: list[int]) -> None:
-    """What a script in the page has is worth a cookie for a minute, and is none itself."""
+    """A script in the page has something worth a cookie for a minute, and no cookie."""
     known = Sessions(TOKEN)
     login = known.login("ada")
     ticket = known.ticket(login)

@@ -119,7 +119,7 @@ def log_in(app: AppTest, token: str = TOKEN, name: str = "ada") -> None:
 def texts(app: AppTest) -> str:
     """Everything that the page says."""
     kinds = (
-        app.title, app.subheader, app.markdown, app.caption, app.error, app.info, app.success,
+        app.title, app.header, app.subheader, app.markdown, app.caption, app.error, app.info, app.success,
         app.warning, app.text,
     )  # fmt: skip
     return "\n".join(str(item.value) for kind in kinds for item in kind)

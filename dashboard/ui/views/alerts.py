@@ -22,7 +22,7 @@ def alerts(page: Page) -> None:
     @st.fragment(run_every=max(page.config.refresh, 5.0))
     def live() -> None:
         _from_servers(page)
-        st.subheader("What the store itself shows", anchor=False)
+        st.header("What the store itself shows", anchor=False)
         with telling(live=True):
             _from_store(page)
 

@@ -8,11 +8,12 @@ from typing import Any
 import streamlit as st
 
 from cache_core.model.reasons import short
-from cache_core.model.values import TierExplanation
+from cache_core.model.values import LEVELS, Level, TierExplanation
 from cache_core.operations.explain import duration
 from cache_core.operations.inspect import StoredEntry
 from cache_core.operations.invalidate.outbox import RequestKind
 from dashboard.data.figures import TIER_NAMES
+from dashboard.data.questions import ORDERS, csv, questions
 from dashboard.data.words import plain
 from dashboard.ui.shell import Page, empty, open_page, quiet, telling
 
@@ -33,7 +34,9 @@ def entries(page: Page) -> None:
     """Draw the page."""
     with telling():
         _find(page)
-    st.subheader("Take answers out of service", anchor=False)
+    with telling():
+        _top(page)
+    st.header("Take answers out of service", anchor=False)
     with telling():
         _invalidate(page)
 
@@ -61,14 +64,18 @@ def _find(page: Page) -> None:
     except ValueError as error:
         st.error(plain(f"The context looks like JSON but is not: {error}"), icon=":material/error:")
         return
+    st.markdown(f"**{plain(message)}**")
     with st.spinner("asking every tier"):
         found = page.source.explain(message, user or None, given)
         counted = page.source.count("message", message)
         stored = page.source.entries(message)
+    answering = next((item.level for item in found[:2] if item.outcome == "hit"), None)
     for row in (found[:2], found[2:]):
         for item, column in zip(row, st.columns(2), strict=True):
             with column:
-                _tier(item)
+                _tier(item, answering)
+    if answering is None:
+        quiet("No tier answers: the agent would compute the answer.")
     where = "no entry" if not counted.removed else f"**{counted.removed:,} entries**"
     st.markdown(
         f"Stored for this message, or for one that means the same: {where}, of all users and tiers."
@@ -121,13 +128,71 @@ def _expiry(item: StoredEntry) -> str:
     return "expired" if item.expired else f"in {duration(item.ttl_seconds - item.age_seconds)}"
 
 
-def _tier(item: TierExplanation) -> None:
+def _tier(item: TierExplanation, answering: Level | None) -> None:
+    """Draw one tier.
+
+    Args:
+        item: What it would say.
+        answering: The tier that answers; those after it are not asked. `None` if none does.
+    """
+    answers = item.level == answering
+    spared = answering is not None and LEVELS.index(item.level) > LEVELS.index(answering)
     with st.container(border=True, height="stretch"):
         why = f": {short(item.reason)}" if item.reason else ""
-        st.markdown(
-            f"**{TIER_NAMES[item.level]}** :{_COLOURS[item.outcome]}-badge[{item.outcome}{why}]"
-        )
+        what = "answers" if answers else f"{item.outcome}{why}"
+        colour = "gray" if spared else _COLOURS[item.outcome]
+        badges = f":{colour}-badge[{what}]" + (" :gray-badge[not asked]" if spared else "")
+        st.markdown(f"**{TIER_NAMES[item.level]}** {badges}")
         st.text(item.detail[:1].upper() + item.detail[1:] + ".")
+
+
+def _top(page: Page) -> None:
+    """List the most frequent questions; a chosen one is explained above."""
+    st.header("Most frequent questions", anchor=False)
+    if not page.source.captures:
+        quiet(
+            "Which they are is not shown: this app was started without "
+            "`OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true`."
+        )
+        return
+    order = st.segmented_control(
+        "Sort by", ORDERS, default=ORDERS[0], required=True, key="questions", bind="query-params",
+        format_func=lambda name: name.capitalize(),
+    )  # fmt: skip
+    found = questions(page.source.recorded().decisions, order or ORDERS[0])
+    if found.empty:
+        empty(
+            "No recorded lookup has a text, or none fits.",
+            "Texts are private unless your agent captures them: start it with "
+            "`OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true`.",
+        )
+        return
+    quiet(
+        "Of the lookups in the log. What is often asked and unanswered is worth warming "
+        "(`glasscache warm`), or an entry in your FAQ. Choose a row to explain it above."
+    )
+    chosen = st.dataframe(
+        found,
+        hide_index=True,
+        height=320,
+        on_select="rerun",
+        selection_mode="single-row",
+        key=f"top_{order}",
+        alt="Most frequent questions: how often asked, answered and unanswered, money saved, users",
+        column_config={
+            "question": st.column_config.TextColumn(width="large"),
+            "saved_usd": st.column_config.NumberColumn("saved", format="%.2f USD"),
+        },
+    )
+    rows = chosen["selection"]["rows"]
+    picked = str(found["question"].iloc[rows[0]]) if rows else None
+    if picked and st.session_state.get("picked") != picked:
+        st.session_state["picked"] = picked
+        st.session_state["asked"] = (picked, "", "")
+        st.rerun()
+    st.download_button(
+        "Export as CSV", csv(found), "questions.csv", "text/csv", icon=":material/download:"
+    )
 
 
 def _context(text: str) -> Any:

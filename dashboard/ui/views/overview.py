@@ -14,13 +14,19 @@ from dashboard.data.words import plain
 from dashboard.ui.shell import Page, empty, open_page, quiet, read_first, show, telling
 
 _WINDOWS = {"5 min": 300.0, "30 min": 1_800.0, "3 h": 10_800.0, "All recorded": None}
+_NONE = "–"
+_HELP = {
+    "Hit rate": "Lookups with a response, of those that could have one.",
+    "Saved": "Gross: what the answers served would have cost, at the prices on the page Tuning.",
+}
 
 
 def overview(page: Page) -> None:
     """Draw the page once, and its live part repeatedly."""
     chosen = st.segmented_control(
-        "Time range", list(_WINDOWS), default="30 min", required=True, key="window"
-    )
+        "Time range", list(_WINDOWS), default="30 min", required=True, key="window",
+        bind="query-params",
+    )  # fmt: skip
     seconds = _WINDOWS[chosen or "30 min"]
     read_first(page)
 
@@ -46,7 +52,8 @@ def _live(page: Page, seconds: float | None) -> None:
         empty(
             "Nothing was looked up yet.",
             f"Start your agent on this store, with namespace `{page.config.namespace}`. To see "
-            "the page at work: `glasscache demo`, and here `--namespace demo`.",
+            "the page at work: `glasscache demo --dir demo`, and here `--namespace demo --dir "
+            "demo`.",
         )
     elif not summary.lookups:
         empty("No lookups in this period.", "Choose a longer one above.")
@@ -56,48 +63,50 @@ def _live(page: Page, seconds: float | None) -> None:
 
 
 def _numbers(summary: figures.Summary, objective: float) -> None:
-    rate = summary.hit_rate
-    columns = st.columns(4)
-    columns[0].metric(
-        "Hit rate",
-        "–" if rate is None else f"{rate:.1%}",
-        None
-        if rate is None
-        else f"{100 * (rate - objective):+.1f} points vs. objective {objective:.0%}",
-        help="Lookups with a response, of those that could have one.",
-        border=True,
+    rate, some = summary.hit_rate, summary.lookups > 0
+    points = None if rate is None else round(100 * (rate - objective), 1)
+    cards = (
+        ("Hit rate", _NONE if rate is None else f"{rate:.1%}", _against(points, objective)),
+        (
+            "Saved",
+            f"{summary.saved_usd:,.2f} USD" if some else _NONE,
+            f"{summary.hits:,} LLM calls avoided" if some else _NONE,
+        ),
+        (
+            "Latency, median",
+            f"{figures.milliseconds(summary.p50_ms)} ms" if some else _NONE,
+            f"95th percentile {figures.milliseconds(summary.p95_ms)} ms" if some else _NONE,
+        ),
+        ("Lookups", f"{summary.lookups:,}", _pace(summary.per_second) if some else _NONE),
     )
-    columns[1].metric(
-        "Saved",
-        f"{summary.saved_usd:,.2f} USD",
-        f"{summary.hits:,} LLM calls avoided",
-        delta_color="off",
-        delta_arrow="off",
-        border=True,
-    )
-    columns[2].metric(
-        "Latency, median",
-        f"{summary.p50_ms:.2f} ms",
-        f"95th percentile {summary.p95_ms:.1f} ms",
-        delta_color="off",
-        delta_arrow="off",
-        border=True,
-    )
-    columns[3].metric(
-        "Lookups",
-        f"{summary.lookups:,}",
-        _pace(summary.per_second),
-        delta_color="off",
-        delta_arrow="off",
-        border=True,
-    )
+    for column, (label, value, below) in zip(st.columns(4), cards, strict=True):
+        judged = label == "Hit rate" and bool(points)
+        column.metric(
+            label,
+            value,
+            below,
+            delta_color="normal" if judged else "off",
+            delta_arrow="auto" if judged else "off",
+            help=_HELP.get(label),
+            border=True,
+            height="stretch",
+        )
+
+
+def _against(points: float | None, objective: float) -> str:
+    """Return the distance from the objective, in words."""
+    if points is None:
+        return f"objective {objective:.0%}"
+    return f"{points:+.1f} points vs. objective {objective:.0%}" if points else (
+        f"at the objective of {objective:.0%}"
+    )  # fmt: skip
 
 
 def _pace(per_second: float) -> str:
     for unit, seconds in (("second", 1), ("minute", 60), ("hour", 3_600)):
         if per_second * seconds >= 1:
             return f"{per_second * seconds:,.3g} per {unit}"
-    return f"{per_second * 86_400:.3g} per day"
+    return f"{per_second * 86_400:.3g} per day" if per_second else _NONE
 
 
 def _charts(
@@ -142,19 +151,18 @@ def _charts(
 
 
 def _replicas(replicas: list[ReplicaReport]) -> None:
-    st.subheader("Replicas and backends", anchor=False)
+    st.header("Replicas and backends", anchor=False)
     if not replicas:
         empty(
             "No replica is running on this store.",
-            "A replica is a process with an open cache of this namespace; it reports every second. "
-            "What is above was recorded earlier.",
+            "A replica is a process with an open cache of this namespace; it reports every second.",
         )
         return
     badges = []
     for name, (up, of) in figures.backends(replicas).items():
         colour = "green" if up == of else "red"
         works = "works" if up == of else f"down on {of - up} of {of}"
-        badges.append(f":{colour}-badge[{name} {works}]")
+        badges.append(f":{colour}-badge[{figures.BACKEND_NAMES.get(name, name)} {works}]")
     versions = {item.tuning_version for item in replicas}
     agreed = len(versions) == 1
     badges.append(
@@ -162,49 +170,15 @@ def _replicas(replicas: list[ReplicaReport]) -> None:
         + (f"version {versions.pop()} everywhere]" if agreed else "versions differ]")
     )
     st.markdown(" ".join(badges))
-    st.dataframe(
-        [_row(item) for item in replicas],
-        hide_index=True,
-        alt="Replicas with their tuning version, lookups, hit rate, latency and money saved",
-        column_config={
-            "lookups": st.column_config.NumberColumn(format="localized"),
-            "hit rate": st.column_config.ProgressColumn(min_value=0, max_value=1, format="percent"),
-            "p50 ms": st.column_config.NumberColumn(format="%.2f"),
-            "p95 ms": st.column_config.NumberColumn(format="%.1f"),
-            "saved": st.column_config.NumberColumn(format="%.2f USD"),
-        },
+    lost = figures.unrecorded(replicas)
+    quiet(
+        "Since each replica started, whatever the time range above."
+        + (f" {lost:,} lookups could not be recorded: they are only here." if lost else "")
     )
-    st.dataframe(
-        figures.tiers(replicas),
-        hide_index=True,
-        alt="Hits, misses, errors, hit rate and money saved of each tier since the start",
-        column_config={
-            **{
-                name: st.column_config.NumberColumn(format="localized")
-                for name in ("hits", "misses", "errors")
-            },
-            "hit_rate": st.column_config.ProgressColumn(
-                "hit rate", min_value=0, max_value=1, format="percent"
-            ),
-            "saved_usd": st.column_config.NumberColumn("saved", format="%.2f USD"),
-        },
-    )
-
-
-def _row(item: ReplicaReport) -> dict[str, object]:
-    counters = item.counters
-    down = [name for name, works in item.works.items() if not works]
-    return {
-        "replica": item.name,
-        "pid": str(item.pid),
-        "tuning": item.tuning_version,
-        "lookups": counters.get("operations", 0),
-        "hit rate": counters.get("hit_rates", {}).get("overall", 0.0) / 100,
-        "p50 ms": counters.get("latency_ms", {}).get("p50", 0.0),
-        "p95 ms": counters.get("latency_ms", {}).get("p95", 0.0),
-        "saved": counters.get("cost_savings_usd", 0.0),
-        "down": ", ".join(down) or "nothing",
-    }
+    with st.container(key="narrow_replicas"):
+        st.table(figures.replica_rows(replicas), hide_index=True)
+    with st.container(key="narrow_tiers"):
+        st.table(figures.tiers(replicas), hide_index=True)
 
 
 overview(open_page("Overview", "Performance of the cache, from the recordings of all replicas."))

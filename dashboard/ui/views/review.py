@@ -17,8 +17,8 @@ from dashboard.data.worth import in_words, worth
 from dashboard.ui.shell import Page, empty, open_page, quiet, read_first, show, telling
 
 _LIMIT = 0.01
+# characters of an answer that scrolls, so that the buttons stay on the screen
 _LONG = 900
-"""Characters of an answer that scrolls, so that the buttons stay on the screen."""
 _TALLEST = 200
 _CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true"
 
@@ -39,7 +39,7 @@ def review(page: Page) -> None:
     """Draw the page; a key press redraws only its fragment, so the next pair comes immediately."""
     chosen = st.segmented_control(
         "Pairs", queue.ORDERS, default=queue.ORDERS[0], required=True,
-        format_func=lambda name: name.capitalize(), key="order",
+        format_func=lambda name: name.capitalize(), key="order", bind="query-params",
     )  # fmt: skip
     order = chosen or queue.ORDERS[0]
     read_first(page)
@@ -84,7 +84,7 @@ def _next(page: Page, order: queue.Order) -> None:
 def _evidence(page: Page, verdicts: Sequence[Verdict], threshold: float) -> None:
     """Show the amount of evidence."""
     judged = [item for item in verdicts if item.similarity is not None]
-    st.subheader("Evidence so far", anchor=False)
+    st.header("Evidence so far", anchor=False)
     if not judged:
         empty("No verdict yet.", "Each verdict on a pair, by a user or here, counts.")
         return
