@@ -586,8 +586,8 @@ class MultiLevelCache(OperatedCache):
             self._told_unknown.add(kind)
             log.warning(
                 "an invalidation found nothing that was put with this %s: either no answer came "
-                "from it, or it was put under another name. Said once; Invalidation.found_nothing "
-                "says it each time",
+                "from it, or it was put under another name. Logged once; see "
+                "Invalidation.found_nothing",
                 kind,
             )
         return done

@@ -25,10 +25,11 @@ from cache_core.cli import (
     tune,
     warm,
 )
-from cache_core.cli.console import flowing, taking
+from cache_core.cli.console import PlainCommand, PlainGroup, flowing, taking
 from cache_core.cli.doctor import command as doctor
 
 app = typer.Typer(
+    cls=PlainGroup,
     name="glasscache",
     help=(
         "The cache for LLM agents that you can see through.\n\n"
@@ -67,7 +68,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 app.add_typer(tune.app, name="tune")
 app.add_typer(export.app, name="export")
 for name, command in _COMMANDS.items():
-    app.command(name, help=flowing(command))(command)
+    app.command(name, cls=PlainCommand, help=flowing(command))(command)
 
 
 @app.callback()

@@ -17,9 +17,12 @@ from rich.logging import RichHandler
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+from typer import rich_utils
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from cache_core.model.exceptions import BackendError, GlasscacheError
 from cache_core.model.remedies import remedy, said
+from cache_core.operations.invalidate.outbox import OTHER_STORE
 
 # C0 without tab and line feed, C1, marks that change the direction, and surrogates
 _CONTROLS = (
@@ -67,8 +70,10 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
 
 def _is_news(record: logging.LogRecord) -> bool:
     """Return whether a log line adds something to the command's own output."""
-    told = ("%s cannot be reached:", "%d invalidations could not be made before closing")
-    return not str(record.msg).startswith(told)
+    # that another store has a pending invalidation is reported by its agents, and by invalidate
+    told = ("%s cannot be reached:", "%d invalidations are pending at the end")
+    of_another = OTHER_STORE in str(record.args)
+    return not (str(record.msg).startswith(told) or of_another)
 
 
 def quiet_libraries() -> None:
@@ -106,6 +111,56 @@ def taking(options: type[Given], command: Callable[[Given], None]) -> Callable[.
     run_it.__doc__ = command.__doc__
     run_it.__signature__ = inspect.signature(options, eval_str=True)  # type: ignore[attr-defined]
     return run_it
+
+
+class PlainCommand(TyperCommand):
+    """Command whose help names types in words: `1 or more`, not `<int range> [x>=1]`."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help."""
+        _name_types(self, ctx)
+        super().format_help(ctx, formatter)
+
+
+class PlainGroup(TyperGroup):
+    """Group of commands with such a help."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help."""
+        _name_types(self, ctx)
+        super().format_help(ctx, formatter)
+
+
+_TYPES = {"str": "TEXT", "list[str]": "TEXT", "int": "N", "integer": "N", "float": "NUMBER",
+          "path": "PATH", "file": "PATH", "dir": "PATH"}  # fmt: skip
+
+
+def _nothing(ctx: Any) -> str:
+    del ctx  # passed by its name
+    return ""
+
+
+def _name_types(command: Any, ctx: Any) -> None:
+    """Give the options of a command a `metavar` that says in words what they take."""
+    rich_utils.RANGE_STRING = ""
+    for option in command.get_params(ctx):
+        if isinstance(option, TyperArgument):
+            # its help says what it takes
+            option.display_type_rich = _nothing  # type: ignore[method-assign]
+            continue
+        if not isinstance(option, TyperOption) or option.metavar is not None:
+            continue
+        kind = option.type if hasattr(option, "type") else option  # before and since typer 0.26
+        ends = (getattr(kind, name, None) for name in ("min", "max"))
+        low, high = (None if end is None else f"{end:,.10g}" for end in ends)
+        if option.is_flag:
+            option.metavar = ""
+        elif low is not None:
+            option.metavar = f"{low} or more" if high is None else f"{low} to {high}"
+        else:
+            named = "display_type" if hasattr(option, "display_type") else "make_metavar"
+            label = str(getattr(option, named)(ctx)).strip("<>").lower()
+            option.metavar = _TYPES.get(label, label.strip("[]"))
 
 
 def table(*columns: str, title: str | None = None) -> Table:

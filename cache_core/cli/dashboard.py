@@ -198,7 +198,11 @@ def _command(place: Path, host: str, port: int, public: Public | None) -> list[s
     theme = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = theme
     spec.loader.exec_module(theme)
-    options = {**theme.options(), "server.address": host, "server.port": str(port)}
+    options = {
+        **theme.options(), "server.address": host, "server.port": str(port),
+        # the address is printed already
+        "logger.hideWelcomeMessage": "true",
+    }  # fmt: skip
     if host in _LOOPBACK:
         # reject other host names that lead here (DNS rebinding)
         options["server.allowedHosts"] = tuple(

@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
-from cache_core.cli.console import fail, flowing, out
+from cache_core.cli.console import PlainCommand, PlainGroup, fail, flowing, out
 from cache_core.cli.shipped import shipped
 from cache_core.model.exceptions import ConfigurationError
 
 app = typer.Typer(
+    cls=PlainGroup,
     help="Write alerts, dashboards or Kubernetes objects as files, for your own monitoring.",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -34,7 +35,12 @@ Label = Annotated[
 ]
 RunbookUrl = Annotated[
     str,
-    typer.Option("--runbook-url", metavar="URL", help="Base of the links to runbooks."),
+    typer.Option(
+        "--runbook-url",
+        metavar="URL",
+        help="Base of the links to runbooks.",
+        show_default="those of this project",
+    ),
 ]
 Datasource = Annotated[
     str | None,
@@ -259,4 +265,4 @@ def _indented(text: str, by: int) -> str:
 
 
 for _name, _command in (("alerts", alerts), ("grafana", grafana), ("kubernetes", kubernetes)):
-    app.command(_name, help=flowing(_command))(_command)
+    app.command(_name, cls=PlainCommand, help=flowing(_command))(_command)

@@ -118,5 +118,6 @@ def _what_becomes_of_it(cache: MultiLevelCache) -> str:
         )
     return (
         f"It is saved in {cache.settings.dir}: a process with this namespace, data directory and "
-        "store applies it as soon as the store is back. Elsewhere, run the command again then."
+        "store applies it as soon as the store is back. Elsewhere, run the command again then. If "
+        "the address is wrong, delete the newest unconfirmed-*.jsonl there."
     )

@@ -26,6 +26,7 @@ from cache_core.cli.files import Report as FileReport
 from cache_core.cli.files import options as files
 from cache_core.cli.files.requests import in_order
 from cache_core.config.settings import load_settings
+from cache_core.model.reasons import short
 from cache_core.whatif.replay import (
     MAX_WRONG,
     Report,
@@ -38,6 +39,7 @@ from cache_core.whatif.replay import (
 from cache_core.whatif.replay import replay as run_replay
 
 _MANY_CONTEXTS = 64
+_DAY, _MONTH = 86_400.0, 30 * 86_400.0
 
 
 class Scope(StrEnum):
@@ -240,7 +242,17 @@ async def _replay(
                 )
             )
     embedder.close()
-    return as_json(reports[0], embedding_ms, reports[1] if compare else None)
+    found = as_json(reports[0], embedding_ms, reports[1] if compare else None)
+    found["saved_usd_per_month"] = _per_month(rows, reports[0].metrics["cost_savings_usd"])
+    found["private_intents"] = sorted({row.intent for row in rows if row.private and row.intent})
+    return found
+
+
+def _per_month(rows: list[TrafficRow], saved_usd: float) -> float | None:
+    """Return the saving of 30 days at the rows' pace; `None` for less than a day of them."""
+    times = [row.t for row in rows if row.t is not None]
+    span = max(times) - min(times) if times and len(times) == len(rows) else 0.0
+    return round(saved_usd * _MONTH / span, 2) if span >= _DAY else None
 
 
 def _other(scope: ScopeRule, rows: list[TrafficRow]) -> ScopeRule:
@@ -278,6 +290,8 @@ def _print(found: dict[str, Any]) -> None:
         ]  # fmt: skip
         shown.add_row(label, *cells)
     out.print(shown, "", sep="\n")
+    if found["saved_usd_per_month"] is not None:
+        out.print(f"At the file's pace that is {found['saved_usd_per_month']:,.2f} USD in 30 days.")
     tiers = found["served_by"]
     latency = found["latency_ms"]
     out.print(
@@ -289,8 +303,20 @@ def _print(found: dict[str, Any]) -> None:
         f"{latency['embedding_p50']:.1f} ms for the embedding when L2 is needed."
     )
     for level, reasons in found["miss_reasons"].items():
-        listed = ", ".join(f"{name} {count:,}" for name, count in sorted(
+        listed = ", ".join(f"{short(name)} {count:,}" for name, count in sorted(
             reasons.items(), key=lambda pair: -pair[1]))  # fmt: skip
-        out.print(f"{level} missed: {listed}", style="dim")
-    if found["sharing"]["advice"]:
-        out.print(found["sharing"]["advice"], style="yellow")
+        out.print(f"{level.upper()} missed: {listed}", style="dim")
+    if advice := _advice(found["sharing"], found["private_intents"]):
+        out.print(advice, style="yellow")
+
+
+def _advice(sharing: dict[str, Any], private: list[str]) -> str:
+    """Return the cache's advice, without intents of which the file says that they are private."""
+    met = [name for name in sharing["by_intent"] if name in private]
+    if not met or not sharing["advice"]:
+        return str(sharing["advice"])
+    which = ", ".join(met)
+    if len(met) == len(sharing["by_intent"]):
+        missed = counted(sharing["other_scope_misses"], "lookups")
+        return f"{missed} missed an answer of another user; the file says it is private: {which}."
+    return f"{sharing['advice']} Do not share {which}: the file says that it is private."

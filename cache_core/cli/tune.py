@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from cache_core.cli.console import (
+    PlainCommand,
+    PlainGroup,
     counted,
     current_user,
     err,
@@ -30,13 +32,15 @@ from cache_core.cli.where import (
     opened,
 )
 from cache_core.config.intents import INTENT_PREFIX
-from cache_core.config.live import TUNED, TuningChange
+from cache_core.config.live import TuningChange
 from cache_core.config.stage import Stage, clock_time
 from cache_core.config.tuning import Bounds, Tuning
+from cache_core.model import durations
 from cache_core.model.exceptions import ConfigurationError, TuningConflict
 from cache_core.observability.fleet import InForce
 
 app = typer.Typer(
+    cls=PlainGroup,
     help=(
         "Change a running cache: threshold, TTLs, sharing, prices.\n\n"
         "Tuned values are stored, override the agents' start values, and are in force in every "
@@ -48,7 +52,6 @@ app = typer.Typer(
 )
 
 _ATTEMPTS = 5
-_NAME_WIDTH = max(map(len, Tuning.bounds()))
 _NOTHING = "default"
 _EMPTY = "none"
 
@@ -66,8 +69,9 @@ def show(
 ) -> None:
     """Show the tuning in force, each value's origin, and its bounds.
 
-    Precedence: `tuned`, `the constructor`, a changed module constant, the environment, the default.
-    Untuned values are shown as the running agents report them.
+    A tuned value comes first, then an argument of MultiLevelCache, a changed module constant, an
+    environment variable, and the default. Values that are not tuned are those of the running
+    agents.
 
     [bold]glasscache tune show --json | jq .values.semantic_threshold[/bold]
         One value, for a script.
@@ -98,17 +102,15 @@ def show(
         return
     listed = table(title=f"Tuning of {namespace!r}, version {found.tuning.version}")
     for name in ("field", "value", "from", "may be"):
-        listed.add_column(name, overflow="fold", min_width=_NAME_WIDTH if name == "field" else None)
+        listed.add_column(name, overflow="fold", no_wrap=name == "field")
     for name, bounds in Tuning.bounds().items():
         if name != "intents":
             value = values.get(name)
             listed.add_row(name, shown(value, bounds), found.origins[name], bounds.expected)
+    out.print(listed)
     for name, value in sorted(values.items()):
         if name.startswith(INTENT_PREFIX):
-            may_be = Tuning.bounds().get(name.rpartition(".")[2])
-            expected = may_be.expected if may_be is not None else "yes or no"
-            listed.add_row(name, shown(value, may_be), TUNED, expected)
-    out.print(listed)
+            out.print(f"{name} {shown(value, Tuning.bounds().get(name.rpartition('.')[2]))}")
     if staged is not None:
         out.print(f"\n{_watched(staged)}")
     version = found.tuning.version
@@ -179,7 +181,9 @@ def set_values(
     given = dict(assignment(text) for text in changes)
 
     async def work() -> tuple[TuningChange, InForce]:
-        async with opened(namespace, redis_url, None, directory, semantic=False) as cache:
+        async with opened(
+            namespace, redis_url, None, directory, semantic=False, creates=True
+        ) as cache:
             relative = any(is_relative(name, value) for name, value in given.items())
             for attempt in range(_ATTEMPTS):
                 expected = expected_version
@@ -241,23 +245,17 @@ def history(
     if not found:
         out.print(f"Nobody tuned {namespace!r} yet: glasscache tune set FIELD=VALUE")
         return
-    listed = table(title=f"Changes of {namespace!r}")
-    for name in ("version", "when", "author", "what", "why"):
-        listed.add_column(
-            name, overflow="fold", justify="right" if name == "version" else "left",
-            no_wrap=name == "when",
-            min_width=_NAME_WIDTH if name == "what" else None,
-        )  # fmt: skip
     for change in found:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(change.at))
-        what = "\n".join(lines(change))
-        why = change.note
+        out.print(f"version {change.version}, {when}, {change.author}", style="bold")
         if change.reverts is not None:
-            why = f"back to {change.reverts}" + (f": {why}" if why else "")
+            out.print(f"  back to version {change.reverts}")
         if change.until is not None:
-            why = f"staged until {clock_time(change.until)}" + (f": {why}" if why else "")
-        listed.add_row(str(change.version), when, change.author, what, why)
-    out.print(listed)
+            out.print(f"  staged until {clock_time(change.until)}")
+        for line in lines(change):
+            out.print(f"  {line}")
+        if change.note:
+            out.print(f"  why: {change.note}")
 
 
 def revert(
@@ -357,7 +355,7 @@ def lines(change: TuningChange) -> list[str]:
         before = change.before.get(name)
         old = "not tuned" if before is None else shown(before, bounds)
         new = "no longer tuned" if after is None else shown(after, bounds)
-        found.append(f"{name} {old} -> {new}")
+        found.append(f"{name} {old} -> {new}" if old != new else f"{name} {new}, tuned from now on")
     return found
 
 
@@ -370,6 +368,8 @@ def shown(value: Any, bounds: Bounds | None) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or _EMPTY
     if isinstance(value, float):
+        if bounds is not None and bounds.unit == "s":
+            return durations.text(value)
         text = f"{value:,.10g}"
         return f"{text} {bounds.unit}" if bounds is not None and bounds.unit else text
     return str(value)
@@ -429,4 +429,4 @@ _COMMANDS: Mapping[str, Callable[..., None]] = {
     "revert": revert,
 }
 for _name, _command in _COMMANDS.items():
-    app.command(_name, help=flowing(_command))(_command)
+    app.command(_name, cls=PlainCommand, help=flowing(_command))(_command)

@@ -122,7 +122,7 @@ def warm(
         return
 
     async def work() -> Stored:
-        async with opened(namespace, redis_url, chroma_url, directory) as cache:
+        async with opened(namespace, redis_url, chroma_url, directory, creates=True) as cache:
             return await store(cache, found.answers, lives)
 
     stored = run(work())

@@ -58,9 +58,15 @@ async def opened(
     *,
     semantic: bool = True,
     needs_store: bool = True,
+    creates: bool = False,
 ) -> AsyncIterator[MultiLevelCache]:
-    """Open the selected cache; fail if it *needs_store* and that is unavailable."""
+    """Open the selected cache; fail if it *needs_store* and that is unavailable.
+
+    A directory that is not there is misspelt, unless the command *creates* a store.
+    """
     settings = load_settings(redis_url=redis_url, chroma_url=chroma_url, dir=directory)
+    if directory is not None and settings.redis_url is None:
+        _check(settings.dir, creates=creates)
     if not semantic:
         settings = settings.model_copy(update={"tiers": settings.tiers - {"l2"}})
     cache = MultiLevelCache(settings=settings, namespace=namespace, instruments=())
@@ -82,7 +88,23 @@ async def opened(
         await cache.close()
 
 
+def _check(directory: Path, *, creates: bool) -> None:
+    """Fail if the directory given is not there, or cannot be used."""
+    try:
+        if creates:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = directory.is_dir()
+    except OSError as error:
+        fail(f"--dir {directory} cannot be used: {error.strerror}")
+    if not found:
+        fail(
+            f"--dir {directory}: there is no such directory. Pass the agent's CACHE_DIR; "
+            "glasscache warm and an agent create it"
+        )
+
+
 def away(cache: MultiLevelCache) -> str:
     """Return which store is unavailable, and why, in words."""
     where = cache.settings.redis_url and without_secrets(cache.settings.redis_url)
-    return f"the store cannot be reached: {where or cache.settings.dir} ({cache.away})."
+    why = cache.away.replace("redis_url=", "--redis-url")
+    return f"the store cannot be reached: {where or cache.settings.dir} ({why})."

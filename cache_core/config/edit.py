@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -67,7 +68,9 @@ def _drop(found: dict[str, Any], prefix: str) -> None:
 def _check_name(name: str) -> None:
     if isinstance(name, str) and (name in Tuning.bounds() or name.startswith(INTENT_PREFIX)):
         return
+    near = difflib.get_close_matches(str(name), [*Tuning.bounds(), INTENT_PREFIX], 1)
+    guess = f"; probably {near[0]!r} is meant" if near else ""
     raise ConfigurationError(
-        f"{name!r} cannot be tuned; what can: {', '.join(Tuning.bounds())}, and "
+        f"{name!r} cannot be tuned{guess}. Fields: {', '.join(Tuning.bounds())}, and "
         f"intent.LABEL.FIELD with FIELD one of {', '.join(INTENT_FIELDS)}"
     )

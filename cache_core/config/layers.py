@@ -50,7 +50,7 @@ def _refusal(error: ValidationError, origin: Mapping[str, str]) -> str:
     name = INTENT_PREFIX + ".".join(place[1:]) if field == "intents" and place[1:] else field
     msg = (
         f"{name}={first['input']!r} (from {origin.get(field, 'unknown')}) is refused: "
-        f"{first['msg']}"
+        f"{first['msg'].removeprefix('Value error, ')}"
     )
     bounds = Tuning.bounds().get(place[-1] if field == "intents" else field)
     if bounds is None:

@@ -287,8 +287,14 @@ class Settings(BaseModel):
         description="Longest wait, in seconds, for an answer that another process computes.",
     )
 
-    max_message_bytes: int = Field(default=32_768, gt=0, description="Longer messages bypass.")
-    max_value_bytes: int = Field(default=1_048_576, gt=0, description="Larger values are not put.")
+    max_message_bytes: int = Field(
+        default=32_768,
+        gt=0,
+        description="Bytes of the longest message that is looked up; longer ones bypass the cache.",
+    )
+    max_value_bytes: int = Field(
+        default=1_048_576, gt=0, description="Bytes of the largest answer that is stored."
+    )
     max_entries: int = Field(
         default=1_000_000,
         gt=0,
@@ -352,6 +358,7 @@ class Settings(BaseModel):
         others = [name for name in cls.model_fields if name not in values]
         found, refused = _from_environment(others)
         environment.report(refused)
+        environment.report(misspelt_lines(), environment.log.warning)
         return {**found, **values}
 
 
@@ -407,6 +414,13 @@ def refused_variables() -> list[str]:
 def misspelt_variables() -> dict[str, str]:
     """Return the environment variables that are not read, with the name that was probably meant."""
     return environment.misspelt([*Settings.model_fields, *TUNING_VARIABLES])
+
+
+def misspelt_lines() -> list[str]:
+    """Return a line for each variable of `misspelt_variables`."""
+    return [
+        f"{name} is not read: did you mean {meant}?" for name, meant in misspelt_variables().items()
+    ]
 
 
 def load_settings(**values: Any) -> Settings:

@@ -32,6 +32,7 @@ from cache_core.config.intents import (
     flatten,
     number,
 )
+from cache_core.model import durations
 from cache_core.model.values import Entry, Level
 from cache_core.policy.limits import LEAST_SIMILARITY
 
@@ -89,6 +90,8 @@ class Bounds:
         match self.kind:
             case "number":
                 first = f"more than {self.minimum:g}, to" if self.above else f"{self.minimum:g} to"
+                if self.unit == "s":
+                    return f"{first} {durations.text(self.maximum or 0.0)}"
                 return f"{first} {self.maximum:,.10g} {self.unit}".rstrip()
             case "choice":
                 return "one of " + ", ".join(self.choices)

@@ -73,7 +73,9 @@ _OF_EMBEDDERS: Mapping[str, str] = {
     "InvalidVectorError": "The embedding model returns no usable vectors: see the log",
     "MalformedResponse": "What answers at EMBEDDING_URL is no OpenAI-compatible endpoint",
 }
-_LATE = "It is stopped or slow: look at it, or raise the budgets (glasscache settings)"
+_LATE = (
+    "The backend is stopped or slow: check it, or raise the budgets (glasscache settings budget)"
+)
 _OTHERWISE: Mapping[str, str] = {
     "redis": "Check that Redis runs and that {where} names it",
     "chroma": "Check that Chroma runs and that {where} names it",
@@ -153,7 +155,7 @@ def tell(what: str, error: BackendError) -> None:
         server = _SERVERS.get(error.backend, error.backend)
         _log.limited(
             f"{server} {error.error_type}",
-            "%s: %s (%s); lookups go on without it. %s",
+            "%s: %s (%s); lookups continue without it. %s",
             what,
             error.reason,
             said(error),

@@ -21,7 +21,7 @@ from rich.text import Text
 from typer.testing import CliRunner, Result
 
 from cache_core import MultiLevelCache
-from cache_core.cli import console, export, stats, tune
+from cache_core.cli import console, export, settings, stats, tune
 from cache_core.cli.app import app
 from cache_core.config.settings import TUNING_VARIABLES, Settings
 from cache_core.config.tuning import Tuning
@@ -253,11 +253,17 @@ def test_no_name_is_cut_at_80_columns(
     words = said.split()
     assert set(Tuning.bounds()) - {"intents"} <= set(words)
     if command == ["settings"]:
-        assert {"CACHE_CAPTURE_MESSAGE_CONTENT", "CACHE_ENCRYPTION_KEYS", "false"} <= set(words)
+        assert {"CACHE_CAPTURE_MESSAGE_CONTENT", "CACHE_ENCRYPTION_KEYS", "no"} <= set(words)
+        assert re.search(r"^CACHE_MAX_BYTES +1 GiB +default *$", said, re.MULTILINE)
+        assert re.search(r"^CACHE_DIR +.* environment *$", said, re.MULTILINE)
         assert "[]" not in said
-        assert re.search(r"^SEMANTIC_THRESHOLD +semantic_threshold +0.95 *$", said, re.MULTILINE)
-        assert re.search(r"^CACHE_SHARED_INTENTS +shared_intents +none *$", said, re.MULTILINE)
-    assert "3,600 s" in said
+        assert re.search(
+            r"^semantic_threshold +SEMANTIC_THRESHOLD +0.95 +default *$", said, re.MULTILINE
+        )
+        assert re.search(
+            r"^shared_intents +CACHE_SHARED_INTENTS +none +default *$", said, re.MULTILINE
+        )
+    assert "1 h" in said
 
 
 def test_every_variable_that_settings_name_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,13 +275,15 @@ def test_every_variable_that_settings_name_is_read(monkeypatch: pytest.MonkeyPat
     said = run("settings").stdout
     for name, field, shown in (
         ("SEMANTIC_THRESHOLD", "semantic_threshold", "0.9"),
-        ("CACHE_L1_TTL", "l1_ttl", "60 s"),
+        ("CACHE_L1_TTL", "l1_ttl", "1 m"),
         ("CACHE_REFRESH_SHARE", "refresh_share", "0.25"),
     ):
-        assert re.search(rf"^{name} +{field} +{shown} *$", said, re.MULTILINE)
-    variables = {line.split()[0] for line in said.partition("Tuning,")[2].splitlines()[3:]}
+        assert re.search(rf"^{field} +{name} +{shown} +environment *$", said, re.MULTILINE)
     named = {name for name in TUNING_VARIABLES if name != "semantic_threshold"}
-    assert {f"CACHE_{name.upper()}" for name in named} | {"SEMANTIC_THRESHOLD"} <= variables
+    assert {f"CACHE_{name.upper()}" for name in named} | {"SEMANTIC_THRESHOLD"} <= set(said.split())
+    assert sorted(name for names in settings.GROUPS.values() for name in names) == sorted(
+        {*Settings.model_fields, *Tuning.bounds()} - {"intents"}
+    )
 
 
 def narrow() -> Console:
@@ -298,6 +306,63 @@ def test_a_terminal_without_unicode_gets_no_traceback(tmp_path: Path) -> None:
     )  # fmt: skip
     assert shown.returncode == 0, shown.stderr
     assert "P?ckchen" in shown.stdout
+
+
+def test_a_setting_is_explained() -> None:
+    """A part of a name shows the matching settings with their meaning, another one is an error."""
+    said = " ".join(run("settings", "max_bytes").stdout.split())
+    assert said.startswith("CACHE_MAX_BYTES = 1 GiB (default) Bytes of the embedded store")
+    assert "Range: more than 0, to 30 d." in " ".join(run("settings", "L1").stdout.split())
+    assert run("settings", "nonsense").exit_code == 2
+
+
+def test_a_misspelt_variable_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A variable that nearly has a name of ours is logged at the start; another program's is not."""
+    monkeypatch.setenv("CACHE_SHARED_INTNETS", "faq")
+    monkeypatch.setenv("CACHE_BACKEND", "django")
+    said = run("settings").stderr
+    assert "CACHE_SHARED_INTNETS is not read: did you mean CACHE_SHARED_INTENTS?" in said
+    assert "CACHE_BACKEND" not in said
+    Settings(dir=tmp_path)
+    Settings(dir=tmp_path)
+    assert caplog.text.count("CACHE_SHARED_INTNETS is not read") == 1
+    assert "CACHE_BACKEND" not in caplog.text
+
+
+def test_a_misspelt_directory_is_an_error(tmp_path: Path) -> None:
+    """A directory that is not there is neither made nor reported as empty; tuning may make it."""
+    missing = tmp_path / "missing"
+    for command in (["stats"], ["explain", "hi"], ["tune", "show"], ["invalidate", "hi"]):
+        result = run(*command, "--dir", str(missing))
+        assert result.exit_code == 2
+        assert "there is no such directory" in result.stderr
+    assert not missing.exists()
+    (tmp_path / "file").write_text("")
+    result = run("tune", "set", "l1_ttl=1h", "--dir", str(tmp_path / "file" / "below"))
+    assert result.exit_code == 2
+    assert "cannot be used: Not a directory" in result.stderr
+    assert run("tune", "set", "l1_ttl=1h", "--dir", str(missing)).exit_code == 0
+
+
+def test_a_value_that_stays_the_same_is_tuned_from_now_on(tmp_path: Path) -> None:
+    """Tuning a field to its start value is a change of what is tuned, and said so."""
+    said = run("tune", "set", "semantic_threshold=0.95", "--dir", str(tmp_path)).stdout
+    assert "semantic_threshold 0.95, tuned from now on" in said
+    assert "->" not in said
+
+
+@pytest.mark.server
+def test_an_invalidation_at_a_wrong_address_does_not_trouble_other_commands(tmp_path: Path) -> None:
+    """Only the command that left it pending speaks of it, and says how to be rid of it."""
+    wrong = f"redis://127.0.0.1:{servers.free_port()}"
+    result = run("invalidate", "hi", "--redis-url", wrong, "--dir", str(tmp_path))
+    assert result.exit_code == 1
+    said = " ".join(result.stderr.split())
+    assert "Check that Redis runs and that --redis-url names it" in said
+    assert "delete the newest unconfirmed-*.jsonl" in said
+    assert run("stats", "--dir", str(tmp_path)).stderr == ""
 
 
 def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,7 +464,7 @@ def test_brackets_in_a_reason_are_shown(
     missing = str(tmp_path / "a[semantic]model")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("EMBEDDING_MODEL", missing)
-    result = run("explain", "hi", "--dir", str(tmp_path / "cache"))
+    result = run("explain", "hi", "--dir", str(tmp_path))
     assert result.exit_code == 0
     assert "a[semantic]model" in "".join(result.output.split())
     said = "pip install 'glasscache[semantic]'"

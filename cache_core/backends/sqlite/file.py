@@ -201,7 +201,7 @@ class SqliteFile:
             return True
 
     def _reopen(self, path: Path) -> None:
-        log.warning("embedded store: %s was deleted while it was open; starting anew", path)
+        log.warning("embedded store: %s was deleted while it was open; starting empty", path)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.close_writing()
         self._writing = self._connection()

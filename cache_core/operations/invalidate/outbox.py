@@ -78,6 +78,13 @@ class StoreName(NamedTuple):
         return self.place == other.place or bool(self.secret and self.secret == other.secret)
 
 
+OTHER_STORE = (
+    "is of another store, or of the same one under another REDIS_URL or CACHE_PREFIX: a cache on "
+    "that store applies them"
+)
+"""Reason to leave a file alone that this cache can read."""
+
+
 class Outbox:
     """Requests of this process, with its file, and the files of others.
 
@@ -184,10 +191,7 @@ class Outbox:
             self._report(file, "does not begin as such a file does")
             return
         if not store.is_same(self.store):
-            self._report(
-                file, "is of another store, or of the same one under another REDIS_URL or "
-                "CACHE_PREFIX: a cache on that store makes them"
-            )  # fmt: skip
+            self._report(file, OTHER_STORE)
             return
         requests = {line: self._parse(line, file, head) for line in lines}
         if None in requests.values():
@@ -222,8 +226,8 @@ class Outbox:
         if file.name not in self._reported:
             self._reported.add(file.name)
             logging.getLogger("glasscache").error(
-                "%s has invalidations that are still to be made, and %s. It is kept; delete it "
-                "when they were asked for again, or are not needed",
+                "%s has invalidations that are pending, and %s. It is kept; delete it if they are "
+                "not needed",
                 file,
                 why,
             )

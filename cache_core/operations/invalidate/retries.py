@@ -148,8 +148,8 @@ class Worklist:
         if self._items:
             log.limited(
                 "unconfirmed",
-                "%d invalidations could not be made before closing: the next cache of this "
-                "namespace in this data directory makes them",
+                "%d invalidations are pending at the end: the next cache of this namespace in this "
+                "data directory applies them",
                 self.pending,
             )
 

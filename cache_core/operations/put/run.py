@@ -201,7 +201,7 @@ class Puts:
                 return await self._writer.put(query, answer, tuning, seen, left)
         log.limited(
             "crowded",
-            "more answers were put at once than can be stored within CACHE_PUT_BUDGET: some were "
+            "more concurrent puts than can be stored within CACHE_PUT_BUDGET: some answers were "
             "dropped. Put them one after the other, or use warm_cache",
         )
         return self._writer.refused(answer, "overloaded", "dropped")

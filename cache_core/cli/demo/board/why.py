@@ -17,7 +17,7 @@ _GUARDS = {
     "order": "words in another order",
     "opposites": "one says the opposite",
     "letters": "other letters, case or code",
-    "language": "words nobody knows",
+    "language": "unknown words",
 }
 
 
