@@ -295,6 +295,8 @@ def confirm(
 ) -> None:
     """End the watch over a staged change now, and keep the change.
 
+    It stays in force as any other change does.
+
     [bold]glasscache tune confirm --note "looked at 200 answers"[/bold]
         Other changes are possible again; glasscache tune revert takes it back.
     """
