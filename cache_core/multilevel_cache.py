@@ -549,7 +549,7 @@ class MultiLevelCache(OperatedCache):
     async def invalidate(
         self, query: str, user_id: str | None = None, *, dry_run: bool = False
     ) -> Invalidation:
-        """Take a message's answers out of service: all tiers, users, contexts and replicas.
+        """Invalidate a message's answers: all tiers, users, contexts and replicas.
 
         Also those of every stored message that L2 would have served for it. Answers being computed
         while this happens are not stored.
@@ -566,14 +566,14 @@ class MultiLevelCache(OperatedCache):
         return await self._invalidate(Request("message", query, user_id), dry_run=dry_run)
 
     async def invalidate_document(self, doc_id: str, *, dry_run: bool = False) -> Invalidation:
-        """Take out of service every answer to a message whose documents included *doc_id*.
+        """Invalidate every answer to a message whose documents included *doc_id*.
 
         Ids are compared in Unicode's NFC. `found_nothing` of the result says that there was none.
         """
         return await self._invalidate_label("document", doc_id, dry_run=dry_run)
 
     async def invalidate_tag(self, tag: str, *, dry_run: bool = False) -> Invalidation:
-        """Take out of service every answer to a message that was put with *tag*."""
+        """Invalidate every answer to a message that was put with *tag*."""
         return await self._invalidate_label("tag", tag, dry_run=dry_run)
 
     async def _invalidate_label(
@@ -603,7 +603,7 @@ class MultiLevelCache(OperatedCache):
         return await self._invalidate(Request("user", user))
 
     async def invalidate_writer(self, user_id: str, *, dry_run: bool = False) -> Invalidation:
-        """Take out of service all that a user's puts stored, for them or for everybody.
+        """Invalidate all that a user's puts stored, for them or for everybody.
 
         For when a user turned out to feed the cache with wrong answers. Of each message that they
         stored something for all users for, every answer goes.

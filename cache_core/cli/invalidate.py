@@ -17,8 +17,8 @@ from cache_core.cli.where import (
     Namespace,
     Note,
     RedisUrl,
-    away,
     opened,
+    unavailable,
 )
 from cache_core.model.exceptions import BackendError
 from cache_core.model.values import Invalidation
@@ -52,7 +52,7 @@ def invalidate(
     directory: Directory = None,
     as_document: AsJson = False,
 ) -> None:
-    """Take answers out of service, for all users, tiers and replicas.
+    """Invalidate answers, for all users, tiers and replicas.
 
     Name one of: a question, a document that answers were made from, a tag, a writer, or a user. A
     question takes similar ones with it: whatever L2 would have served for it.
@@ -86,7 +86,7 @@ def invalidate(
             if dry_run:
                 await cache.stand_in()
                 return await cache.operator.count(what, value, only), "a backend is unavailable."
-            why = "" if cache.is_open else away(cache)
+            why = "" if cache.is_open else unavailable(cache)
             if cache.is_open:
                 with suppress(BackendError):
                     await cache.stand_in()
@@ -100,8 +100,8 @@ def invalidate(
     if as_document:
         print_json({**asdict(done), "dry_run": dry_run})
     else:
-        verb = "would take" if dry_run else "took"
-        out.print(f"{verb.capitalize()} {counted(done.removed, 'entries')} out of service.")
+        verb = "Would invalidate" if dry_run else "Invalidated"
+        out.print(f"{verb} {counted(done.removed, 'entries')}.")
         erased = ", ".join(counted(count, kind) for kind, count in done.counts.items() if count)
         if erased:
             out.print(f"Erased: {erased}.")

@@ -74,7 +74,7 @@ async def opened(
         await cache.initialize()
         if not cache.is_open and needs_store:
             fail(
-                f"{away(cache)} To use another store, pass --redis-url (REDIS_URL) or --dir "
+                f"{unavailable(cache)} To use another store, pass --redis-url (REDIS_URL) or --dir "
                 "(CACHE_DIR)"
             )
         if semantic and cache.is_open:
@@ -103,7 +103,7 @@ def _check(directory: Path, *, creates: bool) -> None:
         )
 
 
-def away(cache: MultiLevelCache) -> str:
+def unavailable(cache: MultiLevelCache) -> str:
     """Return which store is unavailable, and why, in words."""
     where = cache.settings.redis_url and without_secrets(cache.settings.redis_url)
     why = cache.away.replace("redis_url=", "--redis-url")

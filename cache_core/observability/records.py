@@ -194,7 +194,7 @@ class ComputeRecord(TimedRecord):
 
 @dataclass(slots=True)
 class RefreshRecord(TimedRecord):
-    """An answer made anew in the background: `stored`, `error` or `skipped`."""
+    """An answer recomputed in the background: `stored`, `error` or `skipped`."""
 
     operation: ClassVar[Operation] = "refresh"
 
@@ -205,7 +205,7 @@ class InvalidationRecord(TimedRecord):
 
     Attributes:
         kind: `message`, `document`, `tag`, `answer`, `user` or `writer`.
-        count: Entries that were taken out of service.
+        count: Entries that were invalidated.
     """
 
     operation: ClassVar[Operation] = "invalidate"

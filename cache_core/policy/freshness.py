@@ -27,7 +27,7 @@ class Freshness:
 
     Attributes:
         unchanged_at_expiry: Answers that were the same when they had expired.
-        unchanged_before: Answers that were the same when they were made anew before that.
+        unchanged_before: Answers that were the same when they were recomputed before that.
         changed: Answers that had changed, expired or not.
         seconds: Ages of all of them together.
     """

@@ -205,7 +205,7 @@ class Engine:
         return self.cache
 
     async def invalidate(self, request: Request, *, dry_run: bool = False) -> Invalidation:
-        """Take answers out of service; none of the cache's engines serves what is pending."""
+        """Invalidate answers; none of the cache's engines serves what is pending."""
         complete = dry_run
         try:
             done = await (await self.current()).invalidate(request, dry_run=dry_run)
@@ -363,7 +363,7 @@ class Engine:
             replace(cache.state(), backends={}, breakers={}, transitions={}, entries={}, servers=())
         )
         if self._given.instruments is None:
-            # Those were made when this was opened, and are made anew when it is again.
+            # Those were made when this was opened, and are made again then.
             self.instruments.close()
 
     async def _run_on(self, store: KeyValueStore) -> None:

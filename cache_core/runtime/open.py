@@ -145,9 +145,9 @@ class Open:
         self.housekeeper.start()
 
     async def invalidate(self, request: Request, *, dry_run: bool = False) -> Invalidation:
-        """Take answers out of service; what is not confirmed is kept in the outbox."""
+        """Invalidate answers; what is not confirmed is kept in the outbox."""
         if dry_run:
-            # Not counted: nothing is taken out of service.
+            # Not counted: nothing is invalidated.
             return await self.invalidator.make(request, self._replica.tuning, dry_run=True)
         with self._replica.instruments.operation(InvalidationRecord(request.kind)) as record:
             self._replica.counts.invalidations += 1
@@ -195,7 +195,7 @@ class Open:
 
 
 def _invalidator(parts: Parts, outbox: Outbox) -> Invalidator:
-    """Return what takes answers out of service."""
+    """Return what invalidates answers."""
     store, keys, journal, semantic = parts.store, parts.keys, parts.journal, None
     if (l2 := parts.semantic) is not None:
         semantic = Semantic(l2.tier.waiting, l2.similar, l2.feed)

@@ -178,7 +178,7 @@ class Operator:
         author: str,
         note: str = "",
     ) -> Invalidation:
-        """Take answers out of service; while the store is unavailable, it is pending.
+        """Invalidate answers; while the store is unavailable, it is pending.
 
         Args:
             kind: The kind of *value*; `writer` is a user whose puts go, `user` one who is erased.
@@ -261,7 +261,7 @@ class Operator:
     async def count(
         self, kind: RequestKind, value: str, user_id: str | None = None
     ) -> Invalidation:
-        """Return what `invalidate` would take out of service."""
+        """Return what `invalidate` would remove."""
         request = self._request(kind, value, user_id)
         return await self._on_engine(lambda engine: engine.invalidate(request, dry_run=True))
 

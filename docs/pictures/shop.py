@@ -15,7 +15,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import yaml
@@ -26,6 +25,7 @@ from cache_core.cli.demo.agent import Agent, SimulatedLLM
 from cache_core.cli.demo.shop import load_knowledge
 from cache_core.cli.demo.stack import ALERTMANAGER, free_port
 from cache_core.cli.demo.traffic import Request, Traffic
+from cache_core.cli.demo.truth import Truth
 
 NAMESPACE = "shop"
 RULES = Path(__file__).parents[2] / "alerts" / "rules.yml"
@@ -63,13 +63,10 @@ class Shop:
 
     def __init__(self, cache: MultiLevelCache) -> None:
         knowledge = load_knowledge()
-        self._cache = cache
         self._agent = Agent(cache, SimulatedLLM(knowledge, 1, 1e6), share_documents=True)
         self._requests: Iterator[Request] = iter(Traffic(knowledge, 11))
         self._knowledge = knowledge
-        self._asked: list[tuple[Request, str]] = []
-        self._truth: dict[str, str] = {}
-        self._random = Random(5)
+        self._truth = Truth(cache)
 
     def messages(self, count: int) -> list[str]:
         """Return what the first *count* customers will ask."""
@@ -79,31 +76,11 @@ class Shop:
     async def serve(self) -> None:
         """Answer one customer."""
         request = next(self._requests)
-        served = await self._agent.answer(request)
-        self._asked.append((request, served.result.lookup_id))
+        await self._truth.add(await self._agent.answer(request))
 
     async def judge(self) -> None:
-        """Judge the newest: what was served, at random; what nearly was, as in a review."""
-        await self._cache.operator.flush_decisions()
-        decisions = {
-            item.lookup_id: item for item in await self._cache.decisions(len(self._asked) + 500)
-        }
-        truth = self._truth
-        for request, lookup_id in self._asked:
-            item = decisions.get(lookup_id)
-            if item is None:
-                continue
-            if item.matched and item.matched != item.message and item.unvetoed is not None:
-                hit = item.outcome == "hit"
-                known = truth.get(item.matched)
-                near = hit or item.unvetoed >= 0.6
-                if known is not None and near and self._random.random() < 0.9:
-                    await self._cache.judge(
-                        item, correct=known == request.answer_id,
-                        source="verify" if hit else "review",
-                    )  # fmt: skip
-            truth.setdefault(item.message, request.answer_id)
-        self._asked = []
+        """Judge the newest: what was served, and what nearly was, as in a review."""
+        await self._truth.judge()
 
 
 async def play(

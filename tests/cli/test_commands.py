@@ -235,7 +235,7 @@ def test_one_is_one(tmp_path: Path) -> None:
 
     asyncio.run(fill())
     result = run("invalidate", "--user", "u1", "--dir", str(tmp_path))
-    assert "Took 1 entry out of service." in result.output
+    assert "Invalidated 1 entry." in result.output
     assert "1 private entry" in result.output
 
 

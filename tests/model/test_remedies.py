@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis.asyncio as aredis
 
 from cache_core import MultiLevelCache
 from cache_core.config.settings import Settings
+from cache_core.model import remedies
 from cache_core.model.exceptions import BackendError
 from cache_core.model.logs import RateLimited
 from cache_core.model.remedies import remedy, said
@@ -119,3 +122,22 @@ async def test_a_refusal_is_named_in_the_servers_words(
         assert "Check the user and password in redis_pool=" in cache.away
     await pool.aclose()
     assert "REDIS_URL" not in caplog.text
+
+
+@pytest.mark.parametrize("backend", ["redis", "chroma", "vectors", "embedded", "embedder", ""])
+@pytest.mark.parametrize("reason", ["backend_error", "timeout"])
+def test_no_remedy_names_a_variable_that_is_not_set(backend: str, reason: Any) -> None:
+    """Without an address that was given, a remedy names neither REDIS_URL nor CHROMA_URL."""
+    for name in ("Anything", *remedies._REMEDIES, *remedies._OF_EMBEDDERS):
+        assert not VARIABLE.search(words_for(backend, reason, name))
+    for text in remedies._BY_TEXT:
+        assert not VARIABLE.search(words_for(backend, reason, "Anything", text))
+
+
+VARIABLE = re.compile(r"REDIS_URL|CHROMA_URL|[{}]")
+
+
+def words_for(backend: str, reason: Any, name: str, text: str = "") -> str:
+    error = BackendError(reason, name, text)
+    error.backend = backend
+    return remedy(error)

@@ -205,7 +205,8 @@ async def ready(cache: MultiLevelCache, options: Options) -> str:
         try:
             await cache.ready()
         except ConfigurationError as error:
-            return f"L2 is off, so most hits are missing: {error}"
+            why = str(error).removeprefix("L2 is on but unavailable: ")
+            return f"L2 is off, so most hits are missing: {why}"
     return ""
 
 

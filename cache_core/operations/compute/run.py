@@ -29,7 +29,7 @@ from cache_core.operations.replica import Replica
 log = RateLimited(logging.getLogger("glasscache"))
 
 _REFRESHING = 8
-"""Answers that are made anew at the same time; others are skipped, the next hit tries again."""
+"""Answers that are recomputed at the same time; others are skipped, the next hit tries again."""
 
 _REMEMBERED = 1_000
 """Refreshed answers that are remembered, at most."""
@@ -280,9 +280,9 @@ class SharedComputing(Computing):
         self._leases = leases
         self._closed = False
         self.refreshing: dict[str, asyncio.Task[None]] = {}
-        """Answers that are being made anew before they expire."""
+        """Answers that are being recomputed before they expire."""
         self._popular = Popular()
-        # When what was made anew had been stored, by the name of the answer.
+        # When what was recomputed had been stored, by the name of the answer.
         self._refreshed: dict[str, float] = {}
 
     def stop_storing(self) -> None:
@@ -290,7 +290,7 @@ class SharedComputing(Computing):
         self._closed = True
 
     async def close(self) -> None:
-        """Cancel what is being made anew."""
+        """Cancel what is being recomputed."""
         tasks = list(self.refreshing.values())
         for task in tasks:
             task.cancel()
@@ -395,7 +395,7 @@ class SharedComputing(Computing):
     # ------------------------------------------------------------------------------ refresh
 
     def _found(self, wanted: Wanted, result: LookupResult) -> None:
-        """Make an answer anew in the background, if it is old, or popular and due for a check."""
+        """Recompute an answer in the background, if it is old, or popular and due for a check."""
         tuning = self._replica.tuning
         if self._closed or wanted.asked.wants.no_store or result.age_seconds is None:
             return
@@ -430,7 +430,7 @@ class SharedComputing(Computing):
         return abs(self._refreshed.get(name, -math.inf) - stored) < _SAME_AGE
 
     def _refresh_key(self, query: Query, result: LookupResult) -> str | None:
-        """Return the key of the lease on making an answer anew; `None` if there are no leases."""
+        """Return the key of the lease on recomputing an answer; `None` if there are no leases."""
         seen = result.sighting.generation if result.sighting is not None else None
         if seen is None or not self._has_leases:
             return None
