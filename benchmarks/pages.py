@@ -42,6 +42,7 @@ TOKEN = "only-for-this-benchmark"
 AGAIN = 5
 LAST_PART = {
     "Overview": "Replicas and backends",
+    "History": "Compared with the time before",
     "Tuning": "What happened after the last changes",
     "Review": "Undecided",
     "Entries": "Take answers out of service",

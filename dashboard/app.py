@@ -55,11 +55,12 @@ st.logo(str(_UI / "logo.svg"), size="large")
 
 _PAGES = [
     ("overview", "Overview", ":material/monitoring:"),
+    ("history", "History", ":material/calendar_month:"),
     ("tuning", "Tuning", ":material/tune:"),
     ("review", "Review", ":material/rule:"),
     ("entries", "Entries", ":material/search:"),
     ("alerts", "Alerts", ":material/notifications:"),
-    ("audit", "Audit", ":material/history:"),
+    ("audit", "Audit", ":material/fact_check:"),
 ]
 
 _page = st.navigation(

@@ -21,6 +21,7 @@ from cache_core.multilevel_cache import MultiLevelCache
 from cache_core.observability.audit import AuditRecord
 from cache_core.observability.decisions import Decision
 from cache_core.observability.fleet import ReplicaReport
+from cache_core.observability.history import By, Period
 from cache_core.observability.verdicts import Verdict
 from cache_core.operations.inspect import StoredEntry
 from cache_core.operations.invalidate.outbox import RequestKind
@@ -125,6 +126,12 @@ class Source:
     def changes(self, count: int = 200) -> list[TuningChange]:
         """Return the last changes of the tuning, newest first."""
         return self._read(("changes", count), lambda cache: cache.tuning_history(count))
+
+    def history(self, since: float, until: float, by: By) -> list[Period]:
+        """Return what all replicas counted, oldest first; see `Operator.history`."""
+        # of the last hour, so that what is shown during an outage is found
+        what = ("history", since // 3_600, until // 3_600, by)
+        return self._read(what, lambda cache: cache.operator.history(since, until, by=by))
 
     def audit(self, count: int = 500) -> list[AuditRecord]:
         """Return the other audited actions, newest first."""

@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 QUESTION = "How long does delivery take?"
 SHOWN = {
     "overview-light", "overview-dark", "tuning-light", "tuning-dark", "tuning-ttls-light",
-    "tuning-sharing-light", "review-light", "entries-light", "alerts-light", "audit-light",
+    "tuning-sharing-light", "review-light", "history-light", "entries-light", "alerts-light", "audit-light",
     "overview-light-narrow",
 }  # fmt: skip
 """The pictures that the documentation shows."""
@@ -88,6 +88,9 @@ def look(
     page.get_by_text("All recorded").click()
     settle(page)
     take("overview")
+
+    go(page, "History")
+    take("history")
 
     go(page, "Tuning")
     if page.get_by_role("button", name="Try 0").is_enabled():

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 TOKEN = "open-sesame-0123456789"
 KEY, OTHER_KEY = (base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2))
-PAGES = ("Overview", "Tuning", "Review", "Entries", "Alerts", "Audit")
+PAGES = ("Overview", "History", "Tuning", "Review", "Entries", "Alerts", "Audit")
 
 AGENT = """
 import asyncio, json, sys, time

@@ -44,6 +44,7 @@ def busy(tmp_path: Path, redis_or_none: str | None) -> Iterator[Agent]:
 
 EMPTY = {
     "overview": "Nothing was looked up yet.",
+    "history": "Nothing was looked up in this time.",
     "tuning": "There is nothing to replay yet.",
     "review": "There is nothing to judge.",
     "entries": "What would the cache say?",
@@ -70,7 +71,7 @@ def test_a_busy_store_is_shown(page: str, open_app: Open, busy: Agent) -> None:
     assert not app.exception
     assert not app.error
     shown = texts(app)
-    if page in {"overview", "tuning", "alerts"}:
+    if page in {"overview", "history", "tuning", "alerts"}:
         assert EMPTY[page] not in shown
     if page == "overview":
         values = {item.label: item.value for item in app.metric}
@@ -79,6 +80,12 @@ def test_a_busy_store_is_shown(page: str, open_app: Open, busy: Agent) -> None:
         assert values["Hit rate"] == f"{hits / 180:.1%}"
         assert busy.cache.replica in app.table[0].value["replica"].tolist()
         assert "another user had the answer" in shown
+    if page == "history":
+        values = {item.label: item.value for item in app.metric}
+        counted = busy.cache.get_metrics()
+        assert values["Saved, net"] == f"{counted['cost_savings_usd']:,.2f} USD"
+        assert values["Hit rate"] == f"{counted['outcomes']['hit'] / 180:.1%}"
+        assert app.dataframe[0].value["intent"].tolist() == ["billing"]
     if page == "review":
         assert "topic" in shown
         assert button(app, "Same question").disabled

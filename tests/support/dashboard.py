@@ -19,7 +19,7 @@ from tests.support.inside import inside
 from tests.support.paths import ROOT
 
 APP = ROOT / "dashboard" / "app.py"
-PAGES = ("overview", "tuning", "review", "entries", "alerts", "audit")
+PAGES = ("overview", "history", "tuning", "review", "entries", "alerts", "audit")
 TOKEN = "open-sesame-0123456789"
 
 
@@ -34,11 +34,12 @@ class Agent:
         return self._background.run(work, 30)
 
     def flush(self) -> None:
-        """Let the app see what was decided, and that this replica is alive."""
+        """Let the app see what was decided and counted, and that this replica is alive."""
 
         async def work() -> None:
             await self.cache._parts.decisions.flush()
             await inside(self.cache).housekeeper._beat()
+            await inside(self.cache).housekeeper.write_history()
 
         self.run(work())
 
