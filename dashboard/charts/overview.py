@@ -33,7 +33,7 @@ def hit_rate(
     scale = alt.Scale(domain=[0, 1])
     y = alt.Y("hit_rate:Q", title=None, scale=scale, axis=percent())
     sure = alt.Chart(table.assign(hit_rate=table["hit_rate"].where(table["enough"])))
-    few = alt.Chart(table[~table["enough"]].dropna(subset=["hit_rate"]))
+    few = table[~table["enough"]].dropna(subset=["hit_rate"])
     tooltip = [
         alt.Tooltip("utcyearmonthdatehoursminutesseconds(time):T", title="UTC"),
         alt.Tooltip("hit_rate:Q", title="hit rate", format=".1%"),
@@ -52,7 +52,6 @@ def hit_rate(
         invalid="break-paths-show-domains",
         point=alt.OverlayMarkDef(size=18, color=look.exact),
     ).encode(x, y, tooltip=tooltip)
-    points = few.mark_point(size=24, color=look.miss).encode(x, y, tooltip=tooltip)
     goal = limit(
         objective,
         f"objective {objective:.0%}",
@@ -61,7 +60,13 @@ def hit_rate(
         look,
         below=True,
     )
-    layers = [points, line, *goal]
+    layers = [line, *goal]
+    # a layer without marks is an image without a name to a screen reader
+    if len(few):
+        layers.insert(
+            0,
+            alt.Chart(few).mark_point(size=24, color=look.miss).encode(x, y, tooltip=tooltip),
+        )
     if changes:
         marks = pd.DataFrame(labelled(changes, _span(table)))
         written: dict[str, Any] = {
@@ -82,7 +87,7 @@ def hit_rate(
     if changes:
         words += f", {len(changes)} changes of the tuning marked"
     subtitle = "of lookups that could be answered; bars: lookups"
-    if len(table[~table["enough"]].dropna(subset=["hit_rate"])):
+    if len(few):
         subtitle += f"; circles: fewer than {LEAST_IN_BIN}"
     subtitle += "; dotted: new tuning" if changes else ""
     chart = alt.layer(volume, alt.layer(*layers)).resolve_scale(y="independent")

@@ -67,6 +67,8 @@ def test_a_rate_of_few_lookups_is_marked() -> None:
     written = json.dumps(drawn.chart.to_dict())
     assert "circles: fewer than 15" in written
     assert '"type": "utc"' in written
+    full = charts.hit_rate(table[table["enough"]], 0.6, [], LIGHT)
+    assert "circles" not in json.dumps(full.chart.to_dict())
 
 
 @pytest.mark.parametrize(

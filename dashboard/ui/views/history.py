@@ -172,9 +172,9 @@ def _intents(page: Page, sums: Sums) -> None:
             "had_by_others": st.column_config.NumberColumn("another user had it"),
         },
     )
-    _export(table, "intents")
     if rows := chosen["selection"]["rows"]:
         _one(page, table.iloc[rows[0]])
+    _export(table, "intents")
 
 
 def _one(page: Page, row: pd.Series) -> None:
