@@ -14,7 +14,7 @@ from cache_core.cli.files import options as files
 from cache_core.cli.replay import Policy
 from cache_core.config.settings import load_settings
 from cache_core.config.tuning import Tuning
-from cache_core.tiers.guards import language
+from cache_core.tiers import guards
 from cache_core.whatif.evaluate import Evaluation, Pair
 from cache_core.whatif.evaluate import evaluate as run_evaluation
 from cache_core.whatif.replay import MAX_WRONG, PolicyRule
@@ -98,7 +98,7 @@ def _worst(document: dict[str, Any]) -> float:
 async def _evaluated(pairs: list[Pair], tuning: Tuning, policy: PolicyRule) -> Evaluation:
     fixed = load_settings()
     embedder = make_embedder(fixed.embedding_model, fixed.embedding_backend, fixed.torch_threads)
-    language.load()
+    guards.load()
     await embedder.wait_ready()
     found = await run_evaluation(pairs, embedder, tuning, policy)
     embedder.close()

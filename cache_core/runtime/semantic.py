@@ -17,7 +17,7 @@ from cache_core.observability.observed import ObservedVectors
 from cache_core.operations.replica import Replica
 from cache_core.runtime.assembly import Given, Parts, suppressed
 from cache_core.runtime.vectors import make_index
-from cache_core.tiers.guards import language
+from cache_core.tiers import guards
 from cache_core.tiers.semantic.choosing import Choosing
 from cache_core.tiers.semantic.former import FormerAnswers
 from cache_core.tiers.semantic.models import KnownModels
@@ -82,7 +82,7 @@ async def assemble_semantic(
     identity = await asyncio.to_thread(identity_of, model)
     keys.model = keys.model_digest(identity)
     model.start()
-    await asyncio.to_thread(language.load)
+    await asyncio.to_thread(guards.load)
     engine = await make_index(settings, given, store, keys, identity)
     index: VectorIndex = engine if given.wrap_index is None else given.wrap_index(engine)
     await index.open()

@@ -16,7 +16,7 @@ from cache_core.tiers.guards import language, letters, negation, opposites, orde
 from cache_core.tiers.guards.quantities import Number
 from cache_core.tiers.guards.words import tokenise
 
-__all__ = ["Number", "forget", "negated", "numbers", "prepare", "veto"]
+__all__ = ["Number", "forget", "load", "negated", "numbers", "prepare", "veto"]
 
 
 _LONGEST = 4_096
@@ -52,6 +52,12 @@ def prepare(text: str, names: Collection[GuardName]) -> None:
         _facts(text)
     if "letters" in names:
         letters.prepare(text)
+
+
+def load() -> None:
+    """Read the word lists now, so that no lookup waits for them."""
+    language.load()
+    opposites.load()
 
 
 def forget() -> None:

@@ -11,15 +11,17 @@ The guard of numbers compares numbers without letters, by value.
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
 from cache_core.tiers.guards.language import english, is_function_word, is_name, is_word
 from cache_core.tiers.guards.times import is_date
 from cache_core.tiers.guards.units import unit
+from cache_core.tiers.guards.words import FUNCTION
 
 _TYPESET = str.maketrans(
     {
@@ -101,6 +103,7 @@ class _Letters(NamedTuple):
         words: Plain words by their lower case, in order.
         marked: Lower-case words by their form without marks.
         names: Names of persons, places and brands, in lower case.
+        compounds: Capitalised words with the capitalised word beside each, in lower case.
         given: The text after a colon, without a last full stop.
         loud: Whether it is shouted or a headline, so that its capitals say nothing.
     """
@@ -110,6 +113,7 @@ class _Letters(NamedTuple):
     words: dict[str, list[_Word]]
     marked: dict[str, set[str]]
     names: frozenset[str]
+    compounds: frozenset[tuple[str, str]]
     given: str
     loud: bool
 
@@ -137,6 +141,8 @@ def agree(asked: str, stored: str) -> bool:
     if (ours.names - theirs.names - theirs.words.keys()) and (
         theirs.names - ours.names - ours.words.keys()
     ):
+        return False
+    if _extends(ours, theirs) or _extends(theirs, ours):
         return False
     loud = ours.loud or theirs.loud
     return all(
@@ -170,7 +176,8 @@ def _letters(text: str) -> _Letters:
     # German writes every noun with a capital.
     capitals = not loud and english(text)
     names = frozenset(filter(None, (_name(word, capitals=capitals) for word in words)))
-    return _Letters(exact, _layout(text), by_word, marked, names, _given(text), loud)
+    compounds = frozenset(_compounds(words) if capitals else ())
+    return _Letters(exact, _layout(text), by_word, marked, names, compounds, _given(text), loud)
 
 
 def _given(text: str) -> str:
@@ -331,6 +338,24 @@ def _name(word: _Word, *, capitals: bool) -> str:
         return ""
     known = is_name(lower) and not is_word(lower)
     return lower if known or (capitals and _capital(word)) else ""
+
+
+def _compounds(words: list[_Word]) -> Iterator[tuple[str, str]]:
+    """Yield each capitalised word that is no first one, with a capitalised one beside it."""
+    for one, two in itertools.pairwise(words):
+        before, after = one.text.lower(), two.text.lower()
+        if not _capital(two) or any(is_date(word) or word in FUNCTION for word in (before, after)):
+            continue
+        if _capital(one):
+            yield before, after
+            yield after, before
+        elif one.first and one.text[0].isupper() and (is_name(before) or not is_word(before)):
+            yield after, before
+
+
+def _extends(one: _Letters, two: _Letters) -> bool:
+    """Return whether a name of *two* has one word more in *one*: New York, iPhone Pro."""
+    return any(name not in two.words and beside in two.words for name, beside in one.compounds)
 
 
 def _is_loud(forms: list[str]) -> bool:

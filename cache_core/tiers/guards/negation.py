@@ -110,6 +110,8 @@ def _negates(tokens: Sequence[Token], place: int, word: str) -> bool:
         return place > 0 and tokens[place - 1].text in _PARTIAL
     if word in _BEFORE_TO:
         return follows == "to"
+    if word == "used":
+        return follows == "to" and place > 0 and tokens[place - 1].text in _SUBJECTS
     if word in _BEFORE_ING:
         return follows.endswith("ing")
     if word in {"apart", "other"}:

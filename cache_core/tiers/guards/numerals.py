@@ -49,7 +49,7 @@ _PARTS = {"quarter": "1/4", "quarters": "1/4", "third": "1/3", "thirds": "1/3", 
 _MANY = frozenset("dozens hundreds thousands millions".split())
 _ONLY_AFTER = frozenset("k mn mio bn".split())
 _NAMED_TIMES = {"noon": "12:00", "midday": "12:00", "midnight": "00:00"}
-_HOURS, _DAYS = 12, 31
+_HOUR, _DAYS = 60, 31
 _STARTS = frozenset(
     (*_ONES, *_TENS, *_MAGNITUDES, *_ORDINALS, *_TIMES, *_DECADES)
 ) | frozenset("noon midday midnight half quarter once a an".split())  # fmt: skip
@@ -62,6 +62,8 @@ _PLAIN_DECIMAL = re.compile(r"(\d+)[.,](\d+)\Z")
 _MIXED = re.compile(r"(\d{1,3}(?:,\d{3})+)\.(\d+)\Z|(\d{1,3}(?:\.\d{3})+),(\d+)\Z")
 _FRACTION = re.compile(r"(\d{1,2})/(\d{1,2})\Z")
 _DAY = re.compile(r"(\d{4})-(\d{2})-(\d{2})\Z")
+_MILITARY = re.compile(r"(?:[01]\d|2[0-3])[0-5]\d\Z")
+"""Time of day in four digits, before "hours"."""
 _RANGE = re.compile(r"([\d.,:]+)[-–]([\d.,:]+)\Z")
 
 
@@ -95,7 +97,7 @@ def _read_digits(tokens: Sequence[Token], place: int) -> Numeral:
         return Numeral(str(int(found[3])), after, "date", more=((found[1], ""),))
     if found := _RANGE.match(digits):
         return _read_range(tokens, place, found[1], found[2])
-    if clock := _read_clock(digits, word, after):
+    if clock := _read_clock(tokens, digits, after):
         return clock
     if digits.isdigit():
         if word == "s" and tokens[after].glued:
@@ -117,16 +119,24 @@ def _read_digits(tokens: Sequence[Token], place: int) -> Numeral:
     return Numeral(value, after)
 
 
-def _read_clock(digits: str, word: str, after: int) -> Numeral | None:
-    """Return the time of day in *digits*, with or without *word* after them."""
+def _read_clock(tokens: Sequence[Token], digits: str, after: int) -> Numeral | None:
+    """Return the time of day in *digits*, with or without a word after them."""
+    word = _text(tokens, after)
+    if word == "past" and digits.isdigit() and int(digits) < _HOUR:
+        hour = _text(tokens, after + 1)
+        clock = times.clock(f"{_ONES.get(hour, hour)}:{int(digits):02}")
+        return None if clock is None else Numeral(times.told(clock), after + 2, "clock")
     if digits == "12" and word in _NAMED_TIMES:
         return Numeral(_NAMED_TIMES[word], after + 1, "clock")
+    if word in {"hours", "hrs", "h"} and _MILITARY.match(digits):
+        minute = times.clock(f"{digits[:2]}:{digits[2:]}")
+        return None if minute is None else Numeral(times.told(minute), after + 1, "clock")
     half = word if word in {"am", "pm"} else ""
     told = bool(half) or word in {"o'clock", "oclock", "uhr"}
     if not told and ":" not in digits:
         return None
     minute = times.clock(digits, half)
-    return None if minute is None else Numeral(_as_time(minute), after + told, "clock")
+    return None if minute is None else Numeral(times.told(minute), after + told, "clock")
 
 
 def _fraction(digits: str) -> Fraction | None:
@@ -153,7 +163,7 @@ def _read_range(tokens: Sequence[Token], place: int, first: str, last: str) -> N
     if half in {"am", "pm"} or ":" in first + last:
         minutes = [times.clock(end, half if half in {"am", "pm"} else "") for end in (first, last)]
         if None not in minutes:
-            ends, unit = [_as_time(minute or 0) for minute in minutes], "clock"
+            ends, unit = [times.told(minute or 0) for minute in minutes], "clock"
             after += half in {"am", "pm"}
     return Numeral(ends[0], after, unit, more=((ends[1], "end"),), role="start")
 
@@ -180,10 +190,6 @@ def _times(value: str, factor: int) -> str:
     except ArithmeticError:
         return f"{value}*{factor}"
     return format(product.normalize(), "f")
-
-
-def _as_time(minute: int) -> str:
-    return f"{minute // 60:02}:{minute % 60:02}"
 
 
 def _read_words(tokens: Sequence[Token], place: int) -> Numeral | None:
@@ -231,7 +237,7 @@ def _read_part(tokens: Sequence[Token], place: int, word: str, follows: str) -> 
         if minute is not None:
             shift = 30 if word == "half" else 15
             shift = -shift if follows == "to" else shift
-            return Numeral(_as_time((minute + shift) % 1_440), place + 3, "clock")
+            return Numeral(times.told((minute + shift) % 1_440), place + 3, "clock")
     if word == "quarter":
         return None
     after = place + 1
@@ -276,10 +282,12 @@ def _read_cardinal(tokens: Sequence[Token], place: int) -> Numeral | None:
     soft = after == place + 1 and tokens[place].text == "one"
     if (soft and word in {"third", "quarter"}) or word in {"thirds", "quarters", "fifths"}:
         return Numeral(str(value * Fraction(_PARTS[word])), after + 1)
-    if value <= _HOURS and (clock := _read_clock(str(value), word, after)):
+    if value < _HOUR and (clock := _read_clock(tokens, str(value), after)):
         return clock
     if 0 < value <= _DAYS and _month_beside(tokens, place, after):
         return Numeral(str(value), after, "date")
+    if [_text(tokens, after + offset) for offset in range(3)] == ["and", "a", "half"]:
+        return Numeral(str(value + Fraction(1, 2)), after + 3)
     return Numeral(str(value), after, soft=soft)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from importlib.resources import files
 from typing import NamedTuple
 
-from cache_core.tiers.guards.words import Token, stem
+from cache_core.tiers.guards.words import FUNCTION, Token, stem
 
 _Side = tuple[object, int]
 """A group, and a side of it."""
@@ -41,7 +43,7 @@ always : never
 always : ever sometimes occasionally
 all every each both : some any either one
 must : may might can
-more : less fewer
+more : less fewer : same equal equally
 most : least fewest
 many much plenty lots : a-few a-little several : few little
 maximum max highest : minimum min lowest
@@ -58,7 +60,7 @@ young younger youngest : old older oldest eldest
 large larger largest big bigger biggest : small smaller smallest
 long longer longest : short shorter shortest
 fast faster fastest : slow slower slowest
-hot warm : cold cool
+hot hotter hottest warm warmer warmest : cold colder coldest cool cooler coolest
 full : half part empty
 single : double triple
 double : triple
@@ -190,7 +192,30 @@ domestic national : international foreign
 ahead before : behind
 forward forwards : backward backwards back
 """
-_SIDES = _grouped(_GROUPS)
+_QUESTIONS = """
+when : where : who whom who-did who-verb : why : how-often : how-far : how-old : how-long how-soon
+who-did whom : who-verb
+how-often : how-far : how-old : how-tall how-high : how-long how-soon how-fast how-quickly
+"""
+"""Question words of which none asks for what another does."""
+
+_DID = frozenset(("do", "does", "did"))
+
+_ASKED = frozenset("often far old tall high long soon fast quickly".split())
+"""Words that make a question of their own of "how"."""
+
+
+@cache
+def _sides() -> dict[str, tuple[_Side, ...]]:
+    """Return the sides of each word: of the groups here, and of WordNet's antonyms."""
+    listed = files("cache_core.tiers.guards").joinpath("vocabulary/antonyms.txt")
+    return _grouped(_GROUPS + _QUESTIONS + listed.read_text(encoding="ascii"))
+
+
+def load() -> None:
+    """Read the list of antonyms now, so that no lookup waits for it."""
+    _sides()
+
 
 _PARTICLES = {"in": 0, "out": 1}
 """Prepositions that are opposites only after the same word: "log in"."""
@@ -249,17 +274,41 @@ class Opposites(NamedTuple):
 def read(tokens: Sequence[Token]) -> Opposites:
     """Return the sides of groups that *tokens* are on."""
     found: Counter[_Side] = Counter()
+    sides = _sides()
     for place, token in enumerate(tokens):
         before = tokens[place - 1].text if place else ""
         if token.text in _PARTICLES and place:
             found[stem(before), _PARTICLES[token.text]] += 1
         if token.kind == "word":
-            word = f"a-{token.text}" if token.text in _SCARCE and before == "a" else token.text
-            for side in _SIDES.get(word) or _SIDES.get(stem(word), ()):
+            word = _grouped_word(tokens, place)
+            for side in sides.get(word) or sides.get(stem(word), ()):
                 found[side] += 1
     words = [token.text for token in tokens if token.kind == "word"]
-    restricted = sum(word in _RESTRICTING for word in words)
+    restricted = sum(
+        word in _RESTRICTING and before != "not"
+        for before, word in zip(["", *words], words, strict=False)
+    )
     return Opposites(found, restricted, frozenset(words))
+
+
+def _grouped_word(tokens: Sequence[Token], place: int) -> str:
+    """Return the word at *place* as the groups have it: a-few, how-long, why for "how come".
+
+    The subject and the object that a question asks for are who-verb and who-did: "who paid",
+    "who did I pay".
+    """
+    word = tokens[place].text
+    before = tokens[place - 1].text if place else ""
+    after = tokens[place + 1].text if place + 1 < len(tokens) else ""
+    if word == "who" and not place and after and after not in FUNCTION:
+        return "who-verb"
+    if word == "who" and after in _DID:
+        return "who-did"
+    if word in _SCARCE and before == "a":
+        return f"a-{word}"
+    if word == "how" and after == "come":
+        return "why"
+    return f"how-{after}" if word == "how" and after in _ASKED else word
 
 
 def agree(asked: Opposites, stored: Opposites) -> bool:

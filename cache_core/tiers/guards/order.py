@@ -33,6 +33,7 @@ _CONTRARY = {
 _SKIPPED = ARTICLES | OWNERS | AUXILIARIES | ASIDE
 _OFFERING = frozenset("can could will would shall may might do does".split())
 _SUBJECTS = frozenset("i we you he she they".split())
+_GET = frozenset("get gets got gotten getting".split())
 _DAYS = frozenset("today tomorrow yesterday tonight".split())
 """Days, whose place is free, and which are compared as dates."""
 _ENOUGH_SHARED = 0.75
@@ -237,6 +238,9 @@ def _words(
             link, phrase = "", phrase + 1
             clauses.append(len(words))
         elif (word in LINKS and not _names(token, place)) or word in AUXILIARIES:
+            link, phrase = word, phrase + 1
+        elif word in _GET and "by" in (follows.text for follows in tokens[place + 2 : place + 4]):
+            # A passive, as "is" would be: gets bitten by.
             link, phrase = word, phrase + 1
         elif word in _SUBJECTS and words and words[-1][2] == phrase:
             link, phrase = "", phrase + 1

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from cache_core.tiers.guards import numerals, units
+from cache_core.tiers.guards import numerals, times, units
 from cache_core.tiers.guards.numerals import Numeral, kind_of
 from cache_core.tiers.guards.words import ARTICLES, FUNCTION, OWNERS, Token, stem
 
@@ -20,8 +20,10 @@ _ROLES = {
     for words in (
         "start from since starting between".split(),
         "end to until till through".split(),
-        "less before under below fewer less most maximum max".split(),
-        "more after over above more least minimum min exceeding".split(),
+        "less before under below fewer less most maximum max younger smaller shorter lower "
+        "lighter cheaper earlier sooner".split(),
+        "more after over above more least minimum min exceeding older larger bigger longer taller "
+        "higher heavier later".split(),
     )
     for word in words
 }
@@ -56,6 +58,35 @@ class Number(NamedTuple):
 
 def numbers(tokens: Sequence[Token]) -> Iterator[Number]:
     """Yield the numbers that *tokens* name, in order."""
+    start: Number | None = None
+    for number in _each(tokens):
+        if start is not None:
+            yield _spanning(tokens, start, number)
+        start = number if number.role == "start" else None
+        if start is None:
+            yield number
+    if start is not None:
+        yield start
+
+
+def _spanning(tokens: Sequence[Token], start: Number, end: Number) -> Number:
+    """Return *start* with the unit of its range, if it stands behind the end only: 2 to 4 pm."""
+    joined = end.role == "end" or tokens[end.place - 1].text == "and"
+    if not joined or start.unit or not end.unit:
+        return start
+    value = start.value
+    if end.unit == "clock":
+        hour = times.clock(value)
+        if hour is None:
+            return start
+        # Both ends are in the same half of the day where that is a span.
+        noon = 12 * 60
+        last = times.clock(end.value) or 0
+        value = times.told(hour + noon if hour < noon <= last and hour + noon <= last else hour)
+    return start._replace(value=value, unit=end.unit, qualifier=end.qualifier, thing="", beyond="")
+
+
+def _each(tokens: Sequence[Token]) -> Iterator[Number]:
     place = 0
     while place < len(tokens):
         read = numerals.read(tokens, place)
@@ -74,8 +105,8 @@ def _described(tokens: Sequence[Token], place: int, read: Numeral) -> list[Numbe
     value = _sign(tokens, place) + _trimmed(tokens, place, read.value, unit)
     role = read.role or _role(tokens, place, after)
     thing, beyond = ("", "") if unit else _thing(tokens, place, read.after)
-    if not (unit or thing) and _is_hour(tokens, place, value):
-        value, unit = f"{int(value):02}:00", "clock"
+    if not unit and (hour := _hour(tokens, place, value)):
+        value, unit, thing, beyond = hour, "clock", "", ""
     size = after - place
     first = Number(value, unit, role, qualifier, thing, beyond, read.soft, place, size)
     others = [
@@ -85,10 +116,11 @@ def _described(tokens: Sequence[Token], place: int, read: Numeral) -> list[Numbe
     return [first, *others]
 
 
-def _is_hour(tokens: Sequence[Token], place: int, value: str) -> bool:
-    """Return whether a bare number is a time of day: "at 8"."""
+def _hour(tokens: Sequence[Token], place: int, value: str) -> str:
+    """Return a bare number that is a time of day, as one: at 8, at 9.15; else empty."""
     before = tokens[place - 1].text if place else ""
-    return before == "at" and value.isdigit() and len(value) < 3 and int(value) < 24
+    minute = times.clock(value) if before == "at" else None
+    return "" if minute is None else times.told(minute)
 
 
 def _trimmed(tokens: Sequence[Token], place: int, value: str, unit: str) -> str:
@@ -182,6 +214,8 @@ def _role(tokens: Sequence[Token], place: int, after: int) -> str:
     """Return the role that the words around a number give it."""
     back = [token.text for token in reversed(tokens[max(0, place - 4) : place])]
     while back and (back[0] in units.CURRENCY_SIGNS or back[0] in {"+", "minus", "plus"}):
+        back.pop(0)
+    if back[:1] == ["."] and back[1:2] in (["min"], ["max"]):
         back.pop(0)
     for at, word in enumerate(back):
         if word == "to" and back[at + 1 : at + 2] == ["up"]:

@@ -100,6 +100,8 @@ def _greets(tokens: Sequence[Token], place: int, before: str) -> bool:
         return False
     if before in {"good", "happy"}:
         return True
+    if before in _PLAIN or before in _DOUBTFUL:
+        return False
     after = tokens[place + 1] if place + 1 < len(tokens) else None
     return place < 2 and (after is None or after.kind == "mark" or after.text == "to")
 
@@ -115,7 +117,7 @@ def month_or_day(tokens: Sequence[Token], place: int) -> str:
     after = tokens[place + 1] if place + 1 < len(tokens) else None
     beside = (
         before is not None and (before.kind == "number" or before.text in _BEFORE_A_DATE)
-    ) or (after is not None and after.kind == "number")
+    ) or (after is not None and (after.kind == "number" or after.text in {"-", "–"}))
     if word == "may" and tokens[place].raw == "may" and not (before and before.kind == "number"):
         beside = beside and before is not None and before.text in {"in", "of", "by", "since"}
     return _DOUBTFUL[word] if beside else ""
@@ -135,3 +137,8 @@ def clock(digits: str, half: str = "") -> int | None:
         if hour <= 12:
             hour = hour % 12 + (12 if half == "pm" else 0)
     return (hour * 60 + minute) % 1_440
+
+
+def told(minute: int) -> str:
+    """Return the minute of the day as a time: 09:05."""
+    return f"{minute // 60:02}:{minute % 60:02}"

@@ -44,7 +44,8 @@ decade decades
 century centuries
 weekday weekdays
 weekend weekends
-pound pounds lb lbs
+pound pounds
+lb lbs
 gbp £ quid
 ounce ounces oz
 ton tons tonne tonnes
@@ -85,7 +86,7 @@ degree degrees deg °
 celsius c
 fahrenheit f
 kelvin
-time times x
+times time x
 """
 _BY_CASE = frozenset("W Wh V J N Pa".split())
 """Base units with both milli and mega in use."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 from cache_core.tiers.guards import times, units
 from cache_core.tiers.guards.quantities import Number, numbers
-from cache_core.tiers.guards.words import ASIDE, PEOPLE, Token
+from cache_core.tiers.guards.words import ASIDE, PEOPLE, Token, stem
 
 _COMPARISONS = frozenset("< > <= >= == != = ± ≈ ^ && || += -= *= /=".split())
 _ARITHMETIC = frozenset("+ - * /".split())
@@ -16,12 +18,14 @@ _ROMAN = frozenset("ivxlc")
 _NO_CODES = frozenset("a i u r".split())
 """Single letters that are words in messages."""
 _EVERY = frozenset("per each every".split())
+_SAME_UNITS = ({"pound", "lb"}, {"pound", "gbp"})
+"""Units of which one may be meant by the name of the other."""
 
 
 class Values(NamedTuple):
     """Numbers, signs, dates and codes of a text.
 
-    `periods` are the hours, weeks and so on without a number.
+    `periods` are the hours, weeks and so on without a number, `per` what a rate is per otherwise.
     """
 
     numbers: tuple[Number, ...]
@@ -31,6 +35,7 @@ class Values(NamedTuple):
     codes: frozenset[str]
     words: frozenset[str]
     periods: frozenset[str]
+    per: frozenset[str]
 
 
 def read(tokens: Sequence[Token]) -> Values:
@@ -49,6 +54,11 @@ def read(tokens: Sequence[Token]) -> Values:
             for place, token in enumerate(tokens)
             if place not in taken and (unit := units.unit(token.text)) in units.PERIODS
         ),
+        frozenset(
+            stem(after.text)
+            for token, after in itertools.pairwise(tokens)
+            if token.text == "per" and after.kind == "word" and not units.unit(after.text)
+        ),
     )
 
 
@@ -61,6 +71,7 @@ def agree(asked: Values, stored: Values) -> bool:
         and _same_numbers(asked.numbers, stored.numbers)
         and _same_codes(asked, stored)
         and not (asked.periods - stored.periods and stored.periods - asked.periods)
+        and not (asked.per - stored.per and stored.per - asked.per)
     )
 
 
@@ -86,13 +97,23 @@ def _same_in_order(asked: Sequence[Number], stored: Sequence[Number]) -> bool:
 
 def _same(one: Number, two: Number) -> bool:
     return (
-        one.value == two.value
-        and one.unit == two.unit
+        _same_value(one.value, two.value)
+        and (one.unit == two.unit or {one.unit, two.unit} in _SAME_UNITS)
         and one.qualifier == two.qualifier
         and not (one.thing and one.thing == two.beyond != two.thing)
         and not (two.thing and two.thing == one.beyond != one.thing)
         and _same_role(one.role, two.role)
     )
+
+
+def _same_value(one: str, two: str) -> bool:
+    """Return whether two values are equal; a fraction may be a decimal in the other text."""
+    if one == two or ("/" in one) == ("/" in two):
+        return one == two
+    try:
+        return Fraction(one) == Fraction(two)
+    except (ValueError, ZeroDivisionError):
+        return False
 
 
 def _same_role(one: str, two: str) -> bool:

@@ -94,6 +94,10 @@ APART = [
     ("Is Turkey in the network?", "Is Jersey in the network?"),
     ("How much is the Starter plan?", "How much is the Team plan?"),
     ("when does Anna's shift end", "when does Anne's shift end"),
+    ("is Sudan safe to travel to", "is South Sudan safe to travel to"),
+    ("does the Pixel 8 have a slot", "does the Pixel 8 Pro have a slot"),
+    ("is Notion free for schools", "is Notion Calendar free for schools"),
+    ("Amazon takes how long?", "Amazon Prime takes how long?"),
     # Layout
     ("ok?\nif a:\n    b()\n    c()", "ok?\nif a:\n    b()\nc()"),
     ("a:\n  b\n  c", "a:\n  b\nc"),
@@ -109,6 +113,10 @@ APART = [
 ]
 
 TOGETHER = [
+    ("Hello, Hi, Please tell me the price", "Hello, please tell me the price"),
+    ("Hello Support Team, is Kenya included?", "Is Kenya included?"),
+    ("Is the flight to Oslo on Monday late?", "Is the flight to Oslo late?"),
+    ("Do I reset my Account Password here?", "Do I reset my account Password here?"),
     ("When do you open on New Year's Day?", "Are you open on New Year's Day?"),
     ("Is Anna's flight late?", "Is the flight of Anna late?"),
     ("Do you deliver to Kenya?", "Do you ship to Kenya?"),

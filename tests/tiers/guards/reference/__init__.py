@@ -1,0 +1,1 @@
+"""Makers of the word lists that the guards read."""
