@@ -16,13 +16,14 @@ from zoneinfo import ZoneInfo
 _DAY_SECONDS = 86_400.0
 
 _DAYS = """
-today tonight tomorrow yesterday todays tomorrows tonite tmrw 2day 2morrow 2nite
+today tonight tomorrow yesterday todays tomorrows tonite tmrw tmr 2day 2morrow 2moro 2nite
+, y day
 , right now, as we speak, this morning, this afternoon, this evening, this weekend
-heute morgen gestern übermorgen vorgestern, heute abend
-aujourd'hui aujourdhui demain hier, ce soir, ce matin, cet après midi, cette nuit, en ce moment
+heute heut morgen morgn gestern übermorgen vorgestern, heute abend
+aujourd'hui aujourdhui auj demain hier, ce soir, ce matin, cet après midi, cette nuit, en ce moment
 hoy mañana ayer anteayer anoche ahorita, esta noche, esta tarde, ahora mismo
-oggi domani ieri stasera stamattina stanotte dopodomani
-hoje amanhã ontem, esta noite
+oggi domani ieri stasera stamattina stamani stanotte dopodomani
+hoje hj amanhã ontem, esta noite
 vandaag gisteren vanavond vanmiddag vanmorgen vanochtend vannacht overmorgen eergisteren
 idag imorgon igår ikväll imorgen inatt, i dag, i morgon, i morgen, i går, i kväll, i aften, i kveld
 tänään huomenna eilen ylihuomenna, tänä iltana
@@ -44,7 +45,7 @@ hôm nay, ngày mai, hôm qua, tối nay, sáng nay, chiều nay
 
 _MOMENTS = """
 now nowadays currently current presently lately latest newest recent recently upcoming ongoing rn
-ago, at the moment, at present, so far, up to date, from now
+ago, at the moment, at present, these days, rest of the day, so far, up to date, from now
 jetzt derzeit aktuell momentan zurzeit gerade, zur zeit, im moment, wie viele tage, wie lange noch
 maintenant actuellement prochain prochaine, combien de jours
 ahora actualmente próximo próxima faltan, en este momento, cuántos días
@@ -84,7 +85,7 @@ _UNSPACED = """
 """Words of languages without spaces, or that join articles and particles to the word."""
 
 _PERIOD = (
-    "morning|afternoon|evening|night|week|weekend|month|quarter|year|season|spring|summer|autumn|"
+    "moment|minute|hour|morning|afternoon|evening|night|week|weekend|month|quarter|year|season|spring|summer|autumn|"
     "fall|winter|monday|tuesday|wednesday|thursday|friday|saturday|sunday|woche|wochenende|monat|"
     "jahr|montag|dienstag|mittwoch|donnerstag|freitag|samstag|sonntag|semaine|week end|mois|annee|"
     "lundi|mardi|mercredi|jeudi|vendredi|samedi|dimanche|semana|fin de semana|mes|ano|lunes|martes|"
@@ -94,7 +95,10 @@ _PERIOD = (
 _RELATIVE = re.compile(
     rf" (?:this|next|last|past|coming|previous|dies\w{{0,2}}|nachste\w?|letzte\w?|kommende\w?|"
     rf"ce|cet|cette|la|este|esta|essa|questa|questo|quest|deze|dit|volgende|denna|denne|nasta|neste|tento)"
-    rf" (?:{_PERIOD}) "
+    rf" (?:very |few )?(?:{_PERIOD})s? "
+    r"| (?:at|as of|by) this (?:time|point|second) "
+    r"| in (?:an|half an|a few|\d+) (?:hour|minute)s? "
+    r"| (?:is|are|do|does|has|have|will) (?:\S+ ){1,5}?(?:still|already|yet) "
     r"| (?:how (?:many|long|much|soon)|wie ?viele?|wie lange) (?:\S+ ){0,6}?"
     r"(?:until|till|til|left|before|since|remaining|away|bis|seit) "
     r"| what (?:s |is )?(?:the )?(?:day|date|time|month|year) (?:is |of )?(?:it|this|the) "

@@ -10,14 +10,16 @@ from cache_core.model.logs import RateLimited
 
 log = RateLimited(logging.getLogger("glasscache"), 86_400.0)
 
-_NOBODY = frozenset(
+_PLACEHOLDERS = (
     "anon anonym anonymous anonymousid blank default empty false guest missing na nan nil nobody "
-    "none notset null nulo true undefined unknown unset visitor void "
+    "none nonetype notset null nulo placeholder tbd true undefined unknown unset visitor void "
+    "invalid public string unauth unauthenticated notauthenticated notloggedin loggedout "
     # In other languages.
     "anonimo anonyme anônimo anónimo besucher convidado desconhecido desconocido gast inconnu "
     "invitado invité ospite sconosciuto unbekannt аноним гость "
-    "匿名 匿名用户 游客 访客 未知 ゲスト 익명"
-    .split()
+    "неизвестно неизвестный anonim gosc gość gæst gäst vieras misafir ziyaretçi tamu khách "
+    "ανώνυμος επισκέπτης אורח אנונימי ضيف مجهول अतिथि अज्ञात "
+    "匿名 匿名用户 游客 访客 訪客 未知 ゲスト 익명 비회원 손님"
 )  # fmt: skip
 _KINDS = frozenset({"id", "user", "userid", "username"})
 _BESIDE = frozenset({"a", "my", "no", "the", "your"})
@@ -26,10 +28,12 @@ _BESIDE = frozenset({"a", "my", "no", "the", "your"})
 _MISSING = frozenset({"anon", "anonymous", "nan", "nil", "none", "null", "undefined"})
 """Placeholders that no user is called: one part of a composed id suffices."""
 
-_COMPOSED = re.compile(r"[:/|#@]")
+_COMPOSED = re.compile(r"[:/|#@=]")
 _LONGEST = 64
 _PARTS = re.compile(r"[\W_]+")
-_SENTINELS = frozenset({"-1", "[object object]"})
+_NOBODY = frozenset("".join(_PARTS.split(word.casefold())) for word in _PLACEHOLDERS.split())
+_SENTINELS = frozenset({"-1", "[object object]", "%s", "%d", "f" * 32})
+"""Texts for a missing id as a whole; the last is the Max UUID of RFC 9562, without hyphens."""
 
 
 def is_nobody(user_id: str) -> bool:
@@ -42,7 +46,7 @@ def is_nobody(user_id: str) -> bool:
     if len(user_id) > _LONGEST:
         return False
     text = unicodedata.normalize("NFKC", user_id).casefold().strip()
-    if text in _SENTINELS:
+    if text in _SENTINELS or text.replace("-", "") in _SENTINELS:
         return True
     if any(part.strip() in _MISSING for part in _COMPOSED.split(text)):
         return True

@@ -26,6 +26,9 @@ TODAY = [
     "What's the weather in Paris?", "what time is it", "When is the next bus?", "how long until 5?",
     "Will it be here by Monday?", "\uff54\uff4f\uff44\uff41\uff59", "what happened yesterday",
     "How many hours left?", "What is the latest version?", "who was here 2 days ago",
+    "Is there a ferry in the next hour?", "is the bar open at this hour", "Who is in at this point?",
+    "Is the sauna still open?", "Has the parade started yet?", "which films run these days",
+    "a taxi in half an hour?", "open for the rest of the day?", "any room 2moro?", "ist heut zu",
     "Habt ihr heute offen?", "Wie ist das heutige Menü?", "nächsten Montag offen?",
     "Wie viele Tage bis Weihnachten?", "Quels sont les horaires aujourd\u2019hui ?", "aujourd'hui ?",
     "C'était ouvert hier ?", "ouvert ce dimanche ?", "¿Abren mañana?", "abren manana", "abierto ahora",
@@ -39,7 +42,7 @@ TODAY = [
 ]  # fmt: skip
 ALWAYS = [
     "How do I reset my password?", "What are your opening hours?", "Do you ship to Norway?",
-    "Are you open on Sundays?", "I know nowhere else", "Wo finde ich das hier?", "hier klicken bitte",
+    "Are you open on Sundays?", "How do I boil eggs?", "an hour of parking", "I know nowhere else", "Wo finde ich das hier?", "hier klicken bitte",
     "Wie lautet die Adresse?", "¿Cómo cambio mi contraseña?", "Comment changer mon mot de passe ?",
     "手机密码怎么重置", "パスワードを忘れました", "비밀번호를 재설정하는 방법", "मैं निकल गया", "كيف أغير كلمة المرور", "",
 ]  # fmt: skip

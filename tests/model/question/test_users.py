@@ -25,6 +25,8 @@ NOBODY = [
     "usernull", "[object Object]", "(null)", "null:null", "false", "0", "00", "0.0", "-1", "-", "?",
     "00000000-0000-0000-0000-000000000000", "not set", "visitor",
     "acme:None", "acme/undefined", "auth0|null", "tenant:7:anonymous", "anonymous@example.com", "gast", "\u533f\u540d",
+    "uid=None", "%s", "unauthenticated", "not logged in", "NoneType", "string", "public",
+    "ffffffff-ffff-ffff-ffff-ffffffffffff", "ανώνυμος", "अज्ञात", "misafir", "gæst", "ضيف",
 ]  # fmt: skip
 SOMEBODY = [
     "ann", "bob", "1", "42", "-100123", "007", "10", "u1", "user1", "user-0", "user 7", "guest42",

@@ -112,7 +112,7 @@ def _in_slice(text: str, *, public: bool) -> Kind | None:
 
 
 def _has_birth(text: str) -> bool:
-    return any(
+    return words.BORN_ON.search(text) is not None or any(
         words.BIRTH_DATE.search(text, match.end(), match.end() + _BIRTH_WITHIN) is not None
         for match in words.BIRTH.finditer(text)
     )

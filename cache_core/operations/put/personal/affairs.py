@@ -23,6 +23,7 @@ _PREFIX = 4
 _NUMBER = re.compile(
     r"\d[a-z\d]{0,30}(?:[-/._ ](?=[a-z]{0,4}\d)[a-z\d]{1,30}){0,6}(?:-[a-z]{1,3}(?![a-z]))?"
 )
+_LETTERS_BEFORE = re.compile(rf"(?<![a-z])[a-z]{{1,{_PREFIX}}}$")
 _YEAR = re.compile(r"(?:19|20)\d\d(?:[-/. ](?:\d\d?|(?:19|20)\d\d)){0,2}")
 _DATE = re.compile(r"\d{1,2}[./-]\d{1,2}[./-](?:19|20)?\d\d")
 _DECIMAL = re.compile(r"\d+\.\d\d?")
@@ -65,6 +66,9 @@ def _is_hashed(match: re.Match[str]) -> bool:
 
 
 def _is_of_affair(text: str, start: int, end: int) -> bool:
+    letters = _LETTERS_BEFORE.search(text, max(0, start - _PREFIX - 1), start)
+    if letters is not None and letters[0] not in words.NUMBER and not _is_noun(letters[0]):
+        start = letters.start()
     number = text[start:end]
     digits = sum(map(str.isdigit, number))
     if digits < _FEWEST_DIGITS_NUMBERED and len(number) < _CODE:
@@ -164,6 +168,8 @@ def _is_noun(word: str) -> bool:
 
 def _names_number(word: str) -> bool:
     """Return whether *word* is a compound such as `ordernumber`, `Bestellnummer`, `customerid`."""
+    if word in words.OWN_NUMBERS:
+        return True
     for ending in words.COMPOUNDS:
         stem = word.removesuffix(ending)
         if stem != word and (stem in words.STEMS or stem.removesuffix("s") in words.STEMS):

@@ -44,7 +44,17 @@ _IDENTITIES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"756\.\d{4}\.\d{4}\.\d\d", "ch.ssn"),
         (r"\d\d\.\d\d\.\d\d-\d{3}\.\d\d", "be.nn"),
         (r"\d{4} \d{4} \d{4}", "in_.aadhaar"),
-        (r"\d{6}-\d{7}", "kr.rrn"),
+        # Numbers given out since October 2020 have no check digit.
+        (r"\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])-[1-8]\d{6}", ""),  # KR resident
+        (r"\d{3}-\d{3}-\d{3}[ -]\d\d", ""),  # RU insurance
+        (r"[a-z]{1,2}\d{6}\([\da]\)", ""),  # HK identity card
+        (r"[a-z]{5}\d{4}[a-z]", "in_.pan"),
+        (r"[a-z]{4}\d{6}[a-z]{6}[a-z\d]\d", "mx.curp"),
+        (r"\d\d-\d{8}-\d", "ar.cuit"),
+        (r"\d{11}", "br.cpf"),
+        (r"\d{12}", "ru.inn"),
+        (r"\d{13}", "ro.cnp"),
+        (r"\d{13}", "si.emso"),
         (r"\d{11}", "tr.tckimlik"),
         (r"\d{13}", "za.idnr"),
     )

@@ -62,6 +62,11 @@ orders invoices bookings reservations parcels packages shipments deliveries cust
 policies contracts cases claims tickets members transactions payments receipts refunds
 bestellungen auftrage rechnungen commandes factures pedidos facturas ordini
 """)
+OWN_NUMBERS = _words("""
+pnr ssn bsn burgerservicenummer imei nric curp cuit инн снилс fuhrerschein ausweis licence license
+マイナンバー
+""")
+"""Affairs that have a number by their name."""
 NUMBER = _words("""
 number numbers no nr num id ids code ref reference nbr n key identifier nummer nummern kennung
 kennzeichen numero numeros nro numer numeru cislo cisla szama szam numarul numarasi numara
@@ -74,6 +79,7 @@ COMPOUNDS = tuple(
 """Endings of compounds with their noun, such as `Bestellnummer` and `orderid`."""
 
 STEMS = SINGULAR | _words("""
+ausweis fuhrerschein
 bestel order klant boekings reserverings zendings kund boknings bestillings sags police
 """)
 IS = _words("""
@@ -157,15 +163,21 @@ dogum родился родилась рождения народився нар
 נולד לידה जन्म जन्मतिथि lahir
 """)
 BIRTH = re.compile(
-    rf"\b(?:{_BORN}|birth date|date of birth|ne(?:e|\(e\))? le|naissance)\b|"
+    rf"\b(?:{_BORN}|birth date|date of birth|ne(?:e|\(e\))? le|naissance|"
+    rf"nat[oa] il|naci el)\b|\bur\.(?= ?\d)|"
     + _either("出生 生日 生年月日 誕生日 생년월일 생일 วันเกิด")
 )
-BIRTH_DATE = re.compile(
+_DATE = (
     r"\d{1,2} ?[./-] ?\d{1,2} ?[./-] ?(?:19|20)?\d\d|"
     r"(?:19|20)\d\d\D{1,4}\d{1,2}\D{1,4}\d{1,2}|"
     r"\d{1,2}(?:st|nd|rd|th)?\.? (?:de |of )?[^\W\d_]{3,14}\.?,? (?:de )?(?:19|20)\d\d|"
     r"[^\W\d_]{3,14}\.? \d{1,2}(?:st|nd|rd|th)?,? (?:19|20)\d\d"
 )
+BIRTH_DATE = re.compile(_DATE)
+BORN_ON = re.compile(
+    rf"(?:{_DATE})[ ,]{{0,2}}(?:(?:in )?[^\W\d_]{{2,20}} )?(?:geboren|生まれ|日生|태어)"
+)
+"""Date of birth before the word for it."""
 
 ROLES = _words("""
 support help helpdesk info information contact service services sales care team office hello hi
