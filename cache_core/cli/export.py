@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cache_core.cli import workloads
 from cache_core.cli.console import PlainCommand, PlainGroup, fail, flowing, out
 from cache_core.cli.shipped import shipped
 from cache_core.model.exceptions import ConfigurationError
@@ -106,19 +107,40 @@ def kubernetes(
         str, typer.Option(metavar="NAME=VALUE", help="Label of the agent's Service and pods.")
     ] = "app=agent",
     port: Annotated[str, typer.Option(help="Name of the port that serves metrics.")] = "metrics",
+    image: Annotated[
+        str | None,
+        typer.Option(help="Image with glasscache: also write the tuner, and the proxy."),
+    ] = None,
+    upstream: Annotated[
+        str | None, typer.Option(metavar="URL", help="The proxy's provider, with /v1.")
+    ] = None,
+    secret: Annotated[
+        str, typer.Option(help="Secret with redis-url and dashboard-token.")
+    ] = "glasscache",  # noqa: S107 - its name
+    cache: Annotated[str, typer.Option(help="The namespace= of the agents' cache.")] = "default",
 ) -> None:
-    """Write objects for the Prometheus operator and Grafana's sidecar.
+    """Write objects for Kubernetes: for the Prometheus operator, Grafana's sidecar, and workloads.
 
     A PrometheusRule; a ServiceMonitor and a PodMonitor, of which you need one; and a ConfigMap for
     each dashboard. --label is added to every object: operators select by labels.
 
+    With --image also a Deployment and a Service of the tuner and, with --upstream, of the proxy,
+    which has a PodMonitor of its own.
+
     [bold]glasscache export kubernetes k8s/ --label release=monitoring[/bold]
         Then kubectl apply -f k8s/ without the monitor that you do not use.
+
+    [bold]glasscache export kubernetes k8s/ --image registry.example.com/glasscache:0.2[/bold]
+        With the tuner. Its Secret is yours: docs/kubernetes.md.
     """
+    if upstream is not None and image is None:
+        fail("--upstream needs --image: the proxy is run from it")
     changes = Changes(_base(runbook_url), datasource=datasource)
     meta = Meta(_labels(label, _OBJECT_LABEL), namespace)
     agents = _labels([select], _OBJECT_LABEL)
     _write(folder, kubernetes_files(changes, meta, agents, port))
+    if image is not None:
+        _write(folder, workload_files(meta, image, secret, cache, upstream))
 
 
 def _base(url: str) -> str:
@@ -242,6 +264,31 @@ def kubernetes_files(
         head = meta.head("ConfigMap", "v1", path.stem, grafana_dashboard="1")
         text = _indented(dashboard(path, changes), 4)
         yield f"{path.stem}.yaml", f"{head}data:\n  {path.name}: |\n{text}"
+
+
+def workload_files(
+    meta: Meta, image: str, secret: str, cache: str, upstream: str | None
+) -> Iterator[tuple[str, str]]:
+    """Yield what runs the tuner and, before a provider, the proxy.
+
+    Args:
+        meta: Metadata of the objects.
+        image: Image that has the command `glasscache`.
+        secret: Name of the Secret with what they may not show.
+        cache: Namespace of the cache.
+        upstream: Base URL of the provider; `None` for no proxy.
+    """
+    yield "tuner.yaml", workloads.workload(workloads.tuner(cache), meta.head, image, secret)
+    if upstream is None:
+        return
+    program = workloads.proxy(cache, upstream)
+    monitor = meta.head("PodMonitor", _OPERATOR, program.name) + (
+        "spec:\n  selector:\n    matchLabels:\n      app.kubernetes.io/name: glasscache\n"
+        "      app.kubernetes.io/component: proxy\n  podMetricsEndpoints:\n"
+        "    - port: http\n      path: /ops/metrics\n      interval: 15s\n"
+    )
+    written = workloads.workload(program, meta.head, image, secret)
+    yield "proxy.yaml", f"{written}---\n{monitor}"
 
 
 def _rules(changes: Changes, meta: Meta) -> str:

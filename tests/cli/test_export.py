@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typer.testing import CliRunner, Result
 from cache_core.cli.app import app
 from cache_core.cli.export import RUNBOOKS
 from tests.support import servers
+from tests.support.modules import import_or_skip
 from tests.support.paths import ROOT
 
 SCHEMAS = Path(__file__).with_name("schemas")
@@ -111,6 +113,74 @@ def test_kubernetes_objects_are_valid_and_hold_what_is_shipped(tmp_path: Path) -
         assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
         shipped = ROOT / "grafana" / "dashboards" / f"{name}.json"
         assert found["data"] == {f"{name}.json": shipped.read_text(encoding="utf-8")}
+
+
+def test_workloads_are_valid_and_run_what_exists(tmp_path: Path) -> None:
+    """Kubernetes' own models accept them; commands, probes, ports and the Secret fit together."""
+    words = ("--image", "example.com/glasscache:1", "--upstream", "https://api.example.com/v1",
+             "--cache", "shop", "--secret", "ours", "--namespace", "prod")  # fmt: skip
+    assert export("kubernetes", str(tmp_path), *words).exit_code == 0
+    for name in ("tuner", "proxy"):
+        text = (tmp_path / f"{name}.yaml").read_text(encoding="utf-8")
+        deployment, service, *monitors = yaml.safe_load_all(text)
+        check(deployment, "V1Deployment")
+        check(service, "V1Service")
+        spec = deployment["spec"]["template"]["spec"]
+        (container,) = spec["containers"]
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        assert service["spec"]["selector"] == labels
+        assert labels.items() >= deployment["spec"]["selector"]["matchLabels"].items()
+        (port,) = container["ports"]
+        assert service["spec"]["ports"][0]["targetPort"] == port["name"]
+        named = [
+            item["valueFrom"]["secretKeyRef"] for item in container["env"] if "valueFrom" in item
+        ]
+        assert {item["name"] for item in named} == {"ours"}
+        program, command, *options = container["args"]
+        help_ = CliRunner().invoke(app, [command, "--help"]).output
+        assert program == "glasscache"
+        assert {word for word in options if word.startswith("--")} <= set(help_.split())
+        assert options[options.index("--namespace") + 1] == "shop"
+        for monitor in monitors:
+            schema = SCHEMAS / "PodMonitor.json"
+            jsonschema.validate(monitor, json.loads(schema.read_text(encoding="utf-8")))
+            assert labels.items() >= monitor["spec"]["selector"]["matchLabels"].items()
+        assert len(monitors) == (name == "proxy")
+    assert export("kubernetes", str(tmp_path), "--upstream", "https://a/v1").exit_code == 2
+
+
+def test_the_agent_of_the_page_is_valid() -> None:
+    """The Deployment in docs/kubernetes.md is one, and its probes ask for what is served."""
+    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    deployment = yaml.safe_load(text)
+    check(deployment, "V1Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    probes = {container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("liveness", "readiness")}
+    assert probes == {"/ops/health/live", "/ops/health/ready"}
+
+
+def check(value: Any, kind: str) -> None:
+    """Assert that an object has only fields of a model of Kubernetes, of the right types."""
+    models = import_or_skip("kubernetes.client.models")
+    listed, mapped = re.fullmatch(r"list\[(.+)\]", kind), re.fullmatch(r"dict\[str, (.+)\]", kind)
+    if listed:
+        assert isinstance(value, list)
+        for item in value:
+            check(item, listed[1])
+    elif mapped:
+        assert isinstance(value, dict)
+        for item in value.values():
+            check(item, mapped[1])
+    elif hasattr(models, kind):
+        model = getattr(models, kind)
+        fields = {model.attribute_map[name]: of for name, of in model.openapi_types.items()}
+        assert set(value) <= set(fields), f"{kind} has no {set(value) - set(fields)}"
+        for name, item in value.items():
+            check(item, fields[name])
+    else:
+        allowed = {"str": str, "int": int, "bool": bool, "object": (str, int, dict)}[kind]
+        assert isinstance(value, allowed), f"{value!r} is no {kind}"
 
 
 def test_the_schemas_would_find_a_misspelt_key(tmp_path: Path) -> None:
