@@ -125,6 +125,14 @@ class Hashes(Protocol):
         """
         ...
 
+    async def hashes(self, begin: str, end: str, cursor: str = "") -> tuple[Sequence[str], str]:
+        """Return some hashes whose names begin and end so, and a cursor for more; `""` at the end.
+
+        One that is there all the time is returned at least once. Only an operator's tool asks: a
+        server may forbid it to the agents.
+        """
+        ...
+
 
 class Logs(Timed, Protocol):
     """Logs of values in order of appending, with the clock that dates them."""

@@ -22,6 +22,7 @@ from cache_core.cli import (
     replay,
     settings,
     stats,
+    transfer,
     tune,
     warm,
 )
@@ -61,6 +62,8 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "invalidate": invalidate.invalidate,
     "explain": explain.explain,
     "reembed": reembed.reembed,
+    "dump": transfer.dump,
+    "load": transfer.load,
     "stats": stats.stats,
     "doctor": taking(doctor.Options, doctor.doctor),
     "settings": settings.settings,

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import cast
+from typing import NamedTuple, cast
 
 from cache_core.model.question.contexts import FixedContext
 from cache_core.model.question.histories import fingerprint
@@ -42,6 +42,20 @@ def digest(secret: bytes, *parts: str) -> str:
     bordered = "".join([f"{len(part)}:{part}" for part in parts])
     data = bordered.encode("utf-8", "surrogatepass")
     return blake2b(data, key=secret, digest_size=16).hexdigest()
+
+
+class Place(NamedTuple):
+    """Key of an entry, in its parts: digests, except for the tier.
+
+    *exact* is empty in L2's keys, *history* without earlier turns.
+    """
+
+    level: Level
+    tag: str
+    scope: str
+    context: str
+    exact: str
+    history: str
 
 
 class Keys:
@@ -235,6 +249,19 @@ class Keys:
     def votes(self, query: Query) -> str:
         """Return the key of the votes: which user got which answer to this message."""
         return f"{self._prefix}:{{{query.tag}}}:p:{_rest(query)}"
+
+    def index_of_messages(self) -> tuple[str, str]:
+        """Return beginning and end of the keys of all messages' indexes; the tag is in between."""
+        begin, end = self.index("message", "\0").split("\0")
+        return begin, end
+
+    @staticmethod
+    def place(entry: str) -> Place:
+        """Return what the key of an entry says."""
+        head, _, rest = entry.partition("}:")
+        level, scope, context, *exact, history = rest.split(":")
+        tag = head.rpartition("{")[2]
+        return Place(cast("Level", level), tag, scope, context, "".join(exact), history)
 
     @staticmethod
     def level_and_scope(entry: str) -> tuple[Level, str]:

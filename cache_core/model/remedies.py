@@ -19,6 +19,7 @@ _BY_TEXT: Mapping[str, str] = {
     "MISCONF": "Redis cannot save to its disk and takes no writes: see its log",
     "NOAUTH": "Put the password into {where}",
     "WRONGPASS": _LOGIN,
+    "'scan' command": "Name a Redis user that may SCAN in {where} for this command: agents may not",
     "unknown command": "Redis 5.0 or later is needed, with the commands in compose/redis.acl",
     "MOVED ": "This is a node of a Cluster: give redis_url=, or a redis.asyncio.RedisCluster",
     "running in protected mode": "Give this Redis a password, and put it in {where}",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol, TypeVar, get_args
 
 from cache_core.config.settings import Settings
 from cache_core.config.tuning import Tuning
 from cache_core.model.exceptions import BackendError, ConfigurationError
+from cache_core.model.question.contexts import read_context
 from cache_core.model.remedies import tell
 from cache_core.model.values import Context, Invalidation
 from cache_core.observability.audit import AUDIT, OF_USER, AuditLog, AuditRecord
@@ -18,6 +19,9 @@ from cache_core.operations.arguments import check_label, check_message
 from cache_core.operations.inspect import StoredEntry, stored_entries
 from cache_core.operations.invalidate.outbox import Request, RequestKind
 from cache_core.operations.reembed import Fate, Reembedding
+from cache_core.operations.transfer.dump import Dumping, Known, Left
+from cache_core.operations.transfer.lines import last, written
+from cache_core.operations.transfer.load import Loaded, Loading
 from cache_core.runtime.assembly import Parts
 from cache_core.runtime.lifecycle import Engine
 from cache_core.runtime.open import Open
@@ -255,6 +259,98 @@ class Operator:
             fates = await moving.run(tuning, rate=rate, progress=progress)
             await audit.end(record, removed=0, complete=not fates["failed"])
             return fates
+
+        return await self._on_engine(work)
+
+    async def dump(
+        self,
+        write: Callable[[str], None],
+        *,
+        author: str,
+        note: str = "",
+        private: bool = False,
+        contexts: Iterable[Context] = (),
+        tags: Sequence[str] = (),
+        plain: bool = False,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> dict[Left, int]:
+        """Write out all answers that would be served now, as lines of JSON for `load`.
+
+        Args:
+            write: Called with each line, without its end.
+            author: Who does it, for the audit trail.
+            note: Why.
+            private: Whether users' own answers are among them.
+            contexts: The agents' contexts: a cache with another key needs their text.
+            tags: Tags by which answers are invalidated; so.
+            plain: Whether lines are readable although the cache encrypts.
+            progress: Called with the number of lines written since the last call.
+
+        Returns:
+            The number of entries by what became of them: see `operations.transfer.dump.Left`.
+        """
+        texts = [text for context in contexts if (text := read_context(context)) is not None]
+        known = Known(texts, tags)
+
+        async def work(engine: Engine) -> dict[Left, int]:
+            parts = await _parts(engine)
+            semantic = parts.semantic
+            own = semantic is None or semantic.feed.own_index
+            shared = None if semantic is None or own else semantic.index.texts
+            dumping = Dumping(parts.store, parts.keys, parts.journal, parts.denylist, shared)
+            tuning = (await _in_force(engine)).tuning
+            audit = _audit(parts)
+            what = "all answers" if private else "shared answers"
+            record = await audit.begin(author, "dump", what, note)
+            sealer = None if plain else parts.keys.sealer
+            write(written(await dumping.header(known, private=private), None))
+            async for lines in dumping.lines(tuning, known, private=private):
+                for line in lines:
+                    write(written(line, sealer))
+                progress(len(lines))
+            write(last(dumping.counts["dumped"]))
+            await audit.end(record, removed=0, complete=True)
+            return dumping.result()
+
+        return await self._on_engine(work)
+
+    async def load(
+        self,
+        lines: Iterable[str],
+        *,
+        author: str,
+        note: str = "",
+        dry_run: bool = False,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Loaded:
+        """Store the answers of a dump, for the time that they have left.
+
+        Args:
+            lines: Of the dump.
+            author: Who does it, for the audit trail.
+            note: Why.
+            dry_run: Only count.
+            progress: Called with the number of lines done since the last call.
+
+        Raises:
+            ValueError: If the first line is none of a dump.
+        """
+
+        async def work(engine: Engine) -> Loaded:
+            cache = await _opened(engine)
+            parts, tuning = cache.parts, (await _in_force(engine)).tuning
+            semantic = parts.semantic
+            shared = None if semantic is None else semantic.tier.rows.text_of
+            loading = Loading(
+                parts.store, parts.keys, cache.writer, parts.denylist, shared, self._settings
+            )
+            if dry_run:
+                return await loading.run(lines, tuning, dry_run=True, progress=progress)
+            audit = _audit(parts)
+            record = await audit.begin(author, "load", "answers of a dump", note)
+            done = await loading.run(lines, tuning, progress=progress)
+            await audit.end(record, removed=0, complete=done.whole and not done.fates["failed"])
+            return done
 
         return await self._on_engine(work)
 

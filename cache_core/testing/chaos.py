@@ -145,6 +145,7 @@ class ChaosStore(_Chaos[KeyValueStore]):
     rows = _faulty(KeyValueStore.rows, garbled=_rows)
     some_rows = _faulty(KeyValueStore.some_rows, garbled=_texts)
     row_names = _faulty(KeyValueStore.row_names)
+    hashes = _faulty(KeyValueStore.hashes)
     put_rows = _faulty(KeyValueStore.put_rows, writes=True)
     delete_rows = _faulty(KeyValueStore.delete_rows, writes=True)
     claim_row = _faulty(KeyValueStore.claim_row, writes=True)

@@ -145,7 +145,7 @@ def _acl_file(directory: Path, password: str, more: str) -> Path:
         "\n".join([
             "user default on nopass allkeys allchannels +@all",
             *shipped,
-            any_key.replace("user glasscache ", "user contract ", 1),
+            any_key.replace("user glasscache ", "user contract ", 1) + " +scan",
         ]) + "\n",
         encoding="utf-8",
     )  # fmt: skip
@@ -157,7 +157,8 @@ def redis_url(port: int, user: str = "glasscache", password: str = PASSWORD) -> 
 
     Args:
         port: Where it listens.
-        user: `glasscache`, `exporter`, or `contract`: what the first may do, to keys of any name.
+        user: `glasscache`, `exporter`, `operator`, or `contract`: what the first may do, to keys of
+            any name, and list keys.
         password: Of the user.
     """
     return f"redis://{user}:{password}@127.0.0.1:{port}/0"

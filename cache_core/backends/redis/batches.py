@@ -29,6 +29,10 @@ from cache_core.model.exceptions import BackendError
 
 log = logging.getLogger("glasscache")
 
+_SCANNED = 500
+_GLOB = re.compile(r"[\\*?\[\]]")
+_ESCAPED = r"\\\g<0>"
+
 LEAST_VERSION = (5, 0)
 """First version of Redis with streams."""
 
@@ -147,6 +151,25 @@ class Batches:
         with self.breaker:
             async with Deadline(self._write_timeout):
                 await self._any_node(*command)
+
+    async def scan(self, begin: str, end: str, cursor: str) -> tuple[list[Any], str]:
+        """Return some keys that begin and end so, and the cursor for more; empty at the end.
+
+        Args:
+            begin, end: Of the keys' names.
+            cursor: Of the call before; empty for the beginning.
+        """
+        number, _, position = cursor.rpartition(":")
+        pattern = f"{_GLOB.sub(_ESCAPED, begin)}*{_GLOB.sub(_ESCAPED, end)}"
+        command = ("SCAN", position or "0", "MATCH", pattern, "COUNT", _SCANNED)
+        with self.breaker:
+            async with Deadline(self._write_timeout):
+                if self._nodes is None:
+                    position, names = await self.client.execute_command(*command)
+                    return names, str(int(position) or "")
+                (position, names), more = await self._nodes.scan(int(number or 0), command)
+        place = int(number or 0) + (int(position) == 0)
+        return names, f"{place}:{int(position)}" if more or int(position) else ""
 
     async def _greet(self) -> None:
         """Check that the server is new enough, and detect a node of a Cluster."""

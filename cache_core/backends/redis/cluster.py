@@ -159,6 +159,12 @@ class ClusterNodes:
             return found
         raise failure
 
+    async def scan(self, number: int, command: Sequence[Any]) -> tuple[Any, bool]:
+        """Return the reply of the master of this number, and whether there are others after it."""
+        await self._client.initialize()
+        masters = sorted(self._client.get_primaries(), key=lambda node: str(node.name))
+        return await masters[number].execute_command(*command), number + 1 < len(masters)
+
     async def _look_around(self, timeout: float) -> None:
         """Read the assignment of slots to nodes again after a failure."""
         if not self._moved:

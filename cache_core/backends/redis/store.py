@@ -312,6 +312,11 @@ class RedisStore:
         found = (await self._foreign.mended("hash", [key], self._patient, [("HKEYS", key)]))[0]
         return [text_of(name) or "" for name in found]
 
+    async def hashes(self, begin: str, end: str, cursor: str = "") -> tuple[Sequence[str], str]:
+        """Scan the keys of a server, or of one master of a Cluster after the other."""
+        names, more = await self._batches.scan(begin, end, cursor)
+        return [name for raw in names if (name := text_of(raw))], more
+
     async def some_rows(self, key: str, names: Sequence[str]) -> Sequence[str | None]:
         """Return fields of a hash."""
         if not names:

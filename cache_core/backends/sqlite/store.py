@@ -37,6 +37,9 @@ MEMORY_BYTES = 64 * 1_048_576
 _SWEEPING = 0.5
 """Seconds of each second, at most, spent on removing expired and surplus values."""
 
+_LISTED = 500
+"""Names of hashes listed together."""
+
 WRITE_SECONDS = 5.0
 """Time limit of a write: a commit takes milliseconds, but the check of a large file seconds."""
 
@@ -332,6 +335,17 @@ class EmbeddedStore:
                 (key, self.now()),
             )
         return [str(name) for name, _ in found]
+
+    async def hashes(self, begin: str, end: str, cursor: str = "") -> tuple[Sequence[str], str]:
+        """Return hashes in the order of their names, after the last one of the call before."""
+        with self._breaker:
+            found = self._file.select(
+                "SELECT DISTINCT key, '' FROM rows WHERE key > ? AND substr(key, 1, ?) = ? "
+                "AND substr(key, -?) = ? ORDER BY key LIMIT ?",
+                (cursor or begin, len(begin), begin, len(end), end, _LISTED),
+            )
+        names = [str(name) for name, _ in found]
+        return names, names[-1] if len(names) == _LISTED else ""
 
     async def some_rows(self, key: str, names: Sequence[str]) -> Sequence[str | None]:
         """Return rows of a hash, in one SELECT."""

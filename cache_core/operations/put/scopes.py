@@ -44,6 +44,9 @@ class NewAnswer:
         candidate: Whether it becomes shared once enough users got the same.
         left_out: Reasons of the tiers whose part cannot be stored and is not in the entry.
         voter: The user's id, in the form in which each has one vote.
+        labels: Kind and digest of more documents and tags, whose names are unknown.
+        restored: Whether it is an older answer from elsewhere: its entry keeps its time, and
+            replaces nothing of its user.
     """
 
     entry: Entry
@@ -55,6 +58,8 @@ class NewAnswer:
     candidate: bool = False
     left_out: Mapping[Level, str] = field(default_factory=dict)
     voter: str = field(default="", repr=False)
+    labels: Sequence[tuple[str, str]] = field(default=())
+    restored: bool = False
 
     @property
     def for_everybody(self) -> bool:
@@ -97,7 +102,7 @@ async def admit(
     )  # fmt: skip
     withheld: Collection[Level] = ()
     if (by_policy or candidate) and tuning.personal == "refuse":
-        kind = await _personal(query.text, _texts(entry), user_id, names)
+        kind = await looks_personal(query.text, entry, user_id, names)
         if kind is not None:
             log.limited(
                 f"personal {kind}",
@@ -121,10 +126,11 @@ async def admit(
     )
 
 
-async def _personal(
-    question: str, answers: Sequence[str], user_id: str | None, names: Sequence[str]
+async def looks_personal(
+    question: str, entry: Entry, user_id: str | None = None, names: Sequence[str] = ()
 ) -> Kind | None:
     """Return the kind of personal data found; long texts are checked in a thread."""
+    answers = _texts(entry)
     if numbering.are_loaded() and len(question) + sum(map(len, answers)) <= _AT_ONCE:
         return personal(question, answers, user_id, names)
     return await asyncio.to_thread(personal, question, answers, user_id, names)

@@ -102,7 +102,8 @@ class Writer:
                     return [_finished(level, "bypass", "invalidated") for level in levels]
                 if answer.candidate:
                     answer = await self._promoted(query, answer, generation, tuning)
-                entry = _stamped(answer.entry, self._store.now(), query)
+                created = answer.entry.created if answer.restored else self._store.now()
+                entry = answer.entry._replace(created=created, writer=query.user or "")
                 records = self._index_records(query, answer, levels, life)
                 waits = "l2" in levels and not query.history and not self._model_ready
                 arrival, finished = await self._arrival(query, answer, levels, tuning, life)
@@ -112,7 +113,7 @@ class Writer:
                 if read_to is None:
                     await self._leave_nothing_forgotten(query, answer, levels, generation)
                     return [_finished(level, "bypass", "invalidated") for level in levels]
-                labels = tuple(label for _, label in self._labels(query, answer))
+                labels = tuple(dict.fromkeys(label for _, label in self._labels(query, answer)))
                 entry = entry._replace(known=read_to, labels=labels)
                 later = position if waits else None
 
@@ -164,7 +165,7 @@ class Writer:
         shared = [
             level for level in levels if answer.scopes[level] == "shared" and level not in kept
         ]
-        if query.user is None or not shared:
+        if query.user is None or not shared or answer.restored:
             return
         own = entry_names(self._keys, query, dict.fromkeys(shared, "user"), shared)
         await self._store.delete(list(own))
@@ -362,6 +363,7 @@ class Writer:
         digest = self._keys.label
         found = [("document", digest("document", item)) for item in answer.documents]
         found += [("tag", digest("tag", item)) for item in answer.tags]
+        found += answer.labels
         if query.user is not None and "shared" in answer.scopes.values():
             found.append(("writer", query.user))
         # What is private goes with its own message alone.
@@ -438,10 +440,6 @@ def entry_names(
 def _known(seen: Sighting | None) -> set[str | None]:
     """Return the tokens of the invalidations that what was seen came after."""
     return set() if seen is None else {*seen.known, *(seen.generation or ())}
-
-
-def _stamped(entry: Entry, now: float, query: Query) -> Entry:
-    return entry._replace(created=now, writer=query.user or "")
 
 
 def _finished(level: Level, outcome: str, reason: str) -> PartRecord:

@@ -258,6 +258,20 @@ class StoreContract:
             found = await asyncio.gather(*(store.rows(f"h{number}") for number in range(30)))
             assert found == [{"is": str(number)} for number in range(30)]
 
+    async def test_hashes_are_found_by_their_ends(self, store: KeyValueStore) -> None:
+        """All hashes with a beginning and an end are listed, whatever signs are in their names."""
+        wanted = {f"a*[{number}]?:x" for number in range(1_100)}
+        others = ["a*[1]?:y", "ab[1]?:x", "a*[1]?:xx", "b"]
+        await store.put_rows([RowWrite(key, {"row": ""}, 60.0) for key in [*wanted, *others]])
+        found: list[str] = []
+        cursor = ""
+        while True:
+            names, cursor = await store.hashes("a*[", "]?:x", cursor)
+            found += names
+            if not cursor:
+                break
+        assert set(found) == wanted
+
     async def test_close_twice(self, store: KeyValueStore) -> None:
         """Closing is idempotent, and a closed store raises only BackendError."""
         await store.close()

@@ -1,0 +1,1 @@
+"""Stored answers as a file, and back into a cache: `glasscache dump` and `glasscache load`."""
