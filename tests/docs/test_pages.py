@@ -25,7 +25,8 @@ from tests.support.modules import require
 from tests.support.paths import ROOT
 
 DOCS = ROOT / "docs"
-PAGES = ("index", "tutorial", "migrating", "faq", "why", "glossary",
+PAGES = ("index", "tutorial", "migrating", "faq", "why", "glossary", "conversations", "streaming",
+         "regenerate", "invalidation", "feedback", "moving", "hardening", "kubernetes",
          *sorted(f"frameworks/{page.stem}" for page in (DOCS / "frameworks").glob("*.md")))  # fmt: skip
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 NOT_RUN = "Written for "
