@@ -163,9 +163,17 @@ def _name_types(command: Any, ctx: Any) -> None:
             option.metavar = _TYPES.get(label, label.strip("[]"))
 
 
+class FoldingTable(Table):
+    """Table that folds what does not fit: an ellipsis would cut figures."""
+
+    def add_column(self, header: RenderableType = "", *arguments: Any, **options: Any) -> None:
+        """Add a column."""
+        super().add_column(header, *arguments, **{"overflow": "fold", **options})
+
+
 def table(*columns: str, title: str | None = None) -> Table:
     """Return a table that spends few of a terminal's 80 columns on itself."""
-    return Table(
+    return FoldingTable(
         *columns, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD,
         header_style="", show_edge=False, pad_edge=False,
     )  # fmt: skip

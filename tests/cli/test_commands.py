@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,12 @@ def test_stats_fit_a_terminal_of_80_columns(
     assert re.search(r"below_threshold +4,999 +the nearest question is not similar", said)
     assert re.search(r"breaker_open +1 +a backend is unavailable", said)
     assert "1 lookup missed although" in said
+    monkeypatch.setattr(stats, "out", Console(width=60))
+    stats._print_stats({"namespace": "shop", "replicas": replicas, "decisions": log})
+    narrow = capsys.readouterr().out
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert "…" not in narrow
+    assert Counter(re.sub(r"[\s─]", "", narrow)) == Counter(re.sub(r"[\s─]", "", said))
 
 
 @pytest.mark.parametrize(
