@@ -141,7 +141,11 @@ def _print_replicas(found: dict[str, Any]) -> None:
     does = table(title=f"Replicas of {found['namespace']!r}")
     tiers = table(title="Hit rate of each tier, of the lookups that reached it")
     for name in ("replica", "pid", "lookups", "hit rate", "p50", "saved", "down"):
-        does.add_column(name, justify="left" if name in {"replica", "down"} else "right")
+        does.add_column(
+            name,
+            justify="left" if name in {"replica", "down"} else "right",
+            no_wrap=name in {"replica", "lookups"},
+        )
     for name in ("replica", *LEVELS):
         tiers.add_column(name, justify="left" if name == "replica" else "right")
     for item in found["replicas"]:
