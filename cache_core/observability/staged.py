@@ -101,4 +101,5 @@ class StageEvidence:
         judged = "no hit was judged"
         if self.judged:
             judged = f"{self.wrong:,} of {self.judged:,} judged hits wrong"
-        return f"{self.lookups:,.0f} lookups, {self.failed:,.0f} failed, {judged}"
+        lookups = "1 lookup" if round(self.lookups) == 1 else f"{self.lookups:,.0f} lookups"
+        return f"{lookups}, {self.failed:,.0f} failed, {judged}"

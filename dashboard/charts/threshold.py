@@ -25,7 +25,7 @@ class Drawn:
         value: Returns an estimate's value.
         written: Returns a value in words.
         format: Format of the axis, for d3.
-        full: Whether the axis ranges from 0 to 1.
+        full: Whether it is a share, whose axis ranges from its lowest to its highest value.
     """
 
     title: str
@@ -61,8 +61,16 @@ def threshold_curve(
     table = pd.DataFrame(
         [{"threshold": item.threshold, "value": drawn.value(item)} for item in curve]
     )
-    top = 1.0 if drawn.full else max(float(table["value"].max()) * 1.15, 1e-9)
-    scale = alt.Scale(domain=[0, top])
+    top = max(float(table["value"].max()) * 1.15, 1e-9)
+    low = 0.0
+    if drawn.full:
+        # from 0 to 100 %, a gain of five points would hardly be seen
+        values = table["value"]
+        margin = max(0.02, 0.15 * float(values.max() - values.min()))
+        low, top = (
+            max(0.0, float(values.min()) - margin), min(1.0, float(values.max()) + margin)
+        )  # fmt: skip
+    scale = alt.Scale(domain=[low, top])
     axis = alt.Axis(format=drawn.format, tickCount=5, minExtent=LEFT, domain=False, ticks=False)
     tooltip = [
         alt.Tooltip("threshold:Q", format=".2f"),
@@ -70,13 +78,13 @@ def threshold_curve(
     ]
     base = alt.Chart(table)
     y = alt.Y("value:Q", title=None, scale=scale, axis=axis)
-    area = base.mark_area(color=look.exact, opacity=0.1).encode(_axis(), y)
+    area = base.mark_area(color=look.exact, opacity=0.1, clip=True).encode(_axis(), y)
     line = base.mark_line(color=look.exact, strokeWidth=2.5).encode(_axis(), y, tooltip=tooltip)
     marks, points, words = _marks(
         curve, now, proposed, drawn.value, drawn.written, alt.Y("value:Q", scale=scale), look
     )
     # the labels go below the line, unless it is low
-    low_down = min(drawn.value(item) for item in curve) > 0.2 * top
+    low_down = min(drawn.value(item) for item in curve) > low + 0.2 * (top - low)
     lines = marked(marks, "threshold", _axis(), (_LOW, _HIGH), low_down=low_down)
     layers = [area, line, *lines, *points]
     return Chart(

@@ -20,8 +20,10 @@ from cache_core.whatif import (
     SharingEstimate,
     ThresholdEstimate,
     TtlEstimate,
+    TtlRecommendation,
     TtlReport,
     recommend,
+    recommend_ttl,
     sharing,
     thresholds,
     ttls,
@@ -35,14 +37,20 @@ class Estimates:
         decisions: Decisions, oldest first.
         verdicts: Verdicts, oldest first.
         tuning: The tuning in force.
+        freshness: Comparisons of answers, by replica; see `recommend_ttl`.
     """
 
     def __init__(
-        self, decisions: Sequence[Decision], verdicts: Sequence[Verdict], tuning: Tuning
+        self,
+        decisions: Sequence[Decision],
+        verdicts: Sequence[Verdict],
+        tuning: Tuning,
+        freshness: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.decisions = decisions
         self.verdicts = verdicts
         self.tuning = tuning
+        self.freshness = freshness
         self.taken = time.time()
         self._ttls: dict[tuple[Level, float], TtlReport] = {}
         self._recommendations: dict[float, Recommendation] = {}
@@ -72,6 +80,28 @@ class Estimates:
         """Return the effect of one TTL of a tier."""
         found = self.ttl(level, seconds).estimates
         return next(item for item in found if item.ttl_seconds == seconds)
+
+    def recommend_ttl(self, level: Level) -> TtlRecommendation:
+        """Return the recommended TTL of a tier of answers."""
+        return recommend_ttl(self.decisions, self.freshness, tuning=self.tuning, level=level)
+
+    def unjudged(self, changes: Mapping[str, Any]) -> bool:
+        """Return whether *changes* serve more answers, of which too few were judged."""
+        then, now = self.proposed(changes), self.at(self.tuning.semantic_threshold)
+        if then is not None and now is not None and then.hits > now.hits and not then.enough:
+            return True
+        after = self._after(changes)
+        return after is not None and (
+            after.max_wrong > self.tuning.max_wrong
+            or not set(self.tuning.guards) <= set(after.guards)
+        )
+
+    @property
+    def price(self) -> str:
+        """The price by which money is computed, in words."""
+        own, default = self.tuning.saves("l1", None), Tuning().saves("l1", None)
+        source = "the default price" if own == default else "your price"
+        return f"at {own:.6g} USD an answer ({source}) without a cost_usd of its own"
 
     @cached_property
     def sharing(self) -> list[SharingEstimate]:

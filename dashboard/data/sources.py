@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Hashable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from cache_core.config.live import TuningChange
 from cache_core.config.settings import Settings, load_settings
+from cache_core.config.stage import Stage
 from cache_core.config.tuning import Tuning
 from cache_core.model.values import Invalidation, TierExplanation
 from cache_core.multilevel_cache import MultiLevelCache
@@ -22,13 +23,14 @@ from cache_core.observability.audit import AuditRecord
 from cache_core.observability.decisions import Decision
 from cache_core.observability.fleet import ReplicaReport
 from cache_core.observability.history import By, Period
+from cache_core.observability.staged import StageEvidence
 from cache_core.observability.verdicts import Verdict
 from cache_core.operations.inspect import StoredEntry
 from cache_core.operations.invalidate.outbox import RequestKind
 from dashboard.data.caches import Caches
 from dashboard.data.config import DashboardConfig
 from dashboard.data.estimates import Estimates
-from dashboard.data.outcomes import Outcome, expectation, outcome
+from dashboard.data.outcomes import Outcome, expectation, outcome, since_change, without_it
 from dashboard.data.tail import DecisionTail, Recorded
 from dashboard.data.words import SourceAwayError
 
@@ -78,6 +80,7 @@ class Source:
         self._estimates: Estimates | None = None
         self._estimating = threading.Lock()
         self._expected: dict[int, float | None] = {}
+        self._without: dict[tuple[int, int | None], tuple[float, float | None]] = {}
         self._following = asyncio.Lock()
         self.away: Away | None = None
         self._known: dict[Hashable, Any] = {}
@@ -150,24 +153,48 @@ class Source:
             if found is None or fresh or old or found.tuning != tuning:
                 known = self._dropped
                 newest = self.recorded().decisions[-_REPLAYED:]
-                found = Estimates(newest, self.verdicts(), tuning)
+                freshness = [item.counters.get("freshness", {}) for item in self.replicas()]
+                found = Estimates(newest, self.verdicts(), tuning, freshness)
                 if known == self._dropped:
                     self._estimates = found
             return found
 
     def outcomes(self, count: int) -> list[Outcome]:
         """Return the outcomes of the last changes, newest first."""
-        changes = self.changes(count)
+        # a confirmation changes no value: what follows it is still the confirmed change's
+        changes = [item for item in self.changes(2 * count + 1) if item.after][: count + 1]
         decisions, verdicts, tuning = self.recorded().decisions, self.verdicts(), self.tuning()
         found = []
-        for number, change in enumerate(changes):
+        for number, change in enumerate(changes[:count]):
             if change.version not in self._expected:
                 # replayed once: the lookups before it no longer change
                 newest = decisions[-_REPLAYED:]
                 self._expected[change.version] = expectation(change, newest, tuning)
             until = changes[number - 1].version if number else None
             expected = self._expected[change.version]
-            found.append(outcome(change, decisions, verdicts, until, expected))
+            without = self._without_it(change, decisions, until, tuning)
+            found.append(outcome(change, decisions, verdicts, until, expected, without))
+        return found
+
+    def _without_it(
+        self,
+        change: TuningChange,
+        decisions: Sequence[Decision],
+        until: int | None,
+        tuning: Tuning,
+    ) -> float | None:
+        """Return the result of `without_it`, which is renewed once a minute."""
+        taken, found = self._without.get((change.version, until), (0.0, None))
+        if time.time() - taken > _ESTIMATES_SECONDS:
+            since = since_change(change, decisions, until)[-_REPLAYED:]
+            found = without_it(change, since, tuning)
+            self._without[change.version, until] = time.time(), found
+        return found
+
+    def stage_evidence(self, version: int) -> StageEvidence:
+        """Return what the lookups and verdicts of a staged version say."""
+        found = StageEvidence(version)
+        found.add(self.recorded().decisions, self.verdicts())
         return found
 
     def entries(self, message: str) -> list[StoredEntry]:
@@ -181,7 +208,13 @@ class Source:
     # ------------------------------------------------------------------------------ writing
 
     def tune(
-        self, changes: Mapping[str, Any], *, author: str, note: str, expected_version: int | None
+        self,
+        changes: Mapping[str, Any],
+        *,
+        author: str,
+        note: str,
+        expected_version: int | None,
+        stage: Stage | None = None,
     ) -> TuningChange:
         """Change the tuning of all replicas.
 
@@ -191,9 +224,13 @@ class Source:
         """
         return self._ask(
             lambda cache: cache.tune(
-                changes, author=author, note=note, expected_version=expected_version
+                changes, author=author, note=note, expected_version=expected_version, stage=stage
             )
         )
+
+    def confirm(self, *, author: str, note: str) -> TuningChange:
+        """End the stage of the change in force, and keep it."""
+        return self._ask(lambda cache: cache.confirm_tuning(author=author, note=note))
 
     def revert(self, version: int, *, author: str, note: str) -> TuningChange:
         """Restore the tuning as of *version*."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from cache_core.config.intents import INTENT_PREFIX
 from cache_core.config.live import TuningChange
-from cache_core.config.tuning import Tuning
+from cache_core.config.tuning import Bounds, Tuning
 
 _MARKUP = re.compile(r"[\\`*_{}\[\]()<>#+.!|~$:&=^\"'-]")
 # controls, line ends, and marks that change the direction of the text
@@ -41,9 +42,27 @@ def value(field: str, found: Any) -> str:
         return ", ".join(sorted(map(str, found))) or "none"
     bounds = Tuning.bounds().get(field.rpartition(".")[2] if "." in field else field)
     unit = f" {bounds.unit}" if bounds and bounds.unit else ""
+    if bounds and bounds.unit == "s":
+        return short(float(found))
+    if bounds and percentage(bounds):
+        return f"{100 * float(found):.6g}%"
     if isinstance(found, (int, float)):
         return f"{found:,.10g}{unit}"
     return str(found)
+
+
+def percentage(bounds: Bounds) -> bool:
+    """Return whether a field is a share that people read in percent."""
+    small = bounds.kind == "number" and not bounds.unit and (bounds.maximum or 0) <= 1
+    return small and bounds.field != "semantic_threshold"
+
+
+def short(seconds: float) -> str:
+    """Return a duration in the notation of the command line: `6h`, `90m`, `2d`."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
 
 
 def described(change: TuningChange) -> str:
@@ -55,8 +74,29 @@ def described(change: TuningChange) -> str:
         for name in names
         if change.before.get(name) != change.after.get(name)
     ]
-    text = "; ".join(parts) or "nothing"
+    text = "; ".join(parts) or "no value changed"
     return text if change.reverts is None else f"back to version {change.reverts}: {text}"
+
+
+def undone(changes: Sequence[TuningChange], version: int) -> list[str]:
+    """Return what going back to *version* changes, in words, a line for each field.
+
+    Args:
+        changes: All changes since, newest first.
+        version: The version to go back to.
+    """
+    now: dict[str, Any] = {}
+    then: dict[str, Any] = {}
+    for change in changes:
+        if change.version > version:
+            for name in {*change.before, *change.after}:
+                now.setdefault(name, change.after.get(name))
+                then[name] = change.before.get(name)
+    return [
+        f"{title(name)}: {value(name, now[name])} → {value(name, then[name])}"
+        for name in sorted(then)
+        if now[name] != then[name]
+    ]
 
 
 def plain(text: str) -> str:

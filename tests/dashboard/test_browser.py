@@ -233,9 +233,20 @@ def test_the_agent_follows_the_page_within_a_second(
         for _ in range(30):
             page.keyboard.press("ArrowLeft")
         expect(page.get_by_text("0.95 → 0.8", exact=False)).to_be_visible(timeout=20_000)
-        page.get_by_role("textbox", name="Why").fill("more hits")
-        page.get_by_role("button", name="Apply to all replicas").click()
-        expect(page.get_by_text("Version 1 is in force on every")).to_be_visible(timeout=20_000)
+        idle(page)
+        # By keyboard only, and without scrolling.
+        assert page.get_by_role("button", name="Apply to all replicas").bounding_box()["y"] < 740
+        why = page.get_by_role("textbox", name="Why")
+        why.focus()
+        page.keyboard.type("more hits")
+        apply = page.get_by_role("button", name="Apply to all replicas")
+        for _ in range(6):
+            page.keyboard.press("Tab")
+            if apply.evaluate("node => node === document.activeElement"):
+                break
+        page.keyboard.press("Enter")
+        # Nobody has judged such hits, so a stage is proposed.
+        expect(page.get_by_text("Version 1 is staged until")).to_be_visible(timeout=20_000)
         followed = agent.until(near="hit", version=1)
         (change,) = history(environment)
         print(f"followed after {followed['at'] - change.at:.3f} s")
@@ -244,7 +255,7 @@ def test_the_agent_follows_the_page_within_a_second(
 
         go(page, "Audit")
         page.get_by_role("button", name="Revert").click()
-        expect(page.get_by_text("As of version 0 again")).to_be_visible(timeout=20_000)
+        expect(page.get_by_text("Reverted to version 0")).to_be_visible(timeout=20_000)
         followed = agent.until(version=2)
         assert followed["near"] == "miss"
         assert followed["at"] - history(environment)[0].at < 1.0

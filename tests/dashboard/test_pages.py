@@ -11,6 +11,8 @@ import httpx
 import pytest
 import streamlit as st
 
+from cache_core import Stage
+from dashboard.data.words import plain
 from tests.support import servers
 from tests.support.dashboard import (
     PAGES,
@@ -202,20 +204,22 @@ def test_the_owner_tunes_and_takes_it_back(open_app: Open, busy: Agent) -> None:
     """A threshold moved on the page is in force in the agent, audited, and can be reverted."""
     app = open_app("tuning", login=True)
     before = busy.cache.tuning.semantic_threshold
-    app.slider[0].set_value(0.8).run()
-    assert "Similarity threshold: 0.95 → **0.8**" in texts(app)
-    next(item for item in app.text_input if item.label == "Why").input("more hits")
+    app.slider[0].set_value(0.97).run()
+    assert "Similarity threshold: 0.95 → **0.97**" in texts(app)
+    next(item for item in app.text_input if item.label == "Why").input("fewer hits")
     button(app, "Apply").click().run()
     assert not app.exception
     assert any("Version 1 is in force" in item.value for item in app.success)
+    assert "No change proposed." in texts(app)
     busy.run(busy.cache._engine.live.refresh())
-    assert busy.cache.tuning.semantic_threshold == 0.8
+    assert busy.cache.tuning.semantic_threshold == 0.97
 
     app.switch_page("ui/views/audit.py").run()
     row = app.dataframe[0].value.iloc[0]
-    assert (row["who"], row["why"]) == ("ada", "more hits")
-    assert row["what"] == "Similarity threshold: 0.95 → 0.8"
-    app.selectbox[0].select(0)
+    assert (row["who"], row["why"]) == ("ada", "fewer hits")
+    assert row["what"] == "Similarity threshold: 0.95 → 0.97"
+    app.selectbox[0].select(0).run()
+    assert plain("Similarity threshold: 0.97 → 0.95") in texts(app), "what a revert would do"
     button(app, "Revert").click().run()
     assert not app.error
     busy.run(busy.cache._engine.live.refresh())
@@ -232,12 +236,62 @@ def test_one_intent_is_given_values_of_its_own(open_app: Open, busy: Agent) -> N
     intent.select("billing").run()
     assert not app.exception
     own = {item.label: item for item in app.number_input if "intent.billing" in (item.key or "")}
-    assert list(own) == ["Similarity threshold", "TTL of L1, s", "TTL of L2, s", "TTL of L4, s"]
-    own["TTL of L1, s"].set_value(60.0).run()
+    assert list(own) == ["Similarity threshold"]
+    times = {item.label: item for item in app.selectbox if "intent.billing" in (item.key or "")}
+    assert list(times) == ["TTL of L1", "TTL of L2", "TTL of L4", "Shared"]
+    times["TTL of L1"].select("5m").run()
     button(app, "Apply").click().run()
     assert not app.exception
     busy.run(busy.cache._engine.live.refresh())
-    assert busy.cache.tuning.ttl("l1", "billing") == 60
+    assert busy.cache.tuning.ttl("l1", "billing") == 300
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store_kind", ["embedded"])
+def test_a_staged_change_is_shown_and_ended(open_app: Open, busy: Agent) -> None:
+    """More hits without evidence warn, and propose a stage; it shows its evidence and is undone."""
+    app = open_app("tuning", login=True)
+    app.slider[0].set_value(0.8).run()
+    assert any("Too few such hits were judged" in item.value for item in app.warning)
+    button(app, "Apply").click().run()
+    assert not app.exception
+    (change,) = busy.run(busy.cache.tuning_history())
+    assert change.stage == Stage(1_800.0, 0.01, 0.01)
+    assert any("Version 1 is staged until" in item.value for item in app.info)
+    assert "So far: 0 lookups, 0 failed, no hit was judged" in texts(app)
+    app.slider[0].set_value(0.7).run()
+    button(app, "Apply").click().run()
+    assert any("is staged until" in item.value for item in app.error), "one at a time"
+    button(app, "Keep now").click().run()
+    assert not app.exception
+    assert any("Version 2 is in force" in item.value for item in app.success)
+    button(app, "Undo").click().run()
+    newest = busy.run(busy.cache.tuning_history())[0]
+    assert (newest.version, newest.reverts) == (3, 0), "the confirmation changed no value"
+    app.slider[0].set_value(0.99).run()
+    assert not app.warning, "fewer hits need no evidence"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store_kind", ["embedded"])
+def test_values_are_in_their_units(open_app: Open, busy: Agent) -> None:
+    """TTLs are durations with presets, shares are percent, and money says by which price."""
+    app = open_app("tuning", login=True)
+    ttl = next(item for item in app.selectbox if item.label == "TTL of L3, intents")
+    assert (ttl.value, "2d" in ttl.options) == ("6h", True)
+    ttl.select("2d").run()
+    shown = texts(app)
+    assert "TTL of L3, intents: 6h → **2d**" in shown.replace("\\", "")
+    assert "**Money**" in shown
+    fields = {item.label: item.value for item in app.number_input}
+    assert fields["Hit rate objective, %"] == 60.0
+    assert fields["Share that is verified, %"] == 2.0
+    app.slider[0].set_value(0.8).run()
+    assert "at 0.036 USD an answer (the default price)" in texts(app).replace("\\", "")
+    button(app, "Apply").click().run()
+    busy.run(busy.cache._engine.live.refresh())
+    assert busy.cache.tuning.l3_ttl == 172_800
+    assert busy.cache.tuning.hit_rate_objective == 0.6
 
 
 @pytest.mark.slow
@@ -265,7 +319,7 @@ def test_a_conflict_is_shown(open_app: Open, busy: Agent) -> None:
     app.run()
     # The controls show what is in force now: nothing of the old proposal is left to apply.
     assert app.slider[0].value == 0.9
-    assert "Nothing is changed." in texts(app)
+    assert "No change proposed." in texts(app)
 
 
 @pytest.mark.slow

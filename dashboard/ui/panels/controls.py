@@ -9,7 +9,25 @@ import streamlit as st
 
 from cache_core.config.intents import INTENT_PREFIX
 from cache_core.config.tuning import Bounds, Tuning
+from cache_core.model import durations
 from cache_core.model.batches import batched
+from dashboard.data.words import percentage, plain, short
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Money": (
+        "response_usd", "intent_usd", "retrieval_usd", "embedding_usd", "embedding_tokens_usd",
+        "verification_usd",
+    ),
+    "Safety": ("max_wrong", "verify_share", "personal", "promote_after", "guards"),
+    "Limits": (
+        "puts_per_minute", "shared_puts_per_minute", "stale_seconds", "refresh_share",
+        "recheck_share",
+    ),
+    "Objective": ("hit_rate_objective",),
+}  # fmt: skip
+"""Fields without a tab of their own, by what they are about."""
+
+_PRESETS = (300.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0, 43_200.0, 86_400.0, 172_800.0, 604_800.0)
 
 
 def key(field: str, now: Tuning) -> str:
@@ -24,14 +42,16 @@ def control(bounds: Bounds, now: Tuning) -> Any:
     """Draw the control of a field within its bounds; return its value as a JSON value."""
     current = now.flat()[bounds.field]
     name = key(bounds.field, now)
-    label = f"{bounds.title}, {bounds.unit}" if bounds.unit else bounds.title
     if bounds.kind == "number":
-        return number(bounds, label, current, name)
+        return number(bounds, bounds.title, current, name)
     if bounds.kind == "choice":
         return st.segmented_control(
-            label, bounds.choices, default=current, required=True, key=name, help=bounds.description
-        )
-    return st.multiselect(label, bounds.choices, default=current, key=name, help=bounds.description)
+            bounds.title, bounds.choices, default=current, required=True, key=name,
+            help=bounds.description,
+        )  # fmt: skip
+    return st.multiselect(
+        bounds.title, bounds.choices, default=current, key=name, help=bounds.description
+    )
 
 
 def number(bounds: Bounds, label: str, current: float | None, name: str) -> float | None:
@@ -39,36 +59,72 @@ def number(bounds: Bounds, label: str, current: float | None, name: str) -> floa
 
     Args:
         bounds: Bounds of the field.
-        label: The label.
+        label: The label, without the unit.
         current: The value in force; without one the control is empty, and may stay so.
         name: The widget's key.
     """
+    if bounds.unit == "s":
+        return _time(bounds, label, current, name)
+    scale = 100.0 if percentage(bounds) else 1.0
+    unit = "%" if scale > 1 else bounds.unit
     limits = (bounds.minimum, bounds.maximum, bounds.step)
     # Streamlit rejects a mix of int and float
-    low, high, step = (None if limit is None else float(limit) for limit in limits)
+    low, high, step = (None if limit is None else scale * float(limit) for limit in limits)
     found: float | None = st.number_input(
-        label,
+        f"{label}, {unit}" if unit else label,
         min_value=low,
         max_value=high,
-        value=None if current is None else float(current),
+        value=None if current is None else round(scale * float(current), 9),
         step=step,
         format="%.10g",
         placeholder="inherited",
         key=name,
-        help=f"{bounds.description} {bounds.expected}.",
+        help=bounds.description,
     )
-    return found
+    return None if found is None else found / scale
+
+
+def _time(bounds: Bounds, label: str, current: float | None, name: str) -> float | None:
+    """Draw the control of a duration: presets, and any other one like `90m`."""
+    least = bounds.minimum or 0.0
+    presets = {*_PRESETS, *(() if current is None else (current,)), *(() if bounds.above else (0,))}
+    options = [short(seconds) for seconds in sorted(presets) if seconds >= least]
+    chosen = st.selectbox(
+        label,
+        options,
+        index=None if current is None else options.index(short(current)),
+        accept_new_options=True,
+        placeholder="inherited",
+        key=name,
+        help=f"{bounds.description} Choose one, or write another like 90m, 6h or 2d.",
+    )
+    if chosen is None:
+        return None
+    found = durations.seconds(chosen)
+    if isinstance(found, float) and least <= found <= (bounds.maximum or found):
+        return found
+    st.error(
+        f"“{plain(chosen)}” is no duration up to {short(bounds.maximum or 0)}: write it like 90m, "
+        "6h or 2d.",
+        icon=":material/block:",
+    )
+    return current
 
 
 def rest(now: Tuning, done: set[str]) -> dict[str, Any]:
-    """Draw the controls of all fields but *done*; return their values."""
+    """Draw the controls of all fields but *done*, in groups; return their values."""
     found: dict[str, Any] = {}
-    fields = [item for item in Tuning.bounds().values() if item.field not in done]
-    for pair in batched(fields, 2):
-        # row by row, so that related fields stay together on a narrow screen, too
-        for bounds, column in zip(pair, st.columns(2), strict=False):
-            with column:
-                found[bounds.field] = control(bounds, now)
+    grouped = {name for names in GROUPS.values() for name in names}
+    others = tuple(name for name in Tuning.bounds() if name not in grouped | done)
+    for group, names in {**GROUPS, "Others": others}.items():
+        if not names:
+            continue
+        st.markdown(f"**{group}**")
+        for pair in batched(names, 2):
+            # row by row, so that related fields stay together on a narrow screen, too
+            for name, column in zip(pair, st.columns(2), strict=False):
+                with column:
+                    found[name] = control(Tuning.bounds()[name], now)
     return found
 
 

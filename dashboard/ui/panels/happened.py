@@ -1,10 +1,10 @@
-"""Outcomes of the last changes, compared with the expectations."""
+"""Outcomes of the last changes, compared with the same traffic under the old values."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from dashboard.data.outcomes import Outcome
+from dashboard.data.outcomes import LEAST, Outcome
 from dashboard.data.words import ago, described, plain
 from dashboard.ui.shell import Page, empty, quiet, telling
 
@@ -13,11 +13,11 @@ _SHOWN = 3
 
 def what_happened(page: Page) -> None:
     """Draw the panel; it refreshes itself."""
-    st.subheader("What happened after the last changes", anchor=False)
+    st.header("What happened after the last changes", anchor=False)
     if not page.source.changes(1):
         empty(
             "Nothing was changed yet.",
-            "After a change this compares its expected and its actual effect.",
+            "After a change this compares what happened with the same lookups under the old value.",
         )
         return
 
@@ -38,26 +38,31 @@ def _outcome(found: Outcome) -> None:
             f"**Version {change.version}** by {plain(change.author)}, {ago(change.at)}.{note}  \n"
             f"{plain(described(change))}"
         )
-        before, expected, since = st.columns(3)
-        before.metric("Hit rate before", _percent(found.before))
-        expected.metric(
-            "Expected",
-            _percent(found.expected),
-            None
-            if found.expected is None or found.before is None
-            else f"{100 * (found.expected - found.before):+.1f} points",
-            help="From a replay of the lookups before. Combined effects of several values are not "
-            "predicted.",
-        )
+        if found.since is None or found.lookups < LEAST:
+            quiet(
+                f"{found.lookups:,} lookups since: from {LEAST} on this says what the change did."
+            )
+            return
+        since, without, before = st.columns(3)
         since.metric(
-            "Hit rate since",
-            _percent(found.since),
-            f"{found.lookups:,} lookups: {found.low:.1%} to {found.high:.1%}"
-            if found.lookups
-            else "no lookups yet",
-            delta_color="off",
-            delta_arrow="off",
-        )
+            "Hit rate since", f"{found.since:.1%}", f"{found.low:.1%} to {found.high:.1%}",
+            delta_color="off", delta_arrow="off",
+        )  # fmt: skip
+        if found.without is None:
+            without.metric("Without the change", "–", "no replay", delta_arrow="off",
+                           delta_color="off")  # fmt: skip
+        else:
+            points = 100 * (found.since - found.without)
+            without.metric(
+                "Without the change", f"{found.without:.1%}",
+                f"the change: {points:+.1f} points", delta_color="off", delta_arrow="off",
+                help="A replay of the same lookups with the old value: warm-up and other traffic "
+                "are in both.",
+            )  # fmt: skip
+        before.metric(
+            "Before, other lookups", _percent(found.before),
+            f"expected {_percent(found.expected)}", delta_color="off", delta_arrow="off",
+        )  # fmt: skip
         if found.verdicts:
             quiet(f"{found.wrong:,} of {found.verdicts:,} judged hits since were wrong.")
 

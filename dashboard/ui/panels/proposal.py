@@ -7,42 +7,39 @@ from typing import Any
 
 import streamlit as st
 
+from cache_core.config.stage import Stage
 from cache_core.model.exceptions import GlasscacheError, TuningConflict
+from cache_core.whatif import ThresholdEstimate
 from dashboard.data.estimates import Estimates
 from dashboard.data.words import plain, title, value
+from dashboard.ui.panels.in_force import APPLIED
 from dashboard.ui.shell import Page, empty, quiet
+
+_FOR_GOOD = "off"
+_WATCHES = (_FOR_GOOD, "30m", "2h", "1d")
 
 
 def proposal(page: Page, estimates: Estimates, proposed: dict[str, Any]) -> None:
     """Draw the panel, and apply the change on request."""
-    st.subheader("Proposed change", anchor=False)
     if not proposed:
-        empty("Nothing is changed.", "Move a value above to see here what it would do.")
+        empty("No change proposed.", "Move a value: its effect, and *Apply*, appear here.")
         return
     flat = estimates.tuning.flat()
-    may = page.visitor.may_write
     with st.container(border=True):
-        for name, chosen in proposed.items():
-            before, after = _shown(name, flat.get(name)), _shown(name, chosen)
-            st.markdown(f"{plain(title(name))}: {before} → **{after}**")
-        _expectation(estimates, proposed)
-        with (
-            st.form("apply", border=False),
-            st.container(horizontal=True, vertical_alignment="bottom"),
-        ):
-            note = st.text_input(
-                "Why", max_chars=200, placeholder="For the audit trail", disabled=not may
+        st.header("Proposed change", anchor=False)
+        lines = [
+            f"{plain(title(name))}: {_shown(name, flat.get(name))} → **{_shown(name, chosen)}**"
+            for name, chosen in proposed.items()
+        ]
+        # one text, without the space between paragraphs: *Apply* stays on a small screen
+        st.markdown("  \n".join([*lines, *_expectation(estimates, proposed)]))
+        unjudged = estimates.unjudged(proposed)
+        if unjudged:
+            st.warning(
+                "Too few such hits were judged: they may be wrong. Stage it, or review first.",
+                icon=":material/warning:",
             )
-            sent = st.form_submit_button(
-                "Apply to all replicas",
-                type="primary",
-                disabled=not may,
-                help=page.visitor.why_not or None,
-            )
-        if page.visitor.why_not:
-            quiet(page.visitor.why_not)
-    if sent and may:
-        _apply(page, estimates.tuning.version, proposed, note)
+        _apply_form(page, estimates, proposed, unjudged=unjudged)
 
 
 def _shown(name: str, found: Any) -> str:
@@ -50,70 +47,110 @@ def _shown(name: str, found: Any) -> str:
     return text if isinstance(found, (int, float)) else plain(text)
 
 
-def _apply(page: Page, version: int, proposed: Mapping[str, Any], note: str) -> None:
+def _apply_form(
+    page: Page, estimates: Estimates, proposed: Mapping[str, Any], *, unjudged: bool
+) -> None:
+    may = page.visitor.may_write
+    limit = st.session_state.get("limit", 1.0) / 100
+    with st.form("apply", border=False):
+        note = st.text_input(
+            "Why", max_chars=200, placeholder="Why? For the audit trail", disabled=not may,
+            label_visibility="collapsed",
+        )  # fmt: skip
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            watch = st.segmented_control(
+                "Watch it for",
+                _WATCHES,
+                default="30m" if unjudged else _FOR_GOOD,
+                required=True,
+                disabled=not may,
+                help="A staged change is taken back by itself if within that time more than "
+                f"{limit:.1%} of the hits are wrong, your limit, or {Stage().max_errors:.1%} of "
+                "the lookups fail. Otherwise it is confirmed at the end.",
+            )
+            sent = st.form_submit_button(
+                "Apply to all replicas", type="primary", disabled=not may,
+                help=page.visitor.why_not or None,
+            )  # fmt: skip
+    if page.visitor.why_not:
+        quiet(page.visitor.why_not)
+    if not (sent and may):
+        return
     try:
+        stage = None
+        if watch not in {None, _FOR_GOOD}:
+            stage = Stage.of(str(watch), limit, Stage().max_errors)
         change = page.source.tune(
-            proposed, author=page.visitor.name, note=note, expected_version=version
-        )
+            proposed, author=page.visitor.name, note=note,
+            expected_version=estimates.tuning.version, stage=stage,
+        )  # fmt: skip
     except TuningConflict as error:
         st.error(f"{error}. Reload the page.", icon=":material/sync_problem:")
-        return
     except GlasscacheError as error:
         st.error(plain(str(error)), icon=":material/block:")
-        return
-    st.session_state["tuning_done"] = (
-        f"Version {change.version} is in force on every replica within a second."
-    )
-    st.rerun()
+    else:
+        st.session_state[APPLIED] = change.version
+        st.rerun()
 
 
-def _expectation(estimates: Estimates, proposed: Mapping[str, Any]) -> None:
+def _expectation(estimates: Estimates, proposed: Mapping[str, Any]) -> list[str]:
+    """Return the expected effects, a line each."""
     if not estimates.decisions:
-        return
-    recorded = estimates.hit_rate
+        return []
     predicted = estimates.expected(proposed)
     then = estimates.proposed(proposed)
     now = estimates.at(estimates.tuning.semantic_threshold)
-    columns = st.columns(max(4, len(predicted)) if then else max(1, min(4, len(predicted))))
-    for column, (name, rate) in zip(columns, predicted, strict=False):
-        column.metric(
-            f"Hit rate, by “{plain(title(name).partition(',')[0])}” alone"
-            if len(predicted) > 1
-            else "Hit rate",
-            f"{rate:.1%}",
-            f"{100 * (rate - recorded):+.1f} points vs. {recorded:.1%} recorded",
-        )
+    lines = []
+    for name, rate in predicted:
+        of = "" if len(predicted) == 1 else f", by “{plain(title(name).partition(',')[0])}” alone"
+        # the log may be of several thresholds: one replay is compared with another
+        base = now.hit_rate if now and name == "semantic_threshold" else estimates.hit_rate
+        points = 100 * (rate - base)
+        lines.append(_figure(f"Hit rate{of}", f"{rate:.1%}", points, "{:+.1f} points", good=1))
     if unknown := estimates.unknown(proposed):
-        quiet(
-            "The effect of these cannot be estimated from past traffic:  "
-            + ", ".join(plain(title(name)) for name in unknown)
-            + "."
-        )
+        names = ", ".join(plain(title(name)) for name in unknown)
+        lines.append(f":gray[The effect of these cannot be estimated from past traffic: {names}.]")
     if len(predicted) > 1:
-        quiet("Each value alone: a replay of this log cannot estimate combined effects.")
-    if then is None or now is None or len(predicted) > 1:
-        return
-    share, high = then.wrong_share, then.wrong_high
-    if share is None or high is None:
-        columns[1].metric("Wrong hits", "not known", "no verdicts", delta_color="off")
-    else:
-        columns[1].metric(
-            "Wrong hits",
-            f"{share:.2%}",
-            f"at most {high:.2%}" if then.enough else f"≤ {high:.1%}: not enough evidence",
-            delta_color="off",
-            delta_arrow="off",
+        lines.append(
+            ":gray[Each value alone: a replay of this log cannot estimate combined effects.]"
         )
+        return lines
+    if then is not None and now is not None:
+        lines += _threshold(estimates, then, now)
+    return lines
+
+
+def _threshold(estimates: Estimates, then: ThresholdEstimate, now: ThresholdEstimate) -> list[str]:
+    share, high = then.wrong_share, then.wrong_high
+    most = "no verdicts" if high is None else f"at most {high:.1%}"
+    most += "" if then.enough or high is None else " so far"
+    wrong = "not known" if share is None else f"{share:.2%}"
     lookups = max(1, then.lookups)
-    columns[2].metric(
-        "Saved per 1,000 lookups",
-        f"{1000 * then.saved_usd / lookups:,.2f} USD",
-        f"{1000 * (then.saved_usd - now.saved_usd) / lookups:+,.2f} USD",
-    )
-    columns[3].metric(
-        "Mean lookup",
-        f"{then.latency_ms:.1f} ms",
-        f"{then.latency_ms - now.latency_ms:+.1f} ms",
-        delta_color="inverse",
-        help="Time of the cache alone, without the agent's work after a miss.",
-    )
+    return [
+        _figure("Wrong hits", wrong, 0.0, most),
+        _figure(
+            "Saved per 1,000 lookups", f"{1000 * then.saved_usd / lookups:,.2f} USD",
+            1000 * (then.saved_usd - now.saved_usd) / lookups, "{:+,.2f} USD", good=1,
+        ),
+        f":small[:gray[{plain(estimates.price)}]]",
+        _figure(
+            "Mean lookup, the cache alone", f"{then.latency_ms:.1f} ms",
+            then.latency_ms - now.latency_ms, "{:+.1f} ms", good=-1,
+        ),
+    ]  # fmt: skip
+
+
+def _figure(label: str, shown: str, change: float, form: str, *, good: int = 0) -> str:
+    """Return a figure and its change as one line.
+
+    Args:
+        label: Its name.
+        shown: Its value.
+        change: Its change; one that would be shown as 0 is grey.
+        form: Text of the change.
+        good: Whether more is good (1), bad (-1), or neither (0).
+    """
+    text = form.format(change)
+    is_none = not any(digit in "123456789" for digit in text.split(" ", 1)[0])
+    colour = "gray" if not good or is_none else "green" if change * good > 0 else "orange"
+    return f"{label}: **{shown}** :{colour}[{plain(text)}]"

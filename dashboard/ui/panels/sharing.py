@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -17,36 +18,37 @@ from dashboard.ui.shell import Page, empty, quiet, show
 _OVERRIDES = ("semantic_threshold", "l1_ttl", "l2_ttl", "l4_ttl", "shared")
 
 
-def sharing(page: Page, estimates: Estimates) -> dict[str, Any]:
-    """Draw the panel of sharing; return the proposed values by field."""
+def controls(estimates: Estimates) -> dict[str, Any]:
+    """Draw the controls of sharing; return the proposed values by field."""
     now = estimates.tuning
-    left, right = st.columns([1, 2], gap="large")
-    with left:
-        rule = control(Tuning.bounds()["sharing"], now)
-        bounds = Tuning.bounds()["shared_intents"]
-        missed = [item.intent for item in estimates.sharing if item.intent]
-        chosen = st.multiselect(
-            bounds.title,
-            sorted({*now.shared_intents, *missed}),
-            default=sorted(now.shared_intents),
-            accept_new_options=True,
-            key=key("shared_intents", now),
-            help=bounds.description,
-        )
-        quiet("Only you can know whether these answers are the same for everybody.")
-    with right:
-        if estimates.sharing:
-            show(charts.sharing(estimates.sharing, chosen, page.look), "sharing")
-            quiet(
-                "A replay cannot count hits on *similar* questions, so the real gain may be "
-                "higher. Answers stored before stay private."
-            )
-        elif estimates.decisions:
-            empty(
-                "No lookup missed an answer that another user had.",
-                "Sharing more would not add hits.",
-            )
+    rule = control(Tuning.bounds()["sharing"], now)
+    bounds = Tuning.bounds()["shared_intents"]
+    missed = [item.intent for item in estimates.sharing if item.intent]
+    chosen = st.multiselect(
+        bounds.title,
+        sorted({*now.shared_intents, *missed}),
+        default=sorted(now.shared_intents),
+        accept_new_options=True,
+        key=key("shared_intents", now),
+        help=bounds.description,
+    )
+    quiet("Only you can know whether these answers are the same for everybody.")
     return {"sharing": rule, "shared_intents": sorted(chosen)}
+
+
+def effects(page: Page, estimates: Estimates, chosen: Sequence[str]) -> None:
+    """Draw what sharing each intent would have won."""
+    if estimates.sharing:
+        show(charts.sharing(estimates.sharing, chosen, page.look), "sharing")
+        quiet(
+            "A replay cannot count hits on *similar* questions, so the real gain may be "
+            "higher. Answers stored before stay private."
+        )
+    elif estimates.decisions:
+        empty(
+            "No lookup missed an answer that another user had.",
+            "Sharing more would not add hits.",
+        )
 
 
 def overrides(estimates: Estimates) -> dict[str, Any]:
@@ -79,13 +81,14 @@ def overrides(estimates: Estimates) -> dict[str, Any]:
             icon=":material/block:",
         )
         return kept
-    for name, column in zip(_OVERRIDES, st.columns(len(_OVERRIDES)), strict=True):
-        field = f"{INTENT_PREFIX}{intent}.{name}"
-        with column:
-            own = _override(name, kept.get(field), key(field, now))
-        kept.pop(field, None)
-        if own is not None:
-            kept[field] = own
+    for row in (_OVERRIDES[:3], _OVERRIDES[3:]):
+        for name, column in zip(row, st.columns(3), strict=False):
+            field = f"{INTENT_PREFIX}{intent}.{name}"
+            with column:
+                own = _override(name, kept.get(field), key(field, now))
+            kept.pop(field, None)
+            if own is not None:
+                kept[field] = own
     return kept
 
 
@@ -98,5 +101,4 @@ def _override(name: str, current: Any, widget: str) -> Any:
             index=None if current is None else int(not current), placeholder="inherited",
         )  # fmt: skip
     bounds = Tuning.bounds()[name]
-    label = f"{bounds.title.partition(',')[0]}{', ' + bounds.unit if bounds.unit else ''}"
-    return number(bounds, label, current, widget)
+    return number(bounds, bounds.title.partition(",")[0], current, widget)

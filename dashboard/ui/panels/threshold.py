@@ -10,33 +10,40 @@ from dashboard.data.estimates import Estimates
 from dashboard.ui.panels.controls import key
 from dashboard.ui.shell import Page, empty, quiet, show
 
+_LOW = 0.7
+"""Start of the slider: below it nearly every hit would be wrong."""
 
-def threshold(page: Page, estimates: Estimates) -> float:
-    """Draw the panel; return the proposed threshold."""
-    now = estimates.tuning
+
+def controls(estimates: Estimates) -> float:
+    """Draw the controls; return the proposed threshold."""
+    now = estimates.tuning.semantic_threshold
     bounds = Tuning.bounds()["semantic_threshold"]
-    name = key("semantic_threshold", now)
-    left, right = st.columns([1, 2], gap="large")
-    with left:
-        chosen = st.slider(
-            bounds.title,
-            min_value=float(bounds.minimum or 0),
-            max_value=float(bounds.maximum or 1),
-            value=now.semantic_threshold,
-            step=bounds.step,
-            format="%.3f",
-            key=name,
-            help=bounds.description,
-        )
-        limit = st.number_input(
-            "Wrong hits you accept, % of hits",
-            min_value=0.1, max_value=50.0, value=1.0, step=0.1, format="%.1f", key="limit",
-        ) / 100  # fmt: skip
-        _recommendation(estimates, limit, name)
-    if estimates.decisions:
-        with right:
-            _curves(page, estimates, float(chosen), limit)
+    name = key("semantic_threshold", estimates.tuning)
+    typed = f"{name}/typed"
+    low = min(_LOW, now)
+    st.session_state.setdefault(name, now)
+    st.session_state.setdefault(typed, now)
+    slide, write = st.columns([3, 1], vertical_alignment="bottom")
+    slide.slider(
+        bounds.title, min_value=low, max_value=1.0, step=bounds.step, format="%.3f", key=name,
+        on_change=lambda: st.session_state.update({typed: st.session_state[name]}),
+        help=bounds.description,
+    )  # fmt: skip
+    chosen = write.number_input(
+        "Exactly", min_value=0.0, max_value=1.0, step=bounds.step, format="%.3f", key=typed,
+        on_change=lambda: st.session_state.update({name: max(low, st.session_state[typed])}),
+    )  # fmt: skip
+    limit = st.number_input(
+        "Wrong hits you accept, % of hits",
+        min_value=0.1, max_value=20.0, value=1.0, step=0.1, format="%.1f", key="limit",
+    ) / 100  # fmt: skip
+    _recommendation(estimates, limit, (name, typed))
     return float(chosen)
+
+
+def effects(page: Page, estimates: Estimates, chosen: float) -> None:
+    """Draw the effect of each threshold."""
+    _curves(page, estimates, chosen, st.session_state.get("limit", 1.0) / 100)
 
 
 def _curves(page: Page, estimates: Estimates, chosen: float, limit: float) -> None:
@@ -50,7 +57,7 @@ def _curves(page: Page, estimates: Estimates, chosen: float, limit: float) -> No
         show(charts.threshold_wrong(curve, now, chosen, limit, page.look), "threshold_wrong")
     else:
         empty(
-            "Nobody has judged any hit yet.",
+            "No verdict on an answer that was served yet.",
             "The share of wrong hits is estimated from verdicts: by the agent's `verify` "
             "function, by users through `feedback`, or by you on the page *Review*.",
         )
@@ -68,11 +75,16 @@ def _curves(page: Page, estimates: Estimates, chosen: float, limit: float) -> No
         )
 
 
-def _recommendation(estimates: Estimates, limit: float, name: str) -> None:
+def _recommendation(estimates: Estimates, limit: float, names: tuple[str, str]) -> None:
     found = estimates.recommend(limit)
     with st.container(border=True):
         if found.threshold is None:
             st.markdown("**No recommendation yet**")
+            high = found.current.wrong_high
+            if high is not None and found.current.hits:
+                st.markdown(
+                    f"At most {high:.1%} of today's hits are wrong, by the verdicts so far."
+                )
         else:
             st.markdown(f"**Recommended: {found.threshold:g}**")
         for reason in found.reasons:
@@ -81,6 +93,6 @@ def _recommendation(estimates: Estimates, limit: float, name: str) -> None:
         if threshold is not None and threshold != estimates.tuning.semantic_threshold:
             st.button(
                 f"Try {threshold:g}",
-                on_click=lambda: st.session_state.update({name: threshold}),
+                on_click=lambda: st.session_state.update(dict.fromkeys(names, threshold)),
                 help="Moves the control without applying it.",
             )

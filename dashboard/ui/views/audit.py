@@ -9,8 +9,8 @@ import streamlit as st
 
 from cache_core.config.live import TuningChange
 from cache_core.model.exceptions import GlasscacheError
-from dashboard.data.words import described, plain
-from dashboard.ui.shell import Page, empty, open_page, telling
+from dashboard.data.words import described, plain, undone
+from dashboard.ui.shell import Page, empty, open_page, quiet, telling
 
 
 def audit(page: Page) -> None:
@@ -19,8 +19,9 @@ def audit(page: Page) -> None:
         said = st.session_state.pop("audit_done", None)
         if said:
             st.success(said, icon=":material/undo:")
+        quiet("All times are UTC.")
         changes = page.source.changes(200)
-        st.subheader("Tuning", anchor=False)
+        st.header("Tuning", anchor=False)
         if changes:
             _changes(page, changes)
         else:
@@ -29,7 +30,7 @@ def audit(page: Page) -> None:
                 "The values in force come from the agent's code and environment. Changes on the "
                 "page *Tuning*, or by `glasscache tune`, appear here and can be reverted.",
             )
-        st.subheader("Invalidations and reviews", anchor=False)
+        st.header("Invalidations and reviews", anchor=False)
         _records(page)
 
 
@@ -59,15 +60,14 @@ def _changes(page: Page, changes: list[TuningChange]) -> None:
 def _reverting(page: Page, changes: list[TuningChange]) -> None:
     """Let the visitor restore an earlier version."""
     by_version = {change.version: change for change in changes}
-    current = changes[0].version
-    earlier = [number for number in by_version if number != current] + [0]
+    earlier = [*(number for number in by_version if undone(changes, number)), 0]
     with st.container(border=True):
         which, why, act = st.columns([5, 5, 1], vertical_alignment="bottom")
         version = which.selectbox(
             "Go back to",
             earlier,
             format_func=lambda number: (
-                f"version {number}: as it was after “{described(by_version[number])}”"
+                f"version {number}, by {by_version[number].author}"
                 if number
                 else "version 0: as the agents were started, nothing tuned"
             ),
@@ -81,6 +81,8 @@ def _reverting(page: Page, changes: list[TuningChange]) -> None:
             disabled=not page.visitor.may_write,
             help=page.visitor.why_not or "Restores exactly that, as a new version.",
         )
+        lines = undone(changes, version)
+        st.markdown("\n".join(f"- {plain(line)}" for line in lines) or "It changes no value.")
     if not (pressed and page.visitor.may_write):
         return
     try:
@@ -89,9 +91,10 @@ def _reverting(page: Page, changes: list[TuningChange]) -> None:
         st.error(plain(str(error)), icon=":material/block:")
         return
     st.session_state["audit_done"] = (
-        f"As of version {version} again, by version {done.version}, on every replica."
+        f"Reverted to version {version}, saved as version {done.version}. All replicas follow "
+        "within a second."
         if done.after
-        else f"What is tuned is already as of version {version}."
+        else f"Nothing to revert: the values are those of version {version} already."
     )
     st.rerun()
 

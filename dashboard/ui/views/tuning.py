@@ -8,26 +8,28 @@ from typing import Any
 import streamlit as st
 
 from dashboard.data.estimates import Estimates
-from dashboard.ui.panels import controls
+from dashboard.ui.panels import controls, sharing, threshold, ttls
 from dashboard.ui.panels.happened import what_happened
+from dashboard.ui.panels.in_force import in_force
 from dashboard.ui.panels.proposal import proposal
-from dashboard.ui.panels.sharing import overrides, sharing
-from dashboard.ui.panels.threshold import threshold
-from dashboard.ui.panels.ttls import ttls
 from dashboard.ui.shell import Page, empty, open_page, telling
+
+_TABS = ("Similarity", "TTLs", "Sharing", "Single intents", "Everything else")
 
 
 def tuning(page: Page) -> None:
     """Draw the page."""
     with telling():
-        said = st.session_state.pop("tuning_done", None)
-        if said:
-            st.success(said, icon=":material/check_circle:")
         with st.spinner("replaying the recorded lookups"):
             estimates = page.source.estimates()
         _data(page, estimates)
-        proposed = _controls(page, estimates)
-        proposal(page, estimates, proposed)
+        left, right = st.columns([3, 2], gap="medium")
+        with left:
+            proposed, shown = _controls(estimates)
+        with right:
+            in_force(page)
+            proposal(page, estimates, proposed)
+        _effects(page, estimates, proposed, shown)
         what_happened(page)
 
 
@@ -58,23 +60,38 @@ def _data(page: Page, estimates: Estimates) -> None:
         )
 
 
-def _controls(page: Page, estimates: Estimates) -> dict[str, Any]:
-    """Draw all controls; return the proposed values that differ from those in force, flat."""
+def _controls(estimates: Estimates) -> tuple[dict[str, Any], str]:
+    """Draw all controls; return the proposed values, flat, and the name of the open tab.
+
+    The values are those that differ from the ones in force.
+    """
     now = estimates.tuning
     proposed: dict[str, Any] = {}
-    names = ["Similarity", "TTLs", "Sharing", "Single intents", "Everything else"]
-    similar, times, shared, single, others = st.tabs(names)
+    tabs = st.tabs(_TABS, key="tab", on_change="rerun")
+    similar, times, shared, single, others = tabs
     with similar:
-        proposed["semantic_threshold"] = threshold(page, estimates)
+        proposed["semantic_threshold"] = threshold.controls(estimates)
     with times:
-        proposed |= ttls(page, estimates)
+        proposed |= ttls.controls(estimates)
     with shared:
-        proposed |= sharing(page, estimates)
+        proposed |= sharing.controls(estimates)
     with single:
-        own = overrides(estimates)
+        own = sharing.overrides(estimates)
     with others:
         proposed |= controls.rest(now, {*proposed, "intents"})
-    return controls.changed(now, proposed, own)
+    shown = next((name for name, tab in zip(_TABS, tabs, strict=True) if tab.open), _TABS[0])
+    return controls.changed(now, proposed, own), shown
+
+
+def _effects(page: Page, estimates: Estimates, proposed: dict[str, Any], shown: str) -> None:
+    """Draw the charts of the open tab."""
+    flat = {**estimates.tuning.flat(), **proposed}
+    if shown == "Similarity" and estimates.decisions:
+        threshold.effects(page, estimates, float(flat["semantic_threshold"]))
+    elif shown == "TTLs":
+        ttls.effects(page, estimates, flat)
+    elif shown == "Sharing":
+        sharing.effects(page, estimates, flat["shared_intents"])
 
 
 tuning(open_page("Tuning", "Change a value, see its effect on past traffic, apply it."))
