@@ -52,20 +52,30 @@ class Staging:
         if staged is None or staged.stage is None or staged.until is None:
             self._seen = None
             return
-        if self._seen is None or self._seen.version != staged.version:
-            self._seen = StageEvidence(staged.version)
-            self._read_to = self._verdicts_to = ""
         # before the logs are read: what was logged until then counts
         over = self._store.now() >= staged.until
-        await self._read(self._seen)
-        broken = self._seen.broken(staged.stage)
+        seen = self._seen
+        if seen is None or seen.version != staged.version:
+            seen = self._begin(staged.version)
+        await self._read(seen)
+        if seen.broken(staged.stage):
+            # a verdict may have been taken back, or a user erased, since it was read
+            seen = self._begin(staged.version)
+            await self._read(seen)
+        broken = seen.broken(staged.stage)
         # another replica that ends it first has said why
         with contextlib.suppress(TuningConflict):
             if broken:
                 done = await self._live.take_back(broken)
                 log.warning("tuning %s (now version %d)", done.note, done.version)
             elif over:
-                await self._live.confirm(author=WATCH, note=str(self._seen))
+                await self._live.confirm(author=WATCH, note=str(seen))
+
+    def _begin(self, version: int) -> StageEvidence:
+        """Return evidence without anything in it, to read the logs from their start."""
+        self._seen = StageEvidence(version)
+        self._read_to = self._verdicts_to = ""
+        return self._seen
 
     async def _read(self, seen: StageEvidence) -> None:
         """Count what was logged since the last time."""

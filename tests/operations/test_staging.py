@@ -136,6 +136,25 @@ async def test_little_evidence_leaves_it(make_cache: CacheFactory) -> None:
     assert cache._engine.live.staged is not None
 
 
+async def test_a_verdict_that_was_taken_back_does_not_count(make_cache: CacheFactory) -> None:
+    """Reviews that the watch had read, and that were withdrawn, do not take a change back."""
+    cache = await make_cache(settings=BY_HAND)
+    await cache.tune(LOWER, author="ana", stage=Stage(600))
+    await ask(cache, right=True)
+    decisions = await cache.decisions()
+    for number, decision in enumerate(decisions[:3]):
+        await cache.judge(decision, correct=False)
+        if number < 2:
+            await look(cache)
+            assert await cache.operator.withdraw(decision, author="ana") is None
+    await look(cache)
+    assert cache._engine.live.staged is not None
+    for decision in decisions[3:5]:
+        await cache.judge(decision, correct=False)
+    await look(cache)
+    assert "3 of 12 judged" in (await cache.tuning_history())[0].note
+
+
 async def test_verdicts_on_other_versions_do_not_count(make_cache: CacheFactory) -> None:
     """Hits that were wrong before the change say nothing of it."""
     cache = await make_cache(settings=BY_HAND)
