@@ -62,7 +62,7 @@ def test_a_good_redis_has_nothing_worse_than_a_note() -> None:
     ("server", "name", "level", "said"),
     [
         (informed(redis_version="4.0.9"), "redis-version", "failure", "4.0.9; 5.0 or later"),
-        (replace(GOOD, skew=-90.0), "clock", "warning", "1 min 30 s behind"),
+        (replace(GOOD, skew=-90.0), "clock", "warning", "1.5 min behind"),
         (replace(GOOD, skew=5.0), "clock", "note", "5 s ahead"),
         (replace(GOOD, round_trip=0.03), "redis-latency", "warning", "30.0 ms"),
         (replace(GOOD, uncovered=5_461), "redis-topology", "failure", "5,461 slots"),
