@@ -266,6 +266,9 @@ async def test_a_model_that_is_loading_is_not_ready(tmp_path: Path) -> None:
         (problem,) = answer.json()["problems"]
         assert problem == {"backend": "embedder", "do": "wait: the embedding model is loading"}
         assert up_of(cache) == set(cache.state.backends) - {"embedder"}
+        with pytest.MonkeyPatch.context() as later:
+            later.setattr("cache_core.runtime.state._LOADING_SECONDS", -1.0)
+            assert up_of(cache) == set(cache.state.backends), "after five minutes it is down"
         model.ready = True
         assert up_of(cache) == set(cache.state.backends)
         assert (await client.get("/health/ready")).status_code == 200

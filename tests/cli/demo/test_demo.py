@@ -30,7 +30,7 @@ from cache_core.cli.demo.board.figures import figures
 from cache_core.cli.demo.board.heading import heading
 from cache_core.cli.demo.board.looks import bar, digits
 from cache_core.cli.demo.board.why import WHY_WIDTH
-from cache_core.cli.demo.command import announce
+from cache_core.cli.demo.command import announce, ready
 from cache_core.cli.demo.options import Options
 from cache_core.cli.demo.page import page
 from cache_core.cli.demo.report import finish
@@ -408,6 +408,21 @@ def test_a_piped_report_is_as_wide_as_columns_says(knowledge, monkeypatch, capsy
         monkeypatch.setattr(report, "out", Console())
         finish(Options(), Score({}), board, {"seconds": 1.0, "notes": []})
         assert max(map(len, capsys.readouterr().out.splitlines())) == width
+
+
+@pytest.mark.slow
+async def test_a_missing_tier_is_named_with_what_to_do(tmp_path):
+    """Without L2 a note says that most hits are missing, why, and what to do; the board shows it."""
+    settings = Settings(
+        dir=tmp_path, redis_url=None, embedding_model=str(tmp_path), embedding_backend="onnx"
+    )
+    async with MultiLevelCache(settings=settings, instruments=()) as cache:
+        note = await ready(cache, Options(as_json=True))
+        assert note.startswith("L2 is off, so most hits are missing: ")
+        assert "EMBEDDING_BACKEND" in note
+        board = Board(cache, Watch(), Score({}), load_knowledge(), Run("no traffic", notes=[note]))
+        shown = " ".join(" ".join(drawn(board, 80, 24)).replace("│", " ").split())
+        assert "most hits are missing" in shown
 
 
 def test_a_dashboard_that_is_not_installed_is_named(tmp_path, monkeypatch):
