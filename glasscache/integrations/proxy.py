@@ -7,10 +7,11 @@ credentials that it was asked for with, and those are checked again every few mi
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -99,7 +100,7 @@ class Proxy:
         elif scope["type"] == "http" and scope["path"].startswith("/ops/"):
             await self._operations({**scope, "root_path": "/ops"}, receive, send)
         elif scope["type"] == "http":
-            await self._serve(_Call(scope, await _body(receive), send))
+            await self._serve(_Call(scope, await _body(receive), receive, send))
 
     async def _live(self, receive: Any, send: Any) -> None:
         while True:
@@ -189,14 +190,17 @@ class Proxy:
             return
         seen: list[bytes] = []
         complete = False
-        try:
-            kept = {name: value for name, value in reply.headers.items()
-                    if name not in _OF_THE_CONNECTION}  # fmt: skip
+        kept = {name: value for name, value in reply.headers.items()
+                if name not in _OF_THE_CONNECTION}  # fmt: skip
+
+        async def relay() -> None:
             await call.send(reply.status_code, {**kept, **shown})
             async for chunk in reply.aiter_bytes():
                 seen.append(chunk)
                 await call.more(chunk)
-            complete = True
+
+        try:
+            complete = await _unless(call.left, relay)
         finally:
             await reply.aclose()
             if found is not None and api is not None and reply.is_success:
@@ -206,14 +210,34 @@ class Proxy:
         await call.more(b"", last=True)
 
 
+async def _unless(
+    stop: Callable[[], Coroutine[Any, Any, None]], work: Callable[[], Coroutine[Any, Any, None]]
+) -> bool:
+    """Return whether *work* ended before *stop*, which cancels it.
+
+    Raises:
+        Exception: If *work* failed.
+    """
+    working, stopping = asyncio.create_task(work()), asyncio.create_task(stop())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        return working.done()
+    finally:
+        working.cancel()
+        stopping.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
+
+
 class _Call:
     """One call of a client.
 
     Args:
-        scope, body, send: Of ASGI.
+        scope, body, receive, send: Of ASGI.
     """
 
-    def __init__(self, scope: Scope, body: bytes, send: Any) -> None:
+    def __init__(self, scope: Scope, body: bytes, receive: Any, send: Any) -> None:
         self.method = str(scope["method"])
         self.path = str(scope["path"]).removeprefix("/v1")
         self.query = scope.get("query_string", b"").decode("latin-1")
@@ -221,6 +245,7 @@ class _Call:
                       for name, value in scope["headers"]]  # fmt: skip
         self.headers = dict(self.pairs)
         self.body = body
+        self._receive = receive
         self._send = send
 
     @property
@@ -236,6 +261,11 @@ class _Call:
         except (ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
+
+    async def left(self) -> None:
+        """Wait until the client has closed the connection."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
     async def send(self, status: int, headers: Mapping[str, str]) -> None:
         """Begin the reply."""

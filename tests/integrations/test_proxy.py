@@ -1,16 +1,22 @@
-"""Caching proxy: hits, users, credentials, streams, and what passes."""
+"""Caching proxy: the contract of adapters through OpenAI's client, and credentials, headers, paths."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
 from glasscache import MultiLevelCache
+from glasscache.integrations.gate import acting_user, controlled
 from glasscache.integrations.proxy import Proxy
 from glasscache.testing import FakeModel
+from glasscache.testing.contracts import AdapterContract, Ask, Bench
+from tests.integrations.test_openai import ChatBench, ResponsesBench, openai
 
 QUESTION = {"model": "m", "messages": [{"role": "user", "content": "Where do you deliver?"}]}
 
@@ -119,3 +125,119 @@ async def test_a_provider_that_is_unavailable(
     await app.client.aclose()
     assert reply.status_code == 502
     assert "cannot be reached" in reply.json()["error"]["message"]
+
+
+# ------------------------------------------------------------------------------------ contract
+
+
+class Proxied(ChatBench):
+    """Chat completions of the async client, which knows nothing of a cache."""
+
+    base = ""
+
+    def client(self, ask: Ask) -> Any:
+        wants = controlled()
+        said = {"no-cache": wants["no_lookup"], "no-store": wants["no_store"]}
+        headers = {"cache-control": ", ".join(name for name, wanted in said.items() if wanted)}
+        if (user := acting_user()) is not None:
+            headers["x-user"] = user
+        url = f"{self.base}/{ask.provider or 'usual'}/v1"
+        return openai.AsyncOpenAI(base_url=url, api_key="k", default_headers=headers)
+
+
+class ProxiedResponses(ResponsesBench):
+    """Responses of the async client."""
+
+    base = ""
+    client = Proxied.client
+
+
+@contextlib.asynccontextmanager
+async def serving(bench: Any) -> AsyncIterator[Bench]:
+    """Serve a proxy for each of the two providers, on a port."""
+    proxies = {
+        name: Proxy(bench.cache, bench.url(Ask(provider=other)), user_header="X-User")
+        for name, other in (("usual", ""), ("other", "other"))
+    }
+
+    async def either(scope: Any, receive: Any, send: Any) -> None:
+        _, name, *rest = scope["path"].split("/")
+        await proxies[name]({**scope, "path": "/" + "/".join(rest)}, receive, send)
+
+    async with served(either) as bench.base:
+        yield bench
+    for proxy in proxies.values():
+        await proxy.client.aclose()
+
+
+@contextlib.asynccontextmanager
+async def served(app: Any) -> AsyncIterator[str]:
+    """Serve an application; yield its address."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="critical"))
+    running = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    await running
+
+
+class Endless(httpx.AsyncByteStream):
+    """A provider's stream whose second event never comes."""
+
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b'data: {"choices": [{"index": 0, "delta": {"content": "At"}}]}\n\n'
+        await asyncio.Event().wait()
+
+    async def aclose(self) -> None:
+        self.closed.set()
+
+
+async def test_a_client_that_leaves_ends_the_providers_stream(
+    plain_cache: MultiLevelCache,
+) -> None:
+    """The provider need not write what nobody reads; nothing is stored, and that is counted."""
+    endless = Endless()
+    reply = httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=endless)
+    provider = httpx.MockTransport(lambda _: reply)
+    app = Proxy(plain_cache, "http://provider/v1", client=httpx.AsyncClient(transport=provider))
+    async with served(app) as url, httpx.AsyncClient() as client, asyncio.timeout(60):
+        asked = {**QUESTION, "stream": True}
+        async with client.stream("POST", f"{url}/v1/chat/completions", json=asked) as stream:
+            async for _ in stream.aiter_bytes():
+                break
+        await endless.closed.wait()
+        counts = plain_cache.metrics.put_outcome_reasons
+        while not counts["bypass", "cut_short"]:
+            await asyncio.sleep(0.01)
+    assert plain_cache.metrics.put_outcomes["stored"] == 0
+    await app.client.aclose()
+
+
+class ProxyContract(AdapterContract):
+    """The contract, but for a client that leaves: what the provider has said by then is whole."""
+
+    # In its place: test_a_client_that_leaves_ends_the_providers_stream.
+    test_a_cancelled_stream_stores_nothing = None
+
+
+class TestChatThroughTheProxy(ProxyContract):
+    @pytest.fixture
+    async def bench(
+        self, plain_cache: MultiLevelCache, fake_model: FakeModel
+    ) -> AsyncIterator[Bench]:
+        made = Proxied(plain_cache, fake_model, frozenset({"stateful"}))
+        async with serving(made) as bench:
+            yield bench
+
+
+class TestResponsesThroughTheProxy(ProxyContract):
+    @pytest.fixture
+    async def bench(
+        self, plain_cache: MultiLevelCache, fake_model: FakeModel
+    ) -> AsyncIterator[Bench]:
+        async with serving(ProxiedResponses(plain_cache, fake_model)) as bench:
+            yield bench
