@@ -154,7 +154,7 @@ class PrometheusInstrument:
             names.VERDICTS, ("correct", "wrong"), ("feedback", "review", "verify")
         )
         self._compared = each(
-            names.COMPARED_ANSWERS, ("changed", "unchanged_at_expiry", "unchanged_before")
+            names.COMPARED_ANSWERS, ("changed", "unchanged_at_expiry", "unchanged_before", "failed")
         )
         self._judged_misses = each(names.JUDGED_MISSES, ("right", "wrong"))
         self._cancelled = each(names.CANCELLED, LEVELS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rich.text import Text
@@ -17,6 +17,7 @@ from cache_core.model.values import LEVELS, OUTCOMES
 from cache_core.multilevel_cache import MultiLevelCache
 from cache_core.observability.decisions import Decision
 from cache_core.observability.fleet import ReplicaReport
+from cache_core.operations.explain import duration
 
 
 def stats(
@@ -98,6 +99,9 @@ def as_shown(replica: ReplicaReport) -> dict[str, Any]:
         "latency_ms": replica.counters["latency_ms"],
         "cost_savings_usd": replica.counters["cost_savings_usd"],
         "sharing": replica.counters["sharing"],
+        "freshness": {
+            _label(intent): found for intent, found in replica.counters["freshness"].items()
+        },
     }
 
 
@@ -137,6 +141,29 @@ def _print_stats(found: dict[str, Any]) -> None:
         )
 
 
+_COMPARED = ("unchanged_at_expiry", "unchanged_before", "changed", "failed")
+
+
+def _print_freshness(replicas: Iterable[Mapping[str, Any]]) -> None:
+    """Print what comparing fresh answers with stored ones showed, of all replicas together."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    lives: defaultdict[str, list[float]] = defaultdict(list)
+    for replica in replicas:
+        for intent, compared in replica["freshness"].items():
+            counts[intent].update({name: int(compared.get(name) or 0) for name in _COMPARED})
+            lives[intent] += filter(None, [compared.get("recommended_ttl")])
+    if not any(map(Counter.total, counts.values())):
+        return
+    shown = table("intent", "same, expired", "same, before", "changed", "failed", "TTL to try")
+    shown.title = "Fresh answers compared with the stored ones that they replaced"
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for intent, count in sorted(counts.items()):
+        life = duration(min(lives[intent])) if lives[intent] else "-"
+        shown.add_row(intent or "(none)", *(f"{count[name]:,}" for name in _COMPARED), life)
+    out.print("", shown, sep="\n")
+
+
 def _print_replicas(found: dict[str, Any]) -> None:
     does = table(title=f"Replicas of {found['namespace']!r}")
     tiers = table(title="Hit rate of each tier, of the lookups that reached it")
@@ -164,4 +191,6 @@ def _print_replicas(found: dict[str, Any]) -> None:
             Text(", ").join(notes) if notes else Text("nothing", "green"),
         )  # fmt: skip
         tiers.add_row(item["replica"], *(f"{rates[level]:.1f} %" for level in LEVELS))
-    out.print(does, "", tiers, "", sep="\n")
+    out.print(does, "", tiers, sep="\n")
+    _print_freshness(found["replicas"])
+    out.print()

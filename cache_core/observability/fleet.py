@@ -40,6 +40,9 @@ _LISTED = 1_000
 _Name = Annotated[str, Field(pattern=r"\A[A-Za-z0-9_-]{1,64}\z")]
 _COUNTED: Mapping[str, Any] = CacheStats().snapshot()
 _NUMBER: TypeAdapter[float] = TypeAdapter(Number)
+_FRESHNESS: TypeAdapter[dict[str, dict[str, float | None]]] = TypeAdapter(
+    dict[str, dict[str, Number | None]]
+)
 
 
 class _Sharing(BaseModel):
@@ -291,7 +294,12 @@ def parse(text: str, now: float) -> ReplicaReport | None:
     try:
         beat = _Heartbeat.model_validate(from_store(text))
         sharing = _Sharing.model_validate(beat.counters.get("sharing", {}))
-        counters = {**_like(_COUNTED, beat.counters), "sharing": sharing.model_dump()}
+        freshness = _FRESHNESS.validate_python(beat.counters.get("freshness", {}))
+        counters = {
+            **_like(_COUNTED, beat.counters),
+            "sharing": sharing.model_dump(),
+            "freshness": freshness,
+        }
     except (TypeError, ValueError):
         return None
     version = int(beat.tuning_version)

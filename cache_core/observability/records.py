@@ -270,18 +270,23 @@ class ChangeRecord:
         expired: Whether the stored one had expired.
         age: Its age in seconds.
         intent: Its intent label; empty for none, and for free text.
+        failed: Whether the store failed, or was too slow: then nothing else is known, or not all
+            copies of an answer that changed were withdrawn.
     """
 
     operation: ClassVar[Operation] = "change"
 
-    changed: bool
-    expired: bool
-    age: float
+    changed: bool = False
+    expired: bool = False
+    age: float = 0.0
     intent: str = ""
+    failed: bool = False
 
     @property
-    def verdict(self) -> Literal["changed", "unchanged_at_expiry", "unchanged_before"]:
+    def verdict(self) -> Literal["changed", "unchanged_at_expiry", "unchanged_before", "failed"]:
         """Result of the comparison."""
+        if self.failed:
+            return "failed"
         if self.changed:
             return "changed"
         return "unchanged_at_expiry" if self.expired else "unchanged_before"

@@ -183,7 +183,10 @@ class CacheStats:
             case ChangeRecord():
                 known = record.intent in self.freshness or len(self.freshness) < _INTENTS
                 life = self.freshness.setdefault(record.intent if known else "", Freshness())
-                life.note(record.age, changed=record.changed, expired=record.expired)
+                if record.failed:
+                    life.failed += 1
+                else:
+                    life.note(record.age, changed=record.changed, expired=record.expired)
             case TuneRecord():
                 self.tunings[record.outcome] += 1
 

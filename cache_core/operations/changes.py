@@ -105,6 +105,7 @@ class Changes:
                 if found is not None and entry.response:
                     await self._compared(query, entry, scope, found, tuning)
         except (BackendError, TimeoutError) as error:
+            self._instruments.record(ChangeRecord(intent=label_of(entry.intent), failed=True))
             late = BackendError("timeout", "Comparing")
             tell(
                 "copies of an answer that may have changed were not looked for",

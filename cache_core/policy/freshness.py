@@ -30,12 +30,14 @@ class Freshness:
         unchanged_before: Answers that were the same when they were recomputed before that.
         changed: Answers that had changed, expired or not.
         seconds: Ages of all of them together.
+        failed: Comparisons that the store did not allow, or not completely.
     """
 
     unchanged_at_expiry: int = 0
     unchanged_before: int = 0
     changed: int = 0
     seconds: float = 0.0
+    failed: int = 0
 
     def note(self, age: float, *, changed: bool, expired: bool) -> None:
         """Count a comparison with an answer of some *age* in seconds."""
@@ -67,5 +69,6 @@ class Freshness:
             "unchanged_at_expiry": self.unchanged_at_expiry,
             "unchanged_before": self.unchanged_before,
             "changed": self.changed,
+            "failed": self.failed,
             "recommended_ttl": None if ttl is None else round(ttl),
         }

@@ -185,6 +185,10 @@ def test_stats_fit_a_terminal_of_80_columns(
         "replica": "d469c79a", "pid": 4_194_304, "lookups": 1_234_567, "hit_rates": rates,
         "latency_ms": {"p50": 121.12}, "cost_savings_usd": 12_345.67,
         "backends": {"redis": True, "chroma": False, "embedder": True}, "loading": [],
+        "freshness": {"shipping": {
+            "unchanged_at_expiry": 12_345, "unchanged_before": 6, "changed": 789, "failed": 0,
+            "recommended_ttl": 7_200,
+        }},
     }  # fmt: skip
     log = {
         "lookups": 10_000, "kept": 10_000, "hit_rate": 0.5,
@@ -199,6 +203,10 @@ def test_stats_fit_a_terminal_of_80_columns(
     said = capsys.readouterr().out
     lines = said.splitlines()
     assert max(map(len, lines)) <= 80
+    (compared,) = [line.split() for line in lines if "shipping" in line]
+    assert [word for word in compared if word.isalnum() or "," in word] == [
+        "shipping", "37,035", "18", "2,367", "0", "2", "h",
+    ]  # fmt: skip
     assert "…" not in said
     told = [line.split() for line in lines if line.startswith("d469c79a")]
     first = ["d469c79a", "4194304", "1,234,567", "100.0", "%", "121.12", "ms", "12,345.67", "USD"]

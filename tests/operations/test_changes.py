@@ -37,7 +37,7 @@ def counted(cache: MultiLevelCache) -> dict[str, int]:
     return {
         name: count
         for name, count in cache.get_metrics()["freshness"].get("shipping", {}).items()
-        if name != "recommended_ttl"
+        if name != "recommended_ttl" and (name != "failed" or count)
     }
 
 
@@ -165,7 +165,7 @@ async def test_a_comparison_that_fails_is_logged(
     make_cache: CacheFactory, clock: ManualClock, fault: dict[str, Any],
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    """The fresh answer is stored nevertheless, and the log says what was left out."""
+    """The fresh answer is stored nevertheless; it is counted, and the log says what was left out."""
     faults = Faults(only=frozenset({"delete_rows"}), **fault)
     cache: MultiLevelCache = await make_cache(
         settings={**PATIENT, "put_budget": 2.0},
@@ -176,6 +176,7 @@ async def test_a_comparison_that_fails_is_logged(
     clock.advance(SIDE_BY_SIDE + 1)
     await cache.put(ASKED[0], "ann", NEW, "shipping", shared=True)
     assert "copies of an answer that may have changed" in caplog.text
+    assert counted(cache)["failed"] == 1
     faults.never()
 
 
