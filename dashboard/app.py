@@ -6,6 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from dashboard.ui.access import keep_login
 from dashboard.ui.shell import admit
 
 _UI = Path(__file__).with_name("ui")
@@ -32,7 +33,7 @@ st.html(
     {flex-wrap: wrap; overflow: visible; height: auto; mask-image: none}
     [data-testid^=stTopNavLink]:focus-visible, [data-testid^=stSidebarNavLink]:focus-visible,
     [data-testid=stMain] :is(a, button, summary, [role=tab]):focus-visible
-    {outline: 2px solid var(--st-primary-color) !important; outline-offset: 1px;
+    {outline: 2px solid currentColor !important; outline-offset: 1px;
     box-shadow: none !important}
     @media (max-width: 640px) {
     [data-testid=stHorizontalBlock]:has(> [data-testid=stColumn] [data-testid=stMetric])
@@ -72,6 +73,7 @@ _page = st.navigation(
 )
 admit()
 _page.run()
+keep_login()
 # On a narrow screen the list of pages covers the page, and Streamlit leaves it open. The title is
 # in the script so that it runs once for each opened page.
 st.html(

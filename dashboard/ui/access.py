@@ -126,9 +126,13 @@ def visitor(config: DashboardConfig) -> Visitor:
     if name is None:
         _ask_for_token(config, sessions)
         st.stop()
+    return Visitor(name, config.write, "" if config.write else _READ_ONLY, can_leave=True)
+
+
+def keep_login() -> None:
+    """Let the browser keep a login that was just made: call it at the end of a page."""
     if ticket := st.session_state.pop("ticket", None):
         _keep(f"{{method: 'POST', headers: {{'{TICKET}': '{ticket}'}}}}")
-    return Visitor(name, config.write, "" if config.write else _READ_ONLY, can_leave=True)
 
 
 def leave() -> None:
