@@ -47,7 +47,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Tuning: sharing": ("sharing", "shared_intents", "personal", "promote_after",
                         "puts_per_minute", "shared_puts_per_minute"),
     "Tuning: money and quality": (
-        "response_usd", "intent_usd", "retrieval_usd", "embedding_usd", "embedding_tokens_usd",
+        "prices", "response_usd", "intent_usd", "retrieval_usd", "embedding_usd",
+        "embedding_tokens_usd",
         "verify_share", "verification_usd", "hit_rate_objective",
     ),
 }  # fmt: skip

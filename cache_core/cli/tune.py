@@ -387,7 +387,7 @@ def assignment(text: str) -> tuple[str, str]:
 
 def _is_list(name: str) -> bool:
     bounds = Tuning.bounds().get(name)
-    return bounds is not None and bounds.kind in {"labels", "choices"}
+    return bounds is not None and bounds.kind in {"labels", "choices", "prices"}
 
 
 def is_relative(name: str, text: str) -> bool:

@@ -49,7 +49,7 @@ _REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 TUNING_VARIABLES = (
     "semantic_threshold", "sharing", "shared_intents", "l1_ttl", "l2_ttl", "l3_ttl", "l4_ttl",
     "response_usd", "intent_usd", "retrieval_usd", "embedding_usd", "embedding_tokens_usd",
-    "hit_rate_objective", "stale_seconds", "refresh_share", "languages",
+    "hit_rate_objective", "stale_seconds", "refresh_share", "languages", "prices",
 )  # fmt: skip
 """Tuning values that the environment may set; the others keep their defaults."""
 
@@ -396,7 +396,7 @@ def _tuning_from_environment() -> tuple[dict[str, Any], list[str]]:
 def _checked_tuning(field: str, text: str) -> Any:
     if field == "languages":
         return _LANGUAGES.validate_python(text.lower())
-    value = _parts_of(text) if field == "shared_intents" else text
+    value = _parts_of(text) if field in {"shared_intents", "prices"} else text
     return getattr(Tuning.model_validate({field: value}), field)
 
 

@@ -6,6 +6,7 @@ texts and the dashboard's sliders all come from here (`Tuning.bounds`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
@@ -37,12 +38,34 @@ from cache_core.model.values import Entry, Level
 from cache_core.policy.limits import LEAST_SIMILARITY
 
 MAX_SHARED_INTENTS = 1_000
+MAX_PRICES = 200
+
+_PRICE = re.compile(
+    r"(?P<model>[^=\s,]{1,128})=(?P<read>[0-9]{1,6}(\.[0-9]{1,6})?)/"
+    r"(?P<written>[0-9]{1,6}(\.[0-9]{1,6})?)",
+    re.ASCII,
+)
 
 
 def _not_one(value: int) -> int:
     if value == 1:
         raise ValueError("1 would share every answer immediately: use 0 (never), or 2 or more")
     return value
+
+
+def _unambiguous(prices: frozenset[str]) -> frozenset[str]:
+    models: set[str] = set()
+    for text in sorted(prices):
+        found = _PRICE.fullmatch(text)
+        if found is None:
+            raise ValueError(
+                f"{text!r} is no price: write MODEL=IN/OUT in USD per million tokens, like "
+                "small=0.15/0.6"
+            )
+        if found["model"] in models:
+            raise ValueError(f"{found['model']} has two prices: remove one")
+        models.add(found["model"])
+    return prices
 
 
 GuardName = Literal["numbers", "negation", "direction", "order", "opposites", "letters", "language"]
@@ -64,7 +87,7 @@ class Bounds:
         field: The field's name.
         title, description, unit: Texts for display; the unit may be empty.
         kind: `number`; `choice`: one of *choices*; `choices`: any of them; `labels`: a set of
-            intents; `intents`: overrides per intent.
+            intents; `prices`: a set of prices of models; `intents`: overrides per intent.
         default: The default, as a JSON value.
         minimum, maximum: Bounds of a number, inclusive unless *above*.
         above: Whether a number must exceed its minimum.
@@ -76,7 +99,7 @@ class Bounds:
     title: str
     description: str
     unit: str
-    kind: Literal["number", "choice", "choices", "labels", "intents"]
+    kind: Literal["number", "choice", "choices", "labels", "prices", "intents"]
     default: Any
     minimum: float | None = None
     maximum: float | None = None
@@ -99,6 +122,8 @@ class Bounds:
                 return "any of " + ", ".join(self.choices) + ", or none"
             case "labels":
                 return f"intents, {MAX_SHARED_INTENTS:,} at most"
+            case "prices":
+                return f"MODEL=IN/OUT, {MAX_PRICES} at most"
             case "intents":
                 return f"overrides per intent, {MAX_INTENTS} at most: {', '.join(INTENT_FIELDS)}"
 
@@ -222,6 +247,17 @@ class Tuning(BaseModel):
     retrieval_usd: Price = _field(
         0.005, "Price of a retrieval", "Saving by cached documents.", "USD", 0.0001
     )
+    prices: Annotated[
+        frozenset[str],
+        Field(max_length=MAX_PRICES),
+        AfterValidator(_unambiguous),
+        PlainSerializer(sorted),
+    ] = _field(
+        frozenset(),
+        "Prices of models",
+        "USD per million tokens read and written, as MODEL=IN/OUT, like small=0.15/0.6. By these "
+        "tuning.cost_usd computes what an answer cost, for put.",
+    )
     embedding_usd: Price = _field(
         0.0, "Price of an embedding", "Cost of embedding one message.", "USD", 0.00001
     )
@@ -321,6 +357,20 @@ class Tuning(BaseModel):
             return cost_usd
         return self.response_usd + self.intent_usd + self.retrieval_usd
 
+    def cost_usd(self, model: str, tokens_in: int, tokens_out: int) -> float | None:
+        """Return what an answer of *model* cost, in USD; `None` without a price for it.
+
+        Args:
+            model: Name in *prices*.
+            tokens_in, tokens_out: Numbers of tokens read and written.
+        """
+        for text in self.prices:
+            found = _PRICE.fullmatch(text)
+            if found is not None and found["model"] == model:
+                read, written = float(found["read"]), float(found["written"])
+                return (tokens_in * read + tokens_out * written) / 1_000_000
+        return None
+
     def flat(self) -> dict[str, Any]:
         """Return every field but the version as JSON values, overrides as `intent.LABEL.FIELD`."""
         return flatten(self.model_dump(mode="json", exclude={"version"}))
@@ -331,11 +381,12 @@ class Tuning(BaseModel):
         return dict(_BOUNDS)
 
 
-_KINDS: Mapping[str, Literal["choice", "choices", "labels", "intents"]] = {
+_KINDS: Mapping[str, Literal["choice", "choices", "labels", "prices", "intents"]] = {
     "sharing": "choice",
     "personal": "choice",
     "guards": "choices",
     "shared_intents": "labels",
+    "prices": "prices",
     "intents": "intents",
 }
 _CHOICES: Mapping[str, tuple[str, ...]] = {

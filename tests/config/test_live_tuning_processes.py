@@ -255,6 +255,11 @@ def test_the_command_stages_and_confirms(where: list[str]) -> None:
     assert "version 1 is confirmed: fine" in run("tune", "confirm", "--note", "fine", *where).stdout
     assert json.loads(run("tune", "show", "--json", *where).stdout)["staged"] is None
     assert run("tune", "confirm", *where).returncode == 2
+    assert "prices none -> small=0.15/0.6" in run(
+        "tune", "set", "prices=+small=0.15/0.6", *where
+    ).stdout  # fmt: skip
+    shown = json.loads(run("tune", "show", "--json", *where).stdout)["values"]
+    assert shown["prices"] == ["small=0.15/0.6"]
 
 
 @pytest.mark.slow

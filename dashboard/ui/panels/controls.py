@@ -15,8 +15,8 @@ from dashboard.data.words import percentage, plain, short
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Money": (
-        "response_usd", "intent_usd", "retrieval_usd", "embedding_usd", "embedding_tokens_usd",
-        "verification_usd",
+        "response_usd", "intent_usd", "retrieval_usd", "prices", "embedding_usd",
+        "embedding_tokens_usd", "verification_usd",
     ),
     "Safety": ("max_wrong", "verify_share", "personal", "promote_after", "guards"),
     "Limits": (
@@ -49,9 +49,12 @@ def control(bounds: Bounds, now: Tuning) -> Any:
             bounds.title, bounds.choices, default=current, required=True, key=name,
             help=bounds.description,
         )  # fmt: skip
+    free = bounds.kind == "prices"
     return st.multiselect(
-        bounds.title, bounds.choices, default=current, key=name, help=bounds.description
-    )
+        bounds.title, current if free else bounds.choices, default=current, key=name,
+        accept_new_options=free, help=bounds.description,
+        placeholder=bounds.expected if free else None,
+    )  # fmt: skip
 
 
 def number(bounds: Bounds, label: str, current: float | None, name: str) -> float | None:
