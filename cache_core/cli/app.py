@@ -28,6 +28,7 @@ from cache_core.cli import (
 )
 from cache_core.cli.console import PlainCommand, PlainGroup, flowing, taking
 from cache_core.cli.doctor import command as doctor
+from cache_core.cli.report.command import report
 
 app = typer.Typer(
     cls=PlainGroup,
@@ -65,6 +66,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "dump": transfer.dump,
     "load": transfer.load,
     "stats": stats.stats,
+    "report": report,
     "doctor": taking(doctor.Options, doctor.doctor),
     "settings": settings.settings,
 }

@@ -195,4 +195,9 @@ def current_user() -> str:
 
 def print_json(value: Any) -> None:
     """Print a JSON document only."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str).translate(_ESCAPED))
+    print(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return a JSON document in which no control character is left as it is."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str).translate(_ESCAPED)

@@ -1,43 +1,72 @@
-"""`glasscache stats`: the running replicas, and the latest lookups."""
+"""`glasscache stats`: the running replicas, and what all replicas counted."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any
 
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from cache_core.cli.console import counted, fail, out, print_json, run, table
 from cache_core.cli.where import AsJson, Directory, Namespace, RedisUrl, opened
 from cache_core.config.intents import INTENT_PATTERN
+from cache_core.model import durations
 from cache_core.model.exceptions import BackendError
 from cache_core.model.reasons import long
-from cache_core.model.values import LEVELS, OUTCOMES
+from cache_core.model.values import LEVELS
 from cache_core.multilevel_cache import MultiLevelCache
 from cache_core.observability.decisions import Decision
 from cache_core.observability.fleet import ReplicaReport
+from cache_core.observability.history import DAY, Period, total
+from cache_core.observability.hours import HOUR
+from cache_core.observability.sums import REST, Sums
 from cache_core.operations.explain import duration
+
+_LEAST_EVERY = 0.5
+
+_RANGES = {"hour": "this hour", "day": "today, UTC", "week": "last 7 days", "all": "last 90 days"}
+"""Ranges of the totals, in words."""
 
 
 def stats(
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Refresh the figures until Ctrl-C.")
+    ] = False,
+    every: Annotated[
+        str, typer.Option(metavar="DURATION", help="Time between two refreshes of --watch.")
+    ] = "2s",
     namespace: Namespace = "default",
     redis_url: RedisUrl = None,
     directory: Directory = None,
     as_document: AsJson = False,
 ) -> None:
-    """Show the running replicas, and the results of the latest lookups.
+    """Show the running replicas, and what all replicas counted.
 
     A replica is a process with an open cache of this namespace. Replicas report every second; the
-    decision log also includes lookups of replicas that have ended.
+    totals include those that have ended, for 90 days.
 
-    [bold]glasscache stats --json | jq .decisions.hit_rate[/bold]
-        Hit rate of the latest lookups on all replicas.
+    [bold]glasscache stats --json | jq .history.day.hit_rate[/bold]
+        Hit rate of this day on all replicas.
+
+    [bold]glasscache stats --watch --every 10s[/bold]
+        The figures, renewed every ten seconds.
     """
+    if watch and as_document:
+        fail("--watch refreshes a screen: with --json run the command again instead")
+    pause = _seconds(every)
 
     async def work() -> dict[str, Any]:
         async with opened(namespace, redis_url, None, directory, semantic=False) as cache:
-            return await _stats(cache)
+            if watch:
+                await _watch(cache, pause)
+            return await _stats(cache, with_log=as_document)
 
     found = run(work())
     if as_document:
@@ -46,30 +75,98 @@ def stats(
         _print_stats(found)
 
 
-async def _stats(cache: MultiLevelCache) -> dict[str, Any]:
+def _seconds(text: str) -> float:
     try:
-        replicas = await cache.operator.replicas()
-        decisions = await cache.decisions(cache.settings.decisions or 1)
-    except BackendError as error:
-        fail(f"the store failed: {error.reason} ({error.error_type})")
+        found = float(durations.seconds(text))
+    except ValueError:
+        found = 0.0
+    if not found >= _LEAST_EVERY:
+        fail(f"--every {text} is refused: write 500ms or more, such as 2s or 1m")
+    return found
+
+
+async def _watch(cache: MultiLevelCache, pause: float) -> None:
+    """Renew the figures on the screen, and keep the last ones while the store is unavailable."""
+    shown: RenderableType = ""
+    with Live(console=out, auto_refresh=False) as live:
+        while True:
+            at = time.strftime("%H:%M:%S")
+            try:
+                shown = _shown(await _stats(cache, with_log=False))
+                note = Text(f"\n{at}; Ctrl-C ends.", "dim")
+            except BackendError as error:
+                note = Text(f"\n{at}: the store does not answer: {error.reason}.", "yellow")
+            if out.is_terminal:
+                live.update(Group(shown, note), refresh=True)
+            else:
+                out.print(shown, note, "", sep="\n")
+            await asyncio.sleep(pause)
+
+
+async def _stats(cache: MultiLevelCache, *, with_log: bool = True) -> dict[str, Any]:
+    periods = await cache.operator.history(0)
+    found = {
+        "namespace": cache.namespace,
+        "replicas": [as_shown(replica) for replica in await cache.operator.replicas()],
+        "history": {name: as_totals(sums) for name, sums in _ranges(periods).items()},
+    }
+    if with_log:
+        found["decisions"] = _of_log(await cache.decisions(cache.settings.decisions or 1))
+    return found
+
+
+def _ranges(periods: Sequence[Period]) -> dict[str, Sums]:
+    """Return the sums of each of `_RANGES`: they begin with a whole hour, or day of UTC."""
+    now = time.time()
+    today = now // DAY * DAY
+    firsts = {"hour": now // HOUR * HOUR, "day": today, "week": today - 7 * DAY, "all": 0.0}
+    return {
+        name: total(item for item in periods if item.start >= first)
+        for name, first in firsts.items()
+    }
+
+
+def as_totals(sums: Sums) -> dict[str, Any]:
+    """Return the displayed totals of a range."""
+    shares = {level: sums.served(level) for level in ("l1", "l2")}
+    return {
+        "lookups": sums.lookups,
+        "hit_rate": None if sums.hit_rate is None else round(sums.hit_rate, 4),
+        "served": {name: None if share is None else round(share, 4)
+                   for name, share in shares.items()},
+        "outcomes": dict(sums.outcomes),
+        "reasons": dict(sums.reasons),
+        "saved_usd": round(sums.net_usd, 4),
+        "without_cache_usd": round(sums.full_usd, 4),
+        "wrong": sums.wrong,
+        "verdicts": sums.judged,
+        "other_scope": sums.misses.get("l1", {}).get("other_scope", 0),
+        "other_scope_intents": {
+            name: item.other_scope
+            for name, item in sorted(
+                sums.intents.items(), key=lambda pair: -pair[1].other_scope
+            )
+            if item.other_scope and name != REST
+        },
+    }  # fmt: skip
+
+
+def _of_log(decisions: Sequence[Decision]) -> dict[str, Any]:
+    """Return the figures of the decision log."""
     outcomes = _counts(decisions, lambda item: item.outcome)
     answered = sum(outcomes.values()) - outcomes["bypass"]
     met = [item for item in decisions if "other_scope" in item.reasons]
     shared = _counts(met, lambda item: _label(item.intent))
     return {
-        "namespace": cache.namespace,
-        "replicas": [as_shown(replica) for replica in replicas],
-        "decisions": {
-            "lookups": round(sum(item.stands_for for item in decisions)),
-            "kept": len(decisions),
-            "hit_rate": round(outcomes["hit"] / answered, 4) if answered else None,
-            "outcomes": dict(outcomes),
-            "served_by": dict(_counts(decisions, lambda item: item.level)),
-            "reasons": dict(_counts(decisions, lambda item: item.reason)),
-            "saved_usd": round(sum(item.saved_usd * item.stands_for for item in decisions), 4),
-            "other_scope": round(sum(item.stands_for for item in met)),
-            "other_scope_intents": dict(shared.most_common()),
-        },
+        "lookups": round(sum(item.stands_for for item in decisions)),
+        "kept": len(decisions),
+        "hit_rate": round(outcomes["hit"] / answered, 4) if answered else None,
+        "outcomes": dict(outcomes),
+        "served_by": dict(_counts(decisions, lambda item: item.level)),
+        "reasons": dict(_counts(decisions, lambda item: item.reason)),
+        "saved_usd": round(sum(item.saved_usd * item.stands_for for item in decisions), 4),
+        "other_scope": round(sum(item.stands_for for item in met)),
+        "other_scope_intents": dict(shared.most_common()),
     }
 
 
@@ -106,46 +203,66 @@ def as_shown(replica: ReplicaReport) -> dict[str, Any]:
 
 
 def _print_stats(found: dict[str, Any]) -> None:
+    out.print(_shown(found))
+
+
+def _shown(found: dict[str, Any]) -> Group:
+    """Return the figures for a terminal."""
+    parts: list[RenderableType] = []
     if found["replicas"]:
-        _print_replicas(found)
+        parts += [*_replicas(found), ""]
     else:
-        out.print(f"No replica of {found['namespace']!r} is running here.")
-    log = found["decisions"]
-    if not log["lookups"]:
-        out.print("The decision log is empty: nothing was looked up yet.")
-        return
-    outcomes = ", ".join(f"{log['outcomes'][name]:,} {name}" for name in OUTCOMES
-                         if log["outcomes"].get(name))  # fmt: skip
-    rate = "-" if log["hit_rate"] is None else f"{100 * log['hit_rate']:.1f} %"
-    out.print(
-        f"The last {counted(log['lookups'], 'lookups')}: {outcomes}. Hit rate {rate}, "
-        f"{log['saved_usd']:,.2f} USD saved."
-    )
-    if log["lookups"] > log["kept"]:
-        out.print(
-            f"Estimated from a sample: 1 in {log['lookups'] / log['kept']:,.3g} lookups was kept."
+        parts.append(Text(f"No replica of {found['namespace']!r} is running here."))
+    history = found["history"]
+    if not history["all"]["lookups"]:
+        return Group(*parts, Text("Nothing was looked up yet."))
+    parts.append(_totals(history))
+    name = next(name for name in ("day", "week", "all") if history[name]["lookups"])
+    recent = history[name]
+    if recent["reasons"]:
+        shown = table(
+            "why there was no answer", "lookups", "which means", title=_RANGES[name].capitalize()
         )
-    if log["reasons"]:
-        shown = table("why there was no answer", "lookups", "which means")
         shown.columns[1].justify = "right"
-        for reason, count in sorted(log["reasons"].items(), key=lambda pair: -pair[1]):
+        for reason, count in sorted(recent["reasons"].items(), key=lambda pair: -pair[1]):
             shown.add_row(reason, f"{count:,}", long(reason))
-        out.print("", shown, sep="\n")
-    if log["other_scope"]:
-        named = ", ".join(log["other_scope_intents"]) or "without an intent"
-        out.print(
-            f"\n{counted(log['other_scope'], 'lookups')} missed although another user had the "
-            f"answer ({named}). If those answers are the same for everybody, share them: "
-            "CACHE_SHARED_INTENTS.",
-            style="yellow",
+        parts += ["", shown]
+    if recent["other_scope"]:
+        named = ", ".join(recent["other_scope_intents"]) or "without an intent"
+        parts.append(
+            Text(
+                f"\n{counted(recent['other_scope'], 'lookups')} missed although another user had "
+                f"the answer ({named}). If those answers are the same for everybody, share them: "
+                "CACHE_SHARED_INTENTS.",
+                style="yellow",
+            )
         )
+    return Group(*parts)
+
+
+def _totals(history: dict[str, Any]) -> Table:
+    shown = table(title="All replicas, also those that have ended")
+    for name in ("", "lookups", "hit rate", "L1", "L2", "saved"):
+        shown.add_column(name, justify="right" if name else "left")
+    for name, words in _RANGES.items():
+        item = history[name]
+        shown.add_row(
+            words, f"{item['lookups']:,}", _percent(item["hit_rate"]),
+            _percent(item["served"]["l1"]), _percent(item["served"]["l2"]),
+            f"{item['saved_usd']:,.2f} USD",
+        )  # fmt: skip
+    return shown
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
 
 
 _COMPARED = ("unchanged_at_expiry", "unchanged_before", "changed", "failed")
 
 
-def _print_freshness(replicas: Iterable[Mapping[str, Any]]) -> None:
-    """Print what comparing fresh answers with stored ones showed, of all replicas together."""
+def _freshness(replicas: Iterable[Mapping[str, Any]]) -> list[RenderableType]:
+    """Return what comparing fresh answers with stored ones showed, of all replicas together."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     lives: defaultdict[str, list[float]] = defaultdict(list)
     for replica in replicas:
@@ -153,7 +270,7 @@ def _print_freshness(replicas: Iterable[Mapping[str, Any]]) -> None:
             counts[intent].update({name: int(compared.get(name) or 0) for name in _COMPARED})
             lives[intent] += filter(None, [compared.get("recommended_ttl")])
     if not any(map(Counter.total, counts.values())):
-        return
+        return []
     shown = table("intent", "same, expired", "same, before", "changed", "failed", "TTL to try")
     shown.title = "Fresh answers compared with the stored ones that they replaced"
     for column in shown.columns[1:]:
@@ -161,10 +278,10 @@ def _print_freshness(replicas: Iterable[Mapping[str, Any]]) -> None:
     for intent, count in sorted(counts.items()):
         life = duration(min(lives[intent])) if lives[intent] else "-"
         shown.add_row(intent or "(none)", *(f"{count[name]:,}" for name in _COMPARED), life)
-    out.print("", shown, sep="\n")
+    return ["", shown]
 
 
-def _print_replicas(found: dict[str, Any]) -> None:
+def _replicas(found: dict[str, Any]) -> list[RenderableType]:
     does = table(title=f"Replicas of {found['namespace']!r}")
     tiers = table(title="Hit rate of each tier, of the lookups that reached it")
     for name in ("replica", "pid", "lookups", "hit rate", "p50", "saved", "down"):
@@ -191,6 +308,4 @@ def _print_replicas(found: dict[str, Any]) -> None:
             Text(", ").join(notes) if notes else Text("nothing", "green"),
         )  # fmt: skip
         tiers.add_row(item["replica"], *(f"{rates[level]:.1f} %" for level in LEVELS))
-    out.print(does, "", tiers, sep="\n")
-    _print_freshness(found["replicas"])
-    out.print()
+    return [does, "", tiers, *_freshness(found["replicas"])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from cache_core.config.tuning import Tuning
@@ -23,11 +24,18 @@ def sharing_advice(stats: CacheStats, tuning: Tuning) -> dict[str, Any]:
         "other_scope_misses": missed,
         "other_scope_share": round(missed / answerable, 4) if answerable else 0.0,
         "by_intent": {intent or "(none)": count for intent, count in intents.items()},
-        "advice": _advice(missed, answerable, [name for name in intents if name]),
+        "advice": advice_on_sharing(missed, answerable, [name for name in intents if name]),
     }
 
 
-def _advice(missed: int, answerable: int, intents: list[str]) -> str:
+def advice_on_sharing(missed: int, answerable: int, intents: Sequence[str]) -> str:
+    """Return what to share, in sentences; empty if no lookup missed another user's answer.
+
+    Args:
+        missed: Lookups that missed although another user had the answer.
+        answerable: Lookups that could be answered.
+        intents: Intents of those answers, most first.
+    """
     if not missed:
         return ""
     start = (

@@ -47,7 +47,7 @@ By = Literal["hour", "day"]
 
 
 class Period(NamedTuple):
-    """What all replicas counted in an hour, or a day of UTC.
+    """Sums of all replicas for an hour, or a day of UTC.
 
     Attributes:
         start: Its beginning, seconds since the epoch.

@@ -199,21 +199,24 @@ class CacheStats:
         self.stale_hits += record.stale
         self.seconds += record.seconds
         self._recent.append(record.seconds)
-        bucket = bisect_left(LATENCIES, record.seconds)
+        bucket, intent = bisect_left(LATENCIES, record.seconds), record.intent
+        found = (self.intents.get(intent) or self._intent(intent)) if intent else None
+        if found is not None:
+            found.saved_usd += record.saved_usd
         if record.outcome == "hit":
             self.hit_latency[bucket] += 1
+            if found is None:
+                pass
+            elif record.level == "l1":
+                found.l1 += 1
+            else:
+                found.l2 += 1
         else:
             self.other_latency[bucket] += 1
             self.reasons[record.reason] += 1
             if record.outcome == "bypass":
                 self.bypass_reasons[record.reason] += 1
-        if record.intent:
-            found = self._intent(record.intent)
-            found.saved_usd += record.saved_usd
-            if record.outcome == "hit":
-                found.l1 += record.level == "l1"
-                found.l2 += record.level == "l2"
-            else:
+            if found is not None:
                 found.partial += 1
         for part in record.calls:
             self._tier(part)

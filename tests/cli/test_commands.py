@@ -28,6 +28,7 @@ from cache_core.config.settings import TUNING_VARIABLES, Settings
 from cache_core.config.tuning import Tuning
 from cache_core.model.urls import without_secrets
 from cache_core.observability.audit import AuditRecord
+from cache_core.observability.sums import IntentSums, Sums
 from tests.support import servers
 from tests.support.caches import opened
 from tests.support.faults import Asker, fill, question
@@ -172,6 +173,7 @@ asyncio.run(main())
     assert replica["lookups"] == 2
     assert replica["hit_rates"]["overall"] == 50.0
     assert found["decisions"]["lookups"] == 2
+    assert found["history"]["all"]["lookups"] in {0, 2}  # it was killed before it wrote, or after
     assert found["decisions"]["other_scope"] == 1
     assert found["decisions"]["other_scope_intents"] == {"order": 1}
 
@@ -190,16 +192,16 @@ def test_stats_fit_a_terminal_of_80_columns(
             "recommended_ttl": 7_200,
         }},
     }  # fmt: skip
-    log = {
-        "lookups": 10_000, "kept": 10_000, "hit_rate": 0.5,
-        "outcomes": {"hit": 5_000, "miss": 5_000},
-        "reasons": {"below_threshold": 4_999, "breaker_open": 1}, "saved_usd": 150.0,
-        "other_scope": 1, "other_scope_intents": {"order": 1},
-    }  # fmt: skip
+    sums = Sums(
+        outcomes={"hit": 5_000_000, "miss": 5_000_000}, hits={"l1": 3_000_000, "l2": 2_000_000},
+        reasons={"below_threshold": 4_999, "breaker_open": 1}, saved={"l1": 123_456.78},
+        misses={"l1": {"other_scope": 1}}, intents={"order": IntentSums(other_scope=1)},
+    )  # fmt: skip
+    history = dict.fromkeys(("hour", "day", "week", "all"), stats.as_totals(sums))
     monkeypatch.setattr(stats, "out", Console(width=80))
     begins = {"backends": {"redis": True, "embedder": False}, "loading": ["embedder"]}
     replicas = [replica, replica | {"backends": {}}, replica | begins]
-    stats._print_stats({"namespace": "shop", "replicas": replicas, "decisions": log})
+    stats._print_stats({"namespace": "shop", "replicas": replicas, "history": history})
     said = capsys.readouterr().out
     lines = said.splitlines()
     assert max(map(len, lines)) <= 80
@@ -217,8 +219,10 @@ def test_stats_fit_a_terminal_of_80_columns(
     assert re.search(r"below_threshold +4,999 +the nearest question is not similar", said)
     assert re.search(r"breaker_open +1 +a backend is unavailable", said)
     assert "1 lookup missed although" in said
+    whole = ["last", "90", "days", "10,000,000", "50.0", "%", "30.0", "%", "20.0", "%"]
+    assert [*whole, "123,456.78", "USD"] in [line.split() for line in lines]
     monkeypatch.setattr(stats, "out", Console(width=60))
-    stats._print_stats({"namespace": "shop", "replicas": replicas, "decisions": log})
+    stats._print_stats({"namespace": "shop", "replicas": replicas, "history": history})
     narrow = capsys.readouterr().out
     assert max(map(len, narrow.splitlines())) <= 60
     assert "…" not in narrow

@@ -215,7 +215,8 @@ async def test_a_heartbeat_hurts_nobody_who_looks_at_it(
     assert len(taken) > 20
     for found in taken.values():
         in_force([found], cache.tuning, cache.tuning_origins)
-        _print_stats({"namespace": "a", "replicas": [as_shown(found)], "decisions": {"lookups": 0}})
+        history = {"all": {"lookups": 0}}
+        _print_stats({"namespace": "a", "replicas": [as_shown(found)], "history": history})
         print_json(as_shown(found))
     printed = capsys.readouterr().out
     printed.encode()

@@ -203,7 +203,7 @@ async def test_what_was_reset_stays_in_the_history(world: World) -> None:
 
 
 async def test_a_forked_child_leaves_its_parents_counts_to_the_parent(world: World) -> None:
-    """What was counted before a fork is written once."""
+    """Counts from before a fork are written once."""
     one = Process(world)
     one.hit()
     one.stats.begin_anew()
@@ -228,7 +228,7 @@ async def test_nothing_is_written_while_nothing_happens(world: World) -> None:
 
 
 async def test_hours_end_on_the_hour(world: World) -> None:
-    """What was counted up to the end of an hour is of that hour, a moment late as it may be read."""
+    """Counts up to the end of an hour are of that hour, though they are read a moment later."""
     one = Process(world)
     world.at(FIRST + HOUR - 5)
     await one.write()
@@ -288,7 +288,7 @@ async def test_a_part_of_the_history_begins_with_a_whole_hour(world: World) -> N
 
 @pytest.mark.parametrize("fault", ["throw", "lose_reply"])
 async def test_a_failed_write_is_made_again_and_counts_once(world: World, fault: Any) -> None:
-    """Whether a failed write took effect or not, its sums are there once after the next one."""
+    """The sums of a failed write, made or not, are there once after the next one."""
     one, two = Process(world), Process(world)
     one.hit()
     two.hit()
@@ -327,7 +327,7 @@ async def test_an_outage_of_hours_loses_nothing(world: World) -> None:
 
 
 async def test_an_outage_of_days_is_bounded_and_counted(world: World) -> None:
-    """Of a store that is unavailable for four days the first day is lost, and that is counted."""
+    """The first of four days without a store is lost, and that is counted."""
     one = Process(world)
     with world.faults.during("throw", only=frozenset({"put_rows"})):
         for hour in range(4 * 24):
@@ -446,7 +446,7 @@ async def test_rows_that_cannot_be_read_are_left_alone(world: World, text: str) 
 
 
 async def test_intents_are_bounded(world: World) -> None:
-    """Of many intents the largest are apart, and the sum of all is right."""
+    """The largest of many intents are apart, and the sum of all is right."""
     one, two = Process(world), Process(world)
     for number in range(300):
         for process in (one, two):
