@@ -117,30 +117,30 @@ class History:
             if start is not None and start + HOUR + _MERGED_AFTER <= now:
                 names[start].append(name)
         for start, of_hour in sorted(names.items()):
-            for batch in batched(sorted(of_hour), _TOGETHER):
-                await self._merge_batch(start, batch)
+            await self._merge_hour(start, sorted(of_hour))
 
-    async def _merge_batch(self, start: int, names: Sequence[str]) -> None:
+    async def _merge_hour(self, start: int, names: Sequence[str]) -> None:
         day, hour = _day(start), _hour(start)
         by_day, by_hour = await self._store.some_rows(self._merged, [day, hour])
         target, text = (hour, by_hour) if by_day is None else (day, by_day)
-        before = StoredSums(NONE) if text is None else _parsed(text)
-        if before is None:
+        merged = StoredSums(NONE) if text is None else _parsed(text)
+        if merged is None:
             return
-        texts = await self._store.some_rows(self._live, names)
-        # Those that are in the sum already are left from a merge that broke off.
-        done = [name for name in names if name in before.writers]
-        new = {
-            name: found.sums
-            for name, text in zip(names, texts, strict=True)
-            if name not in done and text is not None and (found := _parsed(text)) is not None
-        }
-        if new:
-            if done:
-                await self._store.delete_rows(self._live, done)
-            merged = StoredSums(lean(added([before.sums, *new.values()])), tuple(new))
-            await self._put(target, merged)
-        await self._store.delete_rows(self._live, [*done, *new])
+        # Those that are in the sum already are left from a merge that broke off. They are deleted
+        # before the names of others replace theirs.
+        await self._store.delete_rows(self._live, [n for n in names if n in merged.writers])
+        left = [name for name in names if name not in merged.writers]
+        for batch in batched(left, _TOGETHER):
+            texts = await self._store.some_rows(self._live, batch)
+            new = {
+                name: found.sums
+                for name, text in zip(batch, texts, strict=True)
+                if text is not None and (found := _parsed(text)) is not None
+            }
+            if new:
+                merged = StoredSums(lean(added([merged.sums, *new.values()])), tuple(new))
+                await self._put(target, merged)
+                await self._store.delete_rows(self._live, list(new))
 
     async def _merge_hours(self, now: float) -> None:
         """Merge the hours of days."""

@@ -20,6 +20,7 @@ from cache_core.backends.sqlite.store import EmbeddedStore
 from cache_core.model.exceptions import BackendError
 from cache_core.model.keys import Keys
 from cache_core.model.values import Level
+from cache_core.observability import history
 from cache_core.observability.history import DAY, KEPT_DAYS, History, Period, total
 from cache_core.observability.hours import HOUR
 from cache_core.observability.records import (
@@ -355,6 +356,31 @@ async def test_a_merge_that_breaks_off_counts_nothing_twice(world: World) -> Non
     world.at(FIRST + 2 * HOUR + 60)
     await world.merge()
     assert await lookups(world) == {FIRST: 2}
+    assert not await world.store.row_names(KEYS.own("history-live"))
+
+
+async def test_batches_that_break_off_count_nothing_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of a batch that could not be deleted count once, though later ones mix with them."""
+    monkeypatch.setattr(history, "_TOGETHER", 2)
+    processes = [Process(world) for _ in range(4)]
+    late = Process(world)
+    for number, process in enumerate([*processes, late]):
+        process.stats.hours._process = "a" * number or "b"
+        process.hit()
+    late.stats.hours._process = "0"
+    for process in processes:
+        await process.write()
+    world.at(FIRST + 2 * HOUR)
+    faults = world.faults.during("throw", only=frozenset({"delete_rows"}))
+    with faults, pytest.raises(BackendError):
+        await world.merge()
+    late.stats.hours.take(FIRST + 60, PRICE)
+    await late.write()
+    world.at(FIRST + 2 * HOUR + 60)
+    await world.merge()
+    assert await lookups(world) == {FIRST: 5}
     assert not await world.store.row_names(KEYS.own("history-live"))
 
 
