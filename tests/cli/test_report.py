@@ -28,6 +28,7 @@ from cache_core.observability.history import DAY, Period
 from cache_core.observability.hours import HOUR
 from cache_core.observability.sums import NONE, IntentSums, Sums
 from tests.support.caches import opened
+from tests.support.patience import PATIENT
 from tests.support.waiting import wait_until
 
 FIRST = 20_000 * DAY
@@ -182,9 +183,14 @@ def test_the_text_fits(width: int, capsys: Any, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 def test_a_report_of_a_real_cache(
-    store_kind: str, tmp_path: Path, request: pytest.FixtureRequest
+    store_kind: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Counts of a cache that has ended are in the report, in every format."""
+    for name, seconds in PATIENT.items():
+        monkeypatch.setenv(f"CACHE_{name.upper()}", str(seconds))
     where = ["--dir", str(tmp_path / "data")]
     given: dict[str, Any] = {}
     if store_kind == "redis":
@@ -192,7 +198,7 @@ def test_a_report_of_a_real_cache(
         where += ["--redis-url", given["redis_url"]]
 
     async def traffic() -> None:
-        async with opened(tmp_path / "data", tiers="l1,l3,l4", **given) as cache:
+        async with opened(tmp_path / "data", tiers="l1,l3,l4", **PATIENT, **given) as cache:
             await cache.put("How long is delivery?", "ann", "Three days.", "faq")
             await cache.lookup("How long is delivery?", "ann")
             await cache.lookup("How long is delivery?", "bob")
