@@ -41,6 +41,7 @@ import numpy as np
 import redis
 from rich.console import Console
 
+from benchmarks import scaling
 from benchmarks.support.docs_table import MEASURED, SCALING, machine, markdown, write
 from benchmarks.support.questions import pairs
 from benchmarks.support.servers import redis_server
@@ -455,6 +456,9 @@ def main() -> None:
         name = f"growth-{options.vectors}"
         (MEASURED / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
         write(SCALING, name, table(found))
+        if options.vectors == "chroma":
+            measured = json.loads(scaling.RECORDED.read_text(encoding="utf-8"))
+            write(SCALING, "paper", scaling.paper_table(measured, found))
     print(json.dumps(found, indent=1) if options.json else table(found))
 
 
