@@ -83,6 +83,8 @@ def test_a_ticket_buys_a_cookie_that_no_script_reads(browser: TestClient) -> Non
     assert cookie.startswith(f"{known.cookie}={login}; HttpOnly; Max-Age={LIFE_SECONDS}; Path=/;")
     assert "SameSite=strict" in cookie
     assert "Secure" not in cookie
+    by_tls = browser.post(f"/{PATH}", headers={**headers, "Origin": "https://testserver"})
+    assert "Secure" in by_tls.headers["set-cookie"]
     gone = browser.delete(f"/{PATH}", headers={"Origin": ORIGIN})
     assert "Max-Age=0" in gone.headers["set-cookie"]
 
