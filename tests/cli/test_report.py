@@ -254,7 +254,9 @@ def test_stats_are_watched_until_they_are_interrupted(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     seen = tmp_path / "seen"
     environment = {**os.environ, "CACHE_DIR": str(tmp_path / "data"), "CACHE_TIERS": "l1"}
-    program = [sys.executable, "-c", "from cache_core.cli.app import main; main()"]
+    # What a shell starts in the background ignores Ctrl-C, and so do its children.
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = [sys.executable, "-c", f"{heeding}; from cache_core.cli.app import main; main()"]
     with seen.open("w") as file:
         watching = subprocess.Popen(
             [*program, "stats", "--watch", "--every", "500ms"], env=environment, stdout=file

@@ -203,7 +203,8 @@ def test_real_servers_are_asked(
         shown = [item.value for item in app.markdown if "firing" in item.value]
         assert [text.split("**")[1] for text in shown] == [RULE]
         assert "from Prometheus and Alertmanager" in texts(app)
-        assert [item.proto.url for item in app.get("link_button")] == [
+        # "Not scraped" may be pending behind it: the rules may come before the first scrape.
+        assert [item.proto.url for item in app.get("link_button")][:2] == [
             "https://runbooks.test/low",
             "https://grafana.test/d/1",
         ]
