@@ -206,7 +206,7 @@ class MultiLevelCache(OperatedCache):
             wrap_store=wrap_store,
             wrap_index=wrap_index,
         )
-        self._told_unknown: set[str] = set()
+        self._logged_unknown: set[str] = set()
         self._family = Family()
         self._hosted = None
         self._hosting = threading.Lock()
@@ -582,8 +582,8 @@ class MultiLevelCache(OperatedCache):
         check_flag("dry_run", dry_run)
         label = check_label(kind, value)
         done = await self._invalidate(Request(kind, label), dry_run=dry_run)
-        if done.found_nothing and kind not in self._told_unknown:
-            self._told_unknown.add(kind)
+        if done.found_nothing and kind not in self._logged_unknown:
+            self._logged_unknown.add(kind)
             log.warning(
                 "an invalidation found nothing that was put with this %s: either no answer came "
                 "from it, or it was put under another name. Logged once; see "

@@ -109,7 +109,7 @@ def _provider(service_name: str) -> TracerProvider | None:
         lost = [f"{error.name} is missing: pip install 'glasscache[otlp]'"]
         provider = None
     except Exception as error:  # noqa: BLE001 - a variable of the SDK that it rejects
-        lost, provider = [_told(error)], None
+        lost, provider = [_failure(error)], None
     if lost:
         how = "not sent" if provider is None else "sent, but not"
         log.warning("spans are %s%s", how, _joined(lost, by=provider is not None))
@@ -136,7 +136,7 @@ def made_provider(service_name: str) -> tuple[TracerProvider | None, list[str]]:
             exporter: Any = ReportedExporter(_exporter(name), name)
             made.append(BatchSpanProcessor(exporter))
         except Exception as error:  # noqa: BLE001 - others may work
-            lost.append(f"{name} ({_told(error)})")
+            lost.append(f"{name} ({_failure(error)})")
     if lost and not made:
         return None, lost
     provider = TracerProvider(resource=_resource(Resource.create(), service_name))
@@ -158,7 +158,7 @@ def _exporter(name: str) -> Any:
     raise LookupError(f"not installed: {hint}")
 
 
-def _told(error: Exception) -> str:
+def _failure(error: Exception) -> str:
     """Return an error in one line, without secrets that it may quote."""
     said = environment.without_secrets(" ".join(str(error).split()))
     return (

@@ -184,10 +184,10 @@ class PrometheusInstrument:
         self._open_since: float | None = None
         self._build = gauge(names.BUILD_INFO, __version__)
         self._build.set(1)
-        self._told_dropped: dict[str, int] = {}
+        self._reported_dropped: dict[str, int] = {}
         self._tally = tally
         self._transitions: dict[tuple[str, str], Any] = {}
-        self._told_transitions: Mapping[tuple[str, State], int] = {}
+        self._reported_transitions: Mapping[tuple[str, State], int] = {}
         self._one_by_one = threading.Lock()
         self._counting = found[COUNTING]
         self._counting.instruments.add(self)
@@ -317,14 +317,14 @@ class PrometheusInstrument:
         self._lag.set(state.loop_lag)
         self._build.set(1)
         for queue, count in state.dropped.items():
-            self._dropped[queue].amount += max(0, count - self._told_dropped.get(queue, 0))
-            self._told_dropped[queue] = count
+            self._dropped[queue].amount += max(0, count - self._reported_dropped.get(queue, 0))
+            self._reported_dropped[queue] = count
         # A cache that was closed and opened again has new breakers, which count from 0.
-        told, self._told_transitions = self._told_transitions, state.transitions
+        before, self._reported_transitions = self._reported_transitions, state.transitions
         for key, count in state.transitions.items():
             if key not in self._transitions:
                 self._transitions[key] = self._tally(names.BREAKER_TRANSITIONS, *key)
-            self._transitions[key].amount += max(0, count - told.get(key, 0))
+            self._transitions[key].amount += max(0, count - before.get(key, 0))
         self.count()
 
 

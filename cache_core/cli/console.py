@@ -71,9 +71,9 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
 def _is_news(record: logging.LogRecord) -> bool:
     """Return whether a log line adds something to the command's own output."""
     # that another store has a pending invalidation is reported by its agents, and by invalidate
-    told = ("%s cannot be reached:", "%d invalidations are pending at the end")
+    expected = ("%s cannot be reached:", "%d invalidations are pending at the end")
     of_another = OTHER_STORE in str(record.args)
-    return not (str(record.msg).startswith(told) or of_another)
+    return not (str(record.msg).startswith(expected) or of_another)
 
 
 def quiet_libraries() -> None:

@@ -74,7 +74,7 @@ def evaluate(
     """
     found, report = files.rows(file, PAIRS, files.how(mapped, encoding, no_header, strict, limit))
     if not as_document:
-        files.tell(report)
+        files.print_report(report)
     given: dict[str, Any] = {"max_wrong": max_wrong} if policy is Policy.learned else {}
     if threshold is not None:
         given["semantic_threshold"] = threshold

@@ -155,7 +155,7 @@ def replay(
     if context is not None:
         rows = [dataclasses.replace(row, context=given) for row in rows]
     if not as_document:
-        files.tell(report)
+        files.print_report(report)
         for doubt in _doubts(rows, report, scope, clock):
             err.print(doubt, style="yellow", highlight=False)
     document = run(

@@ -103,7 +103,7 @@ def warm(
     rows, report = files.rows(file, ANSWERS, files.how(mapped, encoding, no_header, strict, limit))
     found = prepared(rows, options)
     if not as_document:
-        files.tell(report)
+        files.print_report(report)
         _tell_left_out(found, html)
     if not found.answers:
         what = counted(found.follow_ups, "rows")

@@ -26,7 +26,7 @@ class ConfigurationError(GlasscacheError, ValueError):
     """A setting, a missing extra or an unknown model: the message says why and what to do."""
 
 
-class TuningConflict(GlasscacheError):  # noqa: N818 - named after what it tells
+class TuningConflict(GlasscacheError):  # noqa: N818 - named after what it reports
     """Somebody else changed the tuning meanwhile; nothing was changed.
 
     Attributes:

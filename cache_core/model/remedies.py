@@ -146,7 +146,7 @@ def said(error: BackendError) -> str:
     return shown if shown.startswith(error.error_type) else f"{error.error_type}: {shown}"
 
 
-def tell(what: str, error: BackendError) -> None:
+def log_failure(what: str, error: BackendError) -> None:
     """Log that *what* failed, the backend's message, and a remedy.
 
     At first once a second per kind of failure, less and less often while it lasts, across all

@@ -66,7 +66,7 @@ class ChurnWatch:
         self.contexts = ContextWatch()
         self._last: OrderedDict[tuple[str, str | None], _Place] = OrderedDict()
         self._alone: dict[Kind, Counter[str]] = {"context": Counter(), "history": Counter()}
-        self._told: set[Kind] = set()
+        self._logged: set[Kind] = set()
         # Two event loops may look up concurrently.
         self._lock = threading.Lock()
 
@@ -88,8 +88,8 @@ class ChurnWatch:
             elif where.context is None:
                 return
             for kind, name in self._fields().items():
-                if name and kind not in self._told:
-                    self._told.add(kind)
+                if name and kind not in self._logged:
+                    self._logged.add(kind)
                     log.warning("%s", _SAID[kind] % name)
 
     def _compare(self, last: _Place, place: _Place) -> None:

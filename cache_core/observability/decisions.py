@@ -269,7 +269,7 @@ class DecisionLog:
         def change(item: Decision) -> Decision | None:
             if item.user == user:
                 return None
-            return _blank(item) if _tells(item, theirs) else item
+            return _blank(item) if _holds_text_of(item, theirs) else item
 
         # Waits for a running flush, whose decisions must not arrive after the others were removed.
         async with self._writing:
@@ -297,7 +297,7 @@ def _named(lookup_id: str, decisions: Iterable[Decision]) -> Decision | None:
     return next((item for item in decisions if item.lookup_id == lookup_id), None)
 
 
-def _tells(item: Decision, theirs: Collection[str]) -> bool:
+def _holds_text_of(item: Decision, theirs: Collection[str]) -> bool:
     """Return whether *item* has the text of one of the messages *theirs*, or of its answer."""
     free = bool(item.intent) and INTENT_PATTERN.fullmatch(item.intent) is None
     return item.matched in theirs and bool(item.matched_text or item.response_text or free)

@@ -42,7 +42,7 @@ class CacheState:
         breakers: State of each backend's breaker.
         transitions: How often the breaker of a backend came to be `open` or `closed` since it was
             made, by backend and state.
-        entries: Stored entries per tier, where the store can tell.
+        entries: Stored entries per tier, where the store reports them.
         tuning: In force.
         pending_invalidations: Invalidations that some backend has not confirmed.
         dropped: What was lost since the start, per queue.
@@ -104,7 +104,7 @@ class ClosingInstrument(Instrument, Protocol):
     """An instrument that gives something back when its cache is closed."""
 
     def close(self) -> None:
-        """Give it back; it is not told of anything any more."""
+        """Give it back; it is notified of nothing any more."""
         ...
 
 
@@ -112,7 +112,7 @@ class Instruments:
     """The instruments of a cache, each guarded from the others and the cache from all.
 
     Args:
-        instruments: Told in this order.
+        instruments: Notified in this order.
     """
 
     def __init__(self, instruments: Sequence[Instrument] = ()) -> None:
@@ -128,7 +128,7 @@ class Instruments:
     def operation(self, record: Own) -> Observed[Own]:
         """Surround an operation, and hand *record* to every instrument on the way out.
 
-        It is recorded before the scopes are closed: what is counted can be told by its span.
+        It is recorded before the scopes are closed: what is counted can be found by its span.
         """
         observed = Observed(self, record, None, record)
         if isinstance(record, ComputeRecord):

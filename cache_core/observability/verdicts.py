@@ -15,7 +15,7 @@ from cache_core.backends.log import Log
 from cache_core.config.intents import label_of
 from cache_core.model.exceptions import BackendError
 from cache_core.model.logs import RateLimited
-from cache_core.model.remedies import tell
+from cache_core.model.remedies import log_failure
 from cache_core.model.stored import Format, Moment, Number, Whole
 from cache_core.observability.decisions import Decision, DecisionLog, decided
 from cache_core.observability.evidence import Evidence
@@ -230,7 +230,7 @@ class Verifier:
                 await self._verdicts.record(decision, correct=correct, source="verify")
             except BackendError as error:
                 self.dropped += 1
-                tell("a verdict was lost", error)
+                log_failure("a verdict was lost", error)
 
     async def close(self) -> None:
         """Cancel all checks."""

@@ -18,7 +18,7 @@ from cache_core.model import envelope
 from cache_core.model.exceptions import BackendError
 from cache_core.model.keys import APART, Keys
 from cache_core.model.question.wording import loose_form
-from cache_core.model.remedies import tell
+from cache_core.model.remedies import log_failure
 from cache_core.model.values import Entry, Generation, Level, Query, Scope, Sighting
 from cache_core.observability.instruments import Instruments
 from cache_core.observability.records import ChangeRecord
@@ -107,7 +107,7 @@ class Changes:
         except (BackendError, TimeoutError) as error:
             self._instruments.record(ChangeRecord(intent=label_of(entry.intent), failed=True))
             late = BackendError("timeout", "Comparing")
-            tell(
+            log_failure(
                 "copies of an answer that may have changed were not looked for",
                 error if isinstance(error, BackendError) else late,
             )

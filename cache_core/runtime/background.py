@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from cache_core.model.exceptions import BackendError
 from cache_core.model.logs import RateLimited, place_of
-from cache_core.model.remedies import tell
+from cache_core.model.remedies import log_failure
 from cache_core.model.tasks import background, end_all
 from cache_core.observability.hours import HOUR
 from cache_core.operations.invalidate.run import Invalidator
@@ -143,7 +143,7 @@ class Housekeeper:
         try:
             await work()
         except BackendError as error:
-            tell("a backend is unavailable", error)
+            log_failure("a backend is unavailable", error)
         except Exception as error:  # noqa: BLE001 - the next tick tries again
             log.limited(
                 "housekeeping", "housekeeping: unexpected %s; please report it", place_of(error)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from cache_core.model.exceptions import BackendError
 from cache_core.model.question.users import NOBODY
-from cache_core.model.remedies import tell
+from cache_core.model.remedies import log_failure
 from cache_core.model.values import (
     Invalidation,
     Query,
@@ -186,7 +186,7 @@ class Open:
             return await self._verdicts.judge(lookup_id, correct=correct, source=source)
         except BackendError as error:
             self._replica.counts.lost_feedback += 1
-            tell("feedback was lost", error)
+            log_failure("feedback was lost", error)
             return False
 
     def recent(self, count: int) -> list[Decision]:

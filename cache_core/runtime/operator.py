@@ -9,7 +9,7 @@ from cache_core.config.settings import Settings
 from cache_core.config.tuning import Tuning
 from cache_core.model.exceptions import BackendError, ConfigurationError
 from cache_core.model.question.contexts import read_context
-from cache_core.model.remedies import tell
+from cache_core.model.remedies import log_failure
 from cache_core.model.values import Context, Invalidation
 from cache_core.observability.audit import AUDIT, OF_USER, AuditLog, AuditRecord
 from cache_core.observability.decisions import Decision, Page
@@ -206,13 +206,13 @@ class Operator:
                     author, f"invalidate {kind}", self._target(cache.parts, request), note
                 )
             except BackendError as error:
-                tell("the audit trail lacks an invalidation", error)
+                log_failure("the audit trail lacks an invalidation", error)
             done = await engine.invalidate(request)
             try:
                 if record is not None:
                     await audit.end(record, removed=done.removed, complete=done.complete)
             except BackendError as error:
-                tell("the audit trail lacks the end of an invalidation", error)
+                log_failure("the audit trail lacks the end of an invalidation", error)
             return done
 
         return await self._on_engine(work)

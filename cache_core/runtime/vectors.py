@@ -35,7 +35,7 @@ _NO_SERVER = (
     "chromadb-client; pip install 'glasscache[semantic]')"
 )
 
-_told: set[str] = set()
+_logged: set[str] = set()
 
 
 async def make_index(
@@ -100,8 +100,8 @@ async def _redis_index(settings: Settings, given: Given, keys: Keys) -> Any:
     await index.close()
     if wanted:
         raise ConfigurationError(f"CACHE_VECTORS=redis: {missing}")
-    if missing not in _told:
-        _told.add(missing)
+    if missing not in _logged:
+        _logged.add(missing)
         log.info("vectors: %s, so Chroma is used in this process", missing)
     return None
 

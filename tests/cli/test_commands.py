@@ -210,12 +210,12 @@ def test_stats_fit_a_terminal_of_80_columns(
         "shipping", "37,035", "18", "2,367", "0", "2", "h",
     ]  # fmt: skip
     assert "…" not in said
-    told = [line.split() for line in lines if line.startswith("d469c79a")]
+    rows = [line.split() for line in lines if line.startswith("d469c79a")]
     first = ["d469c79a", "4194304", "1,234,567", "100.0", "%", "121.12", "ms", "12,345.67", "USD"]
-    assert told[0] == [*first, "chroma"]
-    assert told[1] == [*first, "nothing"]
-    assert told[2] == [*first, "loading"]
-    assert told[3] == ["d469c79a", "37.3", "%", "100.0", "%", "2.2", "%", "12.5", "%"]
+    assert rows[0] == [*first, "chroma"]
+    assert rows[1] == [*first, "nothing"]
+    assert rows[2] == [*first, "loading"]
+    assert rows[3] == ["d469c79a", "37.3", "%", "100.0", "%", "2.2", "%", "12.5", "%"]
     assert re.search(r"below_threshold +4,999 +the nearest question is not similar", said)
     assert re.search(r"breaker_open +1 +a backend is unavailable", said)
     assert "1 lookup missed although" in said

@@ -32,7 +32,7 @@ def run(*arguments: object, stdin: bytes | None = None) -> Result:
     return CliRunner().invoke(app, list(map(str, arguments)), input=stdin)
 
 
-def told(result: Result) -> str:
+def said_by(result: Result) -> str:
     """Return everything that was printed, as one line."""
     assert result.exception is None or isinstance(result.exception, SystemExit)
     return " ".join(result.output.split())
@@ -65,7 +65,7 @@ def test_a_spreadsheet_becomes_hits(tmp_path: Path, data: Path) -> None:
     """The command says which columns it took, what it omitted, and what is now a hit."""
     file = faq(tmp_path, "Category;Questions;Answers\nx;Where?;Here.\n;;\nx;When?;\nx;Who?;Me.\n")
     result = run("warm", file, "--dir", data)
-    said = told(result)
+    said = said_by(result)
     assert result.exit_code == 0
     assert "faq.csv: columns separated by ';', 2 rows." in said
     assert "query <- 'Questions', response <- 'Answers'; passed over: 'Category'." in said
@@ -83,9 +83,9 @@ def test_a_spreadsheet_becomes_hits(tmp_path: Path, data: Path) -> None:
 def test_a_lifetime_of_ones_own(tmp_path: Path, data: Path) -> None:
     """`--ttl 7d` is what explain and the last line say."""
     result = run("warm", faq(tmp_path, "q,a\nWhere?,Here.\n"), "--ttl", "7d", "--dir", data)
-    assert "'Where?' is now a hit for lookups without context=, for 7 days" in told(result)
+    assert "'Where?' is now a hit for lookups without context=, for 7 days" in said_by(result)
     explained = run("explain", "Where?", "--dir", data)
-    assert "TTL 7 days" in told(explained)
+    assert "TTL 7 days" in said_by(explained)
 
 
 @pytest.mark.parametrize("ttl", ["31d", "0", "-1h", "soon", "1e9", "nan", ""])
@@ -93,7 +93,7 @@ def test_a_lifetime_that_cannot_be_is_refused(tmp_path: Path, data: Path, ttl: s
     """Before the file is read, with what is expected."""
     result = run("warm", faq(tmp_path, "q,a\nWhere?,Here.\n"), f"--ttl={ttl}", "--dir", data)
     assert result.exit_code == 2
-    assert "expected a time like 90s, 30m, 12h or 7d, up to 30 days" in told(result)
+    assert "expected a time like 90s, 30m, 12h or 7d, up to 30 days" in said_by(result)
     assert not data.exists()
 
 
@@ -111,11 +111,11 @@ def test_answers_are_stored_in_the_context_of_the_agent(
         text = f"@{faq(tmp_path, text + chr(10), 'context.json')}"
     options = [] if given == "row" else ["--context", text]
     result = run("warm", file, *options, "--dir", data)
-    assert "with the context" in told(result)
+    assert "with the context" in said_by(result)
     assert ask(data, "Where?", context=context).response == "Here."
     assert ask(data, "Where?").response is None
     if given != "row":
-        assert "serves the response" in told(run("explain", "Where?", *options, "--dir", data))
+        assert "serves the response" in said_by(run("explain", "Where?", *options, "--dir", data))
 
 
 def test_an_option_beats_the_rows(tmp_path: Path, data: Path) -> None:
@@ -137,14 +137,14 @@ def test_the_intent_of_all(tmp_path: Path, data: Path) -> None:
     changes = run("tune", "set", "intent.faq.l1_ttl=2h", "--dir", data)
     assert changes.exit_code == 0, changes.output
     result = run("warm", faq(tmp_path, "q,a\nWhere?,Here.\n"), "--intent", "faq", "--dir", data)
-    assert "for 2 h" in told(result)
+    assert "for 2 h" in said_by(result)
 
 
 def test_the_later_row_wins(tmp_path: Path, data: Path) -> None:
     """Corrections stand at a file's end, also among rows of another context or intent."""
     rows = ["q,a,intent", "Where?,old,x", *(f"filler {n},x,y" for n in range(40)), "Where?,new,z"]
     result = run("warm", faq(tmp_path, "\n".join(rows)), "--dir", data)
-    assert "1 row replaced by a later answer to the same question." in told(result)
+    assert "1 row replaced by a later answer to the same question." in said_by(result)
     assert ask(data, "Where?").response == "new"
 
 
@@ -155,8 +155,8 @@ def test_follow_ups_are_not_stored_as_first_questions(tmp_path: Path, data: Path
              {"role": "assistant", "content": "Yes."}]  # fmt: skip
     file = faq(tmp_path, json.dumps({"messages": turns}), "chats.jsonl")
     result = run("warm", file, "--dir", data)
-    assert "1 follow-up passed over" in told(result)
-    assert 'with the context "Help."' in told(result)
+    assert "1 follow-up passed over" in said_by(result)
+    assert 'with the context "Help."' in said_by(result)
     assert ask(data, "Where?", context="Help.").response == "Here."
     assert ask(data, "Sure?", context="Help.").response is None
 
@@ -166,11 +166,11 @@ def test_html_is_reported_and_can_be_text(tmp_path: Path, data: Path) -> None:
     """An export's bodies are stored as they are unless their text is asked for."""
     article = {"id": 1, "title": "Where?", "body": "<p>Level <b>1</b></p>"}
     file = faq(tmp_path, json.dumps({"articles": [article]}), "zendesk.json")
-    assert "1 response with HTML: stored and served as written. --html text" in told(
+    assert "1 response with HTML: stored and served as written. --html text" in said_by(
         run("warm", file, "--dir", data)
     )
     assert ask(data, "Where?").response == "<p>Level <b>1</b></p>"
-    assert "HTML" not in told(run("warm", file, "--html", "text", "--dir", data))
+    assert "HTML" not in said_by(run("warm", file, "--html", "text", "--dir", data))
     assert ask(data, "Where?").response == "Level 1"
 
 
@@ -180,7 +180,7 @@ def test_agents_of_another_context_are_noticed(tmp_path: Path, data: Path) -> No
     for context in ({"model": "m"}, {"model": "m"}, None):
         ask(data, "Where?", context=context)
     file = faq(tmp_path, "q,a\nWhere?,Here.\n")
-    said = told(run("warm", file, "--dir", data))
+    said = said_by(run("warm", file, "--dir", data))
     assert "Of the last 3 lookups 2 had another context: they do not get these answers." in said
     found = document(run("warm", file, "--context", '{"model": "m"}', "--dir", data, "--json"))
     assert found["lookups_in_other_contexts"] == 1
@@ -190,7 +190,7 @@ def test_agents_of_another_context_are_noticed(tmp_path: Path, data: Path) -> No
 def test_answers_of_a_day_are_reported(tmp_path: Path, data: Path) -> None:
     """They end at midnight whatever `--ttl` says."""
     file = faq(tmp_path, "q,a\nAre you open today?,Yes.\nWhere?,Here.\n")
-    said = told(run("warm", file, "--ttl", "7d", "--dir", data))
+    said = said_by(run("warm", file, "--ttl", "7d", "--dir", data))
     assert "1 answer of a day or a moment, such as today or now: served until midnight" in said
 
 
@@ -198,7 +198,7 @@ def test_a_dry_run_stores_nothing(tmp_path: Path, data: Path) -> None:
     """It shows the first answers, and opens no cache."""
     rows = "\n".join(f"question {n},answer {n}" for n in range(7))
     result = run("warm", faq(tmp_path, f"q,a\n{rows}\n"), "--dry-run", "--dir", data)
-    said = told(result)
+    said = said_by(result)
     assert "question 4 answer 4" in said
     assert "question 5" not in said
     assert "Dry run: 7 answers would be stored. These are the first 5." in said
@@ -229,7 +229,7 @@ def test_what_cannot_be_done_is_said(
     file = tmp_path / "faq.csv" if text is None else faq(tmp_path, text)
     result = run("warm", file, *options, "--dir", data)
     assert result.exit_code == code
-    assert said in told(result)
+    assert said in said_by(result)
     assert not data.exists()
 
 
@@ -242,10 +242,10 @@ def test_answers_that_are_too_large_are_counted(
     monkeypatch.setenv("CACHE_TIERS", "l1,l3")
     question, answer = f"{'long ' * 500},x", f"When?,{'long ' * 5_000}"
     file = faq(tmp_path, f"q,a\n{question}\nWhere?,Here.\n")
-    said = told(run("warm", file, "--dir", data))
+    said = said_by(run("warm", file, "--dir", data))
     assert "Not stored: 1 answer" in said
     file = faq(tmp_path, f"q,a\n{answer}\nWhere?,Here.\n")
-    said = told(run("warm", file, "--intent", "faq", "--dir", data))
+    said = said_by(run("warm", file, "--intent", "faq", "--dir", data))
     assert "Stored 1 answer" in said
     assert "Not stored: 1 answer; the question, answer or context is too large." in said
 
@@ -257,7 +257,7 @@ def test_answers_that_only_the_same_words_find_are_counted(
     """A question longer than the model reads is not found by what is like it."""
     monkeypatch.setenv("CACHE_TIERS", "l1,l2")
     file = faq(tmp_path, f"q,a\n{'word and more ' * 200},x\nWhere is it?,Here.\n")
-    said = told(run("warm", file, "--dir", data))
+    said = said_by(run("warm", file, "--dir", data))
     assert (
         "are now hits for lookups without context=, for 24 h, as are questions that mean the same."
         in said
@@ -284,7 +284,7 @@ def test_a_file_may_be_a_pipe(tmp_path: Path, data: Path, how: str) -> None:
 
 def test_help_says_that_answers_are_shared() -> None:
     """The help says that an operator's answers are for every user."""
-    said = told(run("warm", "--help"))
+    said = said_by(run("warm", "--help"))
     assert "shared with all users" in said.replace("│", "")
 
 

@@ -173,7 +173,7 @@ def test_spans_arrive_by_every_exporter_that_is_named(
     assert shown == ["one"]
 
 
-def test_http_at_a_grpc_port_is_told_from_an_outage(
+def test_http_at_a_grpc_port_is_not_taken_for_an_outage(
     monkeypatch: pytest.MonkeyPatch,
     provided: list[TracerProvider],
     grpc_collector: GrpcCollector,

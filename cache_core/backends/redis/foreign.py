@@ -49,7 +49,7 @@ class ForeignKeys:
             self._inspecting.cancel()
             await asyncio.gather(self._inspecting, return_exceptions=True)
 
-    def tell_once(self, keys: Sequence[str], found: Sequence[str | None]) -> list[str | None]:
+    def report_once(self, keys: Sequence[str], found: Sequence[str | None]) -> list[str | None]:
         """Return *found* with the empty text for removed values, each once."""
         told = list(found)
         for place, key in enumerate(keys):

@@ -152,12 +152,12 @@ class RedisStore:
         """
         ask = self._reads.submit if beside else self._reads.ask
         asked: Awaitable[Sequence[str | None]] = ask(keys)
-        return self._read_and_tell(keys, asked) if self._foreign.removed else asked
+        return self._read_and_report(keys, asked) if self._foreign.removed else asked
 
-    async def _read_and_tell(
+    async def _read_and_report(
         self, keys: Sequence[str], asked: Awaitable[Sequence[str | None]]
     ) -> Sequence[str | None]:
-        return self._foreign.tell_once(keys, await asked)
+        return self._foreign.report_once(keys, await asked)
 
     async def write(self, writes: Sequence[Write]) -> None:
         """Store *writes*; concurrent calls share a round trip."""

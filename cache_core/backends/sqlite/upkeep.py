@@ -79,7 +79,7 @@ class Sweeper:
         self._next_count = 0.0
         self._surplus = 0
         self._scanned = False
-        self._told = False
+        self._logged = False
 
     def sweep(self, now: float) -> bool:
         """Remove a batch of values that expired before *now*, or else of surplus ones.
@@ -105,7 +105,7 @@ class Sweeper:
         too_many = self._surplus > 0
         size, free = self._bytes()
         if not too_many and size - free <= self._max_bytes:
-            self._told = False
+            self._logged = False
             return size > self._max_bytes and free > 0 and self._give_back()
         removed = 0 if too_many else self._remove_rows_of_nothing()
         if removed == 0:
@@ -116,8 +116,8 @@ class Sweeper:
                 (oldest,),
             ).rowcount
             self._surplus -= removed
-        if not removed and not self._told:
-            self._told = True
+        if not removed and not self._logged:
+            self._logged = True
             log.warning(
                 "embedded store: %s is larger than CACHE_MAX_BYTES (%d), and what is in it does "
                 "not expire. Raise CACHE_MAX_BYTES, or CACHE_DECISIONS=0 keeps no decision log",

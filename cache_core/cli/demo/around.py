@@ -50,18 +50,18 @@ def servers(options: Options, directory: Path) -> Iterator[Stack]:
         yield made
 
 
-def tell_alerts(options: Options, around: Stack, board: Board) -> None:
+def show_alerts(options: Options, around: Stack, board: Board) -> None:
     """Show arriving alerts: on the board, or as lines."""
     loop = asyncio.get_running_loop()
 
-    def tell(status: str, name: str, summary: str) -> None:
+    def show(status: str, name: str, summary: str) -> None:
         text = f"{status}: {name}: {summary}"
         if options.live:
             loop.call_soon_threadsafe(board.note, text)
         else:
             err.print(text, highlight=False)
 
-    around.tell = tell
+    around.notify = show
 
 
 @asynccontextmanager

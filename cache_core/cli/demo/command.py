@@ -22,8 +22,8 @@ from cache_core.cli.demo.around import (
     metrics_port,
     places_of,
     servers,
+    show_alerts,
     spans,
-    tell_alerts,
 )
 from cache_core.cli.demo.board import Board, Place, Run, Watch
 from cache_core.cli.demo.options import Options
@@ -99,11 +99,13 @@ async def _session(options: Options) -> None:
                 notes = [text for text in (note, *around.missing) if text]
                 run = Run(options.traffic, places, str(warmed or ""), notes)
                 board = Board(cache, watch, score, knowledge, run, truth)
-                tell_alerts(options, around, board)
+                show_alerts(options, around, board)
                 seconds = await _serve(options, cache, traffic, score, truth, board, stop)
                 report = report_of(options, cache, score, truth, warmed, run, seconds)
                 if options.stack:
-                    report["alerts"] = [{"status": how, "alert": name} for how, name in around.told]
+                    report["alerts"] = [
+                        {"status": how, "alert": name} for how, name in around.received
+                    ]
                 finish(options, score, board, report)
 
 

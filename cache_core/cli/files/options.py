@@ -84,14 +84,14 @@ def rows(file: Path, columns: Sequence[Column], given: How) -> tuple[list[FileRo
     return found, report
 
 
-def tell(report: Report) -> None:
+def print_report(report: Report) -> None:
     """Print on stderr the file's format, the columns used, and the rows skipped."""
-    for line, style in told(report):
+    for line, style in report_lines(report):
         err.print(Text(line, style), highlight=False, soft_wrap=False)
 
 
-def told(report: Report) -> list[tuple[str, str]]:
-    """Return the lines of `tell`, each with its style."""
+def report_lines(report: Report) -> list[tuple[str, str]]:
+    """Return the lines of `print_report`, each with its style."""
     sources: dict[str, list[str]] = {}
     for name, columns in report.used.items():
         sources.setdefault(" or ".join(map(repr, columns)), []).append(name)

@@ -14,7 +14,7 @@ from cache_core.config.intents import label_of
 from cache_core.config.tuning import Tuning
 from cache_core.model.exceptions import BackendError
 from cache_core.model.logs import RateLimited
-from cache_core.model.remedies import tell
+from cache_core.model.remedies import log_failure
 from cache_core.model.values import Hit, LookupResult, Miss, Outcome, Query, Sighting
 from cache_core.observability.evidence import INTENT_AND_DOCUMENTS, Found, entry_of
 from cache_core.observability.records import LookupRecord, TierRecord
@@ -63,7 +63,7 @@ def tier_failed(record: TierRecord, error: BackendError) -> None:
             record.level,
         )
     else:
-        tell(f"{record.level} cannot answer", error)
+        log_failure(f"{record.level} cannot answer", error)
 
 
 def sighting_of(query: Query, found: Found, position: str, until: float) -> Sighting:

@@ -89,7 +89,7 @@ class Puts:
         self._comparing = comparing
         self._settings = replica.settings
         self._admission = Admission(replica.settings.put_budget)
-        self._told_no_ids = False
+        self._logged_no_ids = False
         self._days = Days(replica.settings.timezone)
 
     async def run(
@@ -175,7 +175,7 @@ class Puts:
     ) -> NewAnswer:
         """Return the answer with who may read each part of it, and without what is left out."""
         left_out = what.left_out(self._settings.max_value_bytes)
-        self._tell(what, left_out)
+        self._log_losses(what, left_out)
         entry = what.entry(left_out)._replace(
             cost_usd=how.cost_usd, ttl=how.ttl, source=how.source, replica=self._replica.name,
             answer=self._keys.answer(*named(what.answer_id, what.documents.ids)),
@@ -229,7 +229,7 @@ class Puts:
         self._replica.sightings.settle(seen)
         return seen
 
-    def _tell(self, what: What, left_out: Mapping[Level, str]) -> None:
+    def _log_losses(self, what: What, left_out: Mapping[Level, str]) -> None:
         """Log what is left out, and that documents have no id."""
         most = self._settings.max_value_bytes
         documents = what.documents
@@ -262,8 +262,8 @@ class Puts:
                 "numbers, dates, UUIDs, paths or numpy values, for example document.model_dump()",
                 documents.kind,
             )
-        if documents.given and not documents.ids and not self._told_no_ids:
-            self._told_no_ids = True
+        if documents.given and not documents.ids and not self._logged_no_ids:
+            self._logged_no_ids = True
             log.limited(
                 "no ids",
                 "documents without an id were put: invalidate_document cannot find the answers "

@@ -19,7 +19,7 @@ from cache_core.model.exceptions import BackendError
 from cache_core.model.generations import origin, token
 from cache_core.model.keys import Keys
 from cache_core.model.logs import RateLimited, place_of
-from cache_core.model.remedies import tell
+from cache_core.model.remedies import log_failure
 from cache_core.model.values import Entry, Generation, Level, Query, Scope, Sighting
 from cache_core.observability.records import PartRecord
 from cache_core.operations.changes import RESPONSES, answer_label
@@ -128,7 +128,7 @@ class Writer:
         except (TimeoutError, BackendError) as error:
             reason = error.reason if isinstance(error, BackendError) else "timeout"
             if isinstance(error, BackendError):
-                tell("an answer could not be stored and was dropped", error)
+                log_failure("an answer could not be stored and was dropped", error)
             else:
                 log.limited("put", "an answer could not be stored in time and was dropped")
             rest = [level for level in levels if level not in finished]
@@ -261,7 +261,7 @@ class Writer:
                 return await self._semantic.similar.arrival(query, scope, tuning, life), {}
         except (TimeoutError, BackendError) as error:
             failure = error if isinstance(error, BackendError) else BackendError("timeout")
-        tell("l2: an answer could not be stored and was dropped", failure)
+        log_failure("l2: an answer could not be stored and was dropped", failure)
         return [], {"l2": _finished("l2", "dropped", failure.reason)}
 
     async def _held(
@@ -409,7 +409,7 @@ class Writer:
             else:
                 why_not = await self._tiers[level].put(query, entry, scope, tuning)
         except BackendError as error:
-            tell(f"{level}: an answer could not be stored and was dropped", error)
+            log_failure(f"{level}: an answer could not be stored and was dropped", error)
             return _finished(level, "dropped", error.reason)
         except Exception as error:  # noqa: BLE001 - the agent must not fail because of us
             log.limited("bug", "%s: unexpected %s; please report it", level, place_of(error))

@@ -89,7 +89,7 @@ class IndexFeed:
     _position: str | None = field(default=None)
     _ahead: str = field(default="")
     _dimension: int = field(default=0)
-    _told: bool = field(default=False)
+    _logged: bool = field(default=False)
 
     def __post_init__(self) -> None:
         name, sealer = self.keys.own(f"feed{self.keys.model}"), self.keys.sealer
@@ -181,8 +181,8 @@ class IndexFeed:
             self._position = self._ahead = found if is_place(found) else ""
         if not self.vectors.embedder.ready:
             await self._go_ahead(invalidate)
-            if self.vectors.embedder.failed and not self._told:
-                self._told = True
+            if self.vectors.embedder.failed and not self._logged:
+                self._logged = True
                 log.error(
                     "l2: the model cannot be loaded, so this process serves nothing by similarity; "
                     "what others share waits in the store for one that can load it"

@@ -489,7 +489,7 @@ def test_a_headless_run_says_what_the_cache_did():
 
 
 @pytest.mark.slow
-def test_a_warm_start_is_told_and_not_counted():
+def test_a_warm_start_is_reported_and_not_counted():
     """The replay fills the cache, the report says what was replayed, and counts what came after."""
     cold, warm = (
         run("--requests", "60", "--json", "--port", "0", "--warm", count) for count in ("0", "150")

@@ -15,7 +15,7 @@ from cache_core.cli.demo.stack.processes import STOP_SECONDS, url_of
 
 _MAX_BODY = 1_048_576
 
-Told = Callable[[str, str, str], None]
+Notify = Callable[[str, str, str], None]
 """Callback for the status, name and summary of an alert, called in another thread."""
 
 
@@ -28,16 +28,16 @@ class Stack:
         redis_url: URL of the Redis; `None` without one.
         places: Servers with their addresses.
         missing: Messages about servers that are not installed.
-        told: Received alerts, as (status, name), in order.
-        tell: Callback for alerts, once it is set.
+        received: Received alerts, as (status, name), in order.
+        notify: Callback for alerts, once it is set.
     """
 
     metrics_port: int
     redis_url: str | None = None
     places: list[Place] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    told: list[tuple[str, str]] = field(default_factory=list)
-    tell: Told | None = None
+    received: list[tuple[str, str]] = field(default_factory=list)
+    notify: Notify | None = None
 
 
 @contextmanager
@@ -57,9 +57,9 @@ def receiver(made: Stack) -> Iterator[str]:
                 self.send_error(400)
                 return
             for status, name, summary in found:
-                made.told.append((status, name))
-                if made.tell is not None:
-                    made.tell(status, name, summary)
+                made.received.append((status, name))
+                if made.notify is not None:
+                    made.notify(status, name, summary)
             self.send_response(200)
             self.end_headers()
 

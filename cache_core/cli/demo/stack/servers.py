@@ -108,11 +108,11 @@ def for_one_receiver(source: Path, url: str) -> str:
     parts = re.split(r"^(?=[a-z_]+:)", text, flags=re.MULTILINE)
     blocks = {part.split(":", 1)[0]: part for part in parts}
     names = re.findall(r"^  - name: (\w+)", blocks["receivers"], flags=re.MULTILINE)
-    told = [
+    receiving = [
         {"name": name, "webhook_configs": [{"url": url, "send_resolved": True}]}
         if name != "nobody"
         else {"name": name}
         for name in names
     ]
-    receivers = json.dumps(told)
+    receivers = json.dumps(receiving)
     return f"{blocks['route']}\n{blocks['inhibit_rules']}\nreceivers: {receivers}\n"
