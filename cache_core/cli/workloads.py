@@ -16,6 +16,10 @@ class Head(Protocol):
         ...
 
 
+_KEYS = {"CACHE_KEY": "cache-key", "CACHE_ENCRYPTION_KEYS": "encryption-keys"}
+"""Variables that every program of a namespace has, or none, with their keys of the Secret."""
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """One container of `glasscache`.
@@ -25,7 +29,7 @@ class Program:
         command: After `glasscache`.
         port: Where it listens.
         live, ready: Paths of its probes.
-        env: Names of the variables, with the key of the Secret that has each.
+        env: Names of the variables that it needs, with the key of the Secret that has each.
         replicas: Number of pods.
         memory: What it needs; its limit is twice as much.
     """
@@ -138,12 +142,14 @@ def _container(program: Program, image: str, secret: str) -> str:
 
 
 def _variables(env: Mapping[str, str], secret: str) -> Iterator[str]:
-    for variable, key in env.items():
+    for variable, key in {**env, **_KEYS}.items():
         yield f"    - name: {variable}"
         yield "      valueFrom:"
         yield "        secretKeyRef:"
         yield f"          name: {secret}"
         yield f"          key: {key}"
+        if variable in _KEYS:
+            yield "          optional: true"
 
 
 def _probe(kind: str, path: str) -> Iterator[str]:

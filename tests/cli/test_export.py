@@ -136,6 +136,8 @@ def test_workloads_are_valid_and_run_what_exists(tmp_path: Path) -> None:
             item["valueFrom"]["secretKeyRef"] for item in container["env"] if "valueFrom" in item
         ]
         assert {item["name"] for item in named} == {"ours"}
+        keys = {item["key"] for item in named if item.get("optional")}
+        assert keys == {"cache-key", "encryption-keys"}
         program, command, *options = container["args"]
         help_ = CliRunner().invoke(app, [command, "--help"]).output
         assert program == "glasscache"
@@ -147,6 +149,23 @@ def test_workloads_are_valid_and_run_what_exists(tmp_path: Path) -> None:
             assert labels.items() >= monitor["spec"]["selector"]["matchLabels"].items()
         assert len(monitors) == (name == "proxy")
     assert export("kubernetes", str(tmp_path), "--upstream", "https://a/v1").exit_code == 2
+
+
+def test_every_program_of_the_page_has_the_same_keys(tmp_path: Path) -> None:
+    """The page's Secret and agent have the key of digests and that of encryption as ours do."""
+    page = (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8")
+    (agent,) = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", page, re.DOTALL))
+    words = ("--image", "example.com/glasscache:1", "--upstream", "https://api.example.com/v1")
+    assert export("kubernetes", str(tmp_path), *words).exit_code == 0
+    files = [(tmp_path / f"{name}.yaml").read_text(encoding="utf-8") for name in ("tuner", "proxy")]
+    for deployment in (agent, *(next(iter(yaml.safe_load_all(text))) for text in files)):
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        secrets = {item["name"]: item["valueFrom"]["secretKeyRef"] for item in container["env"]
+                   if "valueFrom" in item}  # fmt: skip
+        for variable, key in (("CACHE_KEY", "cache-key"),
+                              ("CACHE_ENCRYPTION_KEYS", "encryption-keys")):  # fmt: skip
+            assert secrets[variable] == {"name": "glasscache", "key": key, "optional": True}
+            assert f"--from-literal={key}=" in page
 
 
 def test_the_agent_of_the_page_is_valid() -> None:
