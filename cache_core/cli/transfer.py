@@ -93,8 +93,8 @@ def dump(
     """Write all answers that are served now to a file, for `glasscache load`.
 
     Shared ones only, unless --private is given. The file is JSON Lines that only you may read; with
-    CACHE_ENCRYPTION_KEYS its lines are encrypted with the same keys. It may be made while agents
-    run.
+    CACHE_ENCRYPTION_KEYS all its lines are encrypted with the same keys, and belong to this dump
+    alone. It may be made while agents run.
 
     A cache has a key by which it names users, contexts and tags: CACHE_KEY, or one that lies in its
     store. A cache with another key gets what everybody may read, of the contexts and tags that are
@@ -131,6 +131,14 @@ def dump(
 
 def load(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="File of a dump.")],
+    plain: Annotated[
+        bool,
+        typer.Option(
+            "--plain",
+            help="Accept lines that are not encrypted although CACHE_ENCRYPTION_KEYS is set: "
+            "only for a file that you trust.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count what would be stored, without storing it.")
     ] = False,
@@ -158,8 +166,8 @@ def load(
             with _progress() as bar:
                 task = bar.add_task("loading the answers", total=None if dry_run else _lines(file))
                 return await cache.operator.load(
-                    _read(file), author=author or current_user(), note=note, dry_run=dry_run,
-                    progress=lambda done: bar.advance(task, done),
+                    _read(file), author=author or current_user(), note=note, plain=plain,
+                    dry_run=dry_run, progress=lambda done: bar.advance(task, done),
                 )  # fmt: skip
 
     try:

@@ -20,7 +20,7 @@ from cache_core.operations.inspect import StoredEntry, stored_entries
 from cache_core.operations.invalidate.outbox import Request, RequestKind
 from cache_core.operations.reembed import Fate, Reembedding
 from cache_core.operations.transfer.dump import Dumping, Known, Left
-from cache_core.operations.transfer.lines import last, written
+from cache_core.operations.transfer.lines import entry, first, last
 from cache_core.operations.transfer.load import Loaded, Loading
 from cache_core.runtime.assembly import Parts
 from cache_core.runtime.lifecycle import Engine
@@ -303,12 +303,13 @@ class Operator:
             what = "all answers" if private else "shared answers"
             record = await audit.begin(author, "dump", what, note)
             sealer = None if plain else parts.keys.sealer
-            write(written(await dumping.header(known, private=private), None))
+            header = await dumping.header(known, private=private)
+            write(first(header, sealer))
             async for lines in dumping.lines(tuning, known, private=private):
                 for line in lines:
-                    write(written(line, sealer))
+                    write(entry(line, header, sealer))
                 progress(len(lines))
-            write(last(dumping.counts["dumped"]))
+            write(last(dumping.counts["dumped"], header, sealer))
             await audit.end(record, removed=0, complete=True)
             return dumping.result()
 
@@ -320,6 +321,7 @@ class Operator:
         *,
         author: str,
         note: str = "",
+        plain: bool = False,
         dry_run: bool = False,
         progress: Callable[[int], None] = lambda _: None,
     ) -> Loaded:
@@ -329,11 +331,14 @@ class Operator:
             lines: Of the dump.
             author: Who does it, for the audit trail.
             note: Why.
+            plain: Whether lines are accepted that are not encrypted although the cache encrypts:
+                anybody who may write the file can have written them.
             dry_run: Only count.
             progress: Called with the number of lines done since the last call.
 
         Raises:
-            ValueError: If the first line is none of a dump.
+            ValueError: If the first line is none of a dump, or not encrypted with a key of this
+                cache although it has keys, unless *plain*.
         """
 
         async def work(engine: Engine) -> Loaded:
@@ -345,10 +350,12 @@ class Operator:
                 parts.store, parts.keys, cache.writer, parts.denylist, shared, self._settings
             )
             if dry_run:
-                return await loading.run(lines, tuning, dry_run=True, progress=progress)
+                return await loading.run(
+                    lines, tuning, plain=plain, dry_run=True, progress=progress
+                )
             audit = _audit(parts)
             record = await audit.begin(author, "load", "answers of a dump", note)
-            done = await loading.run(lines, tuning, progress=progress)
+            done = await loading.run(lines, tuning, plain=plain, progress=progress)
             await audit.end(record, removed=0, complete=done.whole and not done.fates["failed"])
             return done
 

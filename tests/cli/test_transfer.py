@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import secrets
 import stat
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,15 @@ def test_a_cut_file_is_loaded_as_far_as_it_goes(data: Path, tmp_path: Path) -> N
     file.write_text("question,answer\n")
     other = run("load", file, "--dir", tmp_path / "other")
     assert (other.exit_code, "first line" in other.output) == (2, True)
+
+
+def test_a_readable_file_is_loaded_beside_keys_only_on_demand(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With CACHE_ENCRYPTION_KEYS the error names `--plain`, which loads it."""
+    file, other = tmp_path / "answers.jsonl", tmp_path / "other"
+    run("dump", file, "--dir", data)
+    monkeypatch.setenv("CACHE_ENCRYPTION_KEYS", secrets.token_urlsafe(32) + "=")
+    found = run("load", file, "--dir", other)
+    assert (found.exit_code, "--plain" in found.output) == (2, True)
+    assert document("load", file, "--dir", other, "--plain") == {"loaded": 1, "whole": True}

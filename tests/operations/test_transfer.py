@@ -14,6 +14,7 @@ from cache_core import MultiLevelCache
 from cache_core.model.exceptions import BackendError
 from cache_core.operations.transfer import lines as format_
 from cache_core.testing import HashEmbedder
+from tests.formats import worlds
 from tests.support import servers
 from tests.support.caches import CacheFactory
 from tests.support.embedding_models import KINDS, closed
@@ -21,6 +22,7 @@ from tests.support.paths import ROOT
 from tests.support.patience import PATIENT
 
 KEY = {**PATIENT, "key": "the same in both caches"}
+SEALED = [secrets.token_urlsafe(32) + "="]
 DOCUMENT = {"id": "doc", "text": "Nine to five", "when": (1, 2)}
 CHECKED = ("message", "scope", "level", "response", "intent", "documents", "context", "user",
            "exact", "history", "ttl", "life", "created", "cost_usd", "source", "by_policy",
@@ -100,7 +102,7 @@ async def test_a_round_trip_changes_nothing(cache_of: CacheFactory, kind: str) -
     old = await cache_of("old", **KEY)
     await fill(old)
     text = await dumped(old, private=True)
-    assert format_.header(text[0]).private
+    assert format_.header(text[0], None).private
     await closed(old)
 
     new = await cache_of("new", **KEY)
@@ -318,7 +320,8 @@ class TestLimits:
         text = await dumped(old)
         assert "readable" not in "".join(text)
         without = await embedded("without")
-        assert await loaded(without, text) == {"locked": 2}
+        with pytest.raises(ValueError, match="add that key"):
+            await loaded(without, text)
         both = await embedded("both", encryption_keys=keys[::-1])
         assert await loaded(both, text) == {"loaded": 2}
         assert (await both.lookup("alpha beta", "cid")).response == "readable"
@@ -328,6 +331,59 @@ class TestLimits:
         other = await embedded("old", encryption_keys=keys[1:])
         counts = await other.operator.dump([].append, author="test")
         assert counts["locked"] == 2
+
+    async def test_a_sealed_dump_does_not_show_its_contexts(self, embedded: CacheFactory) -> None:
+        """Contexts are in the first line, which is sealed with the others; a load reads them."""
+        old = await embedded("old", encryption_keys=SEALED, key="another key")
+        await old.put("alpha beta", "ann", "x", shared=True, context="You are Rosebud.")
+        text = await dumped(old, contexts=["You are Rosebud."])
+        assert all(list(json.loads(line)) == ["sealed"] for line in text)
+        assert "Rosebud" not in "".join(text)
+        new = await embedded("new", encryption_keys=SEALED)
+        assert await loaded(new, text) == {"loaded": 2}
+        assert (await new.lookup("alpha beta", "cid", context="You are Rosebud.")).response == "x"
+
+    async def test_a_line_that_anybody_can_write_is_rejected(self, embedded: CacheFactory) -> None:
+        """Readable lines, first and last ones too, are not loaded beside keys, unless `plain`."""
+        old = await embedded("old", encryption_keys=SEALED)
+        await old.put("alpha beta", "ann", "x", shared=True)
+        text, plain = await dumped(old), await dumped(old, plain=True)
+        forged = edited(plain, response="forged")
+        new = await embedded("new", encryption_keys=SEALED)
+        done = await new.operator.load([text[0], *forged[1:]], author="test")
+        assert (done.fates["rejected"], done.rejected) == (3, {"not_encrypted": 3})
+        assert not done.whole
+        with pytest.raises(ValueError, match="--plain"):
+            await loaded(new, [plain[0], *text[1:]])
+        assert (await new.lookup("alpha beta", "cid")).response is None
+        assert await loaded(new, plain, plain=True) == {"loaded": 2}
+        assert (await new.lookup("alpha beta", "cid")).response == "x"
+
+    async def test_a_line_belongs_to_one_dump(self, embedded: CacheFactory) -> None:
+        """Lines of another dump or namespace, and those in the place of another, do not open."""
+        old = await embedded("old", encryption_keys=SEALED)
+        await old.put("alpha beta", "ann", "x", shared=True)
+        text, again = await dumped(old), await dumped(old)
+        new = await embedded("new", encryption_keys=SEALED)
+        assert await loaded(new, [text[0], *again[1:-1], text[-1]]) == {"damaged": 2}
+        with pytest.raises(ValueError, match="first line"):
+            await loaded(new, text[1:])
+        sealer = old._parts.keys.sealer
+        moved = dataclasses.replace(format_.header(text[0], sealer), namespace="other")
+        assert await loaded(new, [format_.first(moved, sealer), *text[1:]]) == {"damaged": 3}
+        assert await loaded(new, text) == {"loaded": 2}
+
+    async def test_a_sealed_dump_stays_readable(self, embedded: CacheFactory) -> None:
+        """One of version 2; one of version 1, whose first line is readable, if it is trusted."""
+        folder, new = ROOT / "tests/formats", await embedded("new", encryption_keys=[worlds.KEY])
+        text = (folder / "dump-2-sealed.jsonl").read_text(encoding="utf-8").splitlines()
+        assert await loaded(new, text) == {"expired": len(text) - 2}
+        sealer = new._parts.keys.sealer
+        first, *lines, last = (folder / "dump-1.jsonl").read_text(encoding="utf-8").splitlines()
+        older = [json.loads(line) | {"created": 1.0} for line in lines]
+        seal = [json.dumps({"sealed": sealer.seal(json.dumps(line), "glasscache dump")})
+                for line in older]  # fmt: skip
+        assert await loaded(new, [first, *seal, last], plain=True) == {"expired": len(lines)}
 
     async def test_a_dump_of_this_release_stays_readable(self, embedded: CacheFactory) -> None:
         """The fields of a line are those of the first version: a new one needs a default."""

@@ -86,7 +86,7 @@ class Dumping:
         return Header(
             VERSION, keys.namespace, identity(keys), await store_id(self._store, keys),
             self._journal.position, self._store.now(), private,
-            {context_digest(keys, context): context for context in known.contexts},
+            {context_digest(keys, context): context for context in known.contexts}, token("d"),
         )  # fmt: skip
 
     async def lines(

@@ -2,6 +2,9 @@
 
 Digests in it are those of the cache it comes from. They mean something to a cache with the same
 key (`CACHE_KEY`, or the one in its store); every other cache needs the texts.
+
+A cache with encryption keys seals every line: the first one for any dump, the others for the
+namespace and the random id in the first. A line of another dump does not open among them.
 """
 
 from __future__ import annotations
@@ -18,9 +21,11 @@ from cache_core.model.sealing import Sealer, SealError, UnknownKeyError
 from cache_core.model.stored import Flag, Format, Moment, Number, Plain, from_store
 from cache_core.model.values import Generation, Level, Scope, Source
 
-VERSION: Literal[1] = 1
-_SEALED = "glasscache dump"
-"""Place to which the lines of a dump are sealed."""
+VERSION: Literal[2] = 2
+_FIRST = "glasscache dump header"
+"""Place to which the first line is sealed."""
+_OTHERS = "glasscache dump"
+"""Place to which the other lines are sealed, with those of their dump from version 2 on."""
 
 Text = Annotated[str, Field(strict=True)]
 Life = Annotated[Number, Field(ge=0)]
@@ -32,6 +37,10 @@ class DamagedError(Exception):
 
 class LockedLineError(DamagedError):
     """A line sealed with a key that this process lacks."""
+
+
+class UnsealedError(DamagedError):
+    """A line that anybody can have written, in a cache whose lines are sealed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +56,10 @@ class Header:
         at: The store's time of the dump, in seconds since the epoch.
         private: Whether answers of single users are among them.
         contexts: Kind and text of known contexts, by their digest.
+        id: Random id of the dump, to which its other lines are sealed; empty in version 1.
     """
 
-    dump: Literal[1]
+    dump: Literal[1, 2]
     namespace: Text
     key: Plain
     store: Plain
@@ -57,6 +67,7 @@ class Header:
     at: Moment
     private: Flag = False
     contexts: Mapping[str, tuple[Text, Text]] = field(default_factory=dict)
+    id: Plain = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,47 +139,81 @@ def identity(keys: Keys) -> str:
     return keys.label("dump", "")
 
 
-def written(record: Header | Line, sealer: Sealer | None) -> str:
-    """Return a record as one line; lines of entries are sealed."""
-    if isinstance(record, Header):
-        return _HEADER.text(record)
-    text = _LINE.text(record)
-    return text if sealer is None else json.dumps({"sealed": sealer.seal(text, _SEALED)})
+def first(dump: Header, sealer: Sealer | None) -> str:
+    """Return the first line, sealed if there is a sealer."""
+    return _written(_HEADER.text(dump), _FIRST, sealer)
 
 
-def last(lines: int) -> str:
+def entry(record: Line, dump: Header, sealer: Sealer | None) -> str:
+    """Return the line of an entry, sealed for its dump if there is a sealer."""
+    return _written(_LINE.text(record), _place(dump), sealer)
+
+
+def last(lines: int, dump: Header, sealer: Sealer | None) -> str:
     """Return the last line, by which a file that was cut is recognised."""
-    return json.dumps({"lines": lines})
+    return _written(json.dumps({"lines": lines}), _place(dump), sealer)
 
 
-def header(text: str) -> Header:
+def header(text: str, sealer: Sealer | None, *, plain: bool = False) -> Header:
     """Return the first line.
 
+    Args:
+        text: The line.
+        sealer: Opens it.
+        plain: Whether it need not be sealed although there is a sealer.
+
     Raises:
+        UnsealedError: If it is not sealed, and has to be.
+        LockedLineError: If it is sealed with an unknown key.
         DamagedError: If it is none.
     """
-    found = _HEADER.parse(text)
-    if found is None:
-        raise DamagedError
-    return found
+    value = _opened(text, _FIRST, sealer, plain=plain)
+    try:
+        return _HEADER.checked(value)
+    except (TypeError, ValueError):
+        raise DamagedError from None
 
 
-def line(text: str, sealer: Sealer | None) -> Line | int:
-    """Return an entry; of the last line, the number of lines before it.
+def line(text: str, dump: Header, sealer: Sealer | None, *, plain: bool = False) -> Line | int:
+    """Return an entry of a dump; of the last line, the number of lines before it.
+
+    Args:
+        text: The line.
+        dump: The first line.
+        sealer: Opens it.
+        plain: Whether it need not be sealed although there is a sealer.
 
     Raises:
+        UnsealedError: If it is not sealed, and has to be.
         LockedLineError: If it is sealed with an unknown key.
-        DamagedError: If it is neither.
+        DamagedError: If it is neither, or of another dump.
     """
+    value = _opened(text, _place(dump), sealer, plain=plain)
+    try:
+        return int(value["lines"]) if list(value) == ["lines"] else _LINE.checked(value)
+    except (TypeError, ValueError):
+        raise DamagedError from None
+
+
+def _written(text: str, place: str, sealer: Sealer | None) -> str:
+    return text if sealer is None else json.dumps({"sealed": sealer.seal(text, place)})
+
+
+def _place(dump: Header) -> str:
+    return json.dumps([_OTHERS, dump.namespace, dump.id]) if dump.id else _OTHERS
+
+
+def _opened(text: str, place: str, sealer: Sealer | None, *, plain: bool) -> Any:
+    """Return the JSON value of a line."""
     try:
         value = from_store(text)
-        if list(value) == ["sealed"]:
-            if sealer is None:
-                raise LockedLineError
-            value = from_store(sealer.open(value["sealed"], _SEALED))
-        if list(value) == ["lines"]:
-            return int(value["lines"])
-        return _LINE.checked(value)
+        if not isinstance(value, dict) or list(value) != ["sealed"]:
+            if sealer is not None and not plain:
+                raise UnsealedError
+            return value
+        if sealer is None:
+            raise LockedLineError
+        return from_store(sealer.open(value["sealed"], place))
     except UnknownKeyError:
         raise LockedLineError from None
     except (SealError, TypeError, ValueError, AttributeError):

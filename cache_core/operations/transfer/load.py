@@ -25,6 +25,7 @@ from cache_core.operations.transfer.lines import (
     Header,
     Line,
     LockedLineError,
+    UnsealedError,
     header,
     identity,
     line,
@@ -40,8 +41,8 @@ Fate: TypeAlias = Literal[
 
 `present`: the cache has it already, or a newer one. `invalidated` was so since the dump. `unnamed`
 has an owner, a question, a context, a history or a tag of which the file has only a digest, made
-with another key. `rejected` is not stored by this version or these settings. `locked` is sealed
-with a key that this process lacks.
+with another key. `rejected` is not stored by this version or these settings, or is not encrypted
+and has to be. `locked` is sealed with a key that this process lacks.
 """
 
 SharedText: TypeAlias = Callable[[Query], Awaitable[str | None]]
@@ -112,6 +113,7 @@ class Loading:
         lines: Iterable[str],
         tuning: Tuning,
         *,
+        plain: bool = False,
         dry_run: bool = False,
         progress: Callable[[int], None] = lambda _: None,
     ) -> Loaded:
@@ -120,24 +122,23 @@ class Loading:
         Args:
             lines: Of the file, the first one included.
             tuning: For the TTLs, guards and sharing.
+            plain: Whether lines need not be encrypted although this cache has keys.
             dry_run: Only count; `loaded` is then what would be.
             progress: Called with the number of lines done since the last call.
 
         Raises:
-            ValueError: If the first line is none of a dump.
+            ValueError: If the first line is none of a dump, or not encrypted as it has to be.
             BackendError: If the store is unavailable.
         """
         rest = iter(lines)
-        try:
-            first = header(next(rest, ""))
-        except DamagedError:
-            raise ValueError("the first line is none that this version's dump writes") from None
+        first = self._first(next(rest, ""), plain=plain)
         key = first.key == identity(self._keys)
         names = key and first.namespace == self._keys.namespace
         same = names and first.store == await store_id(self._store, self._keys)
         here, done, end = _Here(key, names, same), 0, -1
         while batch := list(islice(rest, _TOGETHER)):
-            parsed = [item for item in map(self._parsed, batch) if item is not None]
+            read = [self._parsed(text, first, plain=plain) for text in batch]
+            parsed = [item for item in read if item is not None]
             ends = [item for item in parsed if isinstance(item, int)]
             entries = [item for item in parsed if isinstance(item, Line)]
             end = ends[-1] if ends else end
@@ -150,9 +151,28 @@ class Loading:
         counts = {fate: self._fates[fate] for fate in get_args(Fate)}
         return Loaded(counts, dict(self._rejected), whole=done == end)
 
-    def _parsed(self, text: str) -> Line | int | None:
+    def _first(self, text: str, *, plain: bool) -> Header:
         try:
-            return line(text, self._keys.sealer)
+            return header(text, self._keys.sealer, plain=plain)
+        except UnsealedError:
+            raise ValueError(
+                "it is not encrypted although CACHE_ENCRYPTION_KEYS is set, so anybody who may "
+                "write the file can have changed it: if you trust it, load it with --plain "
+                "(plain=True)"
+            ) from None
+        except LockedLineError:
+            raise ValueError(
+                "it is encrypted with a key that is not in CACHE_ENCRYPTION_KEYS here: add that key"
+            ) from None
+        except DamagedError:
+            raise ValueError("the first line is none that this version's dump writes") from None
+
+    def _parsed(self, text: str, first: Header, *, plain: bool) -> Line | int | None:
+        try:
+            return line(text, first, self._keys.sealer, plain=plain)
+        except UnsealedError:
+            self._fates["rejected"] += 1
+            self._rejected["not_encrypted"] += 1
         except LockedLineError:
             self._fates["locked"] += 1
         except DamagedError:
