@@ -1,14 +1,17 @@
 """LiteLLM behind the cache: `litellm.cache = GlasscacheCache(Gate(cache))`, for chat completions.
 
 LiteLLM makes streams of what is stored, stores complete ones, and honours its own controls, as
-`cache={"no-cache": True}`. Its key is not used: a question is found by what it means, in the
-context of all parameters that shape the answer. A backend of LiteLLM's cache does not get them.
+`cache={"no-cache": True}`: such a stream is not stored. It says nothing of a stream that is left
+before its end, which therefore is not counted. Its key is not used: a question is found by what
+it means, in the context of all parameters that shape the answer. A backend of LiteLLM's cache
+does not get them.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +21,9 @@ from litellm.litellm_core_utils.model_param_helper import ModelParamHelper
 from glasscache.integrations import wire
 from glasscache.integrations.contract import Reply, Request, chat_reply, request_of
 from glasscache.integrations.gate import Found, Gate, as_user
+
+_STREAMS = 1_000
+"""Streams of which the request is kept: LiteLLM does not report those that are left early."""
 
 
 class GlasscacheCache(litellm.Cache):
@@ -35,26 +41,27 @@ class GlasscacheCache(litellm.Cache):
         super().__init__(type="local", max_messages=None)
         self._gate = gate
         self._user = user
+        self._streams: OrderedDict[str, Found] = OrderedDict()
 
     def get_cache(self, dynamic_cache_object: Any = None, **kwargs: Any) -> Any:
         """Return a stored completion; `None` for none."""
         if not self._is_asked(kwargs):
             return None
         with self._as_user(kwargs):
-            return self._completion(self._gate.find_now(_request(kwargs)), kwargs)
+            return self._completed(self._gate.find_now(_request(kwargs)), kwargs)
 
     async def async_get_cache(self, dynamic_cache_object: Any = None, **kwargs: Any) -> Any:
         """Return a stored completion; `None` for none."""
         if not self._is_asked(kwargs):
             return None
         with self._as_user(kwargs):
-            return self._completion(await self._gate.find(_request(kwargs)), kwargs)
+            return self._completed(await self._gate.find(_request(kwargs)), kwargs)
 
     def add_cache(self, result: Any, **kwargs: Any) -> None:
         """Store a completion, if it may be."""
         if self._is_asked(kwargs):
             with self._as_user(kwargs):
-                self._gate.store_now(self._gate.unasked(_request(kwargs)), _reply(result))
+                self._gate.store_now(self._asked(kwargs), _reply(result))
 
     async def async_add_cache(
         self, result: Any, dynamic_cache_object: Any = None, **kwargs: Any
@@ -62,7 +69,7 @@ class GlasscacheCache(litellm.Cache):
         """Store a completion, if it may be."""
         if self._is_asked(kwargs):
             with self._as_user(kwargs):
-                await self._gate.store(self._gate.unasked(_request(kwargs)), _reply(result))
+                await self._gate.store(self._asked(kwargs), _reply(result))
 
     def _is_asked(self, kwargs: Mapping[str, Any]) -> bool:
         return "messages" in kwargs and self.should_use_cache(**kwargs) is True
@@ -70,8 +77,20 @@ class GlasscacheCache(litellm.Cache):
     def _as_user(self, kwargs: Mapping[str, Any]) -> Any:
         return as_user(self._gate.user() if self._user is None else self._user(kwargs))
 
-    def _completion(self, found: Found, kwargs: Mapping[str, Any]) -> Any:
+    def _asked(self, kwargs: Mapping[str, Any]) -> Found:
+        """Return the request of a reply, with the user who made it."""
+        if not kwargs.get("stream"):
+            return self._gate.unasked(_request(kwargs))
+        found = self._streams.pop(_call(kwargs), None)
+        # A stream may be read where another user acts: without its lookup it is nobody's to keep.
+        return found or self._gate.unasked(_request(kwargs))._replace(no_store=True)
+
+    def _completed(self, found: Found, kwargs: Mapping[str, Any]) -> Any:
         if found.text is None or found.result is None:
+            if kwargs.get("stream"):
+                self._streams[_call(kwargs)] = found
+                if len(self._streams) > _STREAMS:
+                    self._streams.popitem(last=False)
             return None
         made = wire.chat_completion(found.text, str(kwargs.get("model") or ""))
         if isinstance(kwargs.get("metadata"), dict):
@@ -80,6 +99,10 @@ class GlasscacheCache(litellm.Cache):
         control = kwargs.get("cache") or {}
         oldest = control.get("s-maxage") or control.get("s-max-age") or float("inf")
         return self.get_cache_logic({"timestamp": stored, "response": json.dumps(made)}, oldest)
+
+
+def _call(kwargs: Mapping[str, Any]) -> str:
+    return str(kwargs.get("litellm_call_id"))
 
 
 def _request(kwargs: Mapping[str, Any]) -> Request:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from glasscache import MultiLevelCache
+from glasscache.integrations.gate import as_user
 from glasscache.testing import FakeModel
 from glasscache.testing.contracts import AdapterContract, Ask, Bench
 from tests.support.asking import tool_of, turns_of
@@ -51,6 +53,15 @@ class CompletionBench(Bench):
         await settled()
         return made.choices[0].message.content, made.usage.total_tokens
 
+    async def stream(self, ask: Ask, stop_after: int | None = None) -> tuple[list[Any], str]:
+        events: list[Any] = []
+        async for event in await litellm.acompletion(stream=True, **self.parameters(ask)):
+            events.append(event)
+            if len(events) == stop_after:
+                break
+        await settled()
+        return events, text_of(events)
+
 
 class BlockingBench(CompletionBench):
     """Sync completions, in a thread."""
@@ -59,24 +70,67 @@ class BlockingBench(CompletionBench):
         made = await asyncio.to_thread(litellm.completion, **self.parameters(ask))
         return made.choices[0].message.content, made.usage.total_tokens
 
+    async def stream(self, ask: Ask, stop_after: int | None = None) -> tuple[list[Any], str]:
+        def work() -> list[Any]:
+            made = litellm.completion(stream=True, **self.parameters(ask))
+            return list(itertools.islice(made, stop_after))
+
+        events = await asyncio.to_thread(work)
+        return events, text_of(events)
+
+
+def text_of(events: list[Any]) -> str:
+    return "".join(event.choices[0].delta.content or "" for event in events)
+
 
 async def settled() -> None:
     """Let the tasks end in which LiteLLM stores a reply."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    storing = [task for task in others if "cache" in getattr(task.get_coro(), "__qualname__", "")]
-    await asyncio.gather(*storing)
+    while storing := [
+        task
+        for task in asyncio.all_tasks() - {asyncio.current_task()}
+        if "cache" in getattr(task.get_coro(), "__qualname__", "")
+    ]:
+        # one of a stream starts another
+        await asyncio.gather(*storing)
 
 
-LACKS = frozenset({"stateful", "stream"})
+LACKS = frozenset({"stateful"})
 
 
-class TestCompletions(AdapterContract):
+class Streams(AdapterContract):
+    """The contract, and what LiteLLM's streams have of their own."""
+
+    async def test_a_cancelled_stream_stores_nothing(self, bench: Bench) -> None:
+        """A stream that is left early is asked for again; LiteLLM does not report it."""
+        with as_user("ann"):
+            await bench.stream(Ask(), stop_after=2)
+            assert not bench.cache.metrics.put_outcomes.total()
+            assert (await bench.ask(Ask()))[0] == "Answer 2 to Where do you deliver?"
+
+    async def test_a_stream_is_of_the_user_who_asked_for_it(self, bench: Bench) -> None:
+        """Another user may read it; one that was not looked up has no user, and is not stored."""
+        assert isinstance(bench, CompletionBench)
+        asked = {**bench.parameters(Ask()), "stream": True}
+        with as_user("ann"):
+            one = await litellm.acompletion(**asked)
+            other = await litellm.acompletion(**asked, cache={"no-cache": True})
+        with as_user("bob"):
+            assert text_of([event async for event in other])
+            await settled()
+            assert bench.cache.metrics.put_outcome_reasons["bypass", "declined"] == 1
+            text = text_of([event async for event in one])
+            await settled()
+            assert (await bench.ask(Ask()))[0] != text
+        assert await bench.as_ann(Ask()) == text
+
+
+class TestCompletions(Streams):
     @pytest.fixture
     def bench(self, plain_cache: MultiLevelCache, fake_model: FakeModel) -> Bench:
         return CompletionBench(plain_cache, fake_model, LACKS)
 
 
-class TestBlocking(AdapterContract):
+class TestBlocking(Streams):
     @pytest.fixture
     def bench(self, plain_cache: MultiLevelCache, fake_model: FakeModel) -> Bench:
         return BlockingBench(plain_cache, fake_model, LACKS)
