@@ -33,6 +33,7 @@ from cache_core.cli.where import (
 )
 from cache_core.config.intents import INTENT_PREFIX
 from cache_core.config.live import TuningChange
+from cache_core.config.looser import loosened_by_undoing
 from cache_core.config.stage import Stage, clock_time
 from cache_core.config.tuning import Bounds, Tuning
 from cache_core.model import durations
@@ -112,7 +113,7 @@ def show(
         if name.startswith(INTENT_PREFIX):
             out.print(f"{name} {shown(value, Tuning.bounds().get(name.rpartition('.')[2]))}")
     if staged is not None:
-        out.print(f"\n{_watched(staged)}")
+        out.print(f"\n{_watched(staged, found.tuning)}")
     version = found.tuning.version
     behind = [item.name for item in found.replicas if item.tuning_version != version]
     if not followers:
@@ -210,6 +211,8 @@ def set_values(
 
     change, found = run(work())
     _report(change, as_document=as_document, dry_run=dry_run)
+    if change.stage is not None and change.after and not as_document and not dry_run:
+        out.print(_watched(change, found.tuning))
     private = found.tuning.sharing == "private" and found.origins["sharing"] != "default"
     if private and change.after.get("shared_intents") and not as_document:
         err.print(
@@ -288,6 +291,9 @@ def revert(
 def confirm(
     note: Note = "",
     author: Author = None,
+    expected_version: Annotated[
+        int | None, typer.Option(help="Refuse if another version is staged.")
+    ] = None,
     namespace: Namespace = "default",
     redis_url: RedisUrl = None,
     directory: Directory = None,
@@ -303,7 +309,9 @@ def confirm(
 
     async def work() -> TuningChange:
         async with opened(namespace, redis_url, None, directory, semantic=False) as cache:
-            return await cache.confirm_tuning(author=author or current_user(), note=note)
+            return await cache.confirm_tuning(
+                author=author or current_user(), note=note, expected_version=expected_version
+            )
 
     change = run(work())
     if as_document:
@@ -319,15 +327,18 @@ def _stage(length: str, max_wrong: float, max_errors: float) -> Stage:
         fail(str(error))
 
 
-def _watched(change: TuningChange) -> str:
-    """Return how a staged change is watched, in words."""
+def _watched(change: TuningChange, now: Tuning) -> str:
+    """Return how a staged change, in force as *now*, is watched, in words."""
     stage, until = change.stage, change.until
     if stage is None or until is None:
         return ""
+    begin = f"Version {change.version} is staged until {clock_time(until)}. It is"
+    end = "glasscache tune confirm or revert ends it now."
+    if looser := loosened_by_undoing(change, now):
+        return f"{begin} not taken back by itself, as that would loosen {', '.join(looser)}; {end}"
     return (
-        f"Version {change.version} is staged until {clock_time(until)}. It is taken back if more "
-        f"than {stage.max_wrong:.2%} of the hits are wrong or {stage.max_errors:.2%} of the "
-        "lookups fail, else confirmed; glasscache tune confirm or revert ends it now."
+        f"{begin} taken back if more than {stage.max_wrong:.2%} of the hits are wrong or "
+        f"{stage.max_errors:.2%} of the lookups fail, else confirmed; {end}"
     )
 
 
@@ -342,8 +353,6 @@ def _report(change: TuningChange, *, as_document: bool, dry_run: bool) -> None:
     out.print(f"{verb} version {change.version}:")
     for line in lines(change):
         out.print(f"  {line}")
-    if not dry_run and change.stage is not None:
-        out.print(_watched(change))
 
 
 # ------------------------------------------------------------------------------ values

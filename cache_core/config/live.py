@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 from cache_core.config.edit import Edit, check_words, edit_of
 from cache_core.config.intents import unflatten
 from cache_core.config.layers import CHANGE, Layer, make_tuning
+from cache_core.config.looser import loosened
 from cache_core.config.settings import tuning_environment
 from cache_core.config.stage import WATCH, Stage, clock_time
 from cache_core.config.trail import Trail, TrailRecord, TrailStore, TuningChange, parse
@@ -330,7 +331,9 @@ class LiveTuning:
         change = None if self._record is None else self._record.change
         return change if change is not None and change.stage is not None else None
 
-    async def confirm(self, *, author: str, note: str = "") -> TuningChange:
+    async def confirm(
+        self, *, author: str, note: str = "", expected_version: int | None = None
+    ) -> TuningChange:
         """End the stage of the change in force, and keep it; see `MultiLevelCache`."""
         check_words(author, note)
         async with self._changing:
@@ -338,25 +341,40 @@ class LiveTuning:
         staged = self.staged
         if staged is None:
             raise ConfigurationError("no change is staged: there is nothing to confirm")
+        if expected_version is not None and expected_version != staged.version:
+            raise TuningConflict(expected_version, staged.version)
         said = f"version {staged.version} is confirmed"
         note = f"{said}: {note}" if note else said
         wanted = _Wanted(dict, author, note, {}, ends="confirm")
         return await self._change(wanted, staged.version)
 
-    async def take_back(self, note: str) -> TuningChange:
-        """Restore what was in force before the staged change, in the name of the watch.
+    async def take_back(self, version: int, note: str) -> TuningChange:
+        """Restore what was in force before the staged *version*, in the name of the watch.
 
         Raises:
             BackendError: If the store fails.
             TuningConflict: If the stage has ended.
         """
-        staged = self._record
-        if staged is None or staged.change.stage is None:
-            raise TuningConflict(self.current.version, self._highest)
-        version, tuned = await self._replaced_by(staged)
-        note = f"version {staged.change.version} is taken back: {note}"
-        wanted = _Wanted(lambda _: dict(tuned), WATCH, note, {}, version, ends="revert")
-        return await self._change(wanted, staged.change.version)
+        before, tuned = await self._replaced_by(self._staged_as(version))
+        note = f"version {version} is taken back: {note}"
+        wanted = _Wanted(lambda _: dict(tuned), WATCH, note, {}, before, ends="revert")
+        return await self._change(wanted, version)
+
+    async def loosened_by_taking_back(self, version: int) -> list[str]:
+        """Return the fields that `take_back` would loosen, by the start values of this process.
+
+        Raises:
+            BackendError: If the store fails.
+            TuningConflict: If the stage has ended.
+        """
+        _, tuned = await self._replaced_by(self._staged_as(version))
+        return loosened(self.current, make_tuning(*self._base, (TUNED, unflatten(tuned)))[0])
+
+    def _staged_as(self, version: int) -> TrailRecord:
+        record, staged = self._record, self.staged
+        if record is None or staged is None or staged.version != version:
+            raise TuningConflict(version, self.current.version)
+        return record
 
     async def _replaced_by(self, record: TrailRecord) -> tuple[int | None, Mapping[str, Any]]:
         """Return the version that *record* replaced, and what was tuned as of it."""
@@ -401,6 +419,7 @@ class LiveTuning:
                 self._check_stage(wanted)
                 record = self._next(wanted)
                 if not record.change.after and wanted.ends != "confirm":
+                    self._check_reverts(wanted)
                     return replace(record.change, version=self.current.version)
                 if dry_run:
                     return record.change
@@ -424,6 +443,14 @@ class LiveTuning:
                 f"version {staged.version}, by {staged.author}, is staged until "
                 f"{clock_time(staged.until)}: confirm it (glasscache tune confirm) or revert it "
                 "(glasscache tune revert) before another change"
+            )
+
+    def _check_reverts(self, wanted: _Wanted) -> None:
+        if self.staged is not None and wanted.ends == "revert":
+            raise ConfigurationError(
+                f"version {wanted.reverts} has the values of version {self.staged.version}, which "
+                "is staged: confirm it (glasscache tune confirm) to keep them, or revert to an "
+                "earlier version"
             )
 
     def _next(self, wanted: _Wanted) -> TrailRecord:

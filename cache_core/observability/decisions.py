@@ -179,7 +179,7 @@ class DecisionLog:
     def __init__(self, store: Logs, name: str, keep: int, sealer: Sealer | None = None) -> None:
         self._store = store
         self._log = decision_log(store, name, keep, sealer)
-        self._keep = keep
+        self.keep = keep
         self._waiting: list[Decision] = []
         self._offered = 0
         self._writing = asyncio.Lock()
@@ -195,7 +195,7 @@ class DecisionLog:
         (reservoir sampling, Vitter's algorithm R), and the others are not even made: each kept
         one records the number of lookups that it stands for.
         """
-        if not self._keep:
+        if not self.keep:
             return
         self._offered += 1
         place = len(self._waiting)

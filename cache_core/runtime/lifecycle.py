@@ -167,10 +167,10 @@ class Engine:
             seen=await self._reported(), stage=stage,
         )  # fmt: skip
 
-    async def confirm_tuning(self, *, author: str, note: str) -> TuningChange:
+    async def confirm_tuning(self, *, author: str, note: str, expected: int | None) -> TuningChange:
         """End the stage of the change in force, and keep it; see `MultiLevelCache`."""
         await self.current()
-        return await self.live.confirm(author=author, note=note)
+        return await self.live.confirm(author=author, note=note, expected_version=expected)
 
     async def revert_tuning(self, version: int, *, author: str, note: str) -> TuningChange:
         """Tune again what was tuned as of *version*; see `MultiLevelCache`."""

@@ -14,6 +14,7 @@ from cache_core.config.settings import Settings
 from cache_core.config.stage import Stage
 from cache_core.config.trail import TuningChange
 from cache_core.config.tuning import Tuning
+from cache_core.model.exceptions import ConfigurationError
 from cache_core.model.question.snapshot import at_once
 from cache_core.model.remedies import OPENING
 from cache_core.observability.decisions import Decision
@@ -240,15 +241,16 @@ class OperatedCache:
             expected_version: Refuse if somebody changed it since this version.
             dry_run: Only check, and say what would change.
             stage: Watch the change for a bounded time. A replica takes it back if its hits are
-                wrong or its lookups fail more often than the stage permits, else confirms it at
-                the end; until then only `revert_tuning` and `confirm_tuning` may follow.
+                wrong or its lookups fail more often than the stage permits, or if it has seen fewer
+                than 10 lookups at the end, unless that would loosen a field; else it confirms it
+                at the end. Until then only `revert_tuning` and `confirm_tuning` may follow.
 
         Returns:
             What changed; with an empty `after` nothing did, and no version was made.
 
         Raises:
-            ConfigurationError: For a field that is none, a value that is out of bounds, or while a
-                change is staged.
+            ConfigurationError: For a field that is none, a value that is out of bounds, a stage
+                without a decision log, or while a change is staged.
             TuningConflict: If the version in force is not *expected_version*.
             BackendError: If the store is unavailable. Whether a change that timed out was made, the
                 history says.
@@ -259,6 +261,11 @@ class OperatedCache:
             check_whole("expected_version", expected_version)
         if stage is not None:
             check_type("stage", stage, Stage)
+            if not self.settings.decisions:
+                raise ConfigurationError(
+                    "a stage is rejected while the decision log is off, because it would see no "
+                    "lookup: switch the log on (CACHE_DECISIONS=10000), or change it without one"
+                )
             stage = Stage.of(stage.seconds, stage.max_wrong, stage.max_errors)
         fixed = copy.deepcopy(dict(changes))
 
@@ -269,21 +276,36 @@ class OperatedCache:
             )
         )  # fmt: skip
 
-    async def confirm_tuning(self, *, author: str, note: str = "") -> TuningChange:
+    async def confirm_tuning(
+        self, *, author: str, note: str = "", expected_version: int | None = None
+    ) -> TuningChange:
         """End the stage of the change in force, and keep the change, as a new version.
+
+        Args:
+            author: Who confirms it, for the audit trail; 1 to 200 characters.
+            note: Why; up to 2,000 characters.
+            expected_version: Refuse if another version is staged.
 
         Raises:
             ConfigurationError: If no change is staged.
-            TuningConflict: If the stage ended meanwhile.
+            TuningConflict: If the stage ended meanwhile, or another version is staged.
             BackendError: If the store is unavailable.
         """
-        return await self._on_engine(lambda engine: engine.confirm_tuning(author=author, note=note))
+        if expected_version is not None:
+            check_whole("expected_version", expected_version)
+
+        return await self._on_engine(
+            lambda engine: engine.confirm_tuning(
+                author=author, note=note, expected=expected_version
+            )
+        )
 
     async def revert_tuning(self, version: int, *, author: str, note: str = "") -> TuningChange:
         """Tune again exactly what was tuned as of *version*, as a new version; 0: nothing.
 
         Raises:
-            ConfigurationError: If the audit trail does not have that version.
+            ConfigurationError: If the audit trail does not have that version, or a change is staged
+                that has the same values.
             BackendError: If the store is unavailable.
         """
         check_whole("version", version)

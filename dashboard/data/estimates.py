@@ -9,6 +9,7 @@ from typing import Any
 
 from cache_core.config.intents import INTENT_PREFIX, unflatten
 from cache_core.config.layers import make_tuning
+from cache_core.config.looser import loosened
 from cache_core.config.tuning import Tuning
 from cache_core.model.values import LEVELS, Level
 from cache_core.observability.decisions import Decision
@@ -28,6 +29,9 @@ from cache_core.whatif import (
     thresholds,
     ttls,
 )
+
+_UNPROVEN = frozenset({"max_wrong", "guards", "sharing", "personal", "promote_after"})
+"""Fields for whose loosening the log has no evidence."""
 
 
 class Estimates:
@@ -86,15 +90,12 @@ class Estimates:
         return recommend_ttl(self.decisions, self.freshness, tuning=self.tuning, level=level)
 
     def unjudged(self, changes: Mapping[str, Any]) -> bool:
-        """Return whether *changes* serve more answers, of which too few were judged."""
+        """Return whether *changes* serve answers more widely, of which too few were judged."""
         then, now = self.proposed(changes), self.at(self.tuning.semantic_threshold)
         if then is not None and now is not None and then.hits > now.hits and not then.enough:
             return True
         after = self._after(changes)
-        return after is not None and (
-            after.max_wrong > self.tuning.max_wrong
-            or not set(self.tuning.guards) <= set(after.guards)
-        )
+        return after is not None and not _UNPROVEN.isdisjoint(loosened(self.tuning, after))
 
     @property
     def price(self) -> str:

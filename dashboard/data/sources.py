@@ -193,7 +193,7 @@ class Source:
 
     def stage_evidence(self, version: int) -> StageEvidence:
         """Return what the lookups and verdicts of a staged version say."""
-        found = StageEvidence(version)
+        found = StageEvidence(version, self.settings.decisions)
         found.add(self.recorded().decisions, self.verdicts())
         return found
 
@@ -228,9 +228,13 @@ class Source:
             )
         )
 
-    def confirm(self, *, author: str, note: str) -> TuningChange:
-        """End the stage of the change in force, and keep it."""
-        return self._ask(lambda cache: cache.confirm_tuning(author=author, note=note))
+    def confirm(self, *, author: str, note: str, expected_version: int) -> TuningChange:
+        """End the stage of a version, and keep it; raises `TuningConflict` for another one."""
+        return self._ask(
+            lambda cache: cache.confirm_tuning(
+                author=author, note=note, expected_version=expected_version
+            )
+        )
 
     def revert(self, version: int, *, author: str, note: str) -> TuningChange:
         """Restore the tuning as of *version*."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cache_core import MultiLevelCache
 from cache_core.cli.stats import _print_stats, _stats
+from cache_core.config.layers import make_tuning
 from cache_core.observability import decisions
 from dashboard.data import figures
+from dashboard.data.estimates import Estimates
 from dashboard.data.tail import DecisionTail, Recorded, frame_of
 from tests.support.caches import CacheFactory
 from tests.support.dashboard import Open, agent, open_app, texts
@@ -89,6 +92,28 @@ async def test_a_log_that_is_full_says_how_far_back_it_goes(make_cache: CacheFac
     said = figures.sample(figures.summarise(recorded.frame), recorded, 1_800.0, now)
     assert f"keeps the last {len(recorded.decisions)} lookups" in said
     assert "not of the whole time range" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "warns"),
+    [
+        ({"sharing": "all"}, True),
+        ({"shared_intents": ["orders"]}, True),
+        ({"intent.orders.shared": True}, True),
+        ({"intent.faq.max_wrong": 0.01}, True),
+        ({"personal": "share"}, True),
+        ({"promote_after": 3}, True),
+        ({"guards": []}, True),
+        ({"sharing": "private"}, False),
+        ({"intent.faq.shared": False}, False),
+        ({"response_usd": 1.0}, False),
+    ],
+)
+def test_what_no_evidence_speaks_for_is_unjudged(changes: dict[str, Any], warns: bool) -> None:
+    """Whatever serves answers more widely without evidence warns, and proposes a stage."""
+    values = {"sharing": "intents", "shared_intents": ["faq"]}
+    tuning = make_tuning(("the test", values))[0]
+    assert Estimates([], [], tuning).unjudged(changes) is warns
 
 
 def test_rows_of_older_versions_stand_for_themselves() -> None:

@@ -274,6 +274,21 @@ def test_a_staged_change_is_shown_and_ended(open_app: Open, busy: Agent) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("store_kind", ["embedded"])
+def test_keep_now_keeps_what_was_shown(open_app: Open, busy: Agent) -> None:
+    """A page that shows an older stage keeps no newer one; a stricter change says that it stays."""
+    busy.run(busy.cache.tune({"sharing": "all"}, author="ben", stage=Stage()))
+    app = open_app("tuning", login=True)
+    assert "It is taken back by itself if" in texts(app)
+    busy.run(busy.cache.confirm_tuning(author="ben"))
+    busy.run(busy.cache.tune({"sharing": "private"}, author="ben", stage=Stage()))
+    button(app, "Keep now").click().run()
+    assert not app.exception
+    assert busy.run(busy.cache.tuning_history())[0].version == 3
+    assert "It is not taken back by itself, as that would loosen: Sharing" in texts(app)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store_kind", ["embedded"])
 def test_values_are_in_their_units(open_app: Open, busy: Agent) -> None:
     """TTLs are durations with presets, shares are percent, and money says by which price."""
     app = open_app("tuning", login=True)

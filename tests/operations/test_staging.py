@@ -12,7 +12,7 @@ from cache_core import ConfigurationError, MultiLevelCache, Stage
 from cache_core.config.live import TuningChange
 from cache_core.config.stage import WATCH
 from cache_core.config.trail import TrailRecord, parse
-from cache_core.model.exceptions import BackendError
+from cache_core.model.exceptions import BackendError, TuningConflict
 from tests.support.caches import CacheFactory
 from tests.support.inside import inside
 from tests.support.patience import PATIENT
@@ -26,15 +26,31 @@ LOWER = {"semantic_threshold": 0.6}
 
 
 async def ask(cache: MultiLevelCache, right: bool, times: int = 12) -> None:
-    """Ask different questions that L2 answers from 0.6 on; say whether the answers were right."""
-    found = []
+    """Ask different questions that L2 answers from 0.6 on, and review the answers."""
     for number in range(times):
         await cache.put(f"topic{number} alpha beta gamma", "ann", f"answer {number}")
-        found.append(await cache.lookup(f"topic{number} alpha beta", "ann"))
-    assert {item.tier for item in found} == {"l2"}
+        assert (await cache.lookup(f"topic{number} alpha beta", "ann")).tier == "l2"
     await cache._parts.decisions.flush()
-    for item in found:
-        assert await cache.feedback(item.lookup_id, correct=right)
+    for decision in (await cache.decisions())[-times:]:
+        assert await cache.judge(decision, correct=right)
+
+
+async def fail(cache: MultiLevelCache, times: int = 10) -> None:
+    """Ask different questions while the embedder fails."""
+
+    async def embed(_: str) -> Any:
+        raise BackendError("backend_error")
+
+    cache._parts.semantic.embedder.embed = embed
+    for number in range(times):
+        assert (await cache.lookup(f"question {number}", "ann")).outcome == "error"
+    await cache._parts.decisions.flush()
+
+
+def staged_long_ago(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """The row of a first version whose stage has ended."""
+    change = TuningChange(1, 1_700_000_000.0, "ana", "", before, after, None, Stage(600))
+    return TrailRecord(change, after).text
 
 
 async def look(*caches: MultiLevelCache) -> None:
@@ -75,15 +91,7 @@ async def test_failing_lookups_take_it_back(make_cache: CacheFactory) -> None:
     """Errors break the other limit, with their number in the audit."""
     cache = await make_cache(settings=BY_HAND)
     await cache.tune(LOWER, author="ana", stage=Stage(600, max_errors=0.05))
-    embedder = cache._parts.semantic.embedder
-
-    async def fail(_: str) -> Any:
-        raise BackendError("backend_error")
-
-    embedder.embed = fail
-    for number in range(5):
-        assert (await cache.lookup(f"question {number}", "ann")).outcome == "error"
-    await cache._parts.decisions.flush()
+    await fail(cache, 5)
     await look(cache)
     (back, _) = await cache.tuning_history()
     assert back.author == WATCH
@@ -93,11 +101,8 @@ async def test_failing_lookups_take_it_back(make_cache: CacheFactory) -> None:
 
 async def test_it_is_confirmed_at_its_end(make_cache: CacheFactory, scribble: Scribble) -> None:
     """A replica confirms what another one staged long ago, with the counts."""
-    change = TuningChange(
-        1, 1_700_000_000.0, "ana", "", {"semantic_threshold": 0.95}, LOWER, None, Stage(600)
-    )
     cache = await make_cache(settings=BY_HAND)
-    scribble("1", TrailRecord(change, LOWER).text)
+    scribble("1", staged_long_ago({"semantic_threshold": 0.95}, LOWER))
     await cache._engine.live.refresh()
     assert cache.tuning.semantic_threshold == 0.6
     await ask(cache, right=True)
@@ -110,6 +115,102 @@ async def test_it_is_confirmed_at_its_end(make_cache: CacheFactory, scribble: Sc
     await look(cache)
     assert cache.tuning.version == 2
     await cache.tune({"l1_ttl": 60}, author="ben")
+
+
+async def test_without_lookups_it_is_not_confirmed(
+    make_cache: CacheFactory, scribble: Scribble
+) -> None:
+    """A change of which nothing is known at its end is taken back, with the reason."""
+    cache = await make_cache(settings=BY_HAND)
+    scribble("1", staged_long_ago({"semantic_threshold": 0.95}, LOWER))
+    await cache._engine.live.refresh()
+    await ask(cache, right=True, times=9)
+    await look(cache)
+    assert cache.tuning.semantic_threshold == 0.95
+    back = (await cache.tuning_history())[0]
+    assert back.note == "version 1 is taken back: too few lookups to judge it (9 of 10)"
+
+
+async def test_without_the_log_nothing_is_staged(make_cache: CacheFactory) -> None:
+    """A stage would see no lookup, so it is rejected with the remedy; other changes are not."""
+    cache = await make_cache(settings={**BY_HAND, "decisions": 0})
+    with pytest.raises(ConfigurationError, match="CACHE_DECISIONS"):
+        await cache.tune({"sharing": "all"}, author="ana", stage=Stage(600))
+    assert (await cache.tune({"sharing": "all"}, author="ana")).version == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"sharing": "all"}, {"sharing": "private"}),
+        ({"intent.faq.shared": True}, {"intent.faq.shared": False}),
+        ({"semantic_threshold": 0.6}, {"semantic_threshold": 0.8, "max_wrong": 0.0}),
+        ({"l1_ttl": 7_200}, {"l1_ttl": 60, "semantic_threshold": 0.6}),
+    ],
+)
+async def test_taking_back_never_loosens(
+    make_cache: CacheFactory,
+    caplog: pytest.LogCaptureFixture,
+    before: dict[str, Any],
+    after: dict[str, Any],
+) -> None:
+    """What was made stricter stays so, whatever fails; the log says once why."""
+    cache = await make_cache(settings=BY_HAND)
+    await cache.tune(before, author="ana")
+    await cache.tune(after, author="ana", note="a leak", stage=Stage(600))
+    await fail(cache)
+    for _ in range(2):
+        await look(cache)
+    assert cache.tuning.version == 2
+    assert cache._engine.live.staged is not None
+    (said,) = [item.getMessage() for item in caplog.records if "not taken back" in item.message]
+    assert "at least 72.2% of the lookups fail (10 of 10)" in said
+    await cache.revert_tuning(1, author="ana")
+
+
+async def test_what_must_not_be_taken_back_is_confirmed_with_the_reason(
+    make_cache: CacheFactory, scribble: Scribble
+) -> None:
+    """At the end of its stage a stricter value stays, and the audit says what spoke against it."""
+    cache = await make_cache(settings=BY_HAND, sharing="all")
+    scribble("1", staged_long_ago({"sharing": "all"}, {"sharing": "private"}))
+    await cache._engine.live.refresh()
+    await fail(cache)
+    await look(cache)
+    assert (cache.tuning.version, cache.tuning.sharing) == (2, "private")
+    end = (await cache.tuning_history())[0]
+    assert end.note.startswith("version 1 is confirmed: 10 lookups, 10 failed, no hit was judged; ")
+    assert end.note.endswith("but taking it back would loosen sharing")
+
+
+async def test_wrong_hits_that_the_log_has_dropped(make_cache: CacheFactory) -> None:
+    """A replica that looks late holds no verdict on older hits against the few left in the log."""
+    cache = await make_cache(settings={**BY_HAND, "decisions": 20})
+    await cache.tune(LOWER, author="ana", stage=Stage(600, max_wrong=0.04))
+    await ask(cache, right=False)
+    for _ in range(3):
+        for _ in range(100):
+            await cache.lookup("topic1 alpha beta gamma", "ann")
+        await cache._parts.decisions.flush()
+    assert len(await cache.decisions(1_000)) < 200
+    await look(cache)
+    assert cache._engine.live.staged is not None
+    assert inside(cache).staging._seen.wrong == 12
+
+
+async def test_an_erased_user_leaves_the_number_of_lookups(make_cache: CacheFactory) -> None:
+    """The rows that an erasure writes again are not counted again."""
+    settings = {**BY_HAND, "capture_message_content": True}
+    cache = await make_cache(settings=settings, sharing="all")
+    await cache.tune(LOWER, author="ana", stage=Stage(600))
+    await cache.put("alpha beta gamma delta", "ben", "answer")
+    for _ in range(12):
+        await cache.lookup("alpha beta gamma delta", "ann")
+    await cache._parts.decisions.flush()
+    await look(cache)
+    await cache.forget_user("ben")
+    await look(cache)
+    assert inside(cache).staging._seen.lookups == 12
 
 
 async def test_it_survives_the_replica_that_made_it(make_cache: CacheFactory) -> None:
@@ -152,7 +253,7 @@ async def test_a_verdict_that_was_taken_back_does_not_count(make_cache: CacheFac
     for decision in decisions[3:5]:
         await cache.judge(decision, correct=False)
     await look(cache)
-    assert "3 of 12 judged" in (await cache.tuning_history())[0].note
+    assert "3 of 10 judged" in (await cache.tuning_history())[0].note
 
 
 async def test_verdicts_on_other_versions_do_not_count(make_cache: CacheFactory) -> None:
@@ -173,7 +274,12 @@ async def test_no_other_change_meanwhile(make_cache: CacheFactory) -> None:
         with pytest.raises(ConfigurationError, match=r"by ana, is staged until .*tune confirm"):
             await cache.tune({"l1_ttl": 60}, author="ben", stage=stage)
     assert cache.tuning.version == 1
-    done = await cache.confirm_tuning(author="ben", note="looked at it")
+    with pytest.raises(TuningConflict):
+        await cache.confirm_tuning(author="ben", expected_version=7)
+    with pytest.raises(ConfigurationError, match=r"version 1 has the values .*tune confirm"):
+        await cache.revert_tuning(1, author="ben")
+    assert cache._engine.live.staged is not None
+    done = await cache.confirm_tuning(author="ben", note="looked at it", expected_version=1)
     assert (done.version, done.note) == (2, "version 1 is confirmed: looked at it")
     with pytest.raises(ConfigurationError, match="nothing to confirm"):
         await cache.confirm_tuning(author="ben")

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from cache_core.config.live import TuningChange
+from cache_core.config.looser import loosened_by_undoing
 from cache_core.model.exceptions import GlasscacheError
 from cache_core.observability.staged import StageEvidence
-from dashboard.data.words import described, plain, undone
+from dashboard.data.words import described, plain, title, undone
 from dashboard.ui.shell import Page, quiet
 
 _LOOKED_AT = 20
@@ -37,7 +38,7 @@ def in_force(page: Page) -> None:
                 icon=":material/check_circle:",
             )
             quiet(f"Undo changes {plain('; '.join(undone(changes, before)))}.")
-            _button(page, "Undo", lambda: _revert(page, before))
+            _button(page, "Undo", change.version, lambda: _revert(page, before))
 
 
 def _staged(page: Page, change: TuningChange, before: int, seen: StageEvidence) -> None:
@@ -48,19 +49,26 @@ def _staged(page: Page, change: TuningChange, before: int, seen: StageEvidence) 
     with st.container(border=True):
         st.info(f"Version {change.version} is staged until {end}.", icon=":material/visibility:")
         quiet(plain(described(change)))
-        most = f" (at most {seen.wrong_share()[1]:.1%} of all hits)" if seen.judged else ""
-        st.markdown(
-            f"So far: {plain(str(seen))}{most}. It is taken back by itself if more than "
-            f"{stage.max_wrong:.1%} are wrong or {stage.max_errors:.1%} fail, else confirmed."
+        most = f" (at most {seen.most_wrong():.1%} of all hits)" if seen.judged else ""
+        looser = loosened_by_undoing(change, page.source.tuning())
+        then = (
+            f"It is not taken back by itself, as that would loosen: "
+            f"{plain(', '.join(map(title, looser)))}."
+            if looser
+            else f"It is taken back by itself if more than {stage.max_wrong:.1%} are wrong or "
+            f"{stage.max_errors:.1%} fail, else confirmed."
         )
+        st.markdown(f"So far: {plain(str(seen))}{most}. {then}")
         with st.container(horizontal=True):
-            _button(page, "Keep now", lambda: _confirm(page))
-            _button(page, "Take back", lambda: _revert(page, before))
+            _button(page, "Keep now", change.version, lambda: _confirm(page, change.version))
+            _button(page, "Take back", change.version, lambda: _revert(page, before))
 
 
-def _button(page: Page, label: str, act: Callable[[], None]) -> None:
+def _button(page: Page, label: str, version: int, act: Callable[[], None]) -> None:
     may = page.visitor.may_write
-    pressed = st.button(label, disabled=not may, help=page.visitor.why_not or None)
+    # by version: a button that was drawn for another one does nothing
+    key = f"{label}@{version}"
+    pressed = st.button(label, disabled=not may, help=page.visitor.why_not or None, key=key)
     if not (pressed and may):
         return
     try:
@@ -76,6 +84,6 @@ def _revert(page: Page, version: int) -> None:
     st.session_state[APPLIED] = done.version
 
 
-def _confirm(page: Page) -> None:
-    done = page.source.confirm(author=page.visitor.name, note="")
+def _confirm(page: Page, version: int) -> None:
+    done = page.source.confirm(author=page.visitor.name, note="", expected_version=version)
     st.session_state[APPLIED] = done.version

@@ -36,7 +36,8 @@ def proposal(page: Page, estimates: Estimates, proposed: dict[str, Any]) -> None
         unjudged = estimates.unjudged(proposed)
         if unjudged:
             st.warning(
-                "Too few such hits were judged: they may be wrong. Stage it, or review first.",
+                "Too few such hits were judged: they may be wrong, or meant for another user. "
+                "Stage it, or review first.",
                 icon=":material/warning:",
             )
         _apply_form(page, estimates, proposed, unjudged=unjudged)
