@@ -14,7 +14,14 @@ from streamlit import config
 from streamlit.starlette import App
 
 from dashboard.data.config import DashboardConfig
-from dashboard.data.sessions import LIFE_SECONDS, PATH, TICKET, Sessions, own_origin
+from dashboard.data.sessions import (
+    LIFE_SECONDS,
+    PATH,
+    SESSIONS,
+    TICKET,
+    cookie_name,
+    own_origin,
+)
 
 _Message = MutableMapping[str, Any]
 _Send = Callable[[_Message], Awaitable[None]]
@@ -99,20 +106,23 @@ async def session(request: Request) -> Response:
 
     Scripts cannot read the cookie, other sites cannot send it, and no token is in any address.
     """
-    token = DashboardConfig().token
+    app_config = DashboardConfig()
     origin = request.headers.get("origin", "")
     allowed = config.get_option("server.corsAllowedOrigins")
-    if token is None or not own_origin(origin, request.headers.get("host", ""), allowed):
+    ours = own_origin(origin, request.headers.get("host", ""), allowed)
+    if app_config.token is None or not ours:
         return Response(status_code=403)
-    sessions = Sessions(token)
+    cookie = cookie_name(app_config.namespace, config.get_option("server.port"))
     login: str | None = ""
     if request.method == "POST":
-        login = sessions.redeem(request.headers.get(TICKET, ""))
+        login = SESSIONS.redeem(request.headers.get(TICKET, ""))
         if login is None:
             return Response(status_code=403)
+    else:
+        SESSIONS.end(request.cookies.get(cookie, ""))
     response = Response(status_code=204)
     response.set_cookie(
-        sessions.cookie, login or "", max_age=LIFE_SECONDS if login else 0,
+        cookie, login or "", max_age=LIFE_SECONDS if login else 0,
         path=f"{_base()}/", secure=origin.startswith("https://"), httponly=True, samesite="strict",
     )  # fmt: skip
     return response

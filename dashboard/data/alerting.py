@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from cache_core.backends.web import fetch_json
 from cache_core.model.exceptions import BackendError
-from dashboard.data.words import SourceAwayError
+from dashboard.data.words import SourceUnavailableError
 
 _HIDDEN = {"alertname", "severity"}
 _ORDER = {"critical": 0, "page": 0, "warning": 1, "info": 2}
@@ -55,7 +55,7 @@ def alerts_of_prometheus(url: str, timeout: float = 3.0) -> list[Alert]:
     """Return the firing and pending alerts of a Prometheus server.
 
     Raises:
-        SourceAwayError: If it does not answer.
+        SourceUnavailableError: If it does not answer.
     """
     found = _fetch(url, "/api/v1/alerts", timeout)
     items = found.get("data", {}).get("alerts", []) if isinstance(found, dict) else []
@@ -69,7 +69,7 @@ def alerts_of_alertmanager(url: str, timeout: float = 3.0) -> list[Alert]:
     """Return the alerts of an Alertmanager.
 
     Raises:
-        SourceAwayError: If it does not answer.
+        SourceUnavailableError: If it does not answer.
     """
     found = _fetch(url, "/api/v2/alerts", timeout)
     items = found if isinstance(found, list) else []
@@ -88,7 +88,7 @@ def redis_servers(url: str, namespace: str, timeout: float = 3.0) -> set[str]:
     """Return the `instance` labels of the Redis servers that a cache uses, and of their replicas.
 
     Raises:
-        SourceAwayError: If Prometheus does not answer.
+        SourceUnavailableError: If Prometheus does not answer.
     """
     name = namespace.replace("\\", "\\\\").replace('"', '\\"')
     # while a server is down the cache reports no run id: an hour is remembered
@@ -165,7 +165,7 @@ def _fetch(url: str, path: str, timeout: float) -> Any:
     try:
         return fetch_json(url, path, timeout=timeout)
     except BackendError as error:
-        raise SourceAwayError(f"{error}.") from None
+        raise SourceUnavailableError(f"{error}.") from None
 
 
 def _alert(item: Mapping[str, Any], state: str, since: str | None, source: str) -> Alert:

@@ -13,7 +13,7 @@ from cache_core.model.reasons import short
 from cache_core.model.urls import without_secrets
 from cache_core.multilevel_cache import MultiLevelCache
 from dashboard.data.background import Background
-from dashboard.data.words import SourceAwayError
+from dashboard.data.words import SourceUnavailableError
 
 _SECONDS = 5.0
 
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 class Caches:
     """Two caches: one without a semantic tier, opened quickly; one with all, loading the model.
 
-    They count nothing. `run` raises `SourceAwayError` if a backend it needs is unavailable.
+    They count nothing. `run` raises `SourceUnavailableError` if a backend it needs is unavailable.
 
     Args:
         settings: Settings of the agents' cache.
@@ -60,7 +60,7 @@ class Caches:
         try:
             return self._background.run(work, timeout)
         except (BackendError, TimeoutError) as error:
-            raise SourceAwayError(
+            raise SourceUnavailableError(
                 f"The {self.kind} at {self.where} does not answer: {short(str(error))}."
             ) from None
 
@@ -71,7 +71,7 @@ class Caches:
                 self._light = self._made(self.settings.tiers - {"l2"})
                 await self._light.initialize()
             if not self._light.is_open:
-                raise SourceAwayError(
+                raise SourceUnavailableError(
                     f"The {self.kind} at {self.where} cannot be reached. It is tried again."
                 )
             return self._light

@@ -1,18 +1,20 @@
-"""Logins that survive a reload: signed cookies, and the tickets by which a browser gets one.
+"""Logins that survive a reload, by a cookie, and the tickets by which a browser gets one.
 
-No Streamlit. The key is derived from the token, so a new token ends every login.
+No Streamlit. The process keeps both in memory, and their ids are random: there is no key to guess,
+a logout ends a login everywhere, and a restart ends all of them.
 """
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Collection
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from itsdangerous import BadData, URLSafeTimedSerializer
-
-LIFE_SECONDS = 12 * 3_600
-"""Life of a login, in seconds."""
+LIFE_SECONDS = 8 * 3_600
+"""Life of a login, in seconds: a working day."""
 
 PATH = "session"
 """Path at which a browser gets its cookie, below the base path."""
@@ -24,38 +26,65 @@ _TICKET_SECONDS = 60
 """Time between a login and the browser's request for its cookie."""
 
 
-class Sessions:
-    """Signed logins of one token.
+class _Kept(NamedTuple):
+    """Name of a login, or login of a ticket, with its end in seconds of the clock."""
 
-    Nothing is stored: a login is a name with a signature and a time.
+    value: str
+    end: float
+
+
+class Sessions:
+    """Logins and tickets of a process. Thread-safe.
 
     Args:
-        token: The token that visitors need.
+        clock: Returns seconds.
     """
 
-    def __init__(self, token: str) -> None:
-        key = token.encode("utf-8", "surrogatepass")
-        self._logins = URLSafeTimedSerializer(key, salt="glasscache-login")
-        self._tickets = URLSafeTimedSerializer(key, salt="glasscache-ticket")
-        # cookies are shared by all ports of a host: each token has its own
-        digest = hmac.digest(key, b"glasscache-cookie", "sha256").hex()
-        self.cookie = f"glasscache-{digest[:12]}"
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._logins: dict[str, _Kept] = {}
+        self._tickets: dict[str, _Kept] = {}
+        self._lock = threading.Lock()
 
     def login(self, name: str) -> str:
-        """Return a login of *name*, valid from now on."""
-        return str(self._logins.dumps(name))
+        """Return the id of a new login of *name*."""
+        return self._add(self._logins, name, LIFE_SECONDS)
 
     def name(self, login: str) -> str | None:
-        """Return the name in a login; `None` if it has expired or is not one of ours."""
-        return _read(self._logins, login, LIFE_SECONDS)
+        """Return the name in a login; `None` if it has ended, or is not one of ours."""
+        return self._valid(self._logins.get(login))
+
+    def end(self, login: str) -> None:
+        """End a login, in every tab that uses it."""
+        self._logins.pop(login, None)
 
     def ticket(self, login: str) -> str:
         """Return a ticket for a login: for a script in the page, which must not see the cookie."""
-        return str(self._tickets.dumps(login))
+        return self._add(self._tickets, login, _TICKET_SECONDS)
 
     def redeem(self, ticket: str) -> str | None:
-        """Return the login of a ticket; `None` if it has expired or is not one of ours."""
-        return _read(self._tickets, ticket, _TICKET_SECONDS)
+        """Return the login of a ticket, once; `None` if it has expired or is not one of ours."""
+        return self._valid(self._tickets.pop(ticket, None))
+
+    def _add(self, to: dict[str, _Kept], value: str, seconds: int) -> str:
+        with self._lock:
+            for old in [name for name, kept in to.items() if self._valid(kept) is None]:
+                to.pop(old, None)
+            new = secrets.token_urlsafe(32)
+            to[new] = _Kept(value, self._clock() + seconds)
+            return new
+
+    def _valid(self, kept: _Kept | None) -> str | None:
+        return kept.value if kept is not None and self._clock() <= kept.end else None
+
+
+SESSIONS = Sessions()
+"""Sessions of this process, for the app and for the route that gives cookies."""
+
+
+def cookie_name(namespace: str, port: int) -> str:
+    """Return the cookie's name: all ports of a host share its cookies, so each app has its own."""
+    return f"glasscache-{namespace}-{port}"
 
 
 def own_origin(origin: str, host: str, allowed: Collection[str]) -> bool:
@@ -69,11 +98,7 @@ def own_origin(origin: str, host: str, allowed: Collection[str]) -> bool:
         host: Its `Host`.
         allowed: Public origins of the app, as behind a proxy.
     """
-    return bool(origin) and (urlsplit(origin).netloc == host or origin in allowed)
-
-
-def _read(serializer: URLSafeTimedSerializer, text: str, seconds: int) -> str | None:
     try:
-        return str(serializer.loads(text, max_age=seconds))
-    except BadData:
-        return None
+        return bool(origin) and (urlsplit(origin).netloc == host or origin in allowed)
+    except ValueError:
+        return False

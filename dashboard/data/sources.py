@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -32,7 +33,7 @@ from dashboard.data.config import DashboardConfig
 from dashboard.data.estimates import Estimates
 from dashboard.data.outcomes import Outcome, expectation, outcome, since_change, without_it
 from dashboard.data.tail import DecisionTail, Recorded
-from dashboard.data.words import SourceAwayError
+from dashboard.data.words import SourceUnavailableError
 
 Result = TypeVar("Result")
 Work: TypeAlias = Callable[[MultiLevelCache], Coroutine[Any, Any, Result]]
@@ -42,12 +43,14 @@ _FIRST_LOOK = 30.0
 _MODEL = 120.0
 _AGAIN_SECONDS = 1.0
 """Time for which an unavailable store is not asked again for what is known."""
+_KNOWN = 32
+"""Number of last results that are kept for an outage: the history has a new one every hour."""
 _ESTIMATES_SECONDS = 60.0
 _REPLAYED = 25_000
 """Number of newest lookups to replay: 100,000 would delay the page by ten seconds."""
 
 
-class Away(NamedTuple):
+class Outage(NamedTuple):
     """Outage of the store, during which the last state is shown.
 
     Attributes:
@@ -64,8 +67,8 @@ class Away(NamedTuple):
 class Source:
     """Data and actions of all pages.
 
-    While the store is unavailable, what was read before is returned again, and `away` says so.
-    Every method raises `SourceAwayError` when what it needs cannot be reached, and is not known.
+    While the store is unavailable, what was read before is returned again, and `outage` says so.
+    Every method raises `SourceUnavailableError` when what it needs is unreachable and not known.
 
     Args:
         config: Settings of the app.
@@ -82,8 +85,9 @@ class Source:
         self._expected: dict[int, float | None] = {}
         self._without: dict[tuple[int, int | None], tuple[float, float | None]] = {}
         self._following = asyncio.Lock()
-        self.away: Away | None = None
-        self._known: dict[Hashable, Any] = {}
+        self.outage: Outage | None = None
+        self._known: OrderedDict[Hashable, Any] = OrderedDict()
+        self._knowing = threading.Lock()
         self._read_at = time.time()
         self._users_forgotten = 0
         self._dropped = 0
@@ -271,21 +275,31 @@ class Source:
 
     def _read(self, what: Hashable, work: Work[Result], seconds: float = _SECONDS) -> Result:
         """Return the result of *work*; while the store is unavailable, the last one."""
-        known, away, dropped = what in self._known, self.away, self._dropped
-        if not (known and away and time.time() < away.tried + _AGAIN_SECONDS):
-            try:
-                found = self._ask(work, seconds)
-            except SourceAwayError as error:
-                self.away = Away(str(error), self._read_at, time.time())
-                if what not in self._known:
-                    raise
-            else:
-                self.away, self._read_at = None, time.time()
-                # what was read while a user was erased may have something of them
-                if dropped == self._dropped:
-                    self._known[what] = found
-                return found
-        return self._known[what]  # type: ignore[no-any-return]
+        known, outage, dropped = self._last(what), self.outage, self._dropped
+        if known and outage and time.time() < outage.tried + _AGAIN_SECONDS:
+            return known[0]  # type: ignore[no-any-return]
+        try:
+            found = self._ask(work, seconds)
+        except SourceUnavailableError as error:
+            self.outage = Outage(str(error), self._read_at, time.time())
+            # a user may have been erased meanwhile
+            if not (known := self._last(what)):
+                raise
+            return known[0]  # type: ignore[no-any-return]
+        self.outage, self._read_at = None, time.time()
+        with self._knowing:
+            # what was read while a user was erased may have something of them
+            if dropped == self._dropped:
+                self._known[what] = found
+                self._known.move_to_end(what)
+                if len(self._known) > _KNOWN:
+                    self._known.popitem(last=False)
+        return found
+
+    def _last(self, what: Hashable) -> tuple[Any] | None:
+        """Return the last result of a read; `None` without one."""
+        with self._knowing:
+            return (self._known[what],) if what in self._known else None
 
     def _ask(self, work: Work[Result], seconds: float = _SECONDS) -> Result:
         """Return the result of *work* on the cache without a semantic tier."""
@@ -319,6 +333,7 @@ class Source:
 
     def _forget(self) -> None:
         """Drop all data from the log: a user in it was erased."""
-        self._dropped += 1
         self._tail = self._estimates = None
-        self._known.clear()
+        with self._knowing:
+            self._dropped += 1
+            self._known.clear()

@@ -18,7 +18,7 @@ from dashboard.data.alerting import (
     redis_servers,
 )
 from dashboard.data.config import DashboardConfig
-from dashboard.data.words import SourceAwayError
+from dashboard.data.words import SourceUnavailableError
 
 _SCRAPE = """scrape_configs:
   - job_name: agent
@@ -77,7 +77,7 @@ def watch(config: DashboardConfig) -> Watched:
                 f"{len(_rules())} rules, and data from "
                 f"{'1 target' if state.scraped == 1 else f'{state.scraped} targets'} of this cache."
             )
-        except SourceAwayError as error:
+        except SourceUnavailableError as error:
             errors.append(str(error))
         except BackendError as error:
             errors.append(f"{error}.")
@@ -92,7 +92,7 @@ def watch(config: DashboardConfig) -> Watched:
     if config.alertmanager_url:
         try:
             alertmanager = alerts_of_alertmanager(config.alertmanager_url)
-        except SourceAwayError as error:
+        except SourceUnavailableError as error:
             errors.append(str(error))
 
     def ours(alerts: Iterable[Alert]) -> list[Alert]:

@@ -18,7 +18,7 @@ _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-
 _MADE_OF_TEXT = re.compile(r"(\\:(?=\S)|(?<=www)\\\.|@)", re.IGNORECASE)
 
 
-class SourceAwayError(Exception):
+class SourceUnavailableError(Exception):
     """A source does not answer; the text says which, and what to do."""
 
 

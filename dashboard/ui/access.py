@@ -13,7 +13,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard.data.config import DashboardConfig
-from dashboard.data.sessions import PATH, TICKET, Sessions, own_origin
+from dashboard.data.sessions import PATH, SESSIONS, TICKET, cookie_name, own_origin
 from dashboard.data.words import plain
 
 _LONGEST_WAIT = 60.0
@@ -121,10 +121,9 @@ def visitor(config: DashboardConfig) -> Visitor:
     if config.token is None:
         # reading needs no name; writing does, and `glasscache dashboard --write` generates a token
         return Visitor("", may_write=False, why_not=_READ_ONLY)
-    sessions = Sessions(config.token)
-    name = _logged_in(sessions)
+    name = _logged_in(config.namespace)
     if name is None:
-        _ask_for_token(config, sessions)
+        _ask_for_token(config)
         st.stop()
     return Visitor(name, config.write, "" if config.write else _READ_ONLY, can_leave=True)
 
@@ -136,12 +135,18 @@ def keep_login() -> None:
 
 
 def leave() -> None:
-    """End the visitor's login, in this tab and in the browser's cookie."""
+    """End the visitor's login, in all tabs, and remove the browser's cookie."""
+    SESSIONS.end(st.session_state["signed_in"])
     st.session_state["signed_in"] = ""
     st.session_state["leaving"] = True
 
 
-def _logged_in(sessions: Sessions) -> str | None:
+def has_left(who: Visitor) -> bool:
+    """Return whether the visitor's login has ended since the page was drawn."""
+    return who.can_leave and SESSIONS.name(st.session_state["signed_in"]) is None
+
+
+def _logged_in(namespace: str) -> str | None:
     """Return the name of a login, of this tab or else of the browser's cookie; `None` without one.
 
     It is read again at every run: a tab that stays open is logged out in time, too.
@@ -151,9 +156,10 @@ def _logged_in(sessions: Sessions) -> str | None:
         headers = st.context.headers
         allowed = st.get_option("server.corsAllowedOrigins")
         if own_origin(headers.get("Origin", ""), headers.get("Host", ""), allowed):
-            login = st.context.cookies.get(sessions.cookie, "")
+            cookie = cookie_name(namespace, st.get_option("server.port"))
+            login = st.context.cookies.get(cookie, "")
             st.session_state["signed_in"] = login
-    return sessions.name(login) if login else None
+    return SESSIONS.name(login) if login else None
 
 
 def _keep(request: str) -> None:
@@ -192,7 +198,7 @@ def _of_oidc(config: DashboardConfig) -> Visitor:
     return Visitor(name, may_write=True)
 
 
-def _ask_for_token(config: DashboardConfig, sessions: Sessions) -> None:
+def _ask_for_token(config: DashboardConfig) -> None:
     if st.session_state.pop("leaving", False):
         _keep("{method: 'DELETE'}")
     st.title("Log in")
@@ -221,8 +227,8 @@ def _ask_for_token(config: DashboardConfig, sessions: Sessions) -> None:
     time.sleep(turn)
     if matches(given, config.token or ""):
         del st.session_state["brake"]
-        login = st.session_state["signed_in"] = sessions.login(name.strip())
-        st.session_state["ticket"] = sessions.ticket(login)
+        login = st.session_state["signed_in"] = SESSIONS.login(name.strip())
+        st.session_state["ticket"] = SESSIONS.ticket(login)
         st.rerun()
     brake.failed()
     st.error("That is not the token.")

@@ -15,8 +15,8 @@ from dashboard.charts import Chart
 from dashboard.charts.theme import Palette, palette
 from dashboard.data.config import DashboardConfig
 from dashboard.data.sources import Source
-from dashboard.data.words import SourceAwayError, ago, plain
-from dashboard.ui.access import Visitor, leave, visitor
+from dashboard.data.words import SourceUnavailableError, ago, plain
+from dashboard.ui.access import Visitor, has_left, leave, visitor
 
 _AGAIN_SECONDS = 3.0
 """Seconds until a page that could not be drawn is retried."""
@@ -97,22 +97,25 @@ def admit() -> None:
 def telling(*, live: bool = False) -> Iterator[None]:
     """Show which source is unavailable instead of failing, and retry automatically.
 
-    What is known stays on the screen, greyed, with its time.
+    What is known stays on the screen, greyed, with its time. A visitor whose login has ended sees
+    the login page instead, for a fragment alone asks nobody.
 
     Args:
         live: Whether the content is a fragment, which is redrawn regularly anyway.
     """
+    page: Page = st.session_state["page"]
+    if has_left(page.visitor):
+        st.rerun()
     above = st.container()
     problem = ""
     try:
         yield
-    except SourceAwayError as error:
+    except SourceUnavailableError as error:
         problem = str(error)
-    page: Page = st.session_state["page"]
-    away = page.source.away
-    if away is not None and not problem:
-        seen = datetime.fromtimestamp(away.since, UTC)
-        problem = f"{away.why} Below is the state of {seen:%H:%M:%S} UTC, {ago(away.since)}."
+    outage = page.source.outage
+    if outage is not None and not problem:
+        seen = datetime.fromtimestamp(outage.since, UTC)
+        problem = f"{outage.why} Below is the state of {seen:%H:%M:%S} UTC, {ago(outage.since)}."
         above.html(_GREYED)
     if problem:
         above.error(
@@ -140,7 +143,7 @@ def _look_again() -> None:
 def read_first(page: Page) -> None:
     """Read the log before the page is drawn, with a spinner if it takes long."""
     # the part that shows it reports an outage
-    with contextlib.suppress(SourceAwayError), st.spinner("reading the recorded lookups"):
+    with contextlib.suppress(SourceUnavailableError), st.spinner("reading the recorded lookups"):
         page.source.recorded()
 
 

@@ -350,6 +350,7 @@ def test_login_and_view_survive_a_reload_and_a_new_tab(browser: Browser, address
         tab.get_by_role("button", name="Log out").click()
         expect(heading(tab, "Log in")).to_be_visible(timeout=30_000)
         wait_until(lambda: not kept(page), "the end of the cookie")
+        expect(heading(page, "Log in")).to_be_visible(timeout=30_000)
         page.reload()
         expect(heading(page, "Log in")).to_be_visible(timeout=30_000)
 

@@ -12,6 +12,7 @@ import pytest
 import streamlit as st
 
 from cache_core import Stage
+from dashboard.data.sessions import SESSIONS
 from dashboard.data.words import plain
 from tests.support import servers
 from tests.support.dashboard import (
@@ -396,6 +397,18 @@ def test_a_verdict_is_taken_back(open_app: Open, busy: Agent) -> None:
     assert not [item for item in app.button if item.label == "Take back"]
     actions = [item.action for item in busy.run(busy.cache.operator.audit_trail())]
     assert actions == ["withdraw review", "review"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store_kind", ["embedded"])
+def test_a_press_after_the_logout_judges_nothing(open_app: Open, busy: Agent) -> None:
+    """A tab that is still open has the login page, and its buttons do nothing."""
+    app = open_app("review", login=True)
+    SESSIONS.end(app.session_state["signed_in"])
+    button(app, "Different").click().run()
+    assert not app.exception
+    assert [item.value for item in app.title] == ["Log in"]
+    assert busy.run(busy.cache.verdicts()) == []
 
 
 @pytest.mark.slow

@@ -12,8 +12,9 @@ from cache_core.observability.verdicts import Verdict
 from cache_core.whatif.threshold import needed
 from dashboard import charts
 from dashboard.data import queue
-from dashboard.data.words import SourceAwayError, ago, plain
+from dashboard.data.words import SourceUnavailableError, ago, plain
 from dashboard.data.worth import in_words, worth
+from dashboard.ui.access import has_left
 from dashboard.ui.shell import Page, empty, open_page, quiet, read_first, show, telling
 
 _LIMIT = 0.01
@@ -166,11 +167,13 @@ def _judge(page: Page, item: Decision, correct: bool | None) -> None:
     if pair in skipped:
         # Streamlit repeats a press that interrupts a run: one press is one verdict
         return
+    if has_left(page.visitor):
+        return
     recorded = correct is not None and page.visitor.may_write
     if recorded:
         try:
             page.source.judge(item, correct=bool(correct), author=page.visitor.name)
-        except SourceAwayError as error:
+        except SourceUnavailableError as error:
             st.session_state["review_problem"] = str(error)
             return
     skipped.add(pair)
@@ -179,13 +182,13 @@ def _judge(page: Page, item: Decision, correct: bool | None) -> None:
 
 def _undo(page: Page, number: int) -> None:
     given: list[Given] = st.session_state["given"]
-    if len(given) != number:
+    if len(given) != number or has_left(page.visitor):
         return
     last = given[-1]
     if last.recorded:
         try:
             page.source.withdraw(last.item, author=page.visitor.name)
-        except SourceAwayError as error:
+        except SourceUnavailableError as error:
             st.session_state["review_problem"] = str(error)
             return
     given.pop()
