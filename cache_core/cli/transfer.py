@@ -32,7 +32,7 @@ from cache_core.cli.where import (
     RedisUrl,
     opened,
 )
-from cache_core.operations.transfer.dump import Left
+from cache_core.operations.transfer.dump import Known, Left
 from cache_core.operations.transfer.load import Fate, Loaded
 
 _LEFT: Mapping[Left, str] = {
@@ -116,7 +116,7 @@ def dump(
                 task = bar.add_task("reading the answers", total=None)
                 return await cache.operator.dump(
                     write, author=author or current_user(), note=note, private=private,
-                    contexts=contexts, tags=tag or (), plain=plain,
+                    known=Known.of(contexts, tag or ()), plain=plain,
                     progress=lambda done: bar.advance(task, done),
                 )  # fmt: skip
 

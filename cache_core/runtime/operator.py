@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol, TypeVar, get_args
 
 from cache_core.config.settings import Settings
 from cache_core.config.tuning import Tuning
 from cache_core.model.exceptions import BackendError, ConfigurationError
-from cache_core.model.question.contexts import read_context
 from cache_core.model.remedies import log_failure
 from cache_core.model.values import Context, Invalidation
 from cache_core.observability.audit import AUDIT, OF_USER, AuditLog, AuditRecord
@@ -19,7 +18,7 @@ from cache_core.operations.arguments import check_label, check_message
 from cache_core.operations.inspect import StoredEntry, stored_entries
 from cache_core.operations.invalidate.outbox import Request, RequestKind
 from cache_core.operations.reembed import Fate, Reembedding
-from cache_core.operations.transfer.dump import Dumping, Known, Left
+from cache_core.operations.transfer.dump import NOTHING_KNOWN, Dumping, Known, Left
 from cache_core.operations.transfer.lines import entry, first, last
 from cache_core.operations.transfer.load import Loaded, Loading
 from cache_core.runtime.assembly import Parts
@@ -269,8 +268,7 @@ class Operator:
         author: str,
         note: str = "",
         private: bool = False,
-        contexts: Iterable[Context] = (),
-        tags: Sequence[str] = (),
+        known: Known = NOTHING_KNOWN,
         plain: bool = False,
         progress: Callable[[int], None] = lambda _: None,
     ) -> dict[Left, int]:
@@ -281,16 +279,14 @@ class Operator:
             author: Who does it, for the audit trail.
             note: Why.
             private: Whether users' own answers are among them.
-            contexts: The agents' contexts: a cache with another key needs their text.
-            tags: Tags by which answers are invalidated; so.
+            known: The agents' contexts, and tags by which answers are invalidated: a cache with
+                another key needs their texts.
             plain: Whether lines are readable although the cache encrypts.
             progress: Called with the number of lines written since the last call.
 
         Returns:
             The number of entries by what became of them: see `operations.transfer.dump.Left`.
         """
-        texts = [text for context in contexts if (text := read_context(context)) is not None]
-        known = Known(texts, tags)
 
         async def work(engine: Engine) -> dict[Left, int]:
             parts = await _parts(engine)

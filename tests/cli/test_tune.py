@@ -22,7 +22,7 @@ from cache_core.config.tuning import Tuning
 def test_the_text_says_whether_it_can_be_taken_back(
     field: str, before: Any, after: Any, text: str
 ) -> None:
-    """Of a change that only tightens, nobody is promised that the watch ends it."""
+    """Nobody is promised that the watch ends a change that only tightens."""
     change = TuningChange(3, 0.0, "ana", "", {field: before}, {field: after}, None, Stage(600))
     shown = _watched(change, Tuning(**{field: after}))
     assert shown.startswith("Version 3 is staged until 1970-01-01 00:10 UTC. ")

@@ -1,4 +1,4 @@
-"""What counts as looser: fields by which one tuning lets through what another does not."""
+"""Looser tunings: fields by which one tuning lets through what another does not."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_neither_is_looser(values: dict[str, Any]) -> None:
 
 
 def test_undoing_a_change_goes_back_to_its_values() -> None:
-    """What a change had replaced counts, an override that was none included."""
+    """Undoing a change restores the values it replaced, an override that was none included."""
     change = TuningChange(
         2, 1.0, "ana", "", {"sharing": "all", "intent.faq.l1_ttl": None},
         {"sharing": "private", "intent.faq.l1_ttl": 60.0},

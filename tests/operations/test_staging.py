@@ -154,7 +154,7 @@ async def test_taking_back_never_loosens(
     before: dict[str, Any],
     after: dict[str, Any],
 ) -> None:
-    """What was made stricter stays so, whatever fails; the log says once why."""
+    """A stricter value stays, whatever fails; the log says once why."""
     cache = await make_cache(settings=BY_HAND)
     await cache.tune(before, author="ana")
     await cache.tune(after, author="ana", note="a leak", stage=Stage(600))

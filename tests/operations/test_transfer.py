@@ -13,6 +13,7 @@ import pytest
 from cache_core import MultiLevelCache
 from cache_core.model.exceptions import BackendError
 from cache_core.operations.transfer import lines as format_
+from cache_core.operations.transfer.dump import Known
 from cache_core.testing import HashEmbedder
 from tests.formats import worlds
 from tests.support import servers
@@ -229,7 +230,7 @@ async def test_another_key_takes_what_is_known_by_its_text(
     assert (await new.lookup("alpha beta gamma", "cid")).response is None
     assert (await new.lookup("theta beta gamma", "cid")).response is None
 
-    text = await dumped(old, contexts=[{"shop": 1}], tags=["faq"])
+    text = await dumped(old, known=Known.of([{"shop": 1}], ["faq"]))
     found = await loaded(new, text)
     assert "unnamed" not in found
     assert (await new.lookup("kappa beta gamma", "cid", context={"shop": 1})).response
@@ -336,7 +337,7 @@ class TestLimits:
         """Contexts are in the first line, which is sealed with the others; a load reads them."""
         old = await embedded("old", encryption_keys=SEALED, key="another key")
         await old.put("alpha beta", "ann", "x", shared=True, context="You are Rosebud.")
-        text = await dumped(old, contexts=["You are Rosebud."])
+        text = await dumped(old, known=Known.of(["You are Rosebud."]))
         assert all(list(json.loads(line)) == ["sealed"] for line in text)
         assert "Rosebud" not in "".join(text)
         new = await embedded("new", encryption_keys=SEALED)

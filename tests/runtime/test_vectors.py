@@ -21,8 +21,8 @@ pytestmark = pytest.mark.server
 
 
 @pytest.fixture(autouse=True)
-def _nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vectors, "_told", set())
+def _nothing_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "_logged", set())
 
 
 async def _engine(directory: Path, **how: object) -> str:

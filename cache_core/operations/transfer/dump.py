@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from cache_core.backends.base import KeyValueStore, Write
@@ -15,8 +23,8 @@ from cache_core.model.document_ids import ids_of
 from cache_core.model.documents import restored
 from cache_core.model.generations import token
 from cache_core.model.keys import Keys, Place
-from cache_core.model.question.contexts import FixedContext
-from cache_core.model.values import Entry, Generation, Query, Where
+from cache_core.model.question.contexts import FixedContext, read_context
+from cache_core.model.values import Context, Entry, Generation, Query, Where
 from cache_core.operations.changes import answer_label
 from cache_core.operations.transfer.lines import VERSION, Header, Line, identity, names_of
 from cache_core.tiers.denylist import Denylist
@@ -39,6 +47,15 @@ class Known(NamedTuple):
 
     contexts: Sequence[FixedContext] = ()
     tags: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, contexts: Iterable[Context] = (), tags: Iterable[str] = ()) -> Known:
+        """Return contexts as they were passed to lookups, and tags."""
+        texts = [text for context in contexts if (text := read_context(context)) is not None]
+        return cls(texts, tuple(tags))
+
+
+NOTHING_KNOWN = Known()
 
 
 class _Found(NamedTuple):
