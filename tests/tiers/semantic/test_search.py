@@ -68,7 +68,7 @@ async def test_dead_neighbours_do_not_hide_a_live_one(
         writes = [Write(keys.generation(keys.tag(text)), "i0", 60.0) for text in nearer]
         await cache._parts.store.write(writes)
     found = await cache.lookup("alpha: beta gamma delta epsilon", "ann")
-    assert (found.response, found.tier) == ("live", "l2")
+    assert (found.response, found.tier) == ("live", "l2"), found.reasons
 
 
 async def test_others_private_questions_leave_no_trace(make_cache: CacheFactory) -> None:
