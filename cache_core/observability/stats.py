@@ -205,12 +205,9 @@ class CacheStats:
             found.saved_usd += record.saved_usd
         if record.outcome == "hit":
             self.hit_latency[bucket] += 1
-            if found is None:
-                pass
-            elif record.level == "l1":
-                found.l1 += 1
-            else:
-                found.l2 += 1
+            if found is not None:
+                found.l1 += record.level == "l1"
+                found.l2 += record.level != "l1"
         else:
             self.other_latency[bucket] += 1
             self.reasons[record.reason] += 1

@@ -100,7 +100,9 @@ async def _session(options: Options) -> None:
                 run = Run(options.traffic, places, str(warmed or ""), notes)
                 board = Board(cache, watch, score, knowledge, run, truth)
                 show_alerts(options, around, board)
-                seconds = await _serve(options, cache, traffic, score, truth, board, stop)
+                llm = SimulatedLLM(knowledge, options.seed, options.llm_speed)
+                agent = Agent(cache, llm, share_documents=options.share)
+                seconds = await _serve(options, agent, traffic, score, truth, board, stop)
                 report = report_of(options, cache, score, truth, warmed, run, seconds)
                 if options.stack:
                     report["alerts"] = [
@@ -110,12 +112,10 @@ async def _session(options: Options) -> None:
 
 
 async def _serve(
-    options: Options, cache: MultiLevelCache, traffic: Traffic, score: Score, truth: Truth,
+    options: Options, agent: Agent, traffic: Traffic, score: Score, truth: Truth,
     board: Board, stop: asyncio.Event,
 ) -> float:  # fmt: skip
     """Serve the customers; return how long, in seconds."""
-    llm = SimulatedLLM(load_knowledge(), options.seed, options.llm_speed)
-    agent = Agent(cache, llm, share_documents=options.share)
     tracer = trace.get_tracer("glasscache.demo")
 
     async def serve(request: Request) -> None:
