@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from cache_core.config.intents import unflatten
 from cache_core.config.layers import make_tuning
 from cache_core.config.trail import TuningChange
@@ -39,7 +42,15 @@ def loosened(now: Tuning, then: Tuning) -> list[str]:
 
 
 def loosened_by_undoing(change: TuningChange, now: Tuning) -> list[str]:
-    """Return the fields that taking *change* back would make looser than *now*, in force."""
-    flat = {**now.flat(), **change.before}
-    values = {name: value for name, value in flat.items() if value is not None}
-    return loosened(now, make_tuning(("before", unflatten(values)))[0])
+    """Return the fields that taking *change* back would make looser than they are with it.
+
+    *now* holds the other fields; a process may not have followed *change* yet.
+    """
+    with_it, without = (_changed(now, values) for values in (change.after, change.before))
+    return loosened(with_it, without)
+
+
+def _changed(tuning: Tuning, values: Mapping[str, Any]) -> Tuning:
+    flat = {**tuning.flat(), **values}
+    known = {name: value for name, value in flat.items() if value is not None}
+    return make_tuning(("changed", unflatten(known)))[0]

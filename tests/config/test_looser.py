@@ -67,3 +67,5 @@ def test_undoing_a_change_goes_back_to_its_values() -> None:
     )  # fmt: skip
     now = tuned({"sharing": "private", "intent.faq.l1_ttl": 60.0})
     assert loosened_by_undoing(change, now) == ["sharing", "l1_ttl"]
+    not_followed = tuned({"sharing": "all"})
+    assert loosened_by_undoing(change, not_followed) == ["sharing", "l1_ttl"]
