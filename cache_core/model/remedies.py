@@ -13,6 +13,8 @@ _log = RateLimited(logging.getLogger("glasscache"), longest=60.0)
 
 # {where} is the setting to change, such as REDIS_URL or redis_pool=
 _LOGIN = "Check the user and password in {where}"
+_NO_MASTER = "The Cluster lacks a master: see CLUSTER NODES"
+_OTHER_LOOP = "Give this cache a pool in {where} that no other event loop uses, or redis_url="
 _BY_TEXT: Mapping[str, str] = {
     " is refused: ": "Correct {where}, or unset it",
     "max number of clients": "Redis has too many clients: raise maxclients, or find who leaks them",
@@ -20,8 +22,14 @@ _BY_TEXT: Mapping[str, str] = {
     "NOAUTH": "Put the password into {where}",
     "WRONGPASS": _LOGIN,
     "'scan' command": "Name a Redis user that may SCAN in {where} for this command: agents may not",
+    "unknown command 'SENTINEL'": "No Sentinel answers there: name Sentinels in {where}",
     "unknown command": "Redis 5.0 or later is needed, with the commands in compose/redis.acl",
-    "MOVED ": "This is a node of a Cluster: give redis_url=, or a redis.asyncio.RedisCluster",
+    "NOREPLICAS": "This Redis lacks the replicas that it needs to take writes: see "
+    "min-replicas-to-write",
+    "Cluster mode is not enabled": "This Redis is no Cluster: give redis_url=, or a "
+    "redis.asyncio.Redis",
+    "SELECT is not allowed in cluster": "A Cluster has only database 0: name no other in {where}",
+    "slots are not covered": _NO_MASTER,
     "running in protected mode": "Give this Redis a password, and put it in {where}",
     "DB index is out of range": "Name a database that the server has in {where}",
     "answers without TLS": "Write redis:// in {where}, or turn on TLS in the server",
@@ -35,6 +43,8 @@ _BY_TEXT: Mapping[str, str] = {
     "HTTP 403": "The server does not let this user in: check the login in {where}",
     "HTTP 404": "Something else answers there: check the host, port and path in {where}",
     "HTTP 3": "Set {where} to where the server redirects",
+    "attached to a different loop": _OTHER_LOOP,
+    "Event loop is closed": _OTHER_LOOP,
     "dimension": "Vectors of another model are in this index: give each model a name of its own",
 }
 _REMEDIES: Mapping[str, str] = {
@@ -45,10 +55,13 @@ _REMEDIES: Mapping[str, str] = {
     "OutOfMemoryError": "Redis is full: raise maxmemory, or set maxmemory-policy to allkeys-lru",
     "ReadOnlyError": "This Redis is a replica: name its master in {where}",
     "BusyLoadingError": "Redis is loading its data; wait for it",
-    "ClusterDownError": "The Cluster lacks a master: see CLUSTER NODES",
+    "ClusterDownError": _NO_MASTER,
+    "MovedError": "This is a node of a Cluster: give redis_url=, or a redis.asyncio.RedisCluster",
+    "MasterDownError": "This Redis is a replica without its master: name a master in {where}",
+    "UnicodeDecodeError": "Give a pool in {where} that decodes UTF-8, or none at all",
     "MasterNotFoundError": "The Sentinels know no master of that name: see SENTINEL MASTERS, and "
     "check {where}",
-    "MaxConnectionsError": "The pool given as redis_pool= has too few connections",
+    "MaxConnectionsError": "Allow more connections in {where}: the cache takes five",
     "DiskFullError": "Make room on the disk of CACHE_DIR",
     "FileLockedError": "Another process holds CACHE_DIR's database: see which one writes so long",
     "ReadOnlyFileError": "Make CACHE_DIR writable, or name another one",
@@ -115,6 +128,8 @@ def remedy(error: BackendError) -> str:
 
 def _remedy(error: BackendError) -> str:
     text = f"{error.error_type}: {error}"
+    if error.reason == "breaker_open":
+        return "The log says what failed before"
     if error.backend != "embedder":
         for part, found in _BY_TEXT.items():
             if part in text:

@@ -237,6 +237,7 @@ def name_of_store(settings: Settings, redis_pool: Any, secret: Secret | None = N
         given = getattr(pool, "connection_kwargs", {})
         where = [str(given.get(name, "")) for name in ("host", "port", "path", "db")]
         where.append(str(getattr(pool, "service_name", "")))
+        where += sorted(f"{of.host}:{of.port}" for of in getattr(pool, "startup_nodes", ()))
     elif settings.redis_url:
         # Split by hand, because an invalid URL has a name, too.
         place, _, _ = settings.redis_url.partition("://")[2].rpartition("@")[2].partition("?")

@@ -333,7 +333,7 @@ class Engine:
         self.instruments = Instruments([self.family.stats, *watching])
         self.cache = self._not_reached()
         if given.owns_pool:
-            self._resources.push_async_callback(given.redis_pool.disconnect)
+            self._resources.push_async_callback(given.redis_pool.aclose)
         store = await asyncio.to_thread(make_store, self.settings, given)
         self._resources.push_async_callback(store.close)
         await store.open()

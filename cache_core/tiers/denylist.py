@@ -25,11 +25,14 @@ class Denylist:
         unsure: Scopes in which a search for similar questions is pending: any may be one of them.
         unlisted: True while the messages of a document or a tag are unknown: an answer that the
             store cannot confirm may belong to one of them.
+        pending_labels: Digests of documents and tags whose invalidation no log holds yet.
         labels: Digests of documents, tags and writers that any process invalidated recently, with
             the invalidation's position in the journal, see `place`.
     """
 
-    __slots__ = ("labels", "messages", "own", "rows", "unlisted", "unsure", "users")
+    __slots__ = (
+        "labels", "messages", "own", "pending_labels", "rows", "unlisted", "unsure", "users",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.messages: frozenset[str] = frozenset()
@@ -38,6 +41,7 @@ class Denylist:
         self.rows: frozenset[str] = frozenset()
         self.unsure: frozenset[Scope] = frozenset()
         self.unlisted = False
+        self.pending_labels: frozenset[str] = frozenset()
         self.labels: dict[str, Place] = {}
 
     def forbid(self, tag: str, scope: Scope, user: str | None) -> bool:
@@ -53,8 +57,10 @@ class Denylist:
         if self.users and entry.writer in self.users:
             return True
         labels = self.labels
-        if not labels or not entry.labels:
+        if not entry.labels:
             return False
+        if not self.pending_labels.isdisjoint(entry.labels):
+            return True
         known = place(entry.known)
         return any(labels.get(label, ()) > known for label in entry.labels)
 

@@ -259,16 +259,18 @@ async def test_refused_writes(kind: str, world: World, caplog: pytest.LogCapture
     break_it, heal = REFUSALS[kind]
     cache, asker, lines = world.cache, Asker(world.cache), Lines(caplog)
     await asker.served_by_l1([0, 1, 2, 3])
+    await cache.put(question(8), "ann", answer(8, "ann"), tags=["list"])
     await break_it(world)
     try:
         for _ in range(2 * FAILURES):
             await cache.put(question(9), "ann", answer(9, "ann"))
         assert cache.metrics.snapshot()["puts"]["l1"]["dropped"] == 2 * FAILURES
         assert (await asker.ask(9)).response is None
-        done = await cache.invalidate(question(1))
-        assert not done.complete
+        assert not (await cache.invalidate(question(1))).complete
+        assert not (await cache.invalidate_tag("list")).complete
         for _ in range(5):
             assert (await asker.ask(1)).response is None
+            assert (await asker.ask(8)).response is None
         await asker.served_by_l1([0, 2, 3])
         assert world.breaker == "closed"
         assert asker.in_time()
@@ -276,6 +278,7 @@ async def test_refused_writes(kind: str, world: World, caplog: pytest.LogCapture
         await heal(world)
     await until(lambda: cache.state is not None and cache.state.pending_invalidations == 0)
     assert (await asker.ask(1, "bob")).response is None
+    assert (await asker.ask(8)).response is None
     await cache.put(question(9), "ann", answer(9, "ann"))
     await asker.served_by_l1([0, 2, 3, 9])
     assert lines.are_few()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
+from urllib.parse import urlsplit
 
 import hiredis
 import redis.asyncio as redis
@@ -31,7 +33,7 @@ def connect(url: str, *, timeout: float, connections: int = 64) -> redis.Redis:
     and the store's own deadline covers the whole batch.
 
     Raises:
-        ValueError: If redis-py does not understand the URL.
+        Exception: Any error of redis-py for a URL with an option or a database that cannot be.
     """
     options: dict[str, Any] = {
         "protocol": 2,
@@ -47,7 +49,16 @@ def connect(url: str, *, timeout: float, connections: int = 64) -> redis.Redis:
         client = redis.Redis.from_url(url, **options)
     pool = client.connection_pool
     pool.connection_class = _packing(pool.connection_class)
+    _check(url, pool)
     return client
+
+
+def _check(url: str, pool: redis.ConnectionPool) -> None:
+    """Raise `ValueError`, or any error of redis-py, for an option or a database that cannot be."""
+    pool.connection_class(**pool.connection_kwargs)
+    path = urlsplit(url).path.rpartition("/")[2]
+    if not url.startswith("unix://") and path and not path.isdecimal():
+        raise ValueError(f"{path!r} is not the number of a database")
 
 
 def _through_sentinels(url: str, options: dict[str, Any], timeout: float) -> redis.Redis:
@@ -96,6 +107,11 @@ def client_of(given: Any) -> redis.Redis | RedisCluster:
         ConfigurationError: If it is a pool of a Sentinel's replicas, which take no writes.
     """
     if isinstance(given, RedisCluster):
+        if given.read_from_replicas or given.load_balancing_strategy:
+            raise ConfigurationError(
+                "redis_pool= is a RedisCluster that reads from replicas, which may not know of an "
+                "invalidation yet: use one without load_balancing_strategy= and read_from_replicas="
+            )
         return given
     if isinstance(given, redis.Redis):
         given = given.connection_pool
@@ -103,7 +119,8 @@ def client_of(given: Any) -> redis.Redis | RedisCluster:
         raise TypeError(f"{_WANTED}; of a Sentinel: sentinel.master_for('its name')")
     if not isinstance(given, redis.ConnectionPool):
         kind = f"{type(given).__module__}.{type(given).__qualname__}"
-        hint = "; that one is synchronous" if kind.startswith("redis.") else ""
+        synchronous = kind.startswith("redis.") and not kind.startswith("redis.asyncio.")
+        hint = "; that one is synchronous" if synchronous else ""
         raise TypeError(f"{_WANTED}, not {kind}{hint}")
     if getattr(given, "is_master", True) is False:
         raise ConfigurationError(
@@ -132,8 +149,11 @@ def pool_like(pool: Any) -> Any:
     """Return a new pool with the address and options of *pool*, for another event loop.
 
     Args:
-        pool: A redis-py asyncio pool, or a client with one; anything else is returned unchanged.
+        pool: A redis-py asyncio pool, a client with one, or a client of a Cluster; anything else
+            is returned unchanged.
     """
+    if isinstance(pool, RedisCluster):
+        return _cluster_like(pool)
     pool = getattr(pool, "connection_pool", pool)
     if not isinstance(pool, redis.ConnectionPool):
         return pool
@@ -157,3 +177,18 @@ def pool_like(pool: Any) -> Any:
     if isinstance(pool, redis.BlockingConnectionPool):
         return redis.BlockingConnectionPool(timeout=pool.timeout, **options)
     return redis.ConnectionPool(**options)
+
+
+def _cluster_like(client: RedisCluster) -> RedisCluster:
+    nodes = client.nodes_manager
+    accepted = inspect.signature(RedisCluster).parameters
+    options = {name: it for name, it in client.connection_kwargs.items() if name in accepted}
+    return RedisCluster(
+        startup_nodes=[*client.startup_nodes, *nodes.nodes_cache.values()],
+        ssl="SSL" in client.connection_kwargs["connection_class"].__name__,
+        require_full_coverage=nodes.require_full_coverage,
+        reinitialize_steps=client.reinitialize_steps,
+        retry=copy.deepcopy(client.retry),
+        address_remap=nodes.address_remap,
+        **options,
+    )

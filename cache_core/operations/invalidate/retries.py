@@ -238,6 +238,7 @@ class Worklist:
         users: set[str] = set()
         rows: set[str] = set()
         unsure: set[Scope] = set()
+        labels: set[str] = set()
         unlisted = False
         for step in self._items:
             match step:
@@ -251,12 +252,14 @@ class Worklist:
                     rows.update(tags)
                 case FindSimilar(scope=scope):
                     unsure.add(scope)
-                case FindListed():
+                case FindListed(label=label):
                     unlisted = True
+                    labels.update({label} - {""})
         denylist = self._denylist
         denylist.messages, denylist.own = frozenset(messages), frozenset(own)
         denylist.users, denylist.rows = frozenset(users), frozenset(rows)
         denylist.unsure, denylist.unlisted = frozenset(unsure), unlisted
+        denylist.pending_labels = frozenset(labels)
 
 
 def _unexpected(error: Exception) -> BackendError:

@@ -118,7 +118,10 @@ class Invalidator:
             case "document" | "tag" | "answer":
                 labels = self._labels(request.kind, request.value)
                 job.unlogged.append(Broad(job.token, labels))
-                return [FindListed(job, self._keys.index(request.kind, label)) for label in labels]
+                return [
+                    FindListed(job, self._keys.index(request.kind, label), label)
+                    for label in labels
+                ]
             case "writer":
                 user = self._keys.user(request.value)
                 job.unlogged += [Broad(job.token, [user]), Broad(job.token)]

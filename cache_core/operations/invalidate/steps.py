@@ -167,9 +167,10 @@ class ConfirmSearch(Part):
 
 @dataclass(frozen=True, slots=True)
 class FindListed(Part):
-    """Invalidate the messages that an index lists."""
+    """Invalidate the messages that an index lists; until then none with *label* is served."""
 
     index: str
+    label: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

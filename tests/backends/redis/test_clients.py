@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import redis
 import redis.asyncio as aredis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.sentinel import Sentinel
+from redis.cluster import LoadBalancingStrategy
 
 from cache_core import MultiLevelCache
 from cache_core.backends.redis.client import connect
@@ -21,7 +23,7 @@ from cache_core.backends.redis.sentinels import SentinelAddress, parse_sentinel_
 from cache_core.backends.redis.store import RedisStore
 from cache_core.config.settings import Settings
 from cache_core.model.exceptions import ConfigurationError
-from cache_core.runtime.assembly import name_of_store
+from cache_core.runtime.assembly import name_of_store, redis_client
 from cache_core.testing import HashEmbedder
 from tests.support import servers
 from tests.support.patience import PATIENT
@@ -163,6 +165,10 @@ REFUSED: dict[str, Callable[[], Any]] = {
     "replicas": lambda: Sentinel([("127.0.0.1", 1)]).slave_for("main").connection_pool,  # type: ignore[no-untyped-call]
     "replica client": lambda: Sentinel([("127.0.0.1", 1)]).slave_for("main"),  # type: ignore[no-untyped-call]
     "pipeline's class": lambda: aredis.ConnectionPool,
+    "cluster's replicas": lambda: RedisCluster(
+        startup_nodes=[ClusterNode("127.0.0.1", 1)],
+        load_balancing_strategy=LoadBalancingStrategy.ROUND_ROBIN,
+    ),
     "bytes": lambda: b"redis://127.0.0.1",
     "number": lambda: 6379,
     "false": lambda: False,
@@ -178,11 +184,28 @@ def test_what_cannot_be_used_as_a_pool(kind: str) -> None:
         make(redis_pool=REFUSED[kind]())
 
 
+def test_an_asynchronous_object_is_not_called_synchronous() -> None:
+    """A subscription of redis.asyncio is no pool either, but for another reason."""
+    with pytest.raises(TypeError, match=r"PubSub$"):
+        make(redis_pool=aredis.Redis().pubsub())
+
+
 def test_a_cluster_client_is_taken() -> None:
-    """A cluster client is used as it is: it knows its nodes."""
-    client = RedisCluster(startup_nodes=[ClusterNode("127.0.0.1", 1)])
+    """A cluster client is used as it is: it knows its nodes; another Cluster is another store."""
+    client, other = (RedisCluster(startup_nodes=[ClusterNode("h", port)]) for port in (1, 2))
     assert make(redis_pool=client).settings.redis_url is None
     assert RedisStore(client).client is client
+    assert not name_of_store(Settings(), client).is_same(name_of_store(Settings(), other))
+
+
+@pytest.mark.parametrize(
+    "rest", ["/zero", "?colour=blue", "?protocol=4", "?db=zero", "/0?socket_timeout=soon"]
+)
+def test_an_address_that_cannot_be_used(rest: str) -> None:
+    """It is refused with the setting to correct, and no other database is used for it."""
+    client = redis_client(Settings(redis_url=f"redis://127.0.0.1:1{rest}"), None)
+    with pytest.raises(redis.ConnectionError, match=r"redis_url= redis:.* is refused: "):
+        asyncio.run(client.ping())
 
 
 @pytest.mark.parametrize("protocol", [2, 3])

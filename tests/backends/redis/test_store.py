@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import redis.asyncio as redis
+from redis.asyncio.cluster import RedisCluster
 
 from cache_core import MultiLevelCache
 from cache_core.backends.base import RowWrite, Write
@@ -192,6 +193,22 @@ async def test_a_cache_works_on_a_cluster(cluster_url: str, tmp_path: Path) -> N
         assert (await cache.lookup("question 4", "ann")).response == "answer 4"
         assert (await cache.forget_user("ann")).complete
         assert (await cache.lookup("question 4", "ann")).response is None
+
+
+@pytest.mark.server
+async def test_a_client_of_a_cluster_in_two_loops(cluster_url: str, tmp_path: Path) -> None:
+    """A second loop has connections of its own to the Cluster of the given client."""
+    client = RedisCluster.from_url(cluster_url)
+    settings = Settings(dir=tmp_path, tiers=frozenset({"l1"}), **PATIENT)  # type: ignore[arg-type]
+    cache = MultiLevelCache(redis_pool=client, settings=settings, instruments=())
+    await cache.put("alpha", "ann", "a")
+    for _ in range(2):
+        found = await asyncio.to_thread(lambda: asyncio.run(cache.get_multilevel("alpha", "ann")))
+        assert found == "a"
+    assert await cache.get_multilevel("alpha", "ann") == "a"
+    await cache.close()
+    assert await client.ping()
+    await client.aclose()
 
 
 @pytest.mark.server

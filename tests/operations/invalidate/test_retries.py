@@ -128,6 +128,7 @@ def test_no_messages_make_no_steps() -> None:
         (FindSimilar(Job(), LIKE, "shared"), {"unsure": {"shared"}}),
         (FindSimilar(Job(), LIKE, "user", "ann"), {"unsure": {"user"}}),
         (FindListed(Job(), "index"), {"unlisted": True}),
+        (FindListed(Job(), "index", "d1"), {"unlisted": True, "pending_labels": {"d1"}}),
         (DropListed(Job(), "index", ("a",), ()), {}),
         (DeleteEntries(Job(), ("a",)), {}),
         (AnnounceRows(Job(), ("a",)), {}),
@@ -143,7 +144,7 @@ async def test_what_is_planned_is_denied_until_it_is_done(
     """Each kind of planned step denies what it will invalidate, until it has been executed."""
 
     def found() -> dict[str, Any]:
-        names = ("messages", "own", "users", "rows", "unsure", "unlisted")
+        names = ("messages", "own", "users", "rows", "unsure", "unlisted", "pending_labels")
         return {name: value for name in names if (value := getattr(denied, name))}
 
     steps.plan([step])
