@@ -24,8 +24,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.support.contenders import Contender, measure_alone
 from benchmarks.support.docs_table import PERFORMANCE, machine, markdown, write
 from benchmarks.support.questions import pairs
 from benchmarks.support.servers import awake, redis_server
@@ -65,7 +66,6 @@ _STORED_QUESTIONS = 500
 _ALIKE = 0.955
 """Lowest similarity of a question and its rewording: just above the default threshold."""
 
-_WARM_UP = 50
 _ROUND_SECONDS = 1.0
 """Each round ends with the work of housekeeping, so that its cost is included at its real rate."""
 
@@ -92,39 +92,6 @@ _INLINE, _THREAD = "bare embedding", "bare embedding in a thread"
 _L2_HIT, _L2_MISS = "L2 hit", "miss with embedding"
 
 progress = Console(stderr=True)
-
-
-@dataclass(slots=True)
-class Contender:
-    """Way to answer a message, with its times.
-
-    Attributes:
-        name: Name in the table.
-        call: Answers the message with a number; returns whether that went as intended.
-        settle: Completes the work that the calls deferred.
-        seconds: Duration of each call by one task alone.
-        crowded: Duration of each call by many tasks.
-        rates: Calls per second by many tasks, per round.
-        cpu: Seconds of CPU of this process per call of many tasks, per round.
-        astray: Number of calls that did not go as intended, which must be few.
-    """
-
-    name: str
-    call: Callable[[int], Awaitable[bool]]
-    settle: Callable[[], Awaitable[Any]] | None = None
-    seconds: list[float] = field(default_factory=list)
-    crowded: list[float] = field(default_factory=list)
-    rates: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    astray: int = 0
-
-    async def timed(self, number: int) -> float:
-        """Make one call; return its duration."""
-        started = time.perf_counter()
-        right = await self.call(number)
-        seconds = time.perf_counter() - started
-        self.astray += not right
-        return seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,18 +172,6 @@ class Bench:
         """Close every cache."""
         for cache in self._caches:
             await cache.close()
-
-
-async def measure_alone(contenders: Sequence[Contender], calls: int) -> None:
-    """Measure the contenders in turns, call by call, so that noise affects all alike."""
-    order = list(contenders)
-    for number in range(-_WARM_UP, calls):
-        # the contender after an expensive one finds colder caches, so rotate
-        order.append(order.pop(0))
-        for contender in order if number % 2 else reversed(order):
-            seconds = await contender.timed(number)
-            if number >= 0:
-                contender.seconds.append(seconds)
 
 
 async def measure_crowd(

@@ -91,6 +91,23 @@ def test_the_tables_of_lookups_are_complete(
     assert [semantic[2][0], semantic[2][3]] == ["bare embedding", "1.00"]
 
 
+def test_the_table_of_adapters_is_complete(
+    commands: tuple[ModuleType, ModuleType, ModuleType],
+) -> None:
+    """It has the header that its command writes, its baseline 1, and each adapter with its ratio."""
+    docs = commands[2]
+    from benchmarks import adapters
+
+    rows = _rows(docs.between(docs.PERFORMANCE.read_text(encoding="utf-8"), "adapters"))
+    assert rows[0] == list(adapters.HEADER)
+    assert [rows[2][0], rows[2][2]] == [adapters.BASELINE, "1.0 (1.0-1.0)"]
+    named = " ".join(row[0] for row in rows[3:]).lower()
+    for each in ("agents sdk", "blocking", "langchain", "langgraph", "litellm", "mcp", "openai",
+                 "proxy", "pydanticai", "decorator"):  # fmt: skip
+        assert each in named
+    assert all(float(row[2].split()[0]) > 1 for row in rows[3:])
+
+
 def test_the_comparison_of_lookups_is_as_recorded(
     commands: tuple[ModuleType, ModuleType, ModuleType],
 ) -> None:
