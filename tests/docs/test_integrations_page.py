@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.support import docs_table
 from glasscache.testing import FakeModel
-from tests.support import processes
+from tests.support import contract_table, processes
 from tests.support.modules import import_or_skip
 from tests.support.paths import ROOT
 
@@ -75,3 +76,18 @@ def test_the_page_names_what_is_tested() -> None:
     for reason in ("not_users_turn", "not_text", "stateful", "several_answers", "opaque",
                    "declined", "tool_calls", "refused", "cut_short"):  # fmt: skip
         assert f"`{reason}`" in TEXT
+
+
+def test_the_table_of_rules_has_every_adapter_and_every_rule() -> None:
+    """Rules and rows are those of the suite; each row is checked by the adapter's own tests."""
+    written = docs_table.between(TEXT, contract_table.NAME)
+    rules = contract_table.legend()
+    assert written.splitlines()[: len(rules)] == rules
+    of_suite = re.compile(
+        r"^class Test\w+\((?:AdapterContract|Streams)\):\n    \"{3}(.*)\.\"{3}$", re.MULTILINE
+    )
+    titles = [found for path in contract_table.FOLDER.glob("test_*.py")
+              for found in of_suite.findall(path.read_text(encoding="utf-8"))]  # fmt: skip
+    rows = contract_table.documented()
+    assert sorted(rows) == sorted(titles)
+    assert all(len(row.cells) == len(rules) + 1 for row in rows.values())

@@ -10,7 +10,7 @@ import pytest
 from glasscache import MultiLevelCache
 from glasscache.testing import FakeModel
 from glasscache.testing.contracts import AdapterContract, Ask, Bench
-from glasscache.testing.contracts.adapter import PICTURE
+from glasscache.testing.contracts.adapter import PICTURE, Feature
 from tests.support.asking import tool_of, turns_of
 from tests.support.modules import import_or_skip
 
@@ -98,10 +98,18 @@ def items(ask: Ask) -> list[Any]:
     return turns
 
 
+LACKS: dict[Feature, str] = {
+    "format": "the format is the agent's output type, not a parameter of a request",
+    "cut_short": "the SDK raises for a response that is incomplete",
+}
+
+
 class TestRunner(AdapterContract):
+    """OpenAI's Agents SDK, a run."""
+
     @pytest.fixture
     def bench(self, plain_cache: MultiLevelCache, fake_model: FakeModel) -> Bench:
-        return RunnerBench(plain_cache, fake_model, frozenset({"format", "cut_short"}))
+        return RunnerBench(plain_cache, fake_model, LACKS)
 
 
 async def test_a_provider_has_all_its_models_behind_the_cache(

@@ -11,6 +11,7 @@ from glasscache import MultiLevelCache
 from glasscache.integrations.gate import Gate
 from glasscache.testing import FakeModel
 from glasscache.testing.contracts import AdapterContract, Ask, Bench
+from glasscache.testing.contracts.adapter import Feature
 from tests.support.asking import tool_of, turns_of
 from tests.support.modules import import_or_skip
 
@@ -21,7 +22,13 @@ agents = import_or_skip("langchain.agents")
 messages = import_or_skip("langchain_core.messages")
 tools = import_or_skip("langchain_core.tools")
 
-NO_STREAM_OR_STATE = frozenset({"stream", "stateful"})
+LACKS: dict[Feature, str] = {
+    "stream": "LangChain asks neither a cache nor a middleware for a stream of pieces",
+    "stateful": "chat completions continue no conversation",
+}
+OF_AGENTS: dict[Feature, str] = {
+    **LACKS, "format": "an agent with a response format bypasses: its answer is an object",
+}  # fmt: skip
 
 
 class ModelBench(Bench):
@@ -76,21 +83,27 @@ def said(message: Any) -> tuple[str, int]:
 
 
 class TestModel(AdapterContract):
+    """LangChain, a model."""
+
     @pytest.fixture
     def bench(self, plain_cache: MultiLevelCache, fake_model: FakeModel) -> Bench:
-        return ModelBench(plain_cache, fake_model, NO_STREAM_OR_STATE)
+        return ModelBench(plain_cache, fake_model, LACKS)
 
 
 class TestAgent(AdapterContract):
+    """LangChain, an agent."""
+
     @pytest.fixture
     def bench(self, plain_cache: MultiLevelCache, fake_model: FakeModel) -> Bench:
-        return AgentBench(plain_cache, fake_model, NO_STREAM_OR_STATE | {"format"})
+        return AgentBench(plain_cache, fake_model, OF_AGENTS)
 
 
 class TestBlockingAgent(AdapterContract):
+    """LangChain, an agent, blocking."""
+
     @pytest.fixture
     def bench(self, plain_cache: MultiLevelCache, fake_model: FakeModel) -> Bench:
-        return BlockingAgentBench(plain_cache, fake_model, NO_STREAM_OR_STATE | {"format"})
+        return BlockingAgentBench(plain_cache, fake_model, OF_AGENTS)
 
 
 class TestTheirSyncSuite(suites.SyncCacheTestSuite):

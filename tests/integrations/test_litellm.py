@@ -14,6 +14,7 @@ from glasscache import MultiLevelCache
 from glasscache.integrations.gate import as_user
 from glasscache.testing import FakeModel
 from glasscache.testing.contracts import AdapterContract, Ask, Bench
+from glasscache.testing.contracts.adapter import Feature
 from tests.support.asking import tool_of, turns_of
 from tests.support.modules import import_or_skip
 
@@ -94,7 +95,7 @@ async def settled() -> None:
         await asyncio.gather(*storing)
 
 
-LACKS = frozenset({"stateful"})
+LACKS: dict[Feature, str] = {"stateful": "chat completions continue no conversation"}
 
 
 class Streams(AdapterContract):
@@ -125,12 +126,16 @@ class Streams(AdapterContract):
 
 
 class TestCompletions(Streams):
+    """LiteLLM."""
+
     @pytest.fixture
     def bench(self, plain_cache: MultiLevelCache, fake_model: FakeModel) -> Bench:
         return CompletionBench(plain_cache, fake_model, LACKS)
 
 
 class TestBlocking(Streams):
+    """LiteLLM, blocking."""
+
     @pytest.fixture
     def bench(self, plain_cache: MultiLevelCache, fake_model: FakeModel) -> Bench:
         return BlockingBench(plain_cache, fake_model, LACKS)

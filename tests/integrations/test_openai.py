@@ -10,7 +10,7 @@ import pytest
 from glasscache import MultiLevelCache
 from glasscache.testing import FakeModel
 from glasscache.testing.contracts import AdapterContract, Ask, Bench
-from glasscache.testing.contracts.adapter import PICTURE, TOOL
+from glasscache.testing.contracts.adapter import PICTURE, TOOL, Feature
 from tests.support.asking import tool_of, turns_of
 from tests.support.modules import import_or_skip
 
@@ -128,19 +128,28 @@ class BlockingBench(ChatBench):
         return events, "".join(event.choices[0].delta.content or "" for event in events)
 
 
+NO_STATE: dict[Feature, str] = {"stateful": "chat completions continue no conversation"}
+
+
 class TestChat(AdapterContract):
+    """OpenAI's client, chat."""
+
     @pytest.fixture
     def bench(self, plain_cache: MultiLevelCache, fake_model: FakeModel) -> Bench:
-        return ChatBench(plain_cache, fake_model, frozenset({"stateful"}))
+        return ChatBench(plain_cache, fake_model, NO_STATE)
 
 
 class TestResponses(AdapterContract):
+    """OpenAI's client, responses."""
+
     @pytest.fixture
     def bench(self, plain_cache: MultiLevelCache, fake_model: FakeModel) -> Bench:
         return ResponsesBench(plain_cache, fake_model)
 
 
 class TestBlocking(AdapterContract):
+    """OpenAI's client, chat, blocking."""
+
     @pytest.fixture
     def bench(self, plain_cache: MultiLevelCache, fake_model: FakeModel) -> Bench:
-        return BlockingBench(plain_cache, fake_model, frozenset({"stateful"}))
+        return BlockingBench(plain_cache, fake_model, NO_STATE)

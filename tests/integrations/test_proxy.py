@@ -16,7 +16,8 @@ from glasscache.integrations.gate import acting_user, controlled
 from glasscache.integrations.proxy import Proxy
 from glasscache.testing import FakeModel
 from glasscache.testing.contracts import AdapterContract, Ask, Bench
-from tests.integrations.test_openai import ChatBench, ResponsesBench, openai
+from glasscache.testing.contracts.adapter import Feature
+from tests.integrations.test_openai import NO_STATE, ChatBench, ResponsesBench, openai
 
 QUESTION = {"model": "m", "messages": [{"role": "user", "content": "Where do you deliver?"}]}
 
@@ -217,27 +218,31 @@ async def test_a_client_that_leaves_ends_the_providers_stream(
     await app.client.aclose()
 
 
-class ProxyContract(AdapterContract):
-    """The contract, but for a client that leaves: what the provider has said by then is whole."""
+# In its place: test_a_client_that_leaves_ends_the_providers_stream.
+LEAVING: dict[Feature, str] = {
+    "leaving": "what a fast provider has said is whole before its client leaves; a slow one's "
+    "stream is ended, and not stored"
+}
 
-    # In its place: test_a_client_that_leaves_ends_the_providers_stream.
-    test_a_cancelled_stream_stores_nothing = None
 
+class TestChatThroughTheProxy(AdapterContract):
+    """proxy, chat."""
 
-class TestChatThroughTheProxy(ProxyContract):
     @pytest.fixture
     async def bench(
         self, plain_cache: MultiLevelCache, fake_model: FakeModel
     ) -> AsyncIterator[Bench]:
-        made = Proxied(plain_cache, fake_model, frozenset({"stateful"}))
+        made = Proxied(plain_cache, fake_model, {**NO_STATE, **LEAVING})
         async with serving(made) as bench:
             yield bench
 
 
-class TestResponsesThroughTheProxy(ProxyContract):
+class TestResponsesThroughTheProxy(AdapterContract):
+    """proxy, responses."""
+
     @pytest.fixture
     async def bench(
         self, plain_cache: MultiLevelCache, fake_model: FakeModel
     ) -> AsyncIterator[Bench]:
-        async with serving(ProxiedResponses(plain_cache, fake_model)) as bench:
+        async with serving(ProxiedResponses(plain_cache, fake_model, LEAVING)) as bench:
             yield bench

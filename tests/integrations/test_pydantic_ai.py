@@ -9,6 +9,7 @@ import pytest
 from glasscache import MultiLevelCache
 from glasscache.testing import FakeModel
 from glasscache.testing.contracts import AdapterContract, Ask, Bench
+from glasscache.testing.contracts.adapter import Feature
 from tests.support.asking import tool_of
 from tests.support.modules import import_or_skip
 
@@ -79,7 +80,15 @@ class AgentBench(Bench):
         return events, "".join(events)
 
 
+LACKS: dict[Feature, str] = {
+    "format": "the format is the agent's output type, not a parameter of a request",
+    "stateful": "chat completions continue no conversation",
+}
+
+
 class TestAgent(AdapterContract):
+    """PydanticAI, an agent."""
+
     @pytest.fixture
     def bench(self, plain_cache: MultiLevelCache, fake_model: FakeModel) -> Bench:
-        return AgentBench(plain_cache, fake_model, frozenset({"format", "stateful"}))
+        return AgentBench(plain_cache, fake_model, LACKS)

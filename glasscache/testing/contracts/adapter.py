@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -25,7 +25,9 @@ Feature = Literal[
     "stateful",
     "loop",
     "stream",
-    "refusal",
+    "leaving",
+    "refused",
+    "cut_short",
 ]
 """Part of the contract that a framework may not have."""
 
@@ -33,6 +35,9 @@ TOOL: Mapping[str, Any] = {
     "type": "object", "properties": {"what": {"type": "string"}}, "required": ["what"],
 }  # fmt: skip
 """Parameters of the one tool, `look_up`."""
+
+NOT_COUNTED = "not counted"
+"""Property of a test's report: why a reply that is not stored is not counted, either."""
 
 PICTURE = "data:image/png;base64,iVBORw0KGgo="
 
@@ -75,13 +80,13 @@ class Bench:
     Attributes:
         cache: The cache.
         model: The provider.
-        lacks: Features that the framework does not have, or does not show to its adapter.
+        lacks: Features that the framework does not have, or does not show to its adapter, and why.
         gate: The cache as the adapter has it.
     """
 
     cache: MultiLevelCache
     model: FakeModel
-    lacks: frozenset[Feature] = frozenset()
+    lacks: Mapping[Feature, str] = field(default_factory=dict)
     gate: Gate = field(init=False)
 
     def __post_init__(self) -> None:
@@ -170,7 +175,9 @@ class AdapterContract:
         assert bench.model.calls == 3
 
     @pytest.mark.parametrize("kind", ["tool_calls", "refused", "cut_short"])
-    async def test_what_is_no_whole_answer_is_not_stored(self, bench: Bench, kind: Kind) -> None:
+    async def test_what_is_no_whole_answer_is_not_stored(
+        self, bench: Bench, kind: Kind, record_property: Callable[[str, object], None]
+    ) -> None:
         """A call of a tool, a refusal and a text at its limit are counted by reason, not stored."""
         if kind == "tool_calls":
             _unless_lacking(bench, "tools")
@@ -178,9 +185,10 @@ class AdapterContract:
         bench.model.says(kind)
         await _whatever_it_raises(bench.as_ann(asked))
         before = bench.model.calls
-        # a framework may raise instead of showing such a reply
-        feature = {"refused": "refusal"}.get(kind, kind)
-        if feature not in bench.lacks:
+        not_counted = {str(name): why for name, why in bench.lacks.items()}.get(kind)
+        if not_counted is not None:
+            record_property(NOT_COUNTED, not_counted)
+        else:
             assert bench.cache.metrics.put_outcome_reasons["bypass", kind] >= 1
         assert bench.cache.metrics.put_outcomes["stored"] == 0
         await _whatever_it_raises(bench.as_ann(asked))
@@ -230,7 +238,7 @@ class AdapterContract:
 
     async def test_a_cancelled_stream_stores_nothing(self, bench: Bench) -> None:
         """A stream that is left before its end is counted as cut short, and asked for again."""
-        _unless_lacking(bench, "stream")
+        _unless_lacking(bench, "stream", "leaving")
         with as_user("ann"):
             await bench.stream(Ask(), stop_after=2)
             async with asyncio.timeout(30):
@@ -241,9 +249,10 @@ class AdapterContract:
             assert (await bench.ask(Ask()))[0] == "Answer 2 to Where do you deliver?"
 
 
-def _unless_lacking(bench: Bench, feature: Feature) -> None:
-    if feature in bench.lacks:
-        pytest.skip(f"the framework has no {feature}, or does not show it")
+def _unless_lacking(bench: Bench, *features: Feature) -> None:
+    for feature in features:
+        if feature in bench.lacks:
+            pytest.skip(bench.lacks[feature])
 
 
 async def _whatever_it_raises(work: Any) -> None:
