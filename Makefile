@@ -61,8 +61,8 @@ bench: $(STAMP) system  ## Measure lookups against a raw Redis GET, and growth t
 clean:  ## Remove what the commands made
 	rm -rf $(VENV) build dist site .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# Without torch: `make models` adds it.
-$(STAMP): pyproject.toml
+# Without torch: `make models` adds it. The installed metadata have the version of __init__.py.
+$(STAMP): pyproject.toml cache_core/__init__.py
 	@test -n "$(PYTHON)" || { echo "glasscache needs Python 3.11 or newer: set PYTHON=..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "python venv is missing: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }

@@ -9,7 +9,7 @@ from cache_core.model.values import Answer, Invalidation, LookupResult, TierExpl
 from cache_core.multilevel_cache import MultiLevelCache, close_cache, get_cache
 from cache_core.observability.stats import CacheStats
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Answer",
