@@ -14,6 +14,7 @@ _log = RateLimited(logging.getLogger("glasscache"), longest=60.0)
 # {where} is the setting to change, such as REDIS_URL or redis_pool=
 _LOGIN = "Check the user and password in {where}"
 _NO_MASTER = "The Cluster lacks a master: see CLUSTER NODES"
+_LOCKED = "Another process holds CACHE_DIR's database: see which one writes so long"
 _OTHER_LOOP = "Give this cache a pool in {where} that no other event loop uses, or redis_url="
 _BY_TEXT: Mapping[str, str] = {
     " is refused: ": "Correct {where}, or unset it",
@@ -43,6 +44,9 @@ _BY_TEXT: Mapping[str, str] = {
     "HTTP 403": "The server does not let this user in: check the login in {where}",
     "HTTP 404": "Something else answers there: check the host, port and path in {where}",
     "HTTP 3": "Set {where} to where the server redirects",
+    "database is locked": _LOCKED,
+    "Too many open files": "Raise the limit of open files (ulimit -n), or see what leaks them",
+    "can't start new thread": "Raise the limit of threads (ulimit -u, or pids of the container)",
     "attached to a different loop": _OTHER_LOOP,
     "Event loop is closed": _OTHER_LOOP,
     "dimension": "Vectors of another model are in this index: give each model a name of its own",
@@ -63,7 +67,7 @@ _REMEDIES: Mapping[str, str] = {
     "check {where}",
     "MaxConnectionsError": "Allow more connections in {where}: the cache takes five",
     "DiskFullError": "Make room on the disk of CACHE_DIR",
-    "FileLockedError": "Another process holds CACHE_DIR's database: see which one writes so long",
+    "FileLockedError": _LOCKED,
     "ReadOnlyFileError": "Make CACHE_DIR writable, or name another one",
     "PermissionError": "Make CACHE_DIR writable, or name another one",
     "InternalError": "See whether CACHE_DIR has room and is sound",

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from contextvars import Context, ContextVar
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
+
+Result = TypeVar("Result")
 
 _AGAIN = 0.5
 """Seconds that a cancelled task has for its clean-up before it is cancelled again."""
@@ -68,6 +72,22 @@ def _suppress() -> None:
     for key in _SUPPRESSED:
         current = otel_context.set_value(key, True, current)
     otel_context.attach(current)
+
+
+async def off_loop(work: Callable[..., Result], *arguments: Any) -> Result:
+    """Return `work(*arguments)`, run in a thread; in the caller's where none can be started.
+
+    That is at a limit of threads, and once the interpreter is ending.
+    """
+    called = partial(contextvars.copy_context().run, work, *arguments)
+    # Asked before, because an executor that starts no thread then lets its loop wait for ever.
+    if not threading.main_thread().is_alive():
+        return called()
+    try:
+        running = asyncio.get_running_loop().run_in_executor(None, called)
+    except RuntimeError:
+        return called()
+    return await running
 
 
 async def end_all(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import secrets
+import sys
 import threading
 import weakref
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ from cache_core.model.exceptions import BackendError, ConfigurationError
 from cache_core.model.keys import Keys
 from cache_core.model.remedies import remedy, said
 from cache_core.model.sealing import make_sealer
-from cache_core.model.tasks import background, trace_background, traced_or_quiet
+from cache_core.model.tasks import background, off_loop, trace_background, traced_or_quiet
 from cache_core.model.values import Invalidation
 from cache_core.observability.defaults import default_instruments
 from cache_core.observability.instruments import Instruments
@@ -198,6 +199,8 @@ class Engine:
 
     async def current(self) -> Open | Unavailable:
         """Return the verbs as of now, opening the cache first."""
+        if sys.is_finalizing():
+            return self._not_reached()
         if not self.holds_something or not self.is_home():
             await self.open()
             if not self.is_home():
@@ -293,6 +296,8 @@ class Engine:
             ConfigurationError: For a changed module constant that is out of bounds.
             RuntimeError: If it has its home in another event loop.
         """
+        if sys.is_finalizing():
+            return
         if not self.settle():
             msg = "this engine is open in another event loop"
             raise RuntimeError(msg)
@@ -324,7 +329,7 @@ class Engine:
         for engine in tuple(_dropped):
             if engine.home is None:
                 _dropped.discard(engine)
-                await asyncio.to_thread(engine.leave)
+                await off_loop(engine.leave)
         self.live.rebase()
         given = self._given
         watching = given.instruments
@@ -334,13 +339,15 @@ class Engine:
         self.cache = self._not_reached()
         if given.owns_pool:
             self._resources.push_async_callback(given.redis_pool.aclose)
-        store = await asyncio.to_thread(make_store, self.settings, given)
+        store = await off_loop(make_store, self.settings, given)
         self._resources.push_async_callback(store.close)
         await store.open()
+        # Later failures may only follow from it, and say less.
+        first = store.breaker.last
         try:
             await self._run_on(store)
         except BackendError as error:
-            error = store.breaker.last or error
+            error = first or store.breaker.last or error
             self.cache = unavailable = self._not_reached(store.breaker)
             unavailable.why = f"{said(error)}. {remedy(error)}"
             # One that cannot be used was reported when it was read.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import sys
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from types import TracebackType
@@ -17,6 +18,7 @@ from cache_core.config.tuning import Tuning
 from cache_core.model.exceptions import ConfigurationError
 from cache_core.model.question.snapshot import at_once
 from cache_core.model.remedies import OPENING
+from cache_core.model.tasks import off_loop
 from cache_core.observability.decisions import Decision
 from cache_core.observability.instruments import CacheState
 from cache_core.observability.stats import CacheStats
@@ -71,10 +73,11 @@ class OperatedCache:
     async def _on_engine(self, work: Callable[[Engine], Coroutine[Any, Any, Result]]) -> Result:
         """Return *work* on the engine of this event loop, or on that in the host's thread."""
         own, hosted = self._engine, self._hosted
-        if own.settle():
+        # While the interpreter ends no other thread runs, and nothing can be opened.
+        if sys.is_finalizing() or own.settle():
             return await work(own)
         if hosted is None or (own.holds_something and own.home is None):
-            hosted = await asyncio.to_thread(self._host)
+            hosted = await off_loop(self._host)
         return await run_hosted(partial(work, hosted), CARRIED)
 
     def _host(self) -> Engine:

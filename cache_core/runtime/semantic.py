@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from cache_core.backends.breaker import Breaker
 from cache_core.backends.embedder.choosing import shared_embedder
 from cache_core.backends.embedder.identity import identity_of
 from cache_core.model.question.days import Days
+from cache_core.model.tasks import off_loop
 from cache_core.observability.observed import ObservedVectors
 from cache_core.operations.replica import Replica
 from cache_core.runtime.assembly import Given, Parts, suppressed
@@ -79,10 +79,10 @@ async def assemble_semantic(
         settings.endpoint,
     )
     # Before it starts to load, so that both use the same files.
-    identity = await asyncio.to_thread(identity_of, model)
+    identity = await off_loop(identity_of, model)
     keys.model = keys.model_digest(identity)
     model.start()
-    await asyncio.to_thread(guards.load)
+    await off_loop(guards.load)
     engine = await make_index(settings, given, store, keys, identity)
     index: VectorIndex = engine if given.wrap_index is None else given.wrap_index(engine)
     await index.open()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import logging
 from dataclasses import replace
@@ -14,6 +13,7 @@ from cache_core.config.environment import origin
 from cache_core.config.settings import Settings
 from cache_core.model.exceptions import ConfigurationError
 from cache_core.model.keys import PREFIX, Keys
+from cache_core.model.tasks import off_loop
 from cache_core.runtime.assembly import (
     OF_CHROMA,
     Given,
@@ -115,7 +115,7 @@ async def _chroma_index(settings: Settings, store: KeyValueStore, keys: Keys, id
     """
     check_installed(OF_CHROMA)
     # Off the event loop, because importing Chroma takes most of a second.
-    module = await asyncio.to_thread(importlib.import_module, "cache_core.backends.chroma.index")
+    module = await off_loop(importlib.import_module, "cache_core.backends.chroma.index")
     if not settings.chroma_url and module.is_thin_client():
         raise ConfigurationError(_NO_SERVER)
     directory = None if settings.chroma_url else index_directory(settings, store)

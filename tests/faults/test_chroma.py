@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromadb.api.rust import RustBindingsAPI
 
 from cache_core import MultiLevelCache
 from cache_core.backends.base import Row
+from cache_core.backends.chroma.directory import Slot, close_client, open_directory
 from cache_core.backends.chroma.index import BUFFER_ROWS
 from cache_core.config.settings import Settings
 from cache_core.runtime import background
@@ -263,6 +266,41 @@ async def test_a_corrupt_directory_at_the_start(
         assert found.tier == "l2"
     assert lines.are_few()
     assert "set aside" in lines.text() or how == "no directory"
+
+
+@pytest.mark.parametrize(
+    "words", ["(code: 14) unable to open database file", 'message: "Too many open files"']
+)
+def test_a_sound_directory_that_cannot_be_opened_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    """What the process lacks, such as open files, is no reason to set its index aside."""
+    close(*open_directory(tmp_path))
+
+    def fail(_: object) -> None:
+        raise RuntimeError(words)
+
+    with monkeypatch.context() as scarce:
+        scarce.setattr(RustBindingsAPI, "start", fail)
+        with pytest.raises(RuntimeError, match=re.escape(words)):
+            open_directory(tmp_path)
+    *opened_again, place = open_directory(tmp_path)
+    close(*opened_again)
+    assert Path(place).name == "1"
+
+
+def test_a_second_corrupt_directory(tmp_path: Path) -> None:
+    """It is set aside under another name than the first, also where no sound one is left."""
+    for number in (1, 2):
+        *found, place = open_directory(tmp_path)
+        close(*found)
+        assert Path(place).name == str(number)
+        Path(place).rename(Path(place).with_suffix(".corrupt"))
+
+
+def close(client: Any, slot: Slot, *_: object) -> None:
+    close_client(client)
+    slot.release()
 
 
 FULL = """

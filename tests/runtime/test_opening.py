@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -394,3 +395,62 @@ def test_a_missing_extra(tmp_path: Path, missing: str) -> None:
     assert (hit, partial, explained["l2"]) == ("hit", "partial", "off")
     assert "glasscache[semantic]" in told
     assert len([line for line in lines if "glasscache[semantic]" in line]) == 1
+
+
+async def test_no_thread_can_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the limit of threads a lookup is an error that says so; later all is well."""
+
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    cache = MultiLevelCache(
+        settings=Settings(**{**PATIENT, "dir": tmp_path, "tiers": frozenset({"l1"})}),
+        instruments=(),
+    )
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", refuse)
+        found = await cache.lookup("alpha", "ann")
+        await cache.put("alpha", "ann", "a")
+    assert found.outcome == "error"
+    assert "can't start new thread. Raise the limit of threads" in caplog.text
+    await cache.ready()
+    await cache.put("alpha", "ann", "a")
+    assert (await cache.lookup("alpha", "ann")).response == "a"
+    await cache.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["atexit", "finaliser"])
+def test_asked_while_the_interpreter_ends(tmp_path: Path, when: str) -> None:
+    """A lookup is an error then; it neither raises nor keeps the process from ending."""
+    program = f"""
+import asyncio, atexit, os
+os.environ.update(CACHE_DIR={str(tmp_path)!r}, CACHE_TIERS="l1")
+from cache_core import MultiLevelCache
+
+class Agent:
+    def __init__(self):
+        self.cache = MultiLevelCache()
+
+    def ask(self):
+        return asyncio.run(self.cache.lookup("alpha", "ann")).outcome
+
+    def __del__(self):
+        print("finaliser", self.ask())
+
+agent = Agent()
+print("first", agent.ask())
+atexit.register(lambda: print("atexit", agent.ask()))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "first miss" in done.stdout
+    assert f"{when} error" in done.stdout, done.stderr

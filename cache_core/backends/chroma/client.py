@@ -130,6 +130,7 @@ class ChromaClient:
         # A thread cannot be cancelled: after a deadline the next attempt waits for the same one.
         if self._opening is None or self._opening.done():
             self._opening = asyncio.ensure_future(self._in_thread(self._open_directory))
+            self._opening.add_done_callback(self._ended)
         return await asyncio.shield(self._opening)
 
     def _open_directory(self) -> Any:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import chromadb
+from chromadb.api.shared_system_client import SharedSystemClient
 from filelock import FileLock, Timeout
 
 from cache_core.backends.chroma.rebuild import WriteLog, finish_rebuilds
@@ -25,6 +26,13 @@ log = logging.getLogger("glasscache")
 
 _SLOTS = 64
 _EMPTY_SECONDS = 1.0
+_SCARCE = (
+    "Too many open files", "unable to open database file", "database is locked", "disk is full",
+    "No space left", "can't start new thread", "Resource temporarily unavailable",
+    "Cannot allocate memory",
+)  # fmt: skip
+"""Words of errors for what the process or the machine lacks, and not the index."""
+
 _held: dict[Path, Slot] = {}
 _mutex = threading.Lock()
 _clients = threading.Lock()
@@ -135,8 +143,9 @@ def _open(slot: Slot) -> tuple[Any, Path]:
     """Open the newest index in *slot*; a corrupt one is renamed and an empty one started."""
     path = slot.path
     path.mkdir(mode=0o700, exist_ok=True)
-    numbers = [int(child.name) for child in path.iterdir() if child.name.isdigit()]
-    number = max(numbers, default=1)
+    names = [child.name for child in path.iterdir()]
+    aside = [int(name.partition(".")[0]) for name in names if name.endswith(".corrupt")]
+    number = max(map(int, filter(str.isdigit, names)), default=max(aside, default=0) + 1)
     current = path / str(number)
     try:
         return _client(current, mend=slot.alone), current
@@ -144,18 +153,21 @@ def _open(slot: Slot) -> tuple[Any, Path]:
         raise
     # Chroma's native part panics with an exception that is no Exception.
     except BaseException as error:
-        if not slot.alone or not current.exists():
-            # Another cache of this process uses it, or it could not be created.
+        if not slot.alone or not current.exists() or _is_scarcity(error):
+            # Another cache of this process uses it, it could not be created, or it may be sound.
             raise
-        aside = path / f"{number}.corrupt"
-        current.rename(aside)
+        corrupt = current.rename(path / f"{number}.corrupt")
         log.error(
             "chroma: the index in %s cannot be opened (%s: %s); set aside as %s, starting empty",
-            current, type(error).__name__, error, aside.name,
+            current, type(error).__name__, error, corrupt.name,
         )  # fmt: skip
         # Under a new name, because Chroma remembers a path whose opening failed.
         fresh = path / str(number + 1)
         return _client(fresh, mend=False), fresh
+
+
+def _is_scarcity(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _SCARCE)
 
 
 def close_client(client: Any) -> None:
@@ -180,7 +192,12 @@ def can_be_embedded() -> bool:
 
 def _client(path: Path, *, mend: bool) -> Any:
     _native["used"] = True
-    client = chromadb.PersistentClient(str(path), settings=own_settings())
+    try:
+        client = chromadb.PersistentClient(str(path), settings=own_settings())
+    except BaseException:
+        # Chroma would return the half-opened index from now on.
+        SharedSystemClient._identifier_to_system.pop(str(path), None)  # noqa: SLF001 - theirs
+        raise
     if mend:
         finish_rebuilds(client)
     for collection in client.list_collections():
@@ -194,8 +211,6 @@ def _client(path: Path, *, mend: bool) -> Any:
 def _forget_parent() -> None:
     """Drop the parent's directories and clients without closing them."""
     global _clients, _mutex
-    from chromadb.api.shared_system_client import SharedSystemClient
-
     _native["lost"] = _native["lost"] or _native["used"]
     leave_to_parent(dict(_held), SharedSystemClient._identifier_to_system)  # noqa: SLF001 - theirs
     _clients, _mutex = threading.Lock(), threading.Lock()

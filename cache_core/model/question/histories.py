@@ -7,7 +7,6 @@ by their attributes, so that none of those libraries is needed.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import logging
@@ -27,6 +26,7 @@ from uuid import UUID
 
 from cache_core.model.logs import RateLimited
 from cache_core.model.question.wording import exact_form
+from cache_core.model.tasks import off_loop
 
 log = RateLimited(logging.getLogger("glasscache"), 3_600.0)
 
@@ -490,7 +490,7 @@ async def fingerprint_of(history: History) -> str:
     """Return the digest of *history*, computed in a thread if that takes long."""
     if history.size <= _ON_THE_LOOP:
         return fingerprint(history)
-    return await asyncio.to_thread(fingerprint, history)
+    return await off_loop(fingerprint, history)
 
 
 def last_texts(history: History, count: int) -> list[str]:

@@ -150,7 +150,7 @@ class Worklist:
                 "unconfirmed",
                 "%d invalidations are pending at the end: the next cache of this namespace in this "
                 "data directory applies them",
-                self.pending,
+                len({step.job for step in self.waiting}),
             )
 
     async def _run(self, items: Iterable[_Item]) -> tuple[int, dict[str, int], list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from cache_core.config.intents import INTENT_PATTERN
 from cache_core.config.tuning import Tuning
 from cache_core.model.logs import RateLimited
 from cache_core.model.question.users import without_spelling
+from cache_core.model.tasks import off_loop
 from cache_core.model.values import Entry, Level, Query, Scope
 from cache_core.operations.answers import How
 from cache_core.operations.put.personal import Kind, numbering, personal
@@ -133,7 +133,7 @@ async def looks_personal(
     answers = _texts(entry)
     if numbering.are_loaded() and len(question) + sum(map(len, answers)) <= _AT_ONCE:
         return personal(question, answers, user_id, names)
-    return await asyncio.to_thread(personal, question, answers, user_id, names)
+    return await off_loop(personal, question, answers, user_id, names)
 
 
 def _texts(entry: Entry) -> list[str]:
