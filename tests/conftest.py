@@ -65,7 +65,8 @@ _ABOUT_VECTORS = ("tiers/semantic/", "operations/invalidate/", "security/test_is
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by the fixtures that they use, and put files with slow ones first.
 
-    A worker that begins with the long files is not left alone with one at the end.
+    A worker that begins with the long files is not left alone with one at the end: what may take
+    longest comes first, by the limit that a test was given.
     """
     if not os.environ.get("ALL_STORES"):
         items[:] = [item for item in items if _is_about_vectors(item) or not _has_vector_sets(item)]
@@ -77,8 +78,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("server")
         if _LOADS_THE_MODEL in fixtures:
             item.add_marker("slow")
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    longest: dict[Path, float] = {}
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        allowed = float(limit.args[0]) if limit else bool(item.get_closest_marker("slow"))
+        longest[item.path] = max(longest.get(item.path, 0.0), allowed)
+    items.sort(key=lambda item: -longest[item.path])
 
 
 def _has_vector_sets(item: pytest.Item) -> bool:

@@ -475,6 +475,7 @@ def test_what_users_write_is_not_markup(text: str, tmp_path: Path) -> None:
     assert "looks like JSON" in failed.output
 
 
+@pytest.mark.slow
 def test_brackets_in_a_reason_are_shown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
