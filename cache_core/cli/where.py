@@ -106,5 +106,5 @@ def _check(directory: Path, *, creates: bool) -> None:
 def unavailable(cache: MultiLevelCache) -> str:
     """Return which store is unavailable, and why, in words."""
     where = cache.settings.redis_url and without_secrets(cache.settings.redis_url)
-    why = cache.away.replace("redis_url=", "--redis-url")
+    why = cache.why_unavailable.replace("redis_url=", "--redis-url")
     return f"the store cannot be reached: {where or cache.settings.dir} ({why})."

@@ -167,7 +167,7 @@ class OperatedCache:
         return self._engine.store_backend
 
     @property
-    def away(self) -> str:
+    def why_unavailable(self) -> str:
         """Reason why the store was not reached when the cache was opened; empty if it was."""
         cache = self._serving.cache
         return "" if isinstance(cache, Open) else cache.why
@@ -188,7 +188,7 @@ class OperatedCache:
         """The backends that do not work, what each said, and what to do; empty for none."""
         state = self.state
         if state is None:
-            return [Problem(self.store_backend, self.away or OPENING)]
+            return [Problem(self.store_backend, self.why_unavailable or OPENING)]
         return problems(self._parts, state)
 
     @property

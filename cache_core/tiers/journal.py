@@ -132,10 +132,10 @@ class Journal:
             # Only now, because a process that had not read it needs the other record.
             await self._log.remove([at])
 
-    def _follow(self, at: str, told: Broad | None, item: Broad | None) -> None:
-        if told is not None and told.searched:
+    def _follow(self, at: str, sealed: Broad | None, item: Broad | None) -> None:
+        if sealed is not None and sealed.searched:
             # Its token is readable even if its text is not.
-            self._unsearched.pop(told.token, None)
+            self._unsearched.pop(sealed.token, None)
         if item is None:
             return
         if item.is_of_nothing:
@@ -172,12 +172,12 @@ class Journal:
             if self._read_to != start:
                 # Another task has read from the same place meanwhile.
                 continue
-            for at, told in found:
-                item = self._opened(told)
+            for at, sealed in found:
+                item = self._opened(sealed)
                 self._known.append((place(at), item))
                 if len(self._known) > INVALIDATIONS_KEPT:
                     self._from, _ = self._known.popleft()
-                self._follow(at, told, item)
+                self._follow(at, sealed, item)
                 self._read_to = at
             if len(found) < _BATCH:
                 break
@@ -223,9 +223,9 @@ class Journal:
         if spoken:
             await self._store.append(self._log.name, [_UNKNOWN], keep=2 * INVALIDATIONS_KEPT)
 
-    def _is_of(self, told: Broad, messages: Collection[str]) -> bool:
+    def _is_of(self, sealed: Broad, messages: Collection[str]) -> bool:
         """Return whether this searched invalidation is of one of *messages*, for everybody."""
-        item = self._opened(told)
+        item = self._opened(sealed)
         if item is None or not item.text or not item.searched or item.user:
             return False
         return self._keys.tag(item.text) in messages
@@ -238,9 +238,9 @@ class Journal:
                 # One of the erased user's own answers concerns no other put.
                 self._known[number] = (at, replace(item, text="") if item.user else None)
 
-    def _opened(self, told: Broad | None) -> Broad | None:
-        """Return *told* with its text decrypted; `None` if that fails."""
-        if told is None:
+    def _opened(self, sealed: Broad | None) -> Broad | None:
+        """Return *sealed* with its text decrypted; `None` if that fails."""
+        if sealed is None:
             return None
-        item = self._log.opened(told)
-        return item if item.text or not told.text else None
+        item = self._log.opened(sealed)
+        return item if item.text or not sealed.text else None

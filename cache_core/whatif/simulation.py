@@ -93,18 +93,18 @@ class _Answer:
         stored: Thresholds at which it was put, and when; `None` if the log shows no put.
         through: Thresholds at which it was not put because another answer serves it, that answer,
             and the similarity of the two.
-        told: The thresholds in either of these two, which are disjoint.
+        settled: The thresholds in either of these two, which are disjoint.
         shared: Whether the log shows it as shared.
         private: The private answers, by user.
     """
 
-    __slots__ = ("message", "private", "shared", "stored", "through", "told")
+    __slots__ = ("message", "private", "settled", "shared", "stored", "through")
 
     def __init__(self, message: str) -> None:
         self.message = message
         self.stored: list[tuple[int, float]] | None = None
         self.through: list[_Reached] = []
-        self.told = 0
+        self.settled = 0
         self.shared = False
         self.private: dict[str, _Answer] | None = None
 
@@ -237,7 +237,7 @@ class Simulation:
                 if now - created <= self._l1_ttl or (mask & here and item.level == "l1"):
                     if mask & here and item.outcome != "hit":
                         # the log shows that it was not there: not put, or invalidated
-                        answer.stored, answer.through, answer.told = None, [], 0
+                        answer.stored, answer.through, answer.settled = None, [], 0
                         break
                     exact |= mask
                 elif now - created <= self._l2_ttl and not mask & here:
@@ -261,8 +261,8 @@ class Simulation:
         if item.scope == "user":
             near = near.of(item.user)
         direct = left & self._enough(similarity, near.message)
-        untold = direct & ~near.told
-        found: list[_Reached] = [(untold, near, similarity)] if untold else []
+        unsettled = direct & ~near.settled
+        found: list[_Reached] = [(unsettled, near, similarity)] if unsettled else []
         now, ttl, here = item.at, self._l2_ttl, self._here(item)
         for mask, created in near.stored or ():
             served = mask & direct
@@ -282,18 +282,18 @@ class Simulation:
         moved = left
         for mask, _, _ in reached:
             moved |= mask
-        if answer.told & ~moved:
-            kept = answer.told & ~moved
+        if answer.settled & ~moved:
+            kept = answer.settled & ~moved
             put = [(mask & kept, made) for mask, made in answer.stored or () if mask & kept] + put
             reached = [
                 (mask & kept, root, alike) for mask, root, alike in answer.through if mask & kept
             ] + reached
         answer.stored, answer.through = put, reached
-        answer.told |= moved
+        answer.settled |= moved
 
     def _live(self, answer: _Answer, now: float) -> int:
         """Return the thresholds at which an answer is stored and has not expired."""
-        live = self._all & ~answer.told
+        live = self._all & ~answer.settled
         for mask, created in answer.stored or ():
             if now - created <= self._l2_ttl:
                 live |= mask

@@ -132,8 +132,8 @@ async def test_a_redis_url_that_cannot_be_used(
         await cache.put("alpha", "ann", "lost")
         assert (await cache.lookup("alpha", "ann")).outcome == "error"
         assert await cache.get_or_compute("alpha", "ann", lambda: "computed") == "computed"
-        assert cache.away.count("REDIS_URL") > 1
-        assert "Correct REDIS_URL, or unset it" in cache.away
+        assert cache.why_unavailable.count("REDIS_URL") > 1
+        assert "Correct REDIS_URL, or unset it" in cache.why_unavailable
         await cache.close()
         errors = [record for record in caplog.records if record.levelno >= logging.ERROR]
         assert len(errors) == 1

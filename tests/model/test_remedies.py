@@ -130,8 +130,8 @@ async def test_a_refusal_is_named_in_the_servers_words(
     pool = aredis.ConnectionPool.from_url(url)
     fixed = Settings(dir=tmp_path, tiers=frozenset({"l1"}))
     async with MultiLevelCache(redis_pool=pool, settings=fixed) as cache:
-        assert "invalid username-password pair" in cache.away
-        assert "Check the user and password in redis_pool=" in cache.away
+        assert "invalid username-password pair" in cache.why_unavailable
+        assert "Check the user and password in redis_pool=" in cache.why_unavailable
     await pool.aclose()
     assert "REDIS_URL" not in caplog.text
 

@@ -97,8 +97,8 @@ def _connections(address: ChromaAddress, timeout: float) -> httpx.AsyncClient:
 
 async def _check(response: httpx.Response) -> None:
     """Raise `HttpAnswerError` for an error response that is not Chroma's own, or a failed login."""
-    told = response.headers.get("content-type", "").startswith(_JSON)
-    if response.is_success or (told and response.status_code not in {401, 403}):
+    is_json = response.headers.get("content-type", "").startswith(_JSON)
+    if response.is_success or (is_json and response.status_code not in {401, 403}):
         return
     place = response.headers.get("location", "")
     words = f"HTTP {response.status_code} {response.reason_phrase}"

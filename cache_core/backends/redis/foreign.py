@@ -51,12 +51,12 @@ class ForeignKeys:
 
     def report_once(self, keys: Sequence[str], found: Sequence[str | None]) -> list[str | None]:
         """Return *found* with the empty text for removed values, each once."""
-        told = list(found)
+        reported = list(found)
         for place, key in enumerate(keys):
             if key in self.removed:
                 self.removed.discard(key)
-                told[place] = "" if told[place] is None else told[place]
-        return told
+                reported[place] = "" if reported[place] is None else reported[place]
+        return reported
 
     async def mended(
         self,

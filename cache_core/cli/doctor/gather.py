@@ -224,7 +224,7 @@ async def _stored(settings: Settings, namespace: str, model: Semantic) -> Stored
     try:
         await cache.initialize()
         if not cache.is_open:
-            return Stored(cache.away, InForce(Tuning(), {}))
+            return Stored(cache.why_unavailable, InForce(Tuning(), {}))
         if not model.model_error and not model.embedding_error:
             # an index that cannot be used is among the problems
             with contextlib.suppress(ConfigurationError):

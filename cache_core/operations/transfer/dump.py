@@ -246,7 +246,7 @@ class Dumping:
         keys, (place, entry, tokens) = self._keys, item
         shared = place.scope == keys.shared
         exact = place.exact or (keys.names(entry.message)[1] if entry.message else "")
-        # A user's own question is not told with what is for everybody.
+        # A user's own question does not go with what is for everybody.
         message = messages.get((keys.shared, exact))
         if message is None and not shared:
             message = messages.get((place.scope, exact))

@@ -81,11 +81,11 @@ class StoreContract:
 
     async def test_concurrent_write_new_agree(self, store: KeyValueStore) -> None:
         """One of many concurrent writers wins, and all get the same value."""
-        told = await asyncio.gather(
+        results = await asyncio.gather(
             *(store.write_new(Write("a", str(number), 60.0)) for number in range(20))
         )
-        assert len(set(told)) == 1
-        assert list(await store.read(["a"])) == [told[0]]
+        assert len(set(results)) == 1
+        assert list(await store.read(["a"])) == [results[0]]
 
     async def test_delete_counts_what_was_there(self, store: KeyValueStore) -> None:
         """Values and hashes are deleted alike, and each one that existed counts once."""
@@ -186,12 +186,14 @@ class StoreContract:
 
     async def test_many_take_one_lease(self, store: KeyValueStore) -> None:
         """One of fifty concurrent attempts gets it, and all get the same holder."""
-        told = await asyncio.gather(*(store.take_lease("lease", str(n), 60.0) for n in range(50)))
-        assert len(set(told)) == 1
+        results = await asyncio.gather(
+            *(store.take_lease("lease", str(n), 60.0) for n in range(50))
+        )
+        assert len(set(results)) == 1
         renewed = await asyncio.gather(
             *(store.renew_lease("lease", str(n), 60.0) for n in range(50))
         )
-        assert [str(n) for n, held in enumerate(renewed) if held] == [told[0]]
+        assert [str(n) for n, held in enumerate(renewed) if held] == [results[0]]
 
     async def test_a_log_is_read_in_order(self, store: KeyValueStore) -> None:
         """`after` walks through a log from its start, page by page, without a gap or a double."""

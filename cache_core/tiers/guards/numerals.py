@@ -125,18 +125,18 @@ def _read_clock(tokens: Sequence[Token], digits: str, after: int) -> Numeral | N
     if word == "past" and digits.isdigit() and int(digits) < _HOUR:
         hour = _text(tokens, after + 1)
         clock = times.clock(f"{_ONES.get(hour, hour)}:{int(digits):02}")
-        return None if clock is None else Numeral(times.told(clock), after + 2, "clock")
+        return None if clock is None else Numeral(times.written(clock), after + 2, "clock")
     if digits == "12" and word in _NAMED_TIMES:
         return Numeral(_NAMED_TIMES[word], after + 1, "clock")
     if word in {"hours", "hrs", "h"} and _MILITARY.match(digits):
         minute = times.clock(f"{digits[:2]}:{digits[2:]}")
-        return None if minute is None else Numeral(times.told(minute), after + 1, "clock")
+        return None if minute is None else Numeral(times.written(minute), after + 1, "clock")
     half = word if word in {"am", "pm"} else ""
-    told = bool(half) or word in {"o'clock", "oclock", "uhr"}
-    if not told and ":" not in digits:
+    has_word = bool(half) or word in {"o'clock", "oclock", "uhr"}
+    if not has_word and ":" not in digits:
         return None
     minute = times.clock(digits, half)
-    return None if minute is None else Numeral(times.told(minute), after + told, "clock")
+    return None if minute is None else Numeral(times.written(minute), after + has_word, "clock")
 
 
 def _fraction(digits: str) -> Fraction | None:
@@ -163,7 +163,7 @@ def _read_range(tokens: Sequence[Token], place: int, first: str, last: str) -> N
     if half in {"am", "pm"} or ":" in first + last:
         minutes = [times.clock(end, half if half in {"am", "pm"} else "") for end in (first, last)]
         if None not in minutes:
-            ends, unit = [times.told(minute or 0) for minute in minutes], "clock"
+            ends, unit = [times.written(minute or 0) for minute in minutes], "clock"
             after += half in {"am", "pm"}
     return Numeral(ends[0], after, unit, more=((ends[1], "end"),), role="start")
 
@@ -237,7 +237,7 @@ def _read_part(tokens: Sequence[Token], place: int, word: str, follows: str) -> 
         if minute is not None:
             shift = 30 if word == "half" else 15
             shift = -shift if follows == "to" else shift
-            return Numeral(times.told((minute + shift) % 1_440), place + 3, "clock")
+            return Numeral(times.written((minute + shift) % 1_440), place + 3, "clock")
     if word == "quarter":
         return None
     after = place + 1

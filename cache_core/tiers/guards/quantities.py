@@ -82,7 +82,7 @@ def _spanning(tokens: Sequence[Token], start: Number, end: Number) -> Number:
         # Both ends are in the same half of the day where that is a span.
         noon = 12 * 60
         last = times.clock(end.value) or 0
-        value = times.told(hour + noon if hour < noon <= last and hour + noon <= last else hour)
+        value = times.written(hour + noon if hour < noon <= last and hour + noon <= last else hour)
     return start._replace(value=value, unit=end.unit, qualifier=end.qualifier, thing="", beyond="")
 
 
@@ -120,7 +120,7 @@ def _hour(tokens: Sequence[Token], place: int, value: str) -> str:
     """Return a bare number that is a time of day, as one: at 8, at 9.15; else empty."""
     before = tokens[place - 1].text if place else ""
     minute = times.clock(value) if before == "at" else None
-    return "" if minute is None else times.told(minute)
+    return "" if minute is None else times.written(minute)
 
 
 def _trimmed(tokens: Sequence[Token], place: int, value: str, unit: str) -> str:

@@ -139,6 +139,6 @@ def clock(digits: str, half: str = "") -> int | None:
     return (hour * 60 + minute) % 1_440
 
 
-def told(minute: int) -> str:
+def written(minute: int) -> str:
     """Return the minute of the day as a time: 09:05."""
     return f"{minute // 60:02}:{minute % 60:02}"

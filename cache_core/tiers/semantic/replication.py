@@ -128,13 +128,13 @@ class IndexFeed:
         """
         wanted = set(tags)
         async for page in self._log.pages():
-            told = [
+            shared = [
                 (at, self.keys.similar_entry(record.tags[0], self.keys.shared, record.context))
                 for at, record in page
                 if record.kind == "put" and not wanted.isdisjoint(record.tags)
             ]
-            values = await self.store.read([name for _, name in told]) if told else ()
-            gone = [at for (at, _), value in zip(told, values, strict=True) if value is None]
+            values = await self.store.read([name for _, name in shared]) if shared else ()
+            gone = [at for (at, _), value in zip(shared, values, strict=True) if value is None]
             await self._log.remove(gone)
 
     async def forget_texts(self, messages: Collection[str]) -> None:

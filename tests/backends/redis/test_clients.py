@@ -44,7 +44,9 @@ async def works(cache: MultiLevelCache) -> bool:
     documents = [{"id": "handbook"}]
     async with cache:
         await cache.put("when do you open", "ann", "At nine.", "hours", documents)
-        assert (await cache.lookup("when do you open", "ann")).response == "At nine.", cache.away
+        assert (await cache.lookup("when do you open", "ann")).response == "At nine.", (
+            cache.why_unavailable
+        )
         for _ in range(2):
             assert (await cache.invalidate_document("handbook")).complete
             assert (await cache.lookup("when do you open", "ann")).response is None
