@@ -40,6 +40,7 @@ from cache_core.observability.records import (
     VerdictRecord,
     VerificationRecord,
 )
+from cache_core.observability.sums import REST
 
 from . import names
 from .meters import Meters
@@ -63,6 +64,11 @@ _PUT_REASONS_SHOWN = ("personal", "promoted", "rate_limited")
 counted; `cache_put_losses_total` has each reason without its tier from the start."""
 
 
+_INTENTS = 32
+"""Most intents with series of their own; `stats` has 50."""
+
+_ORIGINS = ("cache", "agent")
+
 Exemplar: TypeAlias = trace.SpanContext | None
 """The span by which an observation can be found."""
 
@@ -71,7 +77,7 @@ class PrometheusInstrument:
     """Counts into Prometheus metrics; nearly every valid child exists from the start.
 
     Without a first zero, Prometheus' `rate` misses the first event. Only tiers' reasons of puts
-    come when they are needed.
+    and intents come when they are needed.
 
     What happens is tallied in plain numbers, which the metrics take over when somebody looks, and
     every second.
@@ -156,6 +162,7 @@ class PrometheusInstrument:
         self._compared = each(
             names.COMPARED_ANSWERS, ("changed", "unchanged_at_expiry", "unchanged_before", "failed")
         )
+        self._of_intents = _Tallies(lambda key: tally(names.INTENT_ANSWERS, *key), {})
         self._judged_misses = each(names.JUDGED_MISSES, ("right", "wrong"))
         self._cancelled = each(names.CANCELLED, LEVELS)
         self._cost_saved = tally(names.COST_SAVED)
@@ -218,6 +225,8 @@ class PrometheusInstrument:
                 self._put_outcomes[record.outcome].amount += 1
                 if record.reason:
                     self._put_losses[record.reason].amount += 1
+                if record.intent:
+                    self._of_intent(record.intent, "agent")
                 for part in record.calls:
                     self._puts[part.level, part.outcome].amount += 1
                     if part.reason:
@@ -257,6 +266,15 @@ class PrometheusInstrument:
                 applied = record.outcome == "applied"
                 (self._changes if applied else self._rejected).amount += 1
 
+    def _of_intent(self, intent: str, origin: str) -> None:
+        tallies = self._of_intents
+        if (intent, origin) not in tallies:
+            if len(tallies) >= _INTENTS * len(_ORIGINS):
+                intent = REST
+            for each in _ORIGINS:  # both: a rate misses what a series begins with
+                _ = tallies[intent, each]
+        tallies[intent, origin].amount += 1
+
     def _spend(self, kind: str, usd: float) -> None:
         self._spent[kind].amount += usd
         self._cost_saved.amount -= usd
@@ -269,6 +287,8 @@ class PrometheusInstrument:
         self._lookup_seconds[record.outcome].observe(record.seconds, exemplar)
         if record.outcome == "bypass":
             self._bypasses[record.reason].amount += 1
+        elif record.outcome == "hit" and record.intent:
+            self._of_intent(record.intent, "cache")
         for part in record.calls:
             level = part.level
             self._latency[level].observe(part.seconds, exemplar)

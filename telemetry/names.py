@@ -209,6 +209,13 @@ JUDGED_MISSES: Final = Metric(
     "Misses of L2 whose fresh answer was compared with the nearest stored one: right means that it "
     "would have been a right hit.",
 )
+INTENT_ANSWERS: Final = Metric(
+    "cache_intent_answers_total",
+    "counter",
+    ("intent", "origin"),
+    "Answers by intent: of the cache (hits of L1 and L2), or computed by the agent (puts with the "
+    "intent, refreshes included). Beyond 32 intents: `*`.",
+)
 COMPARED_ANSWERS: Final = Metric(
     "cache_compared_answers_total",
     "counter",

@@ -344,6 +344,9 @@ SLOWNESS = (
     ),
 )
 
+ANSWERS = "cache_intent_answers_total"
+OF_CACHE = 'origin="cache"'
+
 WORTH = (
     Panel(
         "timeseries",
@@ -413,6 +416,30 @@ WORTH = (
         "glasscache-tiers",
         none="no misses",
         decimals=0,
+    ),
+    Panel(
+        "bargauge",
+        "Which intents does the cache answer?",
+        "Share of the answers of an intent that came from the cache in the time shown, the lowest "
+        "first. A low one that is the same for everybody: share it, or give it a longer TTL. Only "
+        "answers that were put with an intent.",
+        [
+            Query(
+                "bottomk(8, "
+                + over(
+                    f"sum by (intent) ({total(ours(ANSWERS, OF_CACHE))})",
+                    f"sum by (intent) ({total(ours(ANSWERS))})",
+                )
+                + ")",
+                "{{intent}}",
+                instant=True,
+            )
+        ],
+        "percentunit",
+        "glasscache-tiers",
+        none="no intents",
+        decimals=0,
+        ends=(0, 1),
     ),
 )
 
@@ -517,8 +544,7 @@ OVERVIEW = Board(
             "What is it worth, and what would be more?",
             [
                 *(Placed(panel, 8, 4) for panel in WORTH[1:4]),
-                Placed(WORTH[0], 12),
-                Placed(WORTH[4], 12),
+                *(Placed(WORTH[number], 8) for number in (0, 4, 5)),
             ],
         ),
         Section(

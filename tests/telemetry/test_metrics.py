@@ -145,7 +145,7 @@ async def test_all_children_exist_before_the_first_lookup(
     before = watch.samples("counter", "histogram")
     assert {name for name, _ in before} >= {
         metric.name for metric in names.METRICS if metric.kind == "counter"
-    }
+    } - {names.INTENT_ANSWERS.name}
     for metric in names.METRICS:
         if metric.kind == "gauge":
             assert any(name == metric.name for name, _ in watch.samples("gauge")) or metric in {
@@ -171,7 +171,8 @@ async def test_all_children_exist_before_the_first_lookup(
     await cache.invalidate_tag("a")
     await cache.forget_user("ann")
     came = watch.samples("counter", "histogram") - before
-    assert {name for name, _ in came} == {names.PUT_REASONS.name}, "only those come when needed"
+    expected = {names.PUT_REASONS.name, names.INTENT_ANSWERS.name}
+    assert {name for name, _ in came} == expected, "only those come when needed"
     assert before <= watch.samples("counter", "histogram")
     series = watch.samples("counter", "gauge", "histogram")
     assert len(series) < 560, "each replica pays for each series; see docs/telemetry.md"
@@ -278,6 +279,20 @@ async def test_a_breaker_that_opens_and_closes_between_two_reports_is_counted(
         assert watch.value(names.BREAKER_TRANSITIONS, "chroma", "open") == 0
         await cache.close()
         await cache.initialize()
+
+
+async def test_the_hit_rate_of_an_intent_is_counted(watch: Watch, watched: MultiLevelCache) -> None:
+    """An answer counts for its intent, by who gave it; intents beyond the 32nd count together."""
+    await watched.put("alpha", "ann", "answer", "faq")
+    await watched.lookup("alpha", "ann")
+    await watched.lookup("alpha", "ann")
+    for number in range(40):
+        await watched.put(f"message {number}", "ann", "answer", f"intent_{number}")
+    assert [watch.value(names.INTENT_ANSWERS, "faq", origin) for origin in ("agent", "cache")] == [
+        1, 2,
+    ]  # fmt: skip
+    assert watch.value(names.INTENT_ANSWERS, "*", "agent") == 9
+    assert watch.value(names.INTENT_ANSWERS, "*", "cache") == 0
 
 
 async def test_a_closed_cache_has_no_backends(

@@ -28,6 +28,7 @@ ELSEWHERE = sorted(
 DOCUMENTED = """
     cache_hits_total{level} cache_misses_total{level} cache_latency_seconds{level}
     cache_judged_misses_total{verdict} cache_compared_answers_total{verdict}
+    cache_intent_answers_total{intent,origin}
     cache_verdicts_total{verdict,source}
     cache_cost_saved_usd cache_lookups_total{outcome} cache_lookup_seconds{outcome}
     cache_errors_total{level,reason} cache_miss_reasons_total{level,reason}
