@@ -315,9 +315,15 @@ REDIS_MORE = (
     Panel(
         "timeseries",
         "Do replicas follow, do clients wait?",
-        "Replicas that are connected to each server, and clients that wait in a blocking command.",
+        "Replicas that are connected to each server, and clients that wait in a blocking command. "
+        "cut off: 1 while a replica has no link to its primary.",
         [
             Query(redis("redis_connected_slaves"), "replicas of {{instance}}"),
+            Query(
+                f"1 - {redis('redis_master_link_up')}"
+                f" or on (cluster, job, instance) 0 * {redis('redis_up')}",
+                "{{instance}} cut off",
+            ),
             Query(redis("redis_blocked_clients"), "blocked at {{instance}}"),
         ],
         "none",

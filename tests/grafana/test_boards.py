@@ -46,7 +46,7 @@ REDIS_METRICS = {
     "redis_commands_duration_seconds_total",
     "redis_commands_processed_total", "redis_keyspace_hits_total", "redis_keyspace_misses_total",
     "redis_memory_used_rss_bytes", "redis_net_input_bytes_total", "redis_net_output_bytes_total",
-    "redis_db_keys_expiring", "redis_connected_slaves", "redis_blocked_clients",
+    "redis_db_keys_expiring", "redis_connected_slaves", "redis_master_link_up", "redis_blocked_clients",
 }  # fmt: skip
 """Metrics of redis_exporter 1.45 for a Redis 7.0."""
 
