@@ -1,10 +1,12 @@
-"""Speed of the dashboard's pages on a long decision log and many entries, in a real browser.
+"""Speed of the dashboard's pages on a long decision log, 30 days of history and many entries.
 
-    python -m benchmarks.pages                  100,000 lookups, 20,000 answers, embedded store
-    python -m benchmarks.pages --redis          the same on a real redis-server
+    python -m benchmarks.pages                     10,000 lookups, 20,000 answers, embedded store
+    python -m benchmarks.pages --lookups 100000    a log ten times as long as the default
+    python -m benchmarks.pages --redis             the same on a real redis-server
 
 The cache puts the answers; vectors are random, and lookups are written into the log like an
-agent's. Then `glasscache dashboard` is started, and every page is opened: the first time,
+agent's. The history has 30 days of two replicas, merged as a replica merges it. Then
+`glasscache dashboard` is started, and every page is opened in a real browser: the first time,
 when the log is unread, and again, the median of five. A page counts as loaded when its last
 part is. At the end a threshold is changed, and pairs are judged by key.
 """
@@ -24,6 +26,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -36,7 +39,11 @@ from rich.console import Console
 from benchmarks.growth import StoredVectors, _word
 from benchmarks.support.servers import free_port, redis_server
 from cache_core import MultiLevelCache, Settings
+from cache_core.backends.base import RowWrite
 from cache_core.observability.decisions import VERSION, Decision
+from cache_core.observability.history import DAY, LIVE
+from cache_core.observability.hours import HOUR
+from cache_core.observability.sums import FORMAT, LATENCIES, IntentSums, StoredSums, Sums
 
 TOKEN = "only-for-this-benchmark"
 AGAIN = 5
@@ -52,6 +59,8 @@ LAST_PART = {
 """Last part that a page draws."""
 
 _INTENTS = ("orders", "returns", "shipping", "payment", "account", "products")
+_REPLICAS = ("a", "b")
+DAYS = 30
 _TOGETHER = 16
 _CHUNK = 1_000
 _VERDICTS = 2_000
@@ -61,7 +70,7 @@ progress = Console(stderr=True)
 
 
 async def fill(directory: Path, url: str | None, lookups: int, answers: int) -> None:
-    """Put answers, write lookups and verdicts."""
+    """Put answers, write history, lookups and verdicts."""
     random = np.random.default_rng(0)
     texts = [f"question {_word(number)}" for number in range(answers)]
     vectors = random.standard_normal((answers, 384)).astype(np.float32)
@@ -84,6 +93,13 @@ async def fill(directory: Path, url: str | None, lookups: int, answers: int) -> 
 
         await asyncio.gather(*(work() for _ in range(_TOGETHER)))
         progress.print(f"{answers:,} answers put")
+        rows = {name: FORMAT.text(StoredSums(sums)) for name, sums in _history(time.time())}
+        live = RowWrite(cache._parts.keys.own(LIVE), rows, DAYS * DAY, newest=len(rows))
+        await cache._parts.store.put_rows([live])
+        # the replica that was started here has just looked for rows to merge
+        await cache._parts.store.delete([cache._parts.keys.own("history-merging")])
+        await cache._parts.history.merge()
+        progress.print(f"{DAYS} days of history written")
         decisions = _decisions(lookups)
         for start in range(0, lookups, _CHUNK):
             lines = [
@@ -98,6 +114,31 @@ async def fill(directory: Path, url: str | None, lookups: int, answers: int) -> 
             await cache.judge(item, correct=correct, source=source)  # type: ignore[arg-type]
         await cache.tune({"semantic_threshold": 0.93}, author="benchmark")
         progress.print(f"{lookups:,} lookups written")
+
+
+def _history(now: float) -> Iterator[tuple[str, Sums]]:
+    """Yield the rows of the last days: one for each replica and hour."""
+    chance, end = Random(2), int(now // HOUR * HOUR)
+    for start in range(end - DAYS * DAY, end + HOUR, HOUR):
+        for replica in _REPLICAS:
+            hits, misses = chance.randint(2_000, 4_000), chance.randint(800, 1_600)
+            share = hits // len(_INTENTS)
+            yield f"{start}-{replica}", Sums(
+                outcomes={"hit": hits, "miss": misses}, reasons={"below_threshold": misses},
+                hits={"l1": hits // 2, "l2": hits - hits // 2},
+                misses={"l1": {"cold": misses}, "l2": {"below_threshold": misses}},
+                saved={"l1": 0.018 * hits, "l2": 0.018 * hits}, spent_usd=0.0001 * misses,
+                unanswered_usd=0.036 * misses, prices={"0.036": hits},
+                hit_latency=(0, hits) + (0,) * (len(LATENCIES) - 1),
+                other_latency=(0, misses) + (0,) * (len(LATENCIES) - 1), seconds=0.001 * hits,
+                verdicts={"verify": {"correct": hits // 100, "wrong": hits // 4_000}},
+                intents={
+                    name: IntentSums(l1=share // 2, l2=share // 2, computed=misses // 6,
+                                     other_scope=misses // 40, correct=share // 100,
+                                     saved_usd=0.036 * share)
+                    for name in _INTENTS
+                },
+            )  # fmt: skip
 
 
 def _decisions(count: int) -> list[Decision]:
@@ -130,11 +171,12 @@ def _decisions(count: int) -> list[Decision]:
 
 
 @contextlib.contextmanager
-def dashboard(directory: Path, url: str | None) -> Iterator[str]:
-    """Yield the address of the app."""
+def dashboard(directory: Path, url: str | None, lookups: int) -> Iterator[str]:
+    """Yield the address of the app; it knows that the log keeps so many *lookups*."""
     port = free_port()
     environment = {
         **os.environ, "CACHE_DIR": str(directory), "CACHE_DASHBOARD_TOKEN": TOKEN,
+        "CACHE_DECISIONS": str(lookups),
         "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "true",
     }  # fmt: skip
     environment.pop("REDIS_URL", None)
@@ -198,6 +240,13 @@ def measure(address: str) -> list[dict[str, Any]]:
              "again_s": round(statistics.median(again[title]), 2)}
             for title in LAST_PART
         ]  # fmt: skip
+        opens("History")()
+        chosen = []
+        for days in (30, 7) * 3:
+            first_day = datetime.fromtimestamp(time.time() - (days - 1) * DAY, UTC).date()
+            option = page.get_by_role("radio", name=f"{days} days", exact=True)
+            took = seconds_until(page, option.click, f"Now: {first_day} 00:00")
+            chosen += [took] if days == DAYS else []
         opens("Tuning")()
         slider = page.get_by_role("slider", name="Similarity threshold")
         slider.wait_for()
@@ -215,6 +264,8 @@ def measure(address: str) -> list[dict[str, Any]]:
             said = f"yours just now: {count}."
             judged.append(seconds_until(page, lambda: page.keyboard.press("s"), said))
         browser.close()
+    rows.append({"page": f"History: {DAYS} days are chosen", "first_s": round(chosen[0], 2),
+                 "again_s": round(statistics.median(chosen), 2)})  # fmt: skip
     rows.append({"page": "Tuning: a threshold is moved", "first_s": round(moved[0], 2),
                  "again_s": round(statistics.median(moved), 2)})  # fmt: skip
     rows.append({"page": "Review: a pair is judged", "first_s": round(judged[0], 2),
@@ -225,7 +276,7 @@ def measure(address: str) -> list[dict[str, Any]]:
 def main() -> None:
     """Fill the store, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lookups", type=int, default=100_000)
+    parser.add_argument("--lookups", type=int, default=10_000)
     parser.add_argument("--answers", type=int, default=20_000)
     parser.add_argument("--redis", action="store_true", help="on a real redis-server")
     parser.add_argument("--json", action="store_true")
@@ -234,7 +285,7 @@ def main() -> None:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url = stack.enter_context(redis_server(directory)) if chosen.redis else None
         asyncio.run(fill(directory / "cache", url, chosen.lookups, chosen.answers))
-        address = stack.enter_context(dashboard(directory / "cache", url))
+        address = stack.enter_context(dashboard(directory / "cache", url, chosen.lookups))
         rows = measure(address)
     if chosen.json:
         print(json.dumps({"lookups": chosen.lookups, "answers": chosen.answers,

@@ -202,6 +202,8 @@ def _command(place: Path, host: str, port: int, public: Public | None) -> list[s
         **theme.options(), "server.address": host, "server.port": str(port),
         # the address is printed already
         "logger.hideWelcomeMessage": "true",
+        # after every refresh it would look at all recorded lookups: Python collects often enough
+        "runner.postScriptGC": "false",
     }  # fmt: skip
     if host in _LOOPBACK:
         # reject other host names that lead here (DNS rebinding)

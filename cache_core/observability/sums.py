@@ -262,13 +262,14 @@ def _largest(
 
 def _joined(first: Any, second: Any, how: Callable[[Any, Any], Any]) -> Any:
     """Return two trees of numbers added, or subtracted where all of *second* is in *first*."""
+    # most are numbers, and to ask whether one is a mapping takes as long as ten additions
+    if isinstance(first, (int, float)):
+        return how(first, second)
     if isinstance(first, Mapping):
         both = {name: _joined(first[name], second[name], how) for name in first if name in second}
         return {**first, **second, **both}
-    if isinstance(first, tuple):
-        make = getattr(type(first), "_make", tuple)
-        return make(_joined(*pair, how) for pair in zip(first, second, strict=True))
-    return how(first, second)
+    make = getattr(type(first), "_make", tuple)
+    return make(_joined(*pair, how) for pair in zip(first, second, strict=True))
 
 
 def _nonzero(tree: Any) -> Any:

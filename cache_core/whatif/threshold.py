@@ -128,10 +128,17 @@ def recommend(
     Raises:
         ValueError: If *max_wrong_share* is not between 0 and 1.
     """
+    estimates = thresholds(decisions, verdicts, tuning=tuning, grid=grid)
+    return recommend_from(estimates, tuning=tuning, max_wrong_share=max_wrong_share)
+
+
+def recommend_from(
+    estimates: Sequence[ThresholdEstimate], *, tuning: Tuning, max_wrong_share: float
+) -> Recommendation:
+    """Return `recommend`'s result from *estimates*, the result of `thresholds`."""
     if not 0 <= max_wrong_share <= 1:
         msg = f"max_wrong_share={max_wrong_share!r} is refused: a share from 0 to 1"
         raise ValueError(msg)
-    estimates = thresholds(decisions, verdicts, tuning=tuning, grid=grid)
     current = next(item for item in estimates if item.threshold == tuning.semantic_threshold)
     if not current.lookups:
         return Recommendation(None, None, current, ["No lookups are recorded yet."])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from dashboard.charts.base import Chart, framed, limit, percent
+from dashboard.charts.base import Chart, framed, layered, limit, percent
 from dashboard.charts.theme import Palette
 
 _KINDS = ("saved", "paid")
@@ -49,7 +49,9 @@ def money(table: pd.DataFrame, by: str, look: Palette) -> Chart:
     saved, full = table["saved_usd"].sum(), table["without_cache_usd"].sum()
     title = f"Money per {by}"
     return Chart(
-        framed(chart, title, look, 260, "the whole bar is what it would have cost without"),
+        framed(
+            layered(chart), title, look, 260, "the whole bar is what it would have cost without"
+        ),
         f"{title}: {saved:,.2f} USD saved of {full:,.2f} USD.",
     )
 
@@ -75,7 +77,7 @@ def rates(table: pd.DataFrame, by: str, objective: float, look: Palette) -> Char
     )  # fmt: skip
     title = f"Hit rate per {by}"
     return Chart(
-        framed(alt.layer(line, *goal), title, look, 260, "of lookups that could be answered"),
+        framed(layered(line, *goal), title, look, 260, "of lookups that could be answered"),
         f"{title}, {len(table)} values; objective {objective:.0%}.",
     )
 

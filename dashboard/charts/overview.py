@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 
 from cache_core.model.reasons import short
-from dashboard.charts.base import LABEL_SIZE, Chart, bars, framed, limit, names, percent
+from dashboard.charts.base import LABEL_SIZE, Chart, bars, framed, layered, limit, names, percent
 from dashboard.charts.theme import Palette
 from dashboard.data.figures import LEAST_IN_BIN, WAYS, milliseconds
 
@@ -90,7 +90,7 @@ def hit_rate(
     if len(few):
         subtitle += f"; circles: fewer than {LEAST_IN_BIN}"
     subtitle += "; dotted: new tuning" if changes else ""
-    chart = alt.layer(volume, alt.layer(*layers)).resolve_scale(y="independent")
+    chart = layered(volume, layered(*layers), independent="y")
     return Chart(framed(chart, "Hit rate", look, 290, subtitle), words + ".")
 
 
@@ -205,7 +205,7 @@ def latency(table: pd.DataFrame, look: Palette) -> Chart:
     words = "; ".join(f"{row.way} {row.label}" for row in table.itertuples())
     return Chart(
         framed(
-            alt.layer(span, point, text), "Latency of a lookup", look, 260,
+            layered(span, point, text), "Latency of a lookup", look, 260,
             "median (point) / 95th percentile (end of the bar)",
         ),
         f"Latency by how a lookup ended, median / 95th percentile: {words}.",

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cache_core.operations.explain import duration
 from cache_core.whatif import SharingEstimate, TtlReport
-from dashboard.charts.base import Chart, Mark, bars, framed, marked, unit, whole
+from dashboard.charts.base import Chart, Mark, bars, framed, layered, marked, unit, whole
 from dashboard.charts.theme import Palette
 
 
@@ -55,7 +55,7 @@ def ages(report: TtlReport, proposed: float, look: Palette) -> Chart:
     layers = [chart, *marked(marks, "low", x, (0.0, widest))]
     title = f"Hits of {report.level.upper()} by the age of what they served"
     words = f"{report.hits:,} hits; {report.expired:,} misses found an expired entry"
-    return Chart(framed(alt.layer(*layers), title, look, 240), f"{title}: {words}.")
+    return Chart(framed(layered(*layers), title, look, 240), f"{title}: {words}.")
 
 
 def sharing(found: Sequence[SharingEstimate], chosen: Collection[str], look: Palette) -> Chart:
@@ -119,7 +119,7 @@ def evidence(table: pd.DataFrame, now: float, look: Palette) -> Chart:
     total = int(table["verdicts"].sum()) if len(table) else 0
     return Chart(
         framed(
-            alt.layer(chart, *marked(marks, "similarity", x, (0.5, 1.0))),
+            layered(chart, *marked(marks, "similarity", x, (0.5, 1.0))),
             "Verdicts by similarity", look, 280,
         ),
         f"{total:,} verdicts by similarity; the threshold is {now:.3g}.",

@@ -10,7 +10,7 @@ import altair as alt
 import pandas as pd
 
 from cache_core.whatif import ThresholdEstimate
-from dashboard.charts.base import LEFT, Chart, Mark, framed, limit, marked, percent
+from dashboard.charts.base import LEFT, Chart, Mark, framed, layered, limit, marked, percent
 from dashboard.charts.theme import Palette
 
 _LOW, _HIGH = 0.5, 1.0
@@ -88,7 +88,7 @@ def threshold_curve(
     lines = marked(marks, "threshold", _axis(), (_LOW, _HIGH), low_down=low_down)
     layers = [area, line, *lines, *points]
     return Chart(
-        framed(alt.layer(*layers), drawn.title, look, 270),
+        framed(layered(*layers), drawn.title, look, 270),
         f"Recorded lookups at other thresholds. {what}: {words}.",
     )
 
@@ -143,7 +143,7 @@ def threshold_wrong(
     layers = [band, line, *goal, *marked(marks, "threshold", _axis(), (_LOW, _HIGH)), *points]
     return Chart(
         framed(
-            alt.layer(*layers), "Wrong hits, of all hits", look, 310,
+            layered(*layers), "Wrong hits, of all hits", look, 310,
             "estimate and 95% interval, from verdicts weighted by traffic",
         ),
         f"Share of wrong hits: {words}. Limit {accepted:.1%}.",

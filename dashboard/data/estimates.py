@@ -23,12 +23,12 @@ from cache_core.whatif import (
     TtlEstimate,
     TtlRecommendation,
     TtlReport,
-    recommend,
     recommend_ttl,
     sharing,
     thresholds,
     ttls,
 )
+from cache_core.whatif.threshold import recommend_from
 
 _UNPROVEN = frozenset({"max_wrong", "guards", "sharing", "personal", "promote_after"})
 """Fields for whose loosening the log has no evidence."""
@@ -112,8 +112,8 @@ class Estimates:
     def recommend(self, max_wrong_share: float) -> Recommendation:
         """Return the recommended threshold for a limit on the wrong share."""
         if max_wrong_share not in self._recommendations:
-            self._recommendations[max_wrong_share] = recommend(
-                self.decisions, self.verdicts, tuning=self.tuning, max_wrong_share=max_wrong_share
+            self._recommendations[max_wrong_share] = recommend_from(
+                self.curve, tuning=self.tuning, max_wrong_share=max_wrong_share
             )
         return self._recommendations[max_wrong_share]
 

@@ -215,6 +215,15 @@ def unrecorded(replicas: Sequence[ReplicaReport]) -> int:
     return sum(int(item.dropped.get("decisions", 0)) for item in replicas)
 
 
+def missed_hits(replicas: Sequence[ReplicaReport]) -> tuple[int, int]:
+    """Return the misses whose fresh answer was the nearest question's, and all that were compared.
+
+    Both since the replicas started.
+    """
+    counts = [item.counters.get("judged_misses", {}) for item in replicas]
+    return sum(item.get("right", 0) for item in counts), sum(sum(item.values()) for item in counts)
+
+
 def tiers(replicas: Sequence[ReplicaReport]) -> pd.DataFrame:
     """Return the tiers' figures on the replicas since they started, in words, one row per tier."""
     rows = []

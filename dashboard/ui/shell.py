@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,6 +15,7 @@ from cache_core.model.exceptions import ConfigurationError
 from dashboard.charts import Chart
 from dashboard.charts.theme import Palette, palette
 from dashboard.data.config import DashboardConfig
+from dashboard.data.pace import pause
 from dashboard.data.sources import Source
 from dashboard.data.words import SourceUnavailableError, ago, plain
 from dashboard.ui.access import Visitor, has_left, leave, visitor
@@ -140,6 +142,38 @@ def _look_again() -> None:
     later()
 
 
+def refreshed(name: str, draw: Callable[[], None], least: float) -> Callable[[], None]:
+    """Draw a part of a page, and again every *least* seconds, or less often if that takes long.
+
+    Args:
+        name: Name of the part.
+        draw: Draws it.
+        least: Shortest pause in seconds.
+
+    Returns:
+        The fragment that was drawn.
+    """
+    pauses: dict[str, float] = st.session_state.setdefault("pauses", {})
+    now = pauses.get(name, least)
+    again = False
+
+    @st.fragment(run_every=now)
+    def live() -> None:
+        nonlocal again
+        started = time.perf_counter()
+        with telling(live=True):
+            draw()
+        # the first drawing reads and loads what the others find
+        if again:
+            pauses[name] = pause(now, time.perf_counter() - started, least)
+            if pauses[name] != now:
+                st.rerun()
+        again = True
+
+    live()
+    return live
+
+
 def read_first(page: Page) -> None:
     """Read the log before the page is drawn, with a spinner if it takes long."""
     # the part that shows it reports an outage
@@ -149,7 +183,7 @@ def read_first(page: Page) -> None:
 
 def show(chart: Chart, key: str) -> None:
     """Draw a chart."""
-    st.altair_chart(chart.chart, width="stretch", key=key, alt=chart.alt)
+    st.vega_lite_chart(spec=chart.spec, width="stretch", key=key, alt=chart.alt)
 
 
 def quiet(text: str) -> None:

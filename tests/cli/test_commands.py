@@ -372,6 +372,20 @@ def test_a_value_that_stays_the_same_is_tuned_from_now_on(tmp_path: Path) -> Non
     assert "->" not in said
 
 
+def test_a_change_expects_the_version_that_it_was_made_from(tmp_path: Path) -> None:
+    """--expected-version rejects a change, and a confirmation, after somebody else's."""
+    where = ["--dir", str(tmp_path)]
+    first = run("tune", "set", "l1_ttl=1h", "--expected-version", "0", *where)
+    assert first.exit_code == 0
+    late = run("tune", "set", "l1_ttl=2h", "--expected-version", "0", *where)
+    assert late.exit_code == 2
+    assert "version 1" in late.output
+    again = run("tune", "set", "l1_ttl=2h", "--expected-version", "1", "--stage", "30m", *where)
+    assert again.exit_code == 0
+    assert run("tune", "confirm", "--expected-version", "1", *where).exit_code == 2
+    assert run("tune", "confirm", "--expected-version", "2", *where).exit_code == 0
+
+
 @pytest.mark.server
 def test_an_invalidation_at_a_wrong_address_does_not_trouble_other_commands(tmp_path: Path) -> None:
     """Only the command that left it pending speaks of it, and says how to be rid of it."""

@@ -64,11 +64,11 @@ def test_a_rate_of_few_lookups_is_marked() -> None:
     assert known["enough"].tolist() == [True, False, False]
     drawn = charts.hit_rate(table, 0.6, [], LIGHT)
     assert "last 100%" in drawn.alt
-    written = json.dumps(drawn.chart.to_dict())
+    written = json.dumps(drawn.spec, default=str)
     assert "circles: fewer than 15" in written
     assert '"type": "utc"' in written
     full = charts.hit_rate(table[table["enough"]], 0.6, [], LIGHT)
-    assert "circles" not in json.dumps(full.chart.to_dict())
+    assert "circles" not in json.dumps(full.spec, default=str)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_replicas_are_described_in_words() -> None:
     """One decimal everywhere, names that people know, and what could not be recorded."""
     counters = {
         "operations": 2_209, "hit_rates": {"overall": 63.74}, "cost_savings_usd": 13.119,
-        "latency_ms": {"p50": 1.68, "p95": 111.9},
+        "latency_ms": {"p50": 1.68, "p95": 111.9}, "judged_misses": {"right": 3, "wrong": 9},
     }  # fmt: skip
     works = {"embedded": True, "embedder": False}
     found = [replica(counters=counters, backends=works, dropped={"decisions": 283}), replica()]
@@ -105,5 +105,7 @@ def test_replicas_are_described_in_words() -> None:
     assert row["backends"] == "down: embedding model"
     assert idle["backends"] == "all up"
     assert figures.unrecorded(found) == 283
+    assert figures.missed_hits(found) == (3, 12)
+    assert figures.missed_hits([replica()]) == (0, 0)
     tiers = figures.tiers([replica(counters={"tiers": {"l1": {"hits": 1, "misses": 2}}})])
     assert tiers["hit rate"].tolist() == ["33.3%", "–", "–", "–"]

@@ -6,7 +6,7 @@ import streamlit as st
 
 from dashboard.data.outcomes import LEAST, Outcome
 from dashboard.data.words import ago, described, plain
-from dashboard.ui.shell import Page, empty, quiet, telling
+from dashboard.ui.shell import Page, empty, quiet, refreshed
 
 _SHOWN = 3
 
@@ -21,13 +21,11 @@ def what_happened(page: Page) -> None:
         )
         return
 
-    @st.fragment(run_every=max(page.config.refresh, 2.0))
-    def live() -> None:
-        with telling(live=True):
-            for found in page.source.outcomes(_SHOWN):
-                _outcome(found)
+    def draw() -> None:
+        for found in page.source.outcomes(_SHOWN):
+            _outcome(found)
 
-    live()
+    refreshed("happened", draw, max(page.config.refresh, 2.0))
 
 
 def _outcome(found: Outcome) -> None:

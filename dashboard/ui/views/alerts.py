@@ -10,7 +10,7 @@ from dashboard.data import figures
 from dashboard.data.alerting import Alert
 from dashboard.data.watched import watch
 from dashboard.data.words import ago, plain
-from dashboard.ui.shell import Page, empty, open_page, quiet, telling
+from dashboard.ui.shell import Page, empty, open_page, quiet, refreshed
 
 _COLOURS = {"critical": "red", "page": "red", "warning": "orange"}
 _STATES = {"suppressed": "silenced"}
@@ -19,14 +19,12 @@ _STATES = {"suppressed": "silenced"}
 def alerts(page: Page) -> None:
     """Draw the page."""
 
-    @st.fragment(run_every=max(page.config.refresh, 5.0))
-    def live() -> None:
+    def draw() -> None:
         _from_servers(page)
         st.header("What the store itself shows", anchor=False)
-        with telling(live=True):
-            _from_store(page)
+        _from_store(page)
 
-    live()
+    refreshed("alerts", draw, max(page.config.refresh, 5.0))
 
 
 def _from_servers(page: Page) -> None:

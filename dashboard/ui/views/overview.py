@@ -11,7 +11,7 @@ from dashboard import charts
 from dashboard.data import figures
 from dashboard.data.tail import Recorded
 from dashboard.data.words import plain
-from dashboard.ui.shell import Page, empty, open_page, quiet, read_first, show, telling
+from dashboard.ui.shell import Page, empty, open_page, quiet, read_first, refreshed, show
 
 _WINDOWS = {"5 min": 300.0, "30 min": 1_800.0, "3 h": 10_800.0, "All recorded": None}
 _NONE = "–"
@@ -29,13 +29,7 @@ def overview(page: Page) -> None:
     )  # fmt: skip
     seconds = _WINDOWS[chosen or "30 min"]
     read_first(page)
-
-    @st.fragment(run_every=page.config.refresh)
-    def live() -> None:
-        with telling(live=True):
-            _live(page, seconds)
-
-    live()
+    refreshed("overview", lambda: _live(page, seconds), page.config.refresh)
 
 
 def _live(page: Page, seconds: float | None) -> None:
@@ -175,6 +169,13 @@ def _replicas(replicas: list[ReplicaReport]) -> None:
         "Since each replica started, whatever the time range above."
         + (f" {lost:,} lookups could not be recorded: they are only here." if lost else "")
     )
+    missed, compared = figures.missed_hits(replicas)
+    if compared:
+        quiet(
+            f"Missed hits: **{missed / compared:.1%}** of {compared:,} misses near a stored "
+            "question got the same answer as it. A lower threshold, or a limit on wrong hits "
+            "(max_wrong), would serve some of them; the pairs are on the page *Review*."
+        )
     with st.container(key="narrow_replicas"):
         st.table(figures.replica_rows(replicas), hide_index=True)
     with st.container(key="narrow_tiers"):
