@@ -39,6 +39,7 @@ st.html(
     [data-testid=stHorizontalBlock]:has(> [data-testid=stColumn] [data-testid=stMetric])
     > [data-testid=stColumn] {min-width: calc(50% - 1rem); flex: 1 1 calc(50% - 1rem)}
     [data-testid=stMetricDelta] * {white-space: normal !important}
+    [data-testid=stMetricValue] {font-size: 1.3rem}
     [class*=st-key-narrow] tr > :nth-child(n+4) {display: none}
     [data-testid=stExpandSidebarButton]::after {content: "Menu"; padding: 0 .5rem 0 .25rem}
     }

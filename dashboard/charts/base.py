@@ -203,7 +203,12 @@ def names() -> alt.Axis:
 def percent(decimals: int = 0, count: int = 5) -> alt.Axis:
     """Return a vertical axis of shares."""
     return alt.Axis(
-        format=f".{decimals}%", tickCount=count, minExtent=LEFT, domain=False, ticks=False
+        format=f".{decimals}%",
+        tickCount=count,
+        minExtent=LEFT,
+        domain=False,
+        ticks=False,
+        grid=True,
     )
 
 

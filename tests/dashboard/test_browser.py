@@ -262,7 +262,9 @@ def test_the_agent_follows_the_page_within_a_second(
         idle(page)
         tab_to(page, page.get_by_role("button", name="Take back"))
         page.keyboard.press("Enter")
-        expect(page.get_by_text("Version 2 is in force")).to_be_visible(timeout=20_000)
+        expect(page.get_by_text("Version 2 is in force on every replica")).to_be_visible(
+            timeout=20_000
+        )
         followed = agent.until(version=2)
         assert followed["near"] == "miss"
         assert followed["at"] - history(environment)[0].at < 1.0
