@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, Literal
 from weakref import WeakSet
 
+from cache_core.backends.approver.base import Approve
 from cache_core.backends.base import Embedder, WrapIndex, WrapStore
 from cache_core.backends.clock import Clock
 from cache_core.backends.forking import leave_to_parent
@@ -121,6 +122,11 @@ class MultiLevelCache(OperatedCache):
         instruments: Who watches; default: Prometheus metrics and OpenTelemetry spans.
         verify: Called with a message and the response that L2 served for it, for a small random
             share of semantic hits after they were served; returns whether a fresh answer agrees.
+        approve: Called before serving, with a message, a stored one that is near, and the answer
+            stored for that, while the nearest question is less similar than the threshold by
+            `approve_margin` at most, or the policy is not sure of it. `True` serves the answer,
+            `False` makes a miss. A plain function is called in a thread, a coroutine function is
+            awaited; neither may depend on anything but its arguments.
         cacheable: Called with a message and its fresh response; returns `True` to store it, `False`
             not to, `None` to leave that to the rules for refusals, errors, truncated and empty
             answers. It must not wait.
@@ -147,6 +153,7 @@ class MultiLevelCache(OperatedCache):
         settings: Settings | None = None,
         instruments: Sequence[Instrument] | None = None,
         verify: Verify | None = None,
+        approve: Approve | None = None,
         cacheable: Cacheable | None = None,
         clock: Clock | None = None,
         wrap_store: WrapStore | None = None,
@@ -161,6 +168,7 @@ class MultiLevelCache(OperatedCache):
             embedding_model=None if isinstance(embedding_model, str) else embedding_model,
             instruments=instruments,
             verify=verify,
+            approve=approve,
             cacheable=cacheable,
             clock=clock,
             wrap_store=wrap_store,
@@ -202,6 +210,7 @@ class MultiLevelCache(OperatedCache):
             clock=clock,
             instruments=instruments,
             verify=verify,
+            approve=approve,
             cacheable=cacheable,
             wrap_store=wrap_store,
             wrap_index=wrap_index,

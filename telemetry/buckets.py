@@ -14,6 +14,7 @@ _CALLS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
 _BUCKETS = {
     names.COMPUTE_SECONDS.name: _CALLS,
     names.VERIFICATION_SECONDS.name: _CALLS,
+    names.APPROVAL_SECONDS.name: _CALLS,
     names.SIMILARITY.name: SIMILARITIES,
     names.ENTRY_AGE.name: _AGES,
 }

@@ -26,6 +26,8 @@ from cache_core.model.values import (
 )
 from cache_core.observability.instruments import CacheState
 from cache_core.observability.records import (
+    APPROVAL_VERDICTS,
+    ApprovalRecord,
     ChangeRecord,
     ComputeRecord,
     EmbedRecord,
@@ -52,6 +54,7 @@ _OF_L2 = frozenset(
     {
         "below_threshold", "guard_veto", "has_history", "truncated", "unreadable",
         "context_limit", "warming", "queued", "overloaded",
+        "not_approved", "approval_failed", "approval_late", "approval_budget",
     }
 )  # fmt: skip
 """Reasons that only L2 reports."""
@@ -144,7 +147,7 @@ class PrometheusInstrument:
         self._age = each(names.ENTRY_AGE, LEVELS)
         self._similarity = each(names.SIMILARITY, ("hit", "miss"))
         self._vetoes = each(names.GUARD_VETOES, _GUARDS)
-        self._spent = each(names.SPENT, ("embedding", "verification"))
+        self._spent = each(names.SPENT, ("embedding", "verification", "approval"))
         self._dropped = each(names.DROPPED, names.QUEUES)
         self._invalidations = each(
             names.INVALIDATIONS, ("message", "document", "tag", "answer", "user", "writer")
@@ -172,6 +175,7 @@ class PrometheusInstrument:
         self._search = tally(names.SEARCH_SECONDS)
         self._computing = each(names.COMPUTE_SECONDS, _CALLED)
         self._verifying = _Tallies(lambda key: tally(names.VERIFICATION_SECONDS, key), {})
+        self._approvals: dict[str, Any] = {}
         self._lag = gauge(names.EVENT_LOOP_LAG)
         self._isolation = tally(names.ISOLATION_VIOLATIONS)
         self._joins = tally(names.FLIGHT_JOINS)
@@ -251,6 +255,12 @@ class PrometheusInstrument:
             case VerificationRecord():
                 self._verifying[record.outcome].observe(record.seconds)
                 self._spend("verification", record.spent_usd)
+            case ApprovalRecord():
+                self._expect_approvals()
+                self._approvals[record.verdict].amount += 1
+                self._spend("approval", record.spent_usd)
+                if record.seconds is not None:
+                    self._approving.observe(record.seconds)
             case ComputeRecord():
                 if record.outcome == "joined":
                     self._joins.amount += 1
@@ -274,6 +284,14 @@ class PrometheusInstrument:
             for each in _ORIGINS:  # both: a rate misses what a series begins with
                 _ = tallies[intent, each]
         tallies[intent, origin].amount += 1
+
+    def _expect_approvals(self) -> None:
+        """Make the series of a part that few caches have."""
+        if not self._approvals:
+            self._approvals = {
+                verdict: self._tally(names.APPROVALS, verdict) for verdict in APPROVAL_VERDICTS
+            }
+            self._approving = self._tally(names.APPROVAL_SECONDS)
 
     def _spend(self, kind: str, usd: float) -> None:
         self._spent[kind].amount += usd
@@ -336,6 +354,9 @@ class PrometheusInstrument:
         self._pending.set(state.pending_invalidations)
         self._lag.set(state.loop_lag)
         self._build.set(1)
+        if "approver" in state.breakers:
+            with self._one_by_one:
+                self._expect_approvals()
         for queue, count in state.dropped.items():
             self._dropped[queue].amount += max(0, count - self._reported_dropped.get(queue, 0))
             self._reported_dropped[queue] = count

@@ -187,6 +187,16 @@ VERIFICATION_SECONDS: Final = Metric(
     ("outcome",),
     "Duration of a background check of a hit, in seconds: ok, error, timeout.",
 )
+APPROVALS: Final = Metric(
+    "cache_approvals_total",
+    "counter",
+    ("verdict",),
+    "Answers in doubt that were to be approved before serving, by verdict; over_budget, and failed "
+    "while the breaker is open, without a call.",
+)
+APPROVAL_SECONDS: Final = Metric(
+    "cache_approval_seconds", "histogram", (), "Duration of a call of the approver, in seconds."
+)
 EVENT_LOOP_LAG: Final = Metric(
     "cache_event_loop_lag_seconds",
     "gauge",

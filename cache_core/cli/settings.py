@@ -37,11 +37,13 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "What is cached": ("tiers", "timezone", "max_message_bytes", "max_value_bytes", "max_entries",
                        "max_bytes", "max_contexts"),
-    "Time": ("exact_budget", "embedding_budget", "search_budget", "lookup_budget", "put_budget",
-             "hedge_delay", "compute_lease", "compute_wait", "breaker_failures", "breaker_probe"),
+    "Time": ("exact_budget", "embedding_budget", "search_budget", "lookup_budget",
+             "approve_budget", "put_budget", "hedge_delay", "compute_lease", "compute_wait",
+             "breaker_failures", "breaker_probe"),
     "Observability": ("decisions", "capture_message_content", "trace_background", "otel_metrics",
                       "heartbeat"),
-    "Tuning: matching": ("semantic_threshold", "max_wrong", "guards"),
+    "Tuning: matching": ("semantic_threshold", "max_wrong", "approve_margin",
+                         "approvals_per_minute", "guards"),
     "Tuning: lifetime": ("l1_ttl", "l2_ttl", "l3_ttl", "l4_ttl", "stale_seconds", "refresh_share",
                          "recheck_share"),
     "Tuning: sharing": ("sharing", "shared_intents", "personal", "promote_after",
@@ -49,7 +51,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Tuning: money and quality": (
         "prices", "response_usd", "intent_usd", "retrieval_usd", "embedding_usd",
         "embedding_tokens_usd",
-        "verify_share", "verification_usd", "hit_rate_objective",
+        "verify_share", "verification_usd", "approval_usd", "hit_rate_objective",
     ),
 }  # fmt: skip
 """Names of settings and of tuning values, by what they are about."""

@@ -27,6 +27,9 @@ def loosened(now: Tuning, then: Tuning) -> list[str]:
     looser = {
         "semantic_threshold": any(then.threshold(label) < now.threshold(label) for label in labels),
         "max_wrong": any(then.allowed_wrong(label) > now.allowed_wrong(label) for label in labels),
+        "approve_margin": any(
+            then.approvable(label) < min(1.0, now.approvable(label)) for label in labels
+        ),
         "guards": not set(now.guards) <= set(then.guards),
         "sharing": any(then.shares(label) and not now.shares(label) for label in labels),
         "personal": now.personal == "refuse" and then.personal != "refuse",

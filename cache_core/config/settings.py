@@ -50,6 +50,7 @@ TUNING_VARIABLES = (
     "semantic_threshold", "sharing", "shared_intents", "l1_ttl", "l2_ttl", "l3_ttl", "l4_ttl",
     "response_usd", "intent_usd", "retrieval_usd", "embedding_usd", "embedding_tokens_usd",
     "hit_rate_objective", "stale_seconds", "refresh_share", "languages", "prices",
+    "approve_margin", "approvals_per_minute", "approval_usd",
 )  # fmt: skip
 """Tuning values that the environment may set; the others keep their defaults."""
 
@@ -266,6 +267,11 @@ class Settings(BaseModel):
         default=0.15, description="Timeout of one vector search, in seconds."
     )
     lookup_budget: Seconds = Field(default=0.5, description="Timeout of a lookup, in seconds.")
+    approve_budget: Seconds = Field(
+        default=2.0,
+        description="Timeout of one approval, in seconds. A lookup waits for it within its own "
+        "budget; one that comes later serves the next lookup.",
+    )
     put_budget: Seconds = Field(default=1.0, description="Timeout of a put, in seconds.")
     hedge_delay: Seconds = Field(
         default=0.005, description="Seconds after which the semantic tier stops waiting for L1."

@@ -74,6 +74,7 @@ PersonalAnswers = Literal["refuse", "share"]
 Price = Annotated[float, BeforeValidator(number), Field(ge=0, le=1_000, allow_inf_nan=False)]
 Grace = Annotated[float, BeforeValidator(duration), Field(ge=0, le=MAX_TTL, allow_inf_nan=False)]
 Last = Annotated[float, BeforeValidator(number), Field(ge=0, le=0.5, allow_inf_nan=False)]
+Margin = Annotated[float, BeforeValidator(number), Field(ge=0, le=0.3, allow_inf_nan=False)]
 Rate = Annotated[float, BeforeValidator(number), Field(ge=1, le=1_000_000, allow_inf_nan=False)]
 Votes = Annotated[int, BeforeValidator(number), Field(ge=0, le=1_000), AfterValidator(_not_one)]
 SharedIntent = Annotated[str, Field(min_length=1, max_length=256)]
@@ -155,6 +156,22 @@ class Tuning(BaseModel):
         "Share of hits that may be wrong. Above 0 the learned policy replaces the threshold, and "
         "finds the most hits within that share; 0 turns it off.",
         step=0.001,
+    )
+    approve_margin: Margin = _field(
+        0.0,
+        "Band of approval",
+        "Distance in similarity below the threshold within which an answer is served once it was "
+        "approved, where the agent has an approver; 0 for none. An invalidation of a message "
+        "reaches as far.",
+        step=0.01,
+    )
+    approvals_per_minute: Rate = _field(
+        60.0,
+        "Approvals per minute",
+        "Most answers that are put to the approver per minute, in each replica; without a call, "
+        "an answer in doubt is not served.",
+        "per minute",
+        10,
     )
     l1_ttl: Ttl = _field(
         3_600.0, "TTL of L1, exact answers", "Time until an exact answer expires.", "s", 60
@@ -279,6 +296,13 @@ class Tuning(BaseModel):
     verification_usd: Price = _field(
         0.0, "Price of a verification", "Cost of one such comparison.", "USD", 0.001
     )
+    approval_usd: Price = _field(
+        0.0,
+        "Price of an approval",
+        "Cost of one call of the approver; a model that reports tokens and has a price costs that.",
+        "USD",
+        0.0001,
+    )
     hit_rate_objective: Share = _field(
         0.6,
         "Hit rate objective",
@@ -314,6 +338,24 @@ class Tuning(BaseModel):
             return self.semantic_threshold
         return own.semantic_threshold
 
+    def approvable(self, intent: str | None = None) -> float:
+        """Return the lowest similarity at which an answer with *intent* may be approved.
+
+        Above 1 where none may: without a band, and for a threshold of 1, which keeps an intent from
+        being matched by similarity.
+        """
+        own = self.intents.get(intent) if intent is not None and self.intents else None
+        threshold = self.semantic_threshold
+        if own is not None and own.semantic_threshold is not None:
+            threshold = own.semantic_threshold
+        if not self.approve_margin or threshold >= 1:
+            return 2.0
+        return max(LEAST_SIMILARITY, threshold - self.approve_margin)
+
+    def reach(self, intent: str | None = None) -> float:
+        """Return the lowest similarity at which L2 may ever serve an answer with *intent*."""
+        return min(self.threshold(intent), self.approvable(intent))
+
     def allowed_wrong(self, intent: str | None = None) -> float:
         """Return the share of hits with *intent* that may be wrong; 0 where the threshold holds."""
         own = self.intents.get(intent) if intent is not None and self.intents else None
@@ -326,11 +368,10 @@ class Tuning(BaseModel):
 
     @property
     def lowest_threshold(self) -> float:
-        """The lowest similarity at which L2 serves anything, 0 to 1."""
+        """The lowest similarity at which L2 may ever serve anything, 0 to 1."""
         if self.learns:
             return min(LEAST_SIMILARITY, self.semantic_threshold)
-        own = (item.semantic_threshold for item in self.intents.values())
-        return min(self.semantic_threshold, *(value for value in own if value is not None), 1.0)
+        return min(self.reach(), *(self.reach(intent) for intent in self.intents), 1.0)
 
     def shares(self, intent: str | None) -> bool:
         """Return whether every user may read an answer with *intent*."""

@@ -18,7 +18,7 @@ from cache_core.model.question.snapshot import take
 from cache_core.model.question.users import is_nobody
 from cache_core.model.question.wording import exact_form, loose_form
 from cache_core.model.sealing import Sealer
-from cache_core.model.values import Context, Level, Query, Turn, Where
+from cache_core.model.values import Context, Entry, Level, Query, Turn, Where
 
 PREFIX = "gc1"
 """Beginning of every key; the digit is the layout's version."""
@@ -249,6 +249,25 @@ class Keys:
     def votes(self, query: Query) -> str:
         """Return the key of the votes: which user got which answer to this message."""
         return f"{self._prefix}:{{{query.tag}}}:p:{_rest(query)}"
+
+    def approval(self, near: str, scope: str, query: Query) -> str:
+        """Return the key of the approval of an entry of L2 for the message of *query*.
+
+        Args:
+            near: Tag of the message that the entry is stored for.
+            scope: Digest of the entry's scope, which is the approval's.
+            query: The asked message.
+        """
+        what = digest(self._secret, "approval", scope, query.context, query.exact)
+        return f"{self._prefix}:{{{near}}}:a:{what}"
+
+    def doubt(self, key: str, entry: Entry) -> str:
+        """Return the name of the doubt whether an entry may be served, by its approval's key.
+
+        Another put of the same answer is another entry: its approval ends with it.
+        """
+        made = (entry.generation, repr(entry.created), entry.message or "", entry.response or "")
+        return digest(self._secret, "doubt", key, *made)
 
     def index_of_messages(self) -> tuple[str, str]:
         """Return beginning and end of the keys of all messages' indexes; the tag is in between."""

@@ -89,9 +89,24 @@ REASONS: Mapping[str, InWords] = {
     "declined": InWords(
         "declined", "the caller asked for a new answer, or for nothing to be stored"
     ),
+    "not_approved": InWords(
+        "rejected by the approver", "the nearest question's answer was in doubt, and was rejected"
+    ),
+    "approval_failed": InWords(
+        "the approver failed", "the nearest question's answer was in doubt, and the approver failed"
+    ),
+    "approval_late": InWords(
+        "the approver was late",
+        "the nearest question's answer was in doubt, and was not approved in time",
+    ),
+    "approval_budget": InWords(
+        "no approvals left",
+        "the nearest question's answer was in doubt, and approvals_per_minute were used up",
+    ),
+    "approved": InWords("approved", "it was in doubt and was approved before it was served"),
     "unconfirmed": InWords("unconfirmed", "its generation could not be read"),
 }
-"""Texts of every `Reason`: of misses, errors, bypasses and unconfirmed hits."""
+"""Texts of every `Reason`: of misses, errors and bypasses, and of some hits."""
 
 
 def short(reason: str) -> str:

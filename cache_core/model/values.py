@@ -26,6 +26,7 @@ MissReason = Literal[
     "guard_veto",
     "has_history", "truncated", "unreadable", "context_limit", "warming", "corrupt", "day_over",
     "too_old", "left_out",
+    "not_approved", "approval_failed", "approval_late", "approval_budget",
 ]  # fmt: skip
 """Reasons why a tier had nothing to serve; `reasons.REASONS` has each in words."""
 BypassReason = Literal[
@@ -82,7 +83,7 @@ PUT_OUTCOMES: tuple[str, ...] = (
 Source = Literal["put", "warm", "promotion"]
 """Origin of an answer: stored by the agent, by an operator, or shared by enough users."""
 
-Reason: TypeAlias = MissReason | ErrorReason | BypassReason | Literal["", "unconfirmed"]
+Reason: TypeAlias = MissReason | ErrorReason | BypassReason | Literal["", "unconfirmed", "approved"]
 
 MISS_REASONS: tuple[MissReason, ...] = get_args(MissReason)
 ERROR_REASONS: tuple[ErrorReason, ...] = get_args(ErrorReason)
@@ -135,6 +136,7 @@ class Query(NamedTuple):
         recorded: Whether instruments see what is asked of backends for it.
         max_age: Greatest age, in seconds, of a response or documents for it; `None` for any.
         max_wrong: Share of such hits that may be wrong, 0 to 0.2; `None` for the tuning's.
+        approved: Name of the doubt that was approved for it just now; empty for none.
     """
 
     text: str
@@ -148,6 +150,7 @@ class Query(NamedTuple):
     recorded: bool = True
     max_age: float | None = None
     max_wrong: float | None = None
+    approved: str = ""
 
     def scope(self, scope: Scope) -> str:
         """Return the digest of *scope*; raise `ValueError` for a user's scope without a user."""
@@ -275,6 +278,7 @@ class Hit(NamedTuple):
         confirmed: False if its generation could not be read.
         generation: The generation in force for the asked message, if the tier read it.
         policy: The policy's decision in one line; empty without it.
+        approved: Whether it is served because it was approved.
     """
 
     entry: Entry
@@ -286,6 +290,34 @@ class Hit(NamedTuple):
     confirmed: bool = True
     generation: Generation | None = None
     policy: str = ""
+    approved: bool = False
+
+    @property
+    def remark(self) -> Literal["", "unconfirmed", "approved"]:
+        """The reason that a hit has; one that was approved is confirmed."""
+        if self.approved:
+            return "approved"
+        return "" if self.confirmed else "unconfirmed"
+
+
+class Doubt(NamedTuple):
+    """A stored answer that is served for a message once it is approved.
+
+    Attributes:
+        name: Digest of the asked message and the stored entry: an approval holds for these alone.
+        key: Key of its approval in the store.
+        message: The message that the answer is stored for.
+        response: The answer.
+        life: Seconds for which the entry may still be served.
+        owner: Digest of the user whose entry it is; empty for a shared one.
+    """
+
+    name: str
+    key: str
+    message: str
+    response: str
+    life: float
+    owner: str
 
 
 class Miss(NamedTuple):
@@ -305,6 +337,7 @@ class Miss(NamedTuple):
             threshold, vetoed by a guard, else the nearest that none vetoed, else the nearest.
         candidate: The nearest shared entry that no guard vetoed, if it is the nearest of all.
         policy: The policy's decision in one line; empty without it.
+        doubt: The answer that would be served if it were approved.
     """
 
     reason: MissReason
@@ -319,6 +352,7 @@ class Miss(NamedTuple):
     nearest: Entry | None = None
     candidate: Entry | None = None
     policy: str = ""
+    doubt: Doubt | None = None
 
 
 class Sighting(NamedTuple):
@@ -360,7 +394,7 @@ class LookupResult(NamedTuple):
         stale: True if the response is older than its TTL, which the caller must have allowed.
         lookup_id: Id of this lookup in the decision log.
         reasons: Reasons why the asked tiers did not answer, in tier order, each once; `unconfirmed`
-            if a similar answer was served without its generation.
+            if a similar answer was served without its generation, `approved` if it was approved.
         sighting: Data for `put(lookup=...)`.
         own_ttl: TTL in seconds that this response was put with, if any.
         stored_for: Readers of the stored response to this very message: `user`, `shared`, or

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 from cache_core.model.values import Level
 
@@ -23,6 +23,7 @@ Operation = Literal[
     "invalidate",
     "verdict",
     "verify",
+    "approve",
     "label",
     "change",
     "tune",
@@ -248,6 +249,29 @@ class VerificationRecord:
     seconds: float = 0.0
 
 
+ApprovalVerdict = Literal["approved", "rejected", "failed", "timed_out", "over_budget"]
+"""Verdict on an answer in doubt."""
+
+APPROVAL_VERDICTS: tuple[ApprovalVerdict, ...] = get_args(ApprovalVerdict)
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRecord:
+    """An answer in doubt that was to be put to the approver.
+
+    Attributes:
+        verdict: The verdict; `over_budget` without a call.
+        spent_usd: Cost of the call.
+        seconds: Its duration; `None` if none was made.
+    """
+
+    operation: ClassVar[Operation] = "approve"
+
+    verdict: ApprovalVerdict
+    spent_usd: float = 0.0
+    seconds: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class LabelRecord:
     """A miss whose fresh answer was compared with that of the nearest stored question.
@@ -319,6 +343,12 @@ ScopedRecord: TypeAlias = (
 """An operation with a scope around it."""
 
 Record: TypeAlias = (
-    ScopedRecord | VerdictRecord | VerificationRecord | LabelRecord | ChangeRecord | TuneRecord
+    ScopedRecord
+    | VerdictRecord
+    | VerificationRecord
+    | ApprovalRecord
+    | LabelRecord
+    | ChangeRecord
+    | TuneRecord
 )
 """A finished operation: see `Instrument.record`."""

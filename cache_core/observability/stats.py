@@ -16,6 +16,8 @@ from cache_core.observability.evidence import Evidence
 from cache_core.observability.hours import Hours
 from cache_core.observability.instruments import CacheState
 from cache_core.observability.records import (
+    APPROVAL_VERDICTS,
+    ApprovalRecord,
     ChangeRecord,
     ComputeRecord,
     EmbedRecord,
@@ -119,6 +121,7 @@ class CacheStats:
         self.put_reasons: Counter[tuple[Level, str]] = Counter()
         self.other_scope_intents: Counter[str] = Counter()
         self.verdicts: Counter[tuple[str, str]] = Counter()
+        self.approvals: Counter[str] = Counter(dict.fromkeys(APPROVAL_VERDICTS, 0))
         self.judged_misses: Counter[str] = Counter(right=0, wrong=0)
         self.freshness: dict[str, Freshness] = {}
         self.tunings: Counter[str] = Counter(applied=0, rejected=0)
@@ -152,6 +155,9 @@ class CacheStats:
                 self.spent_usd += record.spent_usd
                 self.embedding_tokens += record.tokens
             case VerificationRecord():
+                self.spent_usd += record.spent_usd
+            case ApprovalRecord():
+                self.approvals[record.verdict] += 1
                 self.spent_usd += record.spent_usd
             case PutRecord():
                 self.put_outcomes[record.outcome] += 1
@@ -311,7 +317,7 @@ class CacheStats:
 
     @property
     def cost_saved_usd(self) -> float:
-        """Net savings in USD: of hits, less the cost of embeddings and verifications."""
+        """Net savings in USD: of hits, less the cost of embeddings, verifications and approvals."""
         return sum(self.saved_usd.values()) - self.spent_usd
 
     @property
@@ -359,6 +365,7 @@ class CacheStats:
             "puts": _nested(self.puts),
             "put_reasons": _nested(self.put_reasons),
             "verdicts": _nested(self.verdicts),
+            "approvals": dict(self.approvals),
             "judged_misses": dict(self.judged_misses),
             "missed_hit_rate": round(
                 _ratio(self.judged_misses["right"], self.judged_misses.total()), 4

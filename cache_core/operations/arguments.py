@@ -268,6 +268,7 @@ _NEEDED: Mapping[str, tuple[str, str]] = {
     "instruments": ("__len__", "a list of Instrument"),
     "verify": ("__call__", "a function"),
     "cacheable": ("__call__", "a function"),
+    "approve": ("__call__", "a function"),
     "clock": ("time", "a Clock"),
     "wrap_store": ("__call__", "a function"),
     "wrap_index": ("__call__", "a function"),

@@ -102,10 +102,12 @@ def _hit(level: Level, answer: Hit, tuning: Tuning, threshold: float | None) -> 
         detail += f"; policy: {answer.policy}"
     if entry.until is not None:
         detail += "; it speaks of its day, and ends with it"
+    if answer.approved:
+        detail += f"; {long('approved')}"
     if not answer.confirmed:
         detail += f"; {long('unconfirmed')}"
     return TierExplanation(
-        level, "hit", "" if answer.confirmed else "unconfirmed", answer.similarity, threshold,
+        level, "hit", answer.remark, answer.similarity, threshold,
         answer.age, ttl, answer.scope, detail,
     )  # fmt: skip
 
@@ -118,6 +120,8 @@ def _miss(level: Level, answer: Miss, threshold: float | None) -> TierExplanatio
         detail += f"; policy: {answer.policy}"
     if answer.guard:
         detail += f"; vetoed by the guard {answer.guard!r}"
+    if answer.doubt is not None:
+        detail += "; in the band of approval: an approver is asked first, where there is one"
     if answer.other_intent:
         detail += (
             f"; its intent is {answer.other_intent!r}: if such answers are the same for everybody, "

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cache_core.backends.approver.base import Approve, Approver
 from cache_core.backends.base import (
     Embedder,
     KeyValueStore,
@@ -71,6 +72,7 @@ class Given:
         instruments: Record the operations.
         verify: Checks a share of the hits of L2.
         cacheable: Says which answers are stored.
+        approve: Approves answers in doubt.
         wrap_store, wrap_index: Return a wrapper of the store or the index.
         owns_pool: Whether *redis_pool* is closed with the cache.
     """
@@ -81,6 +83,7 @@ class Given:
     instruments: Sequence[Instrument] | None = None
     verify: Verify | None = None
     cacheable: Cacheable | None = None
+    approve: Approve | None = None
     wrap_store: WrapStore | None = None
     wrap_index: WrapIndex | None = None
     owns_pool: bool = False
@@ -134,6 +137,7 @@ class Parts:
         off: Reason why they are unavailable, with the remedy.
         denylist: Denylist of entries whose invalidation is pending.
         evidence: What was learned of answers.
+        approver: Approves answers in doubt; `None` for none.
     """
 
     store: KeyValueStore
@@ -149,12 +153,17 @@ class Parts:
     off: str = ""
     denylist: Denylist = field(default_factory=Denylist)
     evidence: Evidence = field(default_factory=Evidence)
+    approver: Approver | None = None
 
     @property
     def breakers(self) -> dict[str, Breaker]:
         """The breaker of each backend."""
         found = {self.store.breaker.backend: self.store.breaker}
-        return found if self.semantic is None else {**found, **self.semantic.breakers}
+        if self.semantic is not None:
+            found.update(self.semantic.breakers)
+        if self.approver is not None:
+            found[self.approver.breaker.backend] = self.approver.breaker
+        return found
 
     def abandon(self) -> None:
         """Release the backends after the event loop has ended."""
@@ -332,9 +341,19 @@ async def assemble(
         log.error("L2 is off: %s", parts.off)
         return parts
     parts.tiers = {**tiers, "l2": parts.semantic.tier}
+    parts.approver = _approver(settings, given)
     if isinstance(parts.semantic.embedder, Remembering):
         journal.when_forgotten.append(parts.semantic.embedder.forget)
     return parts
+
+
+def _approver(settings: Settings, given: Given) -> Approver | None:
+    """Return what approves answers in doubt, if there is such a thing."""
+    if given.approve is None:
+        return None
+    return Approver(
+        given.approve, seconds=settings.approve_budget, failures=settings.breaker_failures
+    )
 
 
 def index_directory(settings: Settings, store: KeyValueStore) -> Path | None:

@@ -412,6 +412,11 @@ class Engine:
                 log.exception("glasscache cannot start; it is tried again")
 
     def _announce(self) -> None:
+        if self._given.approve is not None and not self.tuning.approve_margin:
+            log.info(
+                "approve= is not called while approve_margin is 0: glasscache tune set "
+                "approve_margin=0.1, or CACHE_APPROVE_MARGIN in every process"
+            )
         for name, origin in self.live.origins.items():
             log.info("%s=%s from %s", name, getattr(self.tuning, name), origin)
         if self.tuning.sharing == "private":

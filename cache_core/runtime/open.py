@@ -39,6 +39,7 @@ from cache_core.operations.invalidate.retries import Worklist
 from cache_core.operations.invalidate.run import Invalidator
 from cache_core.operations.invalidate.semantic import Semantic
 from cache_core.operations.learning import Learning
+from cache_core.operations.lookup.approve import Approvals
 from cache_core.operations.lookup.ask import Reader
 from cache_core.operations.lookup.run import Lookups
 from cache_core.operations.put.rules import Rules
@@ -90,7 +91,14 @@ class Open:
         self.verifier = (
             None if verify is None else Verifier(verify, self._verdicts, replica.instruments)
         )
-        self.reader = Reader(parts.tiers, settings, replica.instruments)
+        self._approvals = (
+            None
+            if parts.approver is None
+            else Approvals(parts.approver, store, keys, replica.instruments)
+        )
+        if self._approvals is not None:
+            parts.journal.when_forgotten.append(self._approvals.forget)
+        self.reader = Reader(parts.tiers, settings, replica.instruments, self._approvals)
         self.writer = Writer(store, keys, parts.tiers, parts.journal, semantic, settings)
         self.leases = Turns(store, settings.compute_lease, settings.compute_wait)
         self.learning = Learning(
@@ -141,6 +149,8 @@ class Open:
         closing.push_async_callback(self.computing.close)
         if self.verifier is not None:
             closing.push_async_callback(self.verifier.close)
+        if self._approvals is not None:
+            closing.push_async_callback(self._approvals.close)
         closing.callback(self.computing.stop_storing)
         self.housekeeper.start()
 

@@ -53,7 +53,12 @@ class State:
     def now(self) -> CacheState:
         """Return the state as of now."""
         breakers = self._parts.breakers
-        backends = {name: breaker.state == "closed" for name, breaker in breakers.items()}
+        # An approver is asked when there is a doubt only, so it may seem down for hours.
+        backends = {
+            name: breaker.state == "closed"
+            for name, breaker in breakers.items()
+            if name != "approver"
+        }
         semantic = self._parts.semantic
         if semantic is not None:
             backends["embedder"] = backends["embedder"] and semantic.embedder.ready

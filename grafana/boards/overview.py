@@ -352,7 +352,7 @@ WORTH = (
         "timeseries",
         "What does the cache save and cost?",
         "USD per hour at the present rate: saved by the hits of each tier, and spent on "
-        "embedding and verification, below zero.",
+        "embedding, verification and approval, below zero.",
         [
             Query(
                 f"sum by (level) ({rate(ours('cache_saved_usd_total'))}) * 3600",

@@ -69,6 +69,7 @@ COLORS: Mapping[str, str] = {
     **{f"saved by {level}": color for level, color in _TIERS.items()},
     "spent on embedding": "orange",
     "spent on verification": "yellow",
+    "spent on approval": "purple",
     # calls of the application's functions
     "ok": "green",
     "timeout": "orange",
@@ -91,6 +92,10 @@ COLORS: Mapping[str, str] = {
     "too_old": "super-light-blue",
     "day_over": "super-light-purple",
     "corrupt": "dark-orange",
+    "not_approved": "super-light-orange",
+    "approval_failed": "light-red",
+    "approval_late": "super-light-yellow",
+    "approval_budget": "super-light-green",
     # burn rates
     "over 5m": "yellow",
     "over 1h": "orange",

@@ -10,7 +10,7 @@ from cache_core.model.values import ERROR_REASONS, MISS_REASONS, BypassReason
 
 def test_every_reason_has_a_short_and_a_long_text() -> None:
     """Every reason of a miss, error, bypass and hit has a text, and no two have the same."""
-    reasons = {*MISS_REASONS, *ERROR_REASONS, *get_args(BypassReason), "unconfirmed"}
+    reasons = {*MISS_REASONS, *ERROR_REASONS, *get_args(BypassReason), "unconfirmed", "approved"}
     assert reasons == set(REASONS)
     for texts in zip(*REASONS.values(), strict=True):
         assert all(texts)

@@ -44,7 +44,8 @@ DOCUMENTED = """
     cache_flight_joins_total cache_refreshes_total{outcome} cache_entries{level} cache_semantic_threshold cache_ttl_seconds{level}
     cache_hit_rate_objective cache_tuning_version cache_build_info{version}
     cache_tuning_changes_total cache_tuning_rejected_total cache_start_time_seconds cache_redis_server{run_id}
-    cache_search_seconds cache_compute_seconds{outcome} cache_verification_seconds{outcome} cache_event_loop_lag_seconds
+    cache_search_seconds cache_compute_seconds{outcome} cache_verification_seconds{outcome}
+    cache_approvals_total{verdict} cache_approval_seconds cache_event_loop_lag_seconds
 """.split()
 """Every metric with its labels, besides `cache`."""
 
@@ -202,7 +203,7 @@ def test_the_reference_lists_every_metric_as_it_is() -> None:
 def test_the_reference_names_every_span_and_attribute() -> None:
     """Every attribute that a trace may show is documented."""
     text = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
-    without_span = {"verdict", "verify", "label", "change", "tune"}
+    without_span = {"verdict", "verify", "approve", "label", "change", "tune"}
     operations = {*get_args(Operation)} - without_span
     for name in [*ATTRIBUTES, *(names.SPAN_PREFIX + operation for operation in operations)]:
         assert f"`{name}`" in text or name in text.partition("```\ninvoke_agent")[2], name

@@ -18,6 +18,7 @@ from cache_core.model.values import Hit, Level, Miss, Query
 from cache_core.observability.evidence import INTENT_AND_DOCUMENTS, Found, TierAnswer
 from cache_core.observability.instruments import Instruments
 from cache_core.observability.records import LookupRecord, TierRecord
+from cache_core.operations.lookup.approve import Approvals
 from cache_core.operations.lookup.hedging import Hedging
 from cache_core.operations.lookup.record import tier_answered, tier_failed
 from cache_core.tiers.base import Tier
@@ -32,11 +33,17 @@ class Reader:
         tiers: Those that are on.
         settings: For the budgets.
         instruments: For the scopes around each tier.
+        approvals: Settles doubts of L2; `None` for none.
     """
 
     def __init__(
-        self, tiers: Mapping[Level, Tier], settings: Settings, instruments: Instruments
+        self,
+        tiers: Mapping[Level, Tier],
+        settings: Settings,
+        instruments: Instruments,
+        approvals: Approvals | None = None,
     ) -> None:
+        self._approvals = approvals
         self._tiers = tiers
         self._settings = settings
         self._instruments = instruments
@@ -153,8 +160,11 @@ class Reader:
             if budget is None:
                 answer = await tier.get(query, tuning)
             else:
+                until = time.monotonic() + budget
                 async with Deadline(budget):
                     answer = await tier.get(query, tuning)
+                    if isinstance(answer, Miss) and answer.doubt is not None:
+                        answer = await self._settled(tier, query, tuning, answer, until)
         except TimeoutError:
             tier_failed(record, BackendError("timeout", "TimeoutError"))
         except BackendError as error:
@@ -168,6 +178,19 @@ class Reader:
             record.ttl_seconds = tuning.ttl(level)
         record.seconds = time.perf_counter() - started
         return TierAnswer(record, answer, answer if isinstance(answer, Hit) else None)
+
+    async def _settled(
+        self, tier: Tier, query: Query, tuning: Tuning, miss: Miss, until: float
+    ) -> Hit | Miss:
+        """Return the answer in doubt if it is approved before *until*, else the miss."""
+        # What is stale was in doubt before, when it was asked for what is fresh.
+        if self._approvals is None or miss.doubt is None or query.grace:
+            return miss
+        settled = await self._approvals.settle(query, miss.doubt, tuning, until)
+        if settled != "approved":
+            return miss._replace(reason=settled)
+        # Again, because it may have been invalidated meanwhile.
+        return await tier.get(query._replace(approved=miss.doubt.name), tuning)
 
 
 async def _reap(

@@ -42,7 +42,7 @@ def tier_answered(record: TierRecord, answer: Hit | Miss, tuning: Tuning, grace:
         return
     record.outcome = "hit"
     record.age_seconds = answer.age
-    record.reason = "" if answer.confirmed else "unconfirmed"
+    record.reason = answer.remark if record.level == "l2" else ""
     record.ttl_seconds = answer.ttl
     if grace > 0 and answer.age > answer.ttl:
         # It spares nothing: computing another one was tried before.

@@ -18,7 +18,8 @@ State of a candidate, by the last row that applies:
 
 A `gone` entry, `KEEP_FACTOR` TTLs after its put, may be swept at any time and counts as swept. A
 guard may veto live and dead entries; they are asked only where it matters, because comparing two
-texts costs more than all the rest. `confirmed` is false if the store was unavailable.
+texts costs more than all the rest. `confirmed` is false if the store was unavailable; `approval`
+is what the store has as the name of the approved doubt.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Candidate:
     gone: bool = False
     guard: str | None = None
     confirmed: bool = True
+    approval: str = ""
 
 
 def rank(near: Candidate) -> float:
@@ -81,6 +83,23 @@ def best(candidates: Sequence[Candidate], asked: str, tuning: Tuning, now: float
             continue
         if not guard_of(near, asked, tuning):
             return hit_of(near, tuning, now)
+    return None
+
+
+def in_doubt(candidates: Sequence[Candidate], asked: str, tuning: Tuning) -> Candidate | None:
+    """Return the first of *candidates*, nearest first, that may be served once it is approved.
+
+    None that a guard vetoes, nor one whose generation is unknown.
+    """
+    if not tuning.approve_margin:
+        return None
+    for near in candidates:
+        if near.entry is None or near.dead or not near.confirmed:
+            continue
+        if near.similarity < tuning.approvable(near.entry.intent):
+            continue
+        if not guard_of(near, asked, tuning):
+            return near
     return None
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from cache_core.config.tuning import Tuning
 from cache_core.model.keys import Keys
 from cache_core.model.question.wording import loose_form
-from cache_core.model.values import Entry, Hit, Miss, Query
+from cache_core.model.values import Doubt, Entry, Hit, Miss, Query
 from cache_core.policy import decide
 from cache_core.policy.answers import Told, same
 from cache_core.policy.decide import Decision, Near
@@ -19,6 +19,7 @@ from cache_core.tiers.semantic.candidates import (
     best,
     guard_of,
     hit_of,
+    in_doubt,
     needed,
     no_answer,
 )
@@ -66,14 +67,42 @@ class Choosing:
         learns = tuning.learns or query.max_wrong is not None
         choice = self._chosen(query, candidates, tuning) if learns else None
         if choice is None:
-            return best(candidates, text, tuning, now) or no_answer(candidates, text, tuning, now)
+            hit = best(candidates, text, tuning, now)
+            if hit is not None:
+                return hit
+            miss = no_answer(candidates, text, tuning, now)
+            return self._unless_approved(query, miss, candidates, tuning, now)
         said = str(choice.decision)
         first, place = choice.near, choice.decision.place
         if first is not None and place is not None and first.similarity >= needed(first, tuning):
             return hit_of(first, tuning, now)._replace(policy=said)
         miss = no_answer(candidates, text, tuning, now)._replace(policy=said)
         held = choice.decision.held in {"not_sure", "different_answer_near"}
-        return miss._replace(reason="unsure") if held and not miss.guard else miss
+        if held and not miss.guard:
+            miss = miss._replace(reason="unsure")
+        near = candidates if query.max_wrong != 0 else ()
+        return self._unless_approved(query, miss, near, tuning, now)
+
+    def _unless_approved(
+        self,
+        query: Query,
+        miss: Miss,
+        candidates: Sequence[Candidate],
+        tuning: Tuning,
+        now: float,
+    ) -> Hit | Miss:
+        """Return the answer in doubt if it was approved, else *miss* with that doubt."""
+        near = in_doubt(candidates, query.text, tuning)
+        if near is None or near.entry is None:
+            return miss
+        key = self._keys.approval(near.tag, query.scope(near.scope), query)
+        name = self._keys.doubt(key, near.entry)
+        hit = hit_of(near, tuning, now)
+        if name in {near.approval, query.approved}:
+            return hit._replace(policy=miss.policy, approved=True)
+        owner = query.scope("user") if near.scope == "user" else ""
+        texts = (near.entry.message or "", near.entry.response or "")
+        return miss._replace(doubt=Doubt(name, key, *texts, max(1.0, hit.ttl - hit.age), owner))
 
     def _chosen(
         self, query: Query, candidates: Sequence[Candidate], tuning: Tuning

@@ -189,11 +189,13 @@ class SemanticSearch:
         worth = [near for near in candidates if near.similarity >= floor]
         if not worth:
             return
-        values = await self._confirmations(query, worth)
+        asked = self._approvals(query, tuning, worth)
+        values = await self._confirmations(query, worth, [*asked.values()])
         # A question about today needs an answer of today.
         since = self._days.begin(self._store.now()) if ages(query.text) else -math.inf
         for near in worth:
             near.confirmed = bool(values)
+            near.approval = values.get(asked.get(id(near), "")) or ""
             if near.scope == "user":
                 near.text = values.get(near.key)
             if near.text is None:
@@ -224,11 +226,28 @@ class SemanticSearch:
             if near.scope == "shared" and removed:
                 self._rows.note_dead(query.context, near.tag)
 
+    def _approvals(
+        self, query: Query, tuning: Tuning, worth: Sequence[Candidate]
+    ) -> dict[int, str]:
+        """Return the keys of the approvals of candidates that may have one, by `id`."""
+        if not tuning.approve_margin:
+            return {}
+        least = tuning.lowest_threshold
+        return {
+            id(near): self._keys.approval(near.tag, query.scope(near.scope), query)
+            for near in worth
+            if near.similarity >= least
+        }
+
     async def _confirmations(
-        self, query: Query, worth: Sequence[Candidate]
+        self, query: Query, worth: Sequence[Candidate], approvals: Sequence[str]
     ) -> Mapping[str, str | None]:
-        """Return the tokens and private entries of candidates; empty if the store failed."""
+        """Return the tokens, private entries and approvals of candidates.
+
+        Empty if the store failed.
+        """
         names = [self._keys.generation(near.tag) for near in worth]
+        names += approvals
         private = [near for near in worth if near.scope == "user"]
         if query.user is not None and private:
             names += [self._keys.own_generation(near.tag, query.user) for near in private]

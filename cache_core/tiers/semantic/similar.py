@@ -181,8 +181,8 @@ class SimilarQuestions:
         try:
             stored = envelope.decode(value or "", key, (scope,), self._keys.sealer)
         except (envelope.CorruptError, envelope.ForeignError):
-            return similarity >= tuning.semantic_threshold
-        if similarity < tuning.threshold(stored.intent):
+            return similarity >= tuning.reach()
+        if similarity < tuning.reach(stored.intent):
             return False
         return veto(text, stored.message or "", _lenient(tuning)) is None
 
@@ -343,7 +343,7 @@ class SimilarQuestions:
                 continue
             at = tuning.model_copy(update={"semantic_threshold": item.threshold})
             invalidated = await self._vectors.embed(item.text)
-            near = float(invalidated @ stored) + QUANTISED >= at.threshold(intent)
+            near = float(invalidated @ stored) + QUANTISED >= at.reach(intent)
             if near and veto(item.text, query.text, _lenient(tuning)) is None:
                 return True
         return False

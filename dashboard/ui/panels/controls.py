@@ -16,12 +16,14 @@ from dashboard.data.words import percentage, plain, short
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Money": (
         "response_usd", "intent_usd", "retrieval_usd", "prices", "embedding_usd",
-        "embedding_tokens_usd", "verification_usd",
+        "embedding_tokens_usd", "verification_usd", "approval_usd",
     ),
-    "Safety": ("max_wrong", "verify_share", "personal", "promote_after", "guards"),
+    "Safety": (
+        "max_wrong", "approve_margin", "verify_share", "personal", "promote_after", "guards",
+    ),
     "Limits": (
-        "puts_per_minute", "shared_puts_per_minute", "stale_seconds", "refresh_share",
-        "recheck_share",
+        "puts_per_minute", "shared_puts_per_minute", "approvals_per_minute", "stale_seconds",
+        "refresh_share", "recheck_share",
     ),
     "Objective": ("hit_rate_objective",),
 }  # fmt: skip

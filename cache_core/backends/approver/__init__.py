@@ -1,0 +1,1 @@
+"""Approvers: decide before serving whether a stored answer in doubt fits a message."""
