@@ -258,6 +258,30 @@ VERIFYING = (
         ends=(0, None),
         none="nothing compared",
     ),
+    Panel(
+        "timeseries",
+        "What becomes of answers in doubt?",
+        "Those that were to be approved by the function given as approve= before they were served, "
+        "per second. Only approved ones were served. over_budget: approvals_per_minute were used "
+        "up.",
+        [Query(f"sum by (verdict) ({rate(ours('cache_approvals_total'))})", "{{verdict}}")],
+        "cps",
+        "glasscache-overview",
+        ends=(0, None),
+        none="no answer in doubt",
+    ),
+    Panel(
+        "timeseries",
+        "How long does an approval take?",
+        "A lookup waits for it as long as its own budget lasts; what is approved after that serves "
+        "the next one.",
+        [Query(expr, name) for expr, name in percentiles("cache_approval_seconds")],
+        "s",
+        "glasscache-overview",
+        ends=(0, None),
+        none="no approval",
+        colored=("p50", "p95", "p99"),
+    ),
 )
 
 WORK = (
@@ -312,7 +336,8 @@ SEMANTIC = Board(
                 Placed(RIGHT[1], 6, 4),
                 Placed(RIGHT[2], 6, 4),
                 *(Placed(panel, 8) for panel in RIGHT[3:]),
-                *(Placed(panel, 8) for panel in VERIFYING),
+                *(Placed(panel, 8) for panel in VERIFYING[:3]),
+                *(Placed(panel, 12) for panel in VERIFYING[3:]),
             ],
         ),
         Section("The work", [Placed(panel, 8) for panel in WORK]),
