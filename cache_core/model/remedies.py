@@ -44,6 +44,7 @@ _BY_TEXT: Mapping[str, str] = {
     "HTTP 403": "The server does not let this user in: check the login in {where}",
     "HTTP 404": "Something else answers there: check the host, port and path in {where}",
     "HTTP 3": "Set {where} to where the server redirects",
+    "store is not open": "It was closed, or see in the log why it could not be opened",
     "database is locked": _LOCKED,
     "Too many open files": "Raise the limit of open files (ulimit -n), or see what leaks them",
     "can't start new thread": "Raise the limit of threads (ulimit -u, or pids of the container)",

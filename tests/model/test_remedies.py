@@ -61,6 +61,7 @@ def failure(
         (failure("chroma", "OSError", "No locks available", "CACHE_DIR"), "file locks"),
         (failure("embedded", "OperationalError", "unable to open database file", "CACHE_DIR"),
          "disk of CACHE_DIR"),
+        (failure("embedded", "OperationalError", "the embedded store is not open"), "closed"),
         (failure("embedder", "ModelUnavailable", ""), "model cannot be loaded"),
         (failure("embedder", "AuthenticationError", "bad key", "my-model"), "my-model"),
         (failure("embedder", "RuntimeError", "HTTP 401", "my-model"), "my-model"),

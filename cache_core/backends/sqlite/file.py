@@ -264,7 +264,8 @@ class SqliteFile:
             try:
                 return work()
             except sqlite3.OperationalError as error:
-                refusal = _REFUSALS.get(error.sqlite_errorcode & 0xFF)
+                # One of this class, as for a closed file, has no code.
+                refusal = _REFUSALS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
                 if refusal is None:
                     raise
                 raise refusal(str(error)) from error

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cache_core.backends.base import RowWrite, Write
+from cache_core.backends.sqlite.file import SqliteFile
 from cache_core.backends.sqlite.store import EmbeddedStore
 from cache_core.model.exceptions import BackendError
 from cache_core.testing import ManualClock
@@ -224,6 +225,15 @@ async def test_closed_means_backend_error(tmp_path: Path) -> None:
     for use in (store.read(["a"]), store.write([Write("a", "1", None)]), store.rows("h")):
         with pytest.raises(BackendError):
             await use
+
+
+def test_a_write_to_a_file_that_was_closed_says_so(tmp_path: Path) -> None:
+    """A put may be waiting for its turn when the file is closed."""
+    file = SqliteFile(tmp_path / "file.db")
+    file.open()
+    file.close_writing()
+    with pytest.raises(sqlite3.OperationalError, match="not open"):
+        file.as_writer(lambda: file.execute("SELECT 1"))
 
 
 async def test_the_file_is_deleted_while_it_is_open(
