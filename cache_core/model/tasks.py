@@ -90,6 +90,13 @@ async def off_loop(work: Callable[..., Result], *arguments: Any) -> Result:
     return await running
 
 
+def heed_cancellation() -> None:
+    """Raise `CancelledError` if this task was cancelled, and what it called lost that."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 async def end_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel *tasks* and return when all have ended.
 

@@ -37,6 +37,7 @@ from cache_core.backends.redis.replies import (
 )
 from cache_core.model.batches import batched
 from cache_core.model.exceptions import BackendError, CorruptValueError
+from cache_core.model.tasks import heed_cancellation
 
 _KEPT_SECONDS = 10 * 365 * 86_400.0
 _LISTENING = 5.0
@@ -339,6 +340,8 @@ class RedisStore:
                 subscriber = _subscriber(self.client)
                 await subscriber.subscribe(channel)
             while True:
+                # redis-py may lose a cancellation while it connects.
+                heed_cancellation()
                 message = await subscriber.get_message(timeout=_LISTENING)
                 if message is not None:
                     yield

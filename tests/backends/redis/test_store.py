@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import redis.asyncio as redis
+from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import RedisCluster
 
 from cache_core import MultiLevelCache
@@ -304,3 +305,33 @@ async def until_answered(store: RedisStore, key: str) -> list[str | None]:
             return list(await store.read([key]))
         await asyncio.sleep(0.05)
     raise AssertionError("no answer in five seconds")
+
+
+async def test_a_lost_cancellation_ends_a_subscription(
+    empty_redis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cancelled once, as by `asyncio.run` at its end, while the client connects."""
+    connecting = asyncio.Event()
+    subscribe = PubSub.subscribe
+
+    async def losing(self: PubSub, *channels: str) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            connecting.set()
+            await asyncio.sleep(30)
+        await subscribe(self, *channels)
+
+    monkeypatch.setattr(PubSub, "subscribe", losing)
+    store = RedisStore(connect(empty_redis, timeout=5), write_timeout=60)
+
+    async def listen() -> None:
+        async with contextlib.aclosing(store.listen("gc1:default:{tuning}")) as news:  # type: ignore[type-var]
+            async for _ in news:
+                pass
+
+    listening = asyncio.create_task(listen())
+    await connecting.wait()
+    listening.cancel()
+    done, _ = await asyncio.wait({listening}, timeout=4)
+    assert done
+    assert listening.cancelled()
+    await store.close()
