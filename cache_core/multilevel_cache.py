@@ -116,7 +116,8 @@ class MultiLevelCache(OperatedCache):
             Default `all-MiniLM-L6-v2`.
         namespace: Caches with different namespaces share nothing. `[A-Za-z0-9_.-]`, 1..64.
         sharing: Whose answers every user may get: nobody's (`private`), those of *shared_intents*
-            (`intents`), or `all`. Default: `intents` if *shared_intents* is given, else `private`.
+            (`intents`), also what enough users got (`auto`), or `all`. Default: `intents` if
+            *shared_intents* is given, else `private`.
         shared_intents: Intents whose answers are the same for every user.
         settings: Fixed settings; default: from the environment.
         instruments: Who watches; default: Prometheus metrics and OpenTelemetry spans.

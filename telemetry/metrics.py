@@ -62,7 +62,7 @@ _OF_L2 = frozenset(
 _CALLED = ("ok", "error", "timeout")
 _GUARDS: tuple[GuardName, ...] = get_args(GuardName)
 _PUT_OUTCOMES = ("stored", "queued", "dropped", "bypass")
-_PUT_REASONS_SHOWN = ("personal", "promoted", "rate_limited")
+_PUT_REASONS_SHOWN = ("personal", "promoted", "rate_limited", "withdrawn")
 """Reasons of L1 that a dashboard shows as a rate. All tiers' make 114 series, most of them never
 counted; `cache_put_losses_total` has each reason without its tier from the start."""
 

@@ -90,7 +90,7 @@ PUT_REASONS: Final = Metric(
     "counter",
     ("level", "reason"),
     "Entries offered to a tier that have a reason: not stored, kept private because it looks "
-    "personal, promoted.",
+    "personal, promoted, withdrawn.",
 )
 PUT_OUTCOMES: Final = Metric(
     "cache_put_outcomes_total",

@@ -47,6 +47,7 @@ class Scope(StrEnum):
 
     private_flag = "private-flag"
     all_private = "all-private"
+    auto = "auto"
     all_shared = "all-shared"
 
 
@@ -73,7 +74,8 @@ def replay(
         Scope,
         typer.Option(
             help="private-flag: share answers whose row says private: false; rows without the flag "
-            "are private. all-private: share nothing. all-shared: share everything."
+            "are private. all-private: share nothing. auto: share what enough users got, without "
+            "regard to the flag. all-shared: share everything."
         ),
     ] = Scope.private_flag,
     clock: Annotated[
@@ -187,6 +189,10 @@ def _doubts(
             "No row says whether its answer is private, so all are. --scope all-shared shows what "
             "sharing them would give."
         )
+    if scope is Scope.auto and clock is Clock.none:
+        yield "No time passes, so nothing is shared: answers are promoted after an hour or more."
+    if scope is Scope.auto and all(row.answer_id is None for row in rows):
+        yield "Without an answer_id no two rows have the same answer, so nothing is shared."
     if clock is Clock.rows and any(row.t is None for row in rows):
         some = counted(sum(row.t is None for row in rows), "requests")
         yield f"{some} without a time: no time passes between them, and nothing expires."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -213,12 +213,19 @@ def set_values(
     _report(change, as_document=as_document, dry_run=dry_run)
     if change.stage is not None and change.after and not as_document and not dry_run:
         out.print(_watched(change, found.tuning))
-    private = found.tuning.sharing == "private" and found.origins["sharing"] != "default"
-    if private and change.after.get("shared_intents") and not as_document:
-        err.print(
-            "sharing is 'private', so shared_intents has no effect: add sharing=intents",
-            style="yellow",
-        )
+    if not as_document:
+        for advice in _without_effect(change, found):
+            err.print(advice, style="yellow")
+
+
+def _without_effect(change: TuningChange, found: InForce) -> Iterator[str]:
+    """Yield which of the changed values have no effect, and what would give it to them."""
+    mode = found.tuning.sharing
+    private = mode == "private" and found.origins["sharing"] != "default"
+    if private and change.after.get("shared_intents"):
+        yield "sharing is 'private', so shared_intents has no effect: add sharing=intents"
+    if mode != "auto" and change.after.get("promote_after"):
+        yield f"sharing is {mode!r}, so promote_after has no effect: add sharing=auto"
 
 
 def history(

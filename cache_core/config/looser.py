@@ -31,7 +31,11 @@ def loosened(now: Tuning, then: Tuning) -> list[str]:
             then.approvable(label) < min(1.0, now.approvable(label)) for label in labels
         ),
         "guards": not set(now.guards) <= set(then.guards),
-        "sharing": any(then.shares(label) and not now.shares(label) for label in labels),
+        "sharing": any(
+            (then.shares(label) and not now.shares(label))
+            or (then.promotes(label) and not (now.promotes(label) or now.shares(label)))
+            for label in labels
+        ),
         "personal": now.personal == "refuse" and then.personal != "refuse",
         "promote_after": votes_then < votes_now,
     }

@@ -69,7 +69,7 @@ def _unambiguous(prices: frozenset[str]) -> frozenset[str]:
 
 
 GuardName = Literal["numbers", "negation", "direction", "order", "opposites", "letters", "language"]
-Sharing = Literal["private", "intents", "all"]
+Sharing = Literal["private", "intents", "auto", "all"]
 PersonalAnswers = Literal["refuse", "share"]
 Price = Annotated[float, BeforeValidator(number), Field(ge=0, le=1_000, allow_inf_nan=False)]
 Grace = Annotated[float, BeforeValidator(duration), Field(ge=0, le=MAX_TTL, allow_inf_nan=False)]
@@ -218,7 +218,8 @@ class Tuning(BaseModel):
     sharing: Sharing = _field(
         "private",
         "Sharing",
-        "New answers that every user may get: none, those of the shared intents, or all.",
+        "New answers that every user may get: none, those of the shared intents, also what enough "
+        "different users got (auto), or all.",
     )
     shared_intents: Annotated[
         frozenset[SharedIntent], Field(max_length=MAX_SHARED_INTENTS), PlainSerializer(sorted)
@@ -233,10 +234,10 @@ class Tuning(BaseModel):
         "would share it.",
     )
     promote_after: Votes = _field(
-        0,
+        5,
         "Promote after",
-        "Number of different users who must get the same answer to a message before every user may "
-        "get it. 0: never; 1 is refused.",
+        "With the sharing auto: number of different users who must get the same answer to a "
+        "message, within more than an hour, before every user may get it. 0: never; 1 is refused.",
         "users",
         1,
     )
@@ -380,12 +381,22 @@ class Tuning(BaseModel):
             return own.shared
         if self.sharing == "all":
             return True
-        return self.sharing == "intents" and intent in self.shared_intents
+        return self.sharing in {"intents", "auto"} and intent in self.shared_intents
+
+    @property
+    def votes(self) -> bool:
+        """True if answers become shared because enough users got them."""
+        return self.sharing == "auto" and self.promote_after > 0
+
+    def promotes(self, intent: str | None) -> bool:
+        """Return whether every user may read an answer with *intent* that enough users got."""
+        own = self.intents.get(intent) if intent is not None and self.intents else None
+        return self.votes and (own is None or own.shared is not False)
 
     def withholds(self, entry: Entry, user: str | None) -> bool:
         """Return whether *user* must not get an entry because its sharing policy has changed."""
         return entry.by_policy and entry.withheld(
-            user, shares=self.shares(entry.intent), promotes=self.promote_after > 0
+            user, shares=self.shares(entry.intent), promotes=self.promotes(entry.intent)
         )
 
     def saves(self, level: Level, cost_usd: float | None) -> float:

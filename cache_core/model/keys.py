@@ -269,6 +269,10 @@ class Keys:
         made = (entry.generation, repr(entry.created), entry.message or "", entry.response or "")
         return digest(self._secret, "doubt", key, *made)
 
+    def generation_beside(self, name: str) -> str:
+        """Return the key of the generation token of the message to which a key belongs."""
+        return f"{name.partition('}:')[0]}}}:g"
+
     def index_of_messages(self) -> tuple[str, str]:
         """Return beginning and end of the keys of all messages' indexes; the tag is in between."""
         begin, end = self.index("message", "\0").split("\0")

@@ -62,6 +62,7 @@ PUT_REASONS: tuple[str, ...] = (
     "no_ids",  # stored, but no document has an id: only its message or a tag can invalidate it
     "personal",  # stored, but private: it looks personal, and only the tuning would share it
     "promoted",  # stored for everybody: enough users got the same answer
+    "withdrawn",  # stored for its user: it took back another answer that was promoted
     "tool_calls", "refused", "cut_short", "not_text", "stateful", "several_answers",  # a reply
     "failed",  # the response is an error
     "not_cacheable",  # the application's `cacheable=` said so

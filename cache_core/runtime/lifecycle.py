@@ -424,6 +424,8 @@ class Engine:
                 "answers are private to their user: name the intents whose answers are the same "
                 "for everybody in shared_intents=[...] or CACHE_SHARED_INTENTS to share them"
             )
+        if self.tuning.sharing != "auto" and self.live.origins.get("promote_after"):
+            log.info("promote_after has no effect without sharing='auto'")
 
     async def ready(self, timeout: float = 10.0) -> None:
         """Wait until the store is reached, *timeout* seconds at most, and the model is loaded.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Protocol
 
@@ -86,7 +87,7 @@ class Open:
         self._outbox = outbox
         self._replica = replica
         self.parts = parts
-        self.invalidator = _invalidator(parts, outbox)
+        self.invalidator = _invalidator(parts, outbox, lambda: replica.tuning.promote_after)
         self._verdicts = Verdicts(store, keys.own(LOG), parts.decisions, replica.instruments)
         self.verifier = (
             None if verify is None else Verifier(verify, self._verdicts, replica.instruments)
@@ -99,7 +100,9 @@ class Open:
         if self._approvals is not None:
             parts.journal.when_forgotten.append(self._approvals.forget)
         self.reader = Reader(parts.tiers, settings, replica.instruments, self._approvals)
-        self.writer = Writer(store, keys, parts.tiers, parts.journal, semantic, settings)
+        self.writer = Writer(
+            store, keys, parts.tiers, parts.journal, semantic, settings, self._take_back
+        )
         self.leases = Turns(store, settings.compute_lease, settings.compute_wait)
         self.learning = Learning(
             store, keys, parts.evidence, verdict_log(store, keys.own(LOG)), replica.instruments,
@@ -133,12 +136,13 @@ class Open:
 
     def _changes(self, parts: Parts) -> Changes:
         """Return what finds answers that changed."""
-
-        async def withdraw(label: str) -> None:
-            await self.invalidate(Request("answer", label))
-
         shared_text = None if parts.semantic is None else parts.semantic.tier.rows.text_of
-        return Changes(parts.store, parts.keys, shared_text, withdraw, self._replica.instruments)
+        instruments = self._replica.instruments
+        return Changes(parts.store, parts.keys, shared_text, self._take_back, instruments)
+
+    async def _take_back(self, label: str) -> None:
+        """Take every answer with a label out of service."""
+        await self.invalidate(Request("answer", label))
 
     def start(self, closing: AsyncExitStack) -> None:
         """Begin with the background duties; *closing* ends them, the last one first."""
@@ -204,13 +208,13 @@ class Open:
         return list(self.parts.decisions.recent)[-count:] if count else []
 
 
-def _invalidator(parts: Parts, outbox: Outbox) -> Invalidator:
-    """Return what invalidates answers."""
+def _invalidator(parts: Parts, outbox: Outbox, enough: Callable[[], int]) -> Invalidator:
+    """Return what invalidates answers; *enough* returns how many users promote one."""
     store, keys, journal, semantic = parts.store, parts.keys, parts.journal, None
     if (l2 := parts.semantic) is not None:
         semantic = Semantic(l2.tier.waiting, l2.similar, l2.feed)
     entries = StoredEntries(store, keys, semantic.questions if semantic is not None else None)
-    forgetter = Forgetter(store, keys, parts.decisions, journal, entries, semantic)
+    forgetter = Forgetter(store, keys, parts.decisions, journal, entries, semantic, enough)
     executor = Executor(store, keys, journal, entries, forgetter, semantic, parts.fleet)
     worklist = Worklist(executor, parts.denylist, outbox, store.breaker.backend)
     return Invalidator(worklist, executor, keys, journal, entries, semantic)

@@ -18,7 +18,7 @@ from cache_core.multilevel_cache import MultiLevelCache
 from cache_core.observability.decisions import Decision
 from cache_core.operations.arguments import MAX_ANSWER_ID_CHARS
 
-ScopeRule = Literal["private-flag", "all-private", "all-shared"]
+ScopeRule = Literal["private-flag", "all-private", "auto", "all-shared"]
 ClockRule = Literal["rows", "none"]
 PolicyRule = Literal["threshold", "guarded", "learned"]
 """Rule by which L2 serves: similarity alone, similarity and guards, or the learned policy."""
@@ -154,7 +154,8 @@ async def replay(
     Args:
         rows: The traffic.
         scope: `private-flag` shares the answers whose row says `private: false`; `all-private`
-            shares nothing, `all-shared` everything.
+            shares nothing, `auto` what enough users got, `all-shared` everything. Under `auto` rows
+            with one `answer_id` have one text, and those of `private: true` one for each user.
         clock: `rows` advances time by the rows' `t`; with `none` nothing expires.
         embedder: A loaded embedder; best with the rows' messages embedded in advance.
         serving: Rule for semantic hits.
@@ -176,7 +177,7 @@ async def replay(
             clock=time_of_row,
         ) as cache:
             await cache.ready()
-            changes = _changes(serving)
+            changes = {**_changes(serving), **({"sharing": "auto"} if scope == "auto" else {})}
             if changes:
                 await cache.tune(changes, author="replay")
             for row in rows:
@@ -214,7 +215,10 @@ async def _ask(cache: MultiLevelCache, row: TrafficRow, report: Report) -> Looku
     report.count(row, result)
     if result.response is not None or result.outcome == "bypass":
         return result
-    owner = {"answer_id": row.answer_id, "user_id": row.user_id, "private": row.private is True,
+    private = row.private is True
+    # What every user gets is the same text: under `auto` that decides.
+    whose = row.user_id if private or row.answer_id is None else ""
+    owner = {"answer_id": row.answer_id, "user_id": whose, "private": private,
              "context": _context(row)}  # fmt: skip
     documents = None if row.rag_results is None else [{**owner, "documents": row.rag_results}]
     await cache.put(

@@ -9,7 +9,7 @@ from grafana.builder.queries import COMPUTED, ours, over, percentiles, quantile,
 _BY_LEVEL = "sum by (level)"
 _LEVELS = ("l1", "l2", "l3", "l4")
 _HITS, _MISSES, _ERRORS = (ours(f"cache_{name}_total") for name in ("hits", "misses", "errors"))
-_TELLING = 'level="l1",reason=~"personal|promoted|rate_limited"'
+_TELLING = 'level="l1",reason=~"personal|promoted|rate_limited|withdrawn"'
 
 ANSWERS = (
     Panel(
@@ -205,8 +205,8 @@ ENTRIES = (
         "Entries offered to each tier. dropped: the backend was unavailable or too slow. "
         "bypass: not to "
         "be stored there. For L1 also what there is to say: personal: stored for its user only, as "
-        "it looks personal. promoted: for everybody, as enough users got it. rate_limited: its "
-        "user writes too much.",
+        "it looks personal. promoted: for everybody, as enough users got it. withdrawn: it took a "
+        "promoted answer back. rate_limited: its user writes too much.",
         [
             Query(
                 f"sum by (level, outcome) ({rate(ours('cache_puts_total'))}) > 0",

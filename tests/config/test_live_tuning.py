@@ -446,7 +446,7 @@ def test_bounds_come_from_the_fields() -> None:
                 make_tuning(("test", {name: item.minimum}))
         else:
             make_tuning(("test", {name: item.minimum}))
-    assert bounds["sharing"].choices == ("private", "intents", "all")
+    assert bounds["sharing"].choices == ("private", "intents", "auto", "all")
     assert bounds["l1_ttl"].unit == "s"
 
 

@@ -32,6 +32,7 @@ from tests.support import servers
 from tests.support.caches import CacheFactory, check_balance
 from tests.support.inside import inside
 from tests.support.patience import PATIENT
+from tests.support.votes import vote
 
 pytestmark = pytest.mark.slow
 
@@ -148,8 +149,7 @@ class Beside:
             right = f"{message} for {user}"
             assert await self.cache.get_or_compute(message, user, lambda: right) == right
         if kind == "votes":
-            for user in ("dee", "fay"):
-                await self.cache.put(COMMON, user, f"{COMMON} for all")
+            await vote(self.cache, COMMON, "dee fay", f"{COMMON} for all")
             found = (await self.cache.lookup(COMMON, "eve")).response
             assert found in {None, f"{COMMON} for all"}
             self.promoted += found is not None
@@ -309,7 +309,7 @@ async def test_garbage_beside_the_entries_reaches_nobody(
         settings={**settings, "capture_message_content": True, "compute_wait": 0.2}
     )
     await cache.ready()
-    await cache.tune({"promote_after": 2}, author="ann")
+    await cache.tune({"sharing": "auto", "promote_after": 2}, author="ann")
     beside = Beside(cache, url)
     running = inside(cache)
     dice = random.Random(f"{store_kind} {sealed}")

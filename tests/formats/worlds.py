@@ -74,9 +74,9 @@ class World:
         Args:
             key: To encrypt with, instead of this world's own.
             wrap_store: As for the cache.
-            more: Settings, and `semantic_threshold`.
+            more: Settings, `semantic_threshold` and `sharing`.
         """
-        threshold = more.pop("semantic_threshold", None)
+        threshold, sharing = more.pop("semantic_threshold", None), more.pop("sharing", None)
         if key is None and self.sealed:
             key = KEY
         settings = Settings(
@@ -96,6 +96,7 @@ class World:
                 embedding_model=HashEmbedder(),
                 namespace=NAMESPACE,
                 semantic_threshold=threshold,
+                sharing=sharing,
                 settings=settings,
                 instruments=(),
                 wrap_store=wrap_store,

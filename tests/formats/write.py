@@ -1,11 +1,11 @@
 """Write the snapshots of the stored formats: `python -m tests.formats.write DIRECTORY`.
 
 Each version of the formats has a directory, and the snapshots in it are never written again:
-`v1`, of release 0.1; and `v2`, of release 0.2, in which the rows of private vectors end with a
+`v1`, of release 0.1; `v2`, of release 0.2, in which the rows of private vectors end with a
 checksum, a lease names a trace, a vote its writer, a shared answer has a label and an index of its
 copies, the tuning has `max_wrong`, `recheck_share` and `prices`, and lookups have a history of
-sums. A change of a released format gets the next number; `test_formats.py` goes on reading the old
-ones. It needs `redis-server` and `chroma`.
+sums; and `v3`, in which a vote has its time and generation. A change of a released format gets the
+next number; `test_formats.py` goes on reading the old ones. It needs `redis-server` and `chroma`.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ async def write(world: World, target: Path) -> None:
     """Fill *world* and write its snapshot to *target*."""
     world.directory.mkdir()
     await world.seed()
-    async with world.cache(semantic_threshold=THRESHOLD) as cache:
+    async with world.cache(semantic_threshold=THRESHOLD, sharing="auto") as cache:
         await fill(world, cache)
         # Rows for Chroma wait less long than this.
         await asyncio.sleep(1.5)

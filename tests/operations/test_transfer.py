@@ -21,6 +21,7 @@ from tests.support.caches import CacheFactory
 from tests.support.embedding_models import KINDS, closed
 from tests.support.paths import ROOT
 from tests.support.patience import PATIENT
+from tests.support.votes import vote
 
 KEY = {**PATIENT, "key": "the same in both caches"}
 SEALED = [secrets.token_urlsafe(32) + "="]
@@ -278,6 +279,20 @@ class TestLimits:
         assert json.loads((await dumped(new))[1])["life"] == 100
         newest = await embedded("newest")
         assert await loaded(newest, edited(text, created=created - 101)) == {"expired": 1}
+
+    async def test_what_was_promoted_elsewhere_can_be_taken_back(
+        self, embedded: CacheFactory
+    ) -> None:
+        """Its votes stay where they are: here one user who got another answer suffices."""
+        old, new = await embedded("old"), await embedded("new")
+        for cache in (old, new):
+            await cache.tune({"sharing": "auto", "promote_after": 2}, author="test")
+        await vote(old, "alpha beta", "ann bob", "x")
+        await loaded(new, await dumped(old))
+        assert await new.get_multilevel("alpha beta", "eve") == "x"
+        await new.put("alpha beta", "cid", "y")
+        assert await new.get_multilevel("alpha beta", "eve") is None
+        assert await new.get_multilevel("alpha beta", "cid") == "y"
 
     async def test_what_this_version_rejects_is_counted(self, embedded: CacheFactory) -> None:
         """A refusal, what looks personal and is shared by a policy only, and a tier that is off."""

@@ -22,6 +22,7 @@ from cache_core.testing import HashEmbedder
 from tests.support import servers
 from tests.support.caches import CacheFactory
 from tests.support.patience import PATIENT
+from tests.support.votes import vote
 
 USERS = ("shared", "", None, "bob", "u:1", "ü", "u\u0308", "Shared ")
 WORDS = ("alpha beta", "beta alpha", "Alpha  Beta?", "yes", "alpha not beta")
@@ -426,27 +427,40 @@ class Votes:
         self.own: dict[tuple[str, str], str] = {}
         self.votes: dict[tuple[str, str], str] = {}
         self.promoted: dict[str, tuple[str, str]] = {}
+        self.chosen: dict[str, str] = {}
 
     def put(self, message: str, user: str, answer: str) -> None:
         self.votes[message, user] = answer
-        same = [vote for (of, _), vote in self.votes.items() if of == message and vote == answer]
-        if len(same) < 2:
-            self.own[message, user] = answer
+        if self.choice(message) == answer:
+            self.own.pop((message, user), None)
+            self.promoted[message], self.chosen[message] = (answer, user), answer
             return
-        self.own.pop((message, user), None)
-        self.promoted[message] = (answer, user)
+        if self.choice(message) is None and self.chosen.get(message, answer) != answer:
+            self.invalidate(message)
+            self.votes[message, user] = answer
+        self.own[message, user] = answer
+
+    def choice(self, message: str) -> str | None:
+        """The answer of all users that got one, if they are two or three."""
+        votes = [vote for (of, _), vote in self.votes.items() if of == message]
+        return votes[0] if len(votes) > 1 and len(set(votes)) == 1 else None
 
     def invalidate(self, message: str) -> None:
         self.promoted.pop(message, None)
+        self.chosen.pop(message, None)
         for found in (self.own, self.votes):
             for key in [key for key in found if key[0] == message]:
                 del found[key]
 
     def forget(self, user: str) -> None:
+        voted = [of for of, voter in self.votes if voter == user]
         self.promoted = {of: by for of, by in self.promoted.items() if by[1] != user}
         for found in (self.own, self.votes):
             for key in [key for key in found if key[1] == user]:
                 del found[key]
+        for message in voted:
+            if message in self.chosen and self.choice(message) is None:
+                self.invalidate(message)
 
     def expected(self, message: str, user: str) -> str | None:
         return self.own.get((message, user), self.promoted.get(message, (None, ""))[0])
@@ -466,7 +480,7 @@ def test_nobody_gets_what_too_few_got(
 
     async def play(steps: list[tuple[str, str, str, str]]) -> None:
         await cache.initialize()
-        await cache.tune({"promote_after": 2}, author="ana")
+        await cache.tune({"sharing": "auto", "promote_after": 2}, author="ana")
         run, model, forgot = next(runs), Votes(), False
         for user in ("ann", "bob", "eve"):
             await cache.forget_user(user)
@@ -476,7 +490,7 @@ def test_nobody_gets_what_too_few_got(
                 if forgot:
                     # Where an invalidation lost its text, a put of a lookup before is refused.
                     await cache.lookup(message, user)
-                await cache.put(message, user, answer)
+                await vote(cache, message, user, answer)
                 model.put(message, user, answer)
             elif action == "invalidate":
                 assert (await cache.invalidate(message)).complete

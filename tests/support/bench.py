@@ -57,7 +57,7 @@ class Bench:
             self.keys,
             self.journal,
             self.entries,
-            Forgetter(store, self.keys, decisions, self.journal, self.entries, semantic),
+            Forgetter(store, self.keys, decisions, self.journal, self.entries, semantic, lambda: 5),
             semantic,
             self,
         )

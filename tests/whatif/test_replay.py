@@ -72,6 +72,28 @@ def test_hits_wrong_answers_and_expiry_are_counted(traffic: Path) -> None:
 
 
 @pytest.mark.slow
+def test_auto_shares_what_enough_users_got(tmp_path: Path) -> None:
+    """Without regard to the flag: the sixth user has a hit, unless each got an answer of their own.
+
+    Without times nothing is promoted, and a warning says so.
+    """
+    file = tmp_path / "traffic.jsonl"
+    rows = [
+        {"message": message, "user_id": user, "answer_id": message, "private": private,
+         "t": 960 * number}
+        for number, user in enumerate("abcdefgh")
+        for message, private in (("are you open", False), ("what do i owe", True))
+    ]  # fmt: skip
+    file.write_text("\n".join(map(json.dumps, rows)))
+    found = replay(str(file), "--scope", "auto", "--no-compare")
+    assert (found["hits"], found["private_leaks"]) == (3, 0)
+    still = CliRunner().invoke(
+        app, ["replay", str(file), "--scope", "auto", "--clock", "none", "--no-compare"]
+    )
+    assert "nothing is shared" in still.output
+
+
+@pytest.mark.slow
 def test_without_a_clock_nothing_expires(traffic: Path) -> None:
     """`--clock none` keeps the answer that the rows' clock lets expire."""
     assert replay(str(traffic), "--clock", "none")["hits"] == 5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -17,6 +17,7 @@ from cache_core.observability.decisions import DecisionLog
 from cache_core.observability.verdicts import LOG, verdict_log
 from cache_core.operations.invalidate.entries import StoredEntries
 from cache_core.operations.invalidate.semantic import Semantic
+from cache_core.operations.promotion import Promotion, promotion_label
 from cache_core.tiers.journal import Broad, Journal
 
 _BATCH = 500
@@ -34,12 +35,14 @@ class Forgotten:
             vector indexes, too.
         indexed: Tags of the messages whose shared answer in a vector index may be the user's.
         served: Those of them that no other user's answer has replaced, in one context at least.
+        fallen: Labels of answers of others that too few votes promote without the user's.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     listed: list[str] = field(default_factory=list)
     indexed: list[str] = field(default_factory=list)
     served: list[str] = field(default_factory=list)
+    fallen: list[str] = field(default_factory=list)
 
     @property
     def entries(self) -> int:
@@ -57,6 +60,7 @@ class Forgetter:
         journal: Log of broad invalidations.
         entries: Entries of messages, and the lists of them.
         semantic: Parts of L2; `None` without L2.
+        enough: Returns the number of users who promote an answer.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Forgetter:
         journal: Journal,
         entries: StoredEntries,
         semantic: Semantic | None,
+        enough: Callable[[], int],
     ) -> None:
         self._store = store
         self._keys = keys
@@ -74,6 +79,8 @@ class Forgetter:
         self._journal = journal
         self._entries = entries
         self._semantic = semantic
+        self._enough = enough
+        self._promotion = Promotion(store, keys)
 
     async def erase(self, user: str, mark: str, *, traces: bool) -> Forgotten:
         """Erase all entries of a user, and with *traces* also the log records about them.
@@ -130,6 +137,8 @@ class Forgetter:
         found.counts["private entries"] = await self._delete(entries)
         for name in ballots:
             found.counts["votes"] += await self._store.delete_rows(name, [user])
+            if await self._promotion.has_fallen(name, self._enough()):
+                found.fallen.append(promotion_label(self._keys, name))
         for name in others:
             if Keys.is_vectors(name):
                 found.counts["vectors"] += len(await self._store.row_names(name))

@@ -36,7 +36,7 @@ from cache_core.operations.invalidate.steps import (
     of_own,
     of_similar,
 )
-from cache_core.tiers.journal import Journal
+from cache_core.tiers.journal import Broad, Journal
 
 _SEARCHED_SECONDS = 2.0
 """Seconds that a process without L2 waits for another one's search for similar questions."""
@@ -199,6 +199,10 @@ class Executor:
         elif others := tuple(done.served):
             # Without an index here, new tokens keep other processes from serving erased answers.
             more = [GiveTokens(job, others)]
+        for label in done.fallen:
+            fallen = Job()
+            fallen.unlogged.append(Broad(fallen.token, [label]))
+            more.append(FindListed(fallen, self._keys.index("answer", label)))
         if done.listed:
             more.append(DropListed(job, self._keys.index("writer", user), tags, done.listed))
         return Done(done.entries, more, done.counts)

@@ -41,7 +41,9 @@ class NewAnswer:
         tags: The caller's tags.
         by_policy: Tiers whose part is shared only by the tuning.
         withheld: Tiers whose part is private although the tuning would share it: it looks personal.
+        votes: Whether it counts for, or against, an answer that enough users got.
         candidate: Whether it becomes shared once enough users got the same.
+        withdrew: Whether it took another answer back from everybody.
         left_out: Reasons of the tiers whose part cannot be stored and is not in the entry.
         voter: The user's id, in the form in which each has one vote.
         labels: Kind and digest of more documents and tags, whose names are unknown.
@@ -55,11 +57,13 @@ class NewAnswer:
     tags: Sequence[str] = field(default=())
     by_policy: Collection[Level] = field(default=())
     withheld: Collection[Level] = field(default=())
+    votes: bool = False
     candidate: bool = False
     left_out: Mapping[Level, str] = field(default_factory=dict)
     voter: str = field(default="", repr=False)
     labels: Sequence[tuple[str, str]] = field(default=())
     restored: bool = False
+    withdrew: bool = False
 
     @property
     def for_everybody(self) -> bool:
@@ -96,10 +100,12 @@ async def admit(
     scopes = choose_scopes(query, entry, tuning, shared, share_documents)
     said = None if how.renewed else shared
     by_policy: Collection[Level] = shared_by_policy(entry, scopes, said, share_documents)
-    candidate = (
-        tuning.promote_after > 0 and shared is None and entry.response is not None
-        and scopes.get("l1") == "user" and "l1" not in left_out
+    # An answer within a conversation belongs to it.
+    votes = (
+        tuning.votes and query.user is not None and not query.history
+        and entry.response is not None and scopes.get("l1") == "user" and "l1" not in left_out
     )  # fmt: skip
+    candidate = votes and shared is None and tuning.promotes(entry.intent)
     withheld: Collection[Level] = ()
     if (by_policy or candidate) and tuning.personal == "refuse":
         kind = await looks_personal(query.text, entry, user_id, names)
@@ -122,7 +128,7 @@ async def admit(
         by_policy = ()
     voter = without_spelling(user_id or "")
     return NewAnswer(
-        entry, scopes, documents, how.tags, by_policy, withheld, candidate, left_out, voter
+        entry, scopes, documents, how.tags, by_policy, withheld, votes, candidate, left_out, voter
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,9 +22,10 @@ from cache_core.model.logs import RateLimited, place_of
 from cache_core.model.remedies import log_failure
 from cache_core.model.values import Entry, Generation, Level, Query, Scope, Sighting
 from cache_core.observability.records import PartRecord
-from cache_core.operations.changes import RESPONSES, answer_label
-from cache_core.operations.put.promotion import Promotion
+from cache_core.operations.changes import RESPONSES, Withdraw, answer_label
+from cache_core.operations.promotion import Ballot, Promotion, promotion_label
 from cache_core.operations.put.scopes import NewAnswer
+from cache_core.operations.sightings import known
 from cache_core.tiers.base import Tier
 from cache_core.tiers.journal import Journal
 from cache_core.tiers.keyed import may_mark
@@ -51,6 +52,7 @@ class Writer:
         journal: Log of broad invalidations.
         semantic: L2; `None` when it is off.
         settings: For the budgets and limits.
+        withdraw: Takes answers that were promoted out of service, everywhere.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Writer:
         journal: Journal,
         semantic: SemanticTier | None,
         settings: Settings,
+        withdraw: Withdraw,
     ) -> None:
         self._store = store
         self._keys = keys
@@ -68,6 +71,7 @@ class Writer:
         self._journal = journal
         self._semantic = semantic
         self._settings = settings
+        self._withdraw = withdraw
         self._promotion = Promotion(store, keys)
 
     async def put(
@@ -89,7 +93,6 @@ class Writer:
             seconds: That it may take; what is stored by then is.
         """
         levels = [level for level in answer.scopes if level in self._tiers]
-        known = _known(seen)
         finished: dict[Level, PartRecord] = {}
         try:
             async with Deadline(seconds):
@@ -97,11 +100,9 @@ class Writer:
                     await self._journal.catch_up()
                 position = self._journal.position if seen is None else seen.position
                 life = self._life(answer, levels, tuning)
-                generation = await self._generation(query, seen, life)
+                answer, generation, seen = await self._voted(query, answer, tuning, seen, life)
                 if generation is None:
                     return [_finished(level, "bypass", "invalidated") for level in levels]
-                if answer.candidate:
-                    answer = await self._promoted(query, answer, generation, tuning)
                 created = answer.entry.created if answer.restored else self._store.now()
                 entry = answer.entry._replace(created=created, writer=query.user or "")
                 records = self._index_records(query, answer, levels, life)
@@ -109,7 +110,7 @@ class Writer:
                 arrival, finished = await self._arrival(query, answer, levels, tuning, life)
                 # An invalidation from now on finds it; an earlier one is found here.
                 await self._store.put_rows([*records, *arrival])
-                read_to = await self._held(query, answer, levels, position, known, tuning)
+                read_to = await self._held(query, answer, levels, position, seen, tuning)
                 if read_to is None:
                     await self._leave_nothing_forgotten(query, answer, levels, generation)
                     return [_finished(level, "bypass", "invalidated") for level in levels]
@@ -125,6 +126,8 @@ class Writer:
                 await self._withdraw_own(query, answer, levels)
                 await asyncio.gather(*(store(level) for level in levels if level not in finished))
                 await self._leave_nothing_forgotten(query, answer, levels, generation)
+                if answer.entry.source == "promotion":
+                    await self._confirm(query, answer, generation, tuning)
         except (TimeoutError, BackendError) as error:
             reason = error.reason if isinstance(error, BackendError) else "timeout"
             if isinstance(error, BackendError):
@@ -135,29 +138,52 @@ class Writer:
             finished |= {level: _finished(level, "dropped", reason) for level in rest}
         return [finished[level] for level in levels]
 
-    async def _promoted(
-        self, query: Query, answer: NewAnswer, generation: Generation, tuning: Tuning
-    ) -> NewAnswer:
-        """Return *answer* for everybody, if this is the user by whom enough got it; else as it is.
+    async def _voted(
+        self, query: Query, answer: NewAnswer, tuning: Tuning, seen: Sighting | None, life: float
+    ) -> tuple[NewAnswer, Generation | None, Sighting | None]:
+        """Count an answer's vote; return it as it is then, its generation, and what it came after.
 
-        The vote can be found by its user before it is there.
+        It is for everybody, if this is the user by whom enough got it; and it is not held against
+        it that it took another answer back from them.
         """
-        keys, store = self._keys, self._store
-        index, votes = keys.index("user", query.user or ""), self._promotion.index_rows(query)
-        await store.put_rows(
-            [RowWrite(index, votes, self._promotion.life(tuning), _INDEXED, longest=True)]
-        )
-        response = answer.entry.response or ""
+        generation = await self._generation(query, seen, life)
+        if generation is None or not answer.votes:
+            return answer, generation, seen
+        ballot = await self._vote(query, answer, generation, tuning)
+        if ballot == "promotes":
+            scopes: dict[Level, Scope] = {**answer.scopes, "l1": "shared", "l2": "shared"}
+            entry = answer.entry._replace(source="promotion")
+            answer = replace(answer, entry=entry, scopes=scopes, by_policy=("l1", "l2"))
+        elif ballot == "withdraws":
+            before = known()
+            await self._withdraw(promotion_label(self._keys, self._keys.votes(query)))
+            mine = [token for token in known() if token not in before]
+            seen = None if seen is None else seen._replace(known=(*seen.known, *mine))
+            generation = await self._generation(query, seen, life)
+            answer = replace(answer, withdrew=True)
+            if generation is not None:
+                # The first vote was under the generation that has just ended.
+                await self._vote(query, answer, generation, tuning)
+        return answer, generation, seen
+
+    async def _vote(
+        self, query: Query, answer: NewAnswer, generation: Generation, tuning: Tuning
+    ) -> Ballot:
+        entry = answer.entry if answer.candidate else None
         under = generation.message or ""
-        if not await self._promotion.vote(query, response, under, answer.voter, tuning):
-            return answer
-        scopes: dict[Level, Scope] = {**answer.scopes, "l1": "shared", "l2": "shared"}
-        return replace(
-            answer,
-            entry=answer.entry._replace(source="promotion"),
-            scopes=scopes,
-            by_policy=("l1", "l2"),
-        )
+        return await self._promotion.vote(query, entry, under, answer.voter, tuning)
+
+    async def _confirm(
+        self, query: Query, answer: NewAnswer, generation: Generation, tuning: Tuning
+    ) -> None:
+        """Take back what was promoted while others voted against it."""
+        name = self._keys.votes(query)
+        if answer.restored:
+            # Its votes stay where it came from.
+            under = generation.message or ""
+            await self._promotion.restore(query, answer.entry, under, tuning)
+        elif await self._promotion.has_fallen(name, tuning.promote_after):
+            await self._withdraw(promotion_label(self._keys, name))
 
     async def _withdraw_own(self, query: Query, answer: NewAnswer, levels: Sequence[Level]) -> None:
         """Delete the user's own older parts of what is for everybody: they would be found first."""
@@ -173,7 +199,7 @@ class Writer:
     def _life(self, answer: NewAnswer, levels: Sequence[Level], tuning: Tuning) -> float:
         """Return for how many seconds something of *answer* is kept, and has to be found."""
         lives = [kept_seconds(answer.entry, level, tuning) for level in levels]
-        if answer.candidate:
+        if answer.votes:
             lives.append(self._promotion.life(tuning))
         # It is written a little later than what lists it; what waits for the model, much later.
         later = self._settings.put_budget + 1.0
@@ -270,7 +296,7 @@ class Writer:
         answer: NewAnswer,
         levels: Sequence[Level],
         position: str,
-        known: Collection[str | None],
+        seen: Sighting | None,
         tuning: Tuning,
     ) -> str | None:
         """Return up to where invalidations were read; `None` if one since *position* concerns it.
@@ -282,13 +308,14 @@ class Writer:
             answer: To it.
             levels: That store it.
             position: Up to where invalidations were known before it was computed.
-            known: Tokens of those that do not hold against it.
+            seen: What the lookup before it saw: what it came after does not hold against it.
             tuning: For thresholds and guards.
         """
         found, read_to = await self._journal.since(position)
         if found is None:
             return None
-        others = [item for item in found if item.token not in known]
+        before = _known(seen)
+        others = [item for item in found if item.token not in before]
         labels = {label for _, label in self._labels(query, answer)}
         if any(not labels.isdisjoint(item.labels) for item in others):
             return None
@@ -322,7 +349,7 @@ class Writer:
         ]
         await store.delete([*theirs, marker] if may_mark(mark, query.user) else theirs)
         await store.delete_rows(keys.vectors(query.user, query.context), [query.tag])
-        if answer.candidate:
+        if answer.votes:
             await self._promotion.forget(query)
         if answer.scopes.get("l2") == "shared" and self._semantic is not None:
             await self._semantic.similar.forget_rows(query.context, [query.tag], query.user)
@@ -370,6 +397,8 @@ class Writer:
         if answer.scopes.get("l1", answer.scopes.get("l2")) == "shared":
             label = answer_label(self._keys, query, answer.entry)
             found += [("answer", label)] if label else []
+            if answer.entry.source == "promotion":
+                found.append(("answer", promotion_label(self._keys, self._keys.votes(query))))
         return found
 
     async def _put(
@@ -417,7 +446,8 @@ class Writer:
         if left_out:
             return _finished(level, "bypass", left_out)
         if not why_not:
-            said = "personal" if level in answer.withheld else ""
+            said = "withdrawn" if answer.withdrew and level in RESPONSES else ""
+            said = "personal" if level in answer.withheld else said
             if level == "l4" and entry.rag_results and not answer.documents:
                 said = "no_ids"
             return _finished(level, "stored", "promoted" if entry.source == "promotion" else said)

@@ -26,6 +26,7 @@ from cache_core.model.keys import Keys, Place
 from cache_core.model.question.contexts import FixedContext, read_context
 from cache_core.model.values import Context, Entry, Generation, Query, Where
 from cache_core.operations.changes import answer_label
+from cache_core.operations.promotion import promotion_label
 from cache_core.operations.transfer.lines import VERSION, Header, Line, identity, names_of
 from cache_core.tiers.denylist import Denylist
 from cache_core.tiers.journal import Journal
@@ -252,7 +253,8 @@ class Dumping:
             message = messages.get((place.scope, exact))
         user = entry.writer if shared else place.scope
         asked = Query(message or "", place.tag, user or None, keys.shared, place.context, "", exact)
-        derived = {user, answer_label(keys, asked, entry)}
+        promoted = promotion_label(keys, keys.votes(asked))
+        derived = {user, answer_label(keys, asked, entry), promoted}
         labels = [label for label in entry.labels if label not in derived]
         ids, labels = names_of(labels, documents)
         names, labels = names_of(labels, tags)

@@ -76,7 +76,7 @@ async def test_nothing_is_left_of_a_forgotten_user(
     )
     cache: MultiLevelCache = await make_cache(settings={**PATIENT, "capture_message_content": True})
     await cache.ready()
-    await cache.tune({"promote_after": 3}, author="ana")
+    await cache.tune({"sharing": "auto", "promote_after": 3}, author="ana")
     documents = [{"id": "d", "text": "canarydocument"}]
     await cache.put("what is canaryquestion one", "ann", "canaryanswer", "faq", documents)
     await cache.put("what is canaryquestion two", "ann", "canaryanswer", context="ctx")
@@ -108,7 +108,7 @@ async def test_nothing_is_left_of_a_forgotten_user(
     assert done.complete
     assert done.counts["private entries"] == 6
     assert done.counts["shared entries"] >= 3
-    assert done.counts["votes"] == 3
+    assert done.counts["votes"] == 2, "an answer in a conversation has none"
     assert done.counts["decisions"] == 3
     assert done.counts["verdicts"] == 2
     assert done.counts["vectors"] == 2

@@ -11,6 +11,7 @@ from cache_core import MultiLevelCache
 from cache_core.model.values import Query
 from tests.support.caches import CacheFactory
 from tests.support.patience import PATIENT
+from tests.support.votes import vote
 
 KEYED = {**PATIENT, "tiers": "l1,l3,l4"}
 
@@ -121,11 +122,11 @@ async def test_variants_are_computed_apart(make_cache: CacheFactory) -> None:
 async def test_votes_are_for_one_message(make_cache: CacheFactory) -> None:
     """Answers to variants do not promote each other."""
     cache: MultiLevelCache = await make_cache(settings=KEYED)
-    await cache.tune({"promote_after": 2}, author="test")
-    await cache.put("chmod -r", "ann", "same")
-    await cache.put("chmod -R", "bob", "same")
+    await cache.tune({"sharing": "auto", "promote_after": 2}, author="test")
+    await vote(cache, "chmod -r", "ann", "same")
+    await vote(cache, "chmod -R", "bob", "same")
     assert (await cache.lookup("chmod -R", "cem")).response is None
-    await cache.put("chmod -R", "dan", "same")
+    await vote(cache, "chmod -R", "dan", "same")
     assert (await cache.lookup("chmod -R", "cem")).response == "same"
     assert (await cache.lookup("chmod -r", "cem")).response is None
 

@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 
 from cache_core import MultiLevelCache
+from cache_core.backends.base import RowWrite
 from cache_core.config.tuning import Tuning
 from cache_core.model.logs import RateLimited
 from cache_core.model.values import Query
+from cache_core.operations.promotion import Promotion, Vote
 from cache_core.operations.put import scopes as sharing
 from cache_core.operations.put.limits import WriteLimits
 from cache_core.operations.put.personal import personal
-from cache_core.operations.put.promotion import Promotion
 from tests.support.caches import CacheFactory
 from tests.support.patience import PATIENT
+from tests.support.votes import age_votes, vote
 from tests.support.waiting import until
 
 # ------------------------------------------------------------------------------------- personal
@@ -114,7 +116,7 @@ async def test_a_users_names_may_be_given(make_cache: CacheFactory) -> None:
 
 
 async def promoting(make_cache: CacheFactory, k: int = 3, **more: Any) -> MultiLevelCache:
-    cache: MultiLevelCache = await make_cache(settings=PATIENT, **more)
+    cache: MultiLevelCache = await make_cache(settings=PATIENT, sharing="auto", **more)
     await cache.tune({"promote_after": k}, author="ana")
     return cache
 
@@ -123,38 +125,194 @@ async def test_what_enough_users_got_becomes_everybodys(make_cache: CacheFactory
     """By the k-th user, in L1 and L2; before that no other user gets it. It says why."""
     cache = await promoting(make_cache)
     for user in ("ann", "bob"):
-        await cache.put("alpha beta", user, "answer")
+        await vote(cache, "alpha beta", user, "answer")
         assert await cache.get_multilevel("alpha beta", "eve") is None
-    await cache.put("alpha beta", "cid", "answer")
+    await vote(cache, "alpha beta", "cid", "answer")
     assert (await cache.lookup("alpha beta", "eve")).tier == "l1"
     assert (await cache.lookup("beta alpha", "eve")).response == "answer"
     assert cache.metrics.put_reasons["l1", "promoted"] == 1
     (l1, *_) = await cache.explain("alpha beta", "eve")
     assert "promoted" in l1.detail
-    await cache.tune({"promote_after": 0}, author="ana")
+    await cache.tune({"sharing": "private"}, author="ana")
     assert await cache.get_multilevel("alpha beta", "eve") is None, "the policy can be undone"
 
 
-async def test_a_private_intent_is_not_promoted(make_cache: CacheFactory) -> None:
+async def test_only_auto_promotes(make_cache: CacheFactory) -> None:
+    """Without `sharing="auto"` no answer is promoted, however many users got it."""
+    cache: MultiLevelCache = await make_cache(settings=PATIENT)
+    await cache.tune({"promote_after": 2}, author="ana")
+    await vote(cache, "alpha", "ann bob cid", "answer")
+    assert await cache.get_multilevel("alpha", "eve") is None
+
+
+@pytest.mark.parametrize(
+    ("users", "seconds"), [("ann bob cid dan", 0.0), ("ann bob cid dan", 900.0), ("ann bob", 9e3)]
+)
+async def test_a_burst_promotes_nothing(
+    make_cache: CacheFactory, users: str, seconds: float
+) -> None:
+    """Votes that span less than an hour are not enough, nor are too few that span more."""
+    cache = await promoting(make_cache)
+    await vote(cache, "alpha", users, "answer", seconds)
+    assert await cache.get_multilevel("alpha", "eve") is None
+
+
+async def test_two_bursts_promote_nothing(make_cache: CacheFactory) -> None:
+    """The votes come in as many parts of the hour as users are needed."""
+    cache = await promoting(make_cache, 4)
+    await vote(cache, "alpha", "ann bob cid", "answer", 0.0)
+    await vote(cache, "alpha", "dan", "answer", 3_700.0)
+    await vote(cache, "alpha", "fay gus", "answer", 0.0)
+    assert await cache.get_multilevel("alpha", "eve") is None
+
+
+async def test_a_crowd_is_a_crowd_in_every_part(make_cache: CacheFactory) -> None:
+    """Many votes in a short time do not displace those of the time before."""
+    cache = await promoting(make_cache, 2)
+    await vote(cache, "alpha", "ann", "answer")
+    await vote(cache, "alpha", " ".join(f"user{number}" for number in range(40)), "answer", 30.0)
+    await vote(cache, "alpha", "bob", "answer", 3_600.0)
+    assert await cache.get_multilevel("alpha", "eve") == "answer"
+
+
+async def test_one_in_five_may_have_got_another(make_cache: CacheFactory) -> None:
+    """Four users for each who got another answer promote it; three do not."""
+    cache = await promoting(make_cache, 2)
+    await vote(cache, "alpha", "eve", "other")
+    await vote(cache, "alpha", "ann bob cid", "answer")
+    assert await cache.get_multilevel("alpha", "fay") is None
+    await vote(cache, "alpha", "dan", "answer")
+    assert await cache.get_multilevel("alpha", "fay") == "answer"
+
+
+@pytest.mark.parametrize(
+    "against",
+    [{"response": "another"}, {"response": "order 48213 left"}, {"response": "x", "shared": False},
+     {"response": "answer", "intent": "mine"}, {"response": "answer", "answer_id": "other"}],
+    ids=str,
+)  # fmt: skip
+async def test_dissent_takes_it_back(make_cache: CacheFactory, against: dict[str, Any]) -> None:
+    """From every user, in every tier and replica; another, a personal or a private answer does.
+
+    The putting user keeps their own answer, and it is counted.
+    """
+    cache = await promoting(make_cache, 2)
+    other = await promoting(make_cache, 2)
+    await cache.tune({"intent.mine.shared": False}, author="ana")
+    await vote(cache, "alpha beta", "ann bob", "answer")
+    for one in (cache, other):
+        await until(lambda one=one: _got(one, "alpha beta", "eve", "answer"))
+        await until(lambda one=one: _got(one, "beta alpha", "eve", "answer"))
+    await other.put("alpha beta", "dan", **against)
+    for one in (cache, other):
+        await until(lambda one=one: _got(one, "alpha beta", "eve", None))
+        await until(lambda one=one: _got(one, "beta alpha", "eve", None))
+    assert await other.get_multilevel("alpha beta", "dan") == against["response"]
+    assert other.metrics.put_reasons["l1", "withdrawn"] == 1
+    await vote(cache, "alpha beta", "ann bob", "answer")
+    assert await cache.get_multilevel("alpha beta", "eve") is None, "the dissent is remembered"
+
+
+async def _got(cache: MultiLevelCache, message: str, user: str, answer: str | None) -> bool:
+    return (await cache.lookup(message, user)).response == answer
+
+
+async def test_dissent_while_it_is_promoted_takes_it_back(
+    make_cache: CacheFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vote that arrives between the last vote for an answer and its storing still counts."""
+    cache = await promoting(make_cache, 2)
+    await vote(cache, "alpha", "ann", "answer")
+    voted = Promotion.vote
+
+    async def overtaken(self: Promotion, query: Query, *rest: Any) -> str:
+        ballot = await voted(self, query, *rest)
+        if query.user == cache._parts.keys.user("bob"):
+            name = cache._parts.keys.votes(query)
+            vote = Vote("-", "f" * 32, int(cache._parts.store.now()), rest[1])
+            await cache._parts.store.put_rows([RowWrite(name, {"x": str(vote)}, 60.0)])
+        return ballot
+
+    monkeypatch.setattr(Promotion, "vote", overtaken)
+    await vote(cache, "alpha", "bob", "answer", 3_600.0)
+    assert await cache.get_multilevel("alpha", "eve") is None
+
+
+@pytest.mark.parametrize("forget", ["forget_user", "invalidate_writer"])
+async def test_it_goes_with_the_user_without_whom_it_would_not_be(
+    make_cache: CacheFactory, forget: str
+) -> None:
+    """Without a voter too few are left: nobody gets it, until enough others got it again."""
+    cache = await promoting(make_cache)
+    await vote(cache, "alpha beta", "ann bob cid", "answer")
+    await getattr(cache, forget)("ann")
+    assert await cache.get_multilevel("alpha beta", "eve") is None
+    assert await cache.get_multilevel("beta alpha", "eve") is None
+    await vote(cache, "alpha beta", "bob cid dan", "answer")
+    assert await cache.get_multilevel("alpha beta", "eve") == "answer"
+
+
+async def test_it_stays_while_enough_others_got_it(make_cache: CacheFactory) -> None:
+    """A voter who is forgotten takes nothing from others, if they are enough."""
+    cache = await promoting(make_cache, 2)
+    await vote(cache, "alpha", "ann bob cid", "answer")
+    await cache.forget_user("bob")
+    assert await cache.get_multilevel("alpha", "eve") == "answer"
+
+
+@pytest.mark.parametrize("label", ["document", "tag"])
+async def test_votes_go_with_the_answer(make_cache: CacheFactory, label: str) -> None:
+    """An invalidated document or tag takes the promoted answer, and the votes for it."""
+    cache = await promoting(make_cache, 2)
+    more: dict[str, Any] = {"document_ids": ["x"]} if label == "document" else {"tags": ["x"]}
+    for user in ("ann", "bob"):
+        await cache.put("alpha", user, "answer", **more)
+        await age_votes(cache, "alpha")
+    await cache.put("alpha", "cid", "answer", **more)
+    assert await cache.get_multilevel("alpha", "eve") == "answer"
+    await getattr(cache, f"invalidate_{label}")("x")
+    await cache.put("alpha", "dan", "newer")
+    assert await cache.get_multilevel("alpha", "eve") is None
+    assert cache.metrics.put_reasons["l1", "withdrawn"] == 0
+
+
+async def test_answers_in_a_conversation_are_not_promoted(make_cache: CacheFactory) -> None:
+    """An answer that depends on earlier turns stays its user's."""
+    cache = await promoting(make_cache, 2)
+    await vote(cache, "alpha", "ann bob cid", "same", history=["before"])
+    assert await cache.get_multilevel("alpha", "eve", history=["before"]) is None
+
+
+async def test_an_intent_declared_private_is_not_promoted(make_cache: CacheFactory) -> None:
+    """Not while it is declared private, and no longer once it is."""
+    cache = await promoting(make_cache, 2)
+    for user in ("ann", "bob"):
+        await cache.put("alpha", user, "answer", "orders")
+        await age_votes(cache, "alpha")
+    await cache.put("alpha", "cid", "answer", "orders")
+    assert await cache.get_multilevel("alpha", "eve") == "answer"
+    await cache.tune({"intent.orders.shared": False}, author="ana")
+    assert await cache.get_multilevel("alpha", "eve") is None
+
+
+async def test_a_clock_that_jumps_promotes_nothing(make_cache: CacheFactory) -> None:
+    """Neither one jump forward nor votes from the future make up for the hour."""
+    cache = await promoting(make_cache)
+    await vote(cache, "alpha", "ann bob", "answer", 0.0)
+    await vote(cache, "alpha", "cid dan", "answer", -7_200.0)
+    assert await cache.get_multilevel("alpha", "eve") is None
+
+
+async def test_a_free_intent_is_not_promoted_with_its_answer(make_cache: CacheFactory) -> None:
     """A free text as intent stays its user's, even when their vote shares the answer."""
-    cache = await make_cache(settings=PATIENT)
-    await cache.tune({"promote_after": 2}, author="test")
+    cache = await promoting(make_cache, 2)
     await cache.put("alpha beta", "ann", "same", "faq")
+    await age_votes(cache, "alpha beta")
     await cache.put("alpha beta", "bob", "same", "a divorce, he says")
     for message in ("alpha beta", "beta alpha"):
         result = await cache.lookup(message, "carl")
         assert (result.response, result.intent) == ("same", None)
     assert (await cache.lookup("alpha beta", "bob")).intent is None
-
-
-async def test_promotion_in_a_conversation_deletes_nothing_else(make_cache: CacheFactory) -> None:
-    """Promoting a follow-up leaves the user's answer without history in place."""
-    cache = await make_cache(settings=PATIENT)
-    await cache.tune({"promote_after": 2}, author="test")
-    await cache.put("alpha beta", "bob", "without history", shared=False)
-    for user in ("ann", "bob"):
-        await cache.put("alpha beta", user, "same", history=["before"])
-    assert (await cache.lookup("beta alpha", "bob")).response == "without history"
 
 
 @pytest.mark.parametrize(
@@ -175,11 +333,11 @@ async def test_nobody_promotes_alone(make_cache: CacheFactory) -> None:
     cache = await promoting(make_cache, 2)
     await asyncio.gather(*(cache.put("alpha", "eve", "poison") for _ in range(20)))
     await cache.put("alpha", "eve", "other")
-    await cache.put("alpha", "eve", "poison")
-    await cache.put("alpha", "ann", "right")
+    await vote(cache, "alpha", "eve", "poison")
+    await vote(cache, "alpha", "ann", "right")
     await cache.put("alpha", None, "poison")
     assert await cache.get_multilevel("alpha", "bob") is None
-    await cache.put("alpha", "cid", "right")
+    await vote(cache, "alpha", "cid dan fay", "right")
     assert await cache.get_multilevel("alpha", "bob") == "right"
     assert await cache.get_multilevel("alpha", "eve") == "poison", "their own stays theirs"
 
@@ -189,9 +347,12 @@ async def test_spellings_of_one_id_have_one_vote(make_cache: CacheFactory) -> No
     cache = await promoting(make_cache, 2)
     for user in ("Ann@shop", "ann@shop", " ann@shop ", "\uff41nn@shop"):
         await cache.put("alpha", user, "answer")
+        await age_votes(cache, "alpha")
         assert await cache.get_multilevel("alpha", "eve") is None
-    assert (await cache.forget_user("ann@shop")).counts["votes"] == 1
-    await cache.put("alpha", "bob", "answer")
+    assert (await cache.forget_user("Ann@shop")).counts["votes"] == 1
+    await vote(cache, "alpha", "bob", "answer")
+    assert await cache.get_multilevel("alpha", "eve") is None
+    await vote(cache, "alpha", "cid", "answer", 3_600.0)
     assert await cache.get_multilevel("alpha", "eve") == "answer"
 
 
@@ -202,26 +363,32 @@ async def test_a_vote_under_way_is_erased_with_its_user(
     cache = await promoting(make_cache, 2)
     voted = Promotion.vote
 
-    async def late(self: Promotion, query: Query, *rest: Any) -> bool:
+    async def late(self: Promotion, query: Query, *rest: Any) -> str:
         if query.user == cache._parts.keys.user("ann"):
             assert (await cache.forget_user("ann")).complete
         return await voted(self, query, *rest)
 
     monkeypatch.setattr(Promotion, "vote", late)
-    await cache.put("alpha", "ann", "answer")
-    await cache.put("alpha", "bob", "answer")
+    await vote(cache, "alpha", "ann bob", "answer", 3_600.0)
     assert await cache.get_multilevel("alpha", "eve") is None
 
 
 @pytest.mark.parametrize(
     "differs",
-    [{"context": "x"}, {"history": ["a"]}, {"response": "another"}, {"shared": False}],
+    [
+        {"context": "x"},
+        {"history": ["a"]},
+        {"response": "another"},
+        {"shared": False},
+        {"answer_id": "x"},
+    ],
     ids=str,
 )
 async def test_only_the_same_counts(make_cache: CacheFactory, differs: dict[str, Any]) -> None:
     """Another context, history or response is another vote; who says private is not counted."""
     cache = await promoting(make_cache, 2)
     await cache.put("alpha", "ann", "answer")
+    await age_votes(cache, "alpha")
     await cache.put("alpha", "bob", **{"response": "answer", **differs})
     where = {name: value for name, value in differs.items() if name in {"context", "history"}}
     assert await cache.get_multilevel("alpha", "eve") is None
@@ -233,13 +400,12 @@ async def test_votes_end(make_cache: CacheFactory) -> None:
     cache = await promoting(make_cache, 2)
     await cache.put("alpha", "ann", "answer")
     await cache.invalidate("alpha")
-    await cache.put("alpha", "bob", "answer")
+    await vote(cache, "alpha", "bob", "answer", 3_600.0)
     assert await cache.get_multilevel("alpha", "eve") is None
     assert (await cache.forget_user("bob")).counts["votes"] == 1
-    await cache.put("alpha", "cid", "answer")
+    await vote(cache, "alpha", "cid", "answer", 3_600.0)
     assert await cache.get_multilevel("alpha", "eve") is None
-    for user in ("ann", "bob", "cid"):
-        await cache.put("where is it", user, "order 48213 left")
+    await vote(cache, "where is it", "ann bob cid", "order 48213 left", 3_600.0)
     assert await cache.get_multilevel("where is it", "eve") is None
 
 

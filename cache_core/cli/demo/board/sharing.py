@@ -19,7 +19,7 @@ def sharing(found: Mapping[str, Any], private: Collection[str]) -> RenderableTyp
         private: Intents with answers about single customers, which only the shop knows.
     """
     line = Text()
-    if found["mode"] == "intents":
+    if found["mode"] in {"intents", "auto"}:
         line.append("shared by all ", "green").append(", ".join(found["shared_intents"]))
         line.append("   private ", "yellow").append(", ".join(sorted(private)))
     elif found["mode"] == "all":
