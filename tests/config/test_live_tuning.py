@@ -104,7 +104,7 @@ async def test_no_change_is_no_version(make_cache: CacheFactory) -> None:
         ({"l1_ttl": 31 * 86_400}, "more than 0, to 30 d"),
         ({"response_usd": -1}, "response_usd=-1"),
         ({"guards": ["numbers", "no such"]}, "any of numbers, negation"),
-        ({"sharing": "everything"}, "one of private, intents, all"),
+        ({"sharing": "everything"}, "one of private, intents, auto, all"),
         ({"shared_intents": [""]}, "shared_intents"),
         ({"shared_intents": [str(number) for number in range(1_001)]}, "1,000 at most"),
         ({"nothing": 1}, "'nothing' cannot be tuned. Fields: semantic_threshold"),
