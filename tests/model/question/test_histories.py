@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import collections
 import dataclasses
@@ -21,6 +20,7 @@ from hypothesis import strategies as st
 
 from cache_core import MultiLevelCache
 from cache_core.model.keys import Keys
+from cache_core.model.question import histories
 from cache_core.model.question.histories import (
     MAX_HISTORY_VALUES,
     TooLargeError,
@@ -430,13 +430,13 @@ async def test_a_huge_history_bypasses(
 async def test_a_picture_is_digested_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many bytes are digested in a thread, with the same result; few without one."""
     threads: list[Any] = []
-    original = asyncio.to_thread
+    original = histories.off_loop
 
     async def noted(work: Any, *args: Any) -> Any:
         threads.append(work)
         return await original(work, *args)
 
-    monkeypatch.setattr(asyncio, "to_thread", noted)
+    monkeypatch.setattr(histories, "off_loop", noted)
     small, large = (
         read_history(
             [("user", [{"type": "image", "data": base64.b64encode(bytes(size)).decode()}])]
