@@ -274,7 +274,7 @@ async def test_a_corrupt_directory_at_the_start(
 def test_a_sound_directory_that_cannot_be_opened_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
-    """What the process lacks, such as open files, is no reason to set its index aside."""
+    """A lack of open files or threads is no reason to set a sound index aside."""
     close(*open_directory(tmp_path))
 
     def fail(_: object) -> None:
