@@ -76,7 +76,7 @@ class Vote(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Vote | None:
-        """Return the vote in a row; `None` for others, such as those of 0.2, which had no time."""
+        """Return the vote in a row; `None` for others, such as those of 0.1, which had no time."""
         found = _VOTE.fullmatch(text)
         return cls(found[1], found[2], int(found[3]), found[4]) if found is not None else None
 

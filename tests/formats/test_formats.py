@@ -24,7 +24,7 @@ VERSIONS = sorted(found.name for found in SNAPSHOTS.glob("v*"))
 LATEST = SNAPSHOTS / VERSIONS[-1]
 KINDS = ["embedded", "embedded sealed", "servers", "servers sealed"]
 
-TIMELESS = {"v1", "v2"}
+TIMELESS = {"v1"}
 """Versions whose votes have no time."""
 
 FIRST = "when does the shop open"
