@@ -151,7 +151,7 @@ def _row(key: str, name: str, text: str, expires: float | None, *, sealed: bool)
     if "{history-live}" in key:
         return [_sums(json.loads(text)), life]
     if "}:p:" in key:
-        assert re.fullmatch(r"[0-9a-f]{32}(\.[0-9a-f]{32})?", text)
+        assert re.fullmatch(r"([0-9a-f]{32}|-)\.[0-9a-f]{32}\.[0-9]+\.p?[0-9a-f]+", text)
         return ["<vote>", life]
     return [_walked(json.loads(text)) if text.startswith("{") else _masked(text), life]
 
