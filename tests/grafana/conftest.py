@@ -37,6 +37,7 @@ _BEFORE_THE_LAST_SCRAPE = (
     "sum(changes(cache_tuning_version[1m] offset 2s))",
     "sum(rate(cache_hits_total[4s] offset 2s)) and sum(rate(redis_commands_total[4s]))",
     'sum(rate(cache_verdicts_total{source="verify"}[4s]))',
+    "sum(rate(cache_approval_seconds_count[4s]))",
 )
 """Queries of events before the last scrape, which a range query sees."""
 

@@ -36,6 +36,11 @@ async def agrees(message: str, response: str) -> bool:
     return hash((message, response)) % 5 > 0
 
 
+async def approves(message: str, stored: str, response: str) -> bool:
+    """Approve an answer in doubt: every second one."""
+    return hash((message, stored, response)) % 2 > 0
+
+
 def cache_on(directory: str, redis_url: str, namespace: str) -> MultiLevelCache:
     """Return one of the caches."""
     return MultiLevelCache(
@@ -46,6 +51,7 @@ def cache_on(directory: str, redis_url: str, namespace: str) -> MultiLevelCache:
         settings=Settings(dir=Path(directory) / namespace, redis_url=redis_url, **PATIENT),
         instruments=default_instruments(namespace),
         verify=agrees,
+        approve=approves,
     )
 
 
@@ -89,7 +95,10 @@ async def main(directory: str, redis_url: str, port: str) -> None:
             for namespace in (NAMESPACE, SECOND)
         ]
         for cache in caches:
-            await cache.tune({"verify_share": 1.0, "semantic_threshold": 0.9}, author="test")
+            await cache.tune(
+                {"verify_share": 1.0, "semantic_threshold": 0.9, "approve_margin": 0.1},
+                author="test",
+            )
         await phases(*caches)
 
 

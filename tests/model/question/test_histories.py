@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cache_core import MultiLevelCache
+from cache_core.model import tasks
 from cache_core.model.keys import Keys
 from cache_core.model.question import histories
 from cache_core.model.question.histories import (
@@ -430,7 +431,7 @@ async def test_a_huge_history_bypasses(
 async def test_a_picture_is_digested_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many bytes are digested in a thread, with the same result; few without one."""
     threads: list[Any] = []
-    original = histories.off_loop
+    original = tasks.off_loop
 
     async def noted(work: Any, *args: Any) -> Any:
         threads.append(work)
