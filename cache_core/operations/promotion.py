@@ -7,14 +7,15 @@ answer becomes everybody's while all of this holds:
 - their votes come from as many parts of an hour, and span one: a burst is a script, not a crowd;
 - there are four of them for each user who got another answer, or one that is private or personal.
 
-It is taken back from everybody once that no longer holds. So no user can promote an answer alone,
-however often they put it, and a promoted answer only reveals that so many others asked.
+It is taken back from everybody once that no longer holds, and never replaces an answer that was
+shared on purpose. So no user can promote an answer alone, however often they put it, and a promoted
+answer only reveals that so many others asked.
 
-Ids that differ in case, width or outer space have one vote together. Votes are keyed digests, in a
-hash of the keyed store; they expire with the longer TTL of L1 and L2, count only under the
-message's generation, and are erased by `forget_user`. A caller with many user ids has as many
-votes: promotion is as safe as user ids are hard to get. Nor can votes show that an answer is
-private if many users have the same private answer.
+Ids that differ in case, width, outer space or invisible characters have one vote together. Votes
+are keyed digests, in a hash of the keyed store; they expire with the longer TTL of L1 and L2, count
+only under the message's generation, and are erased by `forget_user`. A caller with many user ids
+has as many votes: promotion is as safe as user ids are hard to get. Nor can votes show that an
+answer is private if many users have the same private answer.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from cache_core.backends.base import Keyed, RowWrite
+from cache_core.config.lifetimes import kept_seconds
 from cache_core.config.tuning import Tuning
+from cache_core.model import envelope
 from cache_core.model.keys import Keys
-from cache_core.model.values import Entry, Query
+from cache_core.model.values import Entry, Level, Query
 from cache_core.policy.answers import by_caller
 
 SPAN = 3_600.0
@@ -54,6 +57,9 @@ _PROMOTED = "promoted"
 """Row of the answer that the votes made everybody's, in the form of a vote of nobody."""
 
 _NOBODY = "0" * 32
+
+_LEVELS: tuple[Level, ...] = ("l1", "l2")
+"""Tiers that keep what is promoted."""
 
 Ballot = Literal["", "promotes", "withdraws"]
 """Effect of a vote on what is shared."""
@@ -157,7 +163,7 @@ class Promotion:
         mine = Vote(answer, self._keys.label("voter", voter), int(now), generation)
         life = self.life(tuning)
         poll = await self._poll(name, generation)
-        if query.user is not None and _counts(mine, query.user, poll.votes, enough):
+        if query.user is not None and _counts(mine, query.user, poll, enough):
             index = self._keys.index("user", query.user)
             # The vote can be found by its user before it is there.
             await self._store.put_rows([RowWrite(index, {name: ""}, life, _INDEXED, longest=True)])
@@ -166,6 +172,8 @@ class Promotion:
             poll = await self._poll(name, generation)
         chosen = poll.chosen(enough, now)
         if entry is not None and chosen == answer:
+            if await self._is_given(query, generation, tuning):
+                return ""
             # Before the answer itself: a vote against it finds that there is one to withdraw.
             await self._record(name, mine, entry, tuning)
             return "promotes"
@@ -184,8 +192,26 @@ class Promotion:
     async def _record(self, name: str, vote: Vote, entry: Entry, tuning: Tuning) -> None:
         """Record that the votes in the hash *name* make an answer everybody's."""
         rows = {_PROMOTED: str(vote._replace(voter=_NOBODY))}
-        life = max(self.life(tuning), entry.ttl or 0.0)
+        # As long as there is something to take back.
+        life = max(self.life(tuning), *(kept_seconds(entry, level, tuning) for level in _LEVELS))
         await self._store.put_rows([RowWrite(name, rows, life)])
+
+    async def _is_given(self, query: Query, generation: str, tuning: Tuning) -> bool:
+        """Return whether everybody already has an answer that was shared on purpose."""
+        names = [self._keys.entry(level, query, query.shared) for level in _LEVELS]
+        now = self._store.now()
+        for level, name, text in zip(_LEVELS, names, await self._store.read(names), strict=True):
+            if text is None:
+                continue
+            try:
+                entry = envelope.decode(text, name, (query.shared,), self._keys.sealer)
+            except (envelope.CorruptError, envelope.ForeignError):
+                continue  # a lookup deletes and counts it
+            life = entry.life(tuning.ttl(level, entry.intent))
+            live = entry.generation == generation and envelope.age(entry, now) < life
+            if live and not entry.by_policy:
+                return True
+        return False
 
     async def has_fallen(self, name: str, enough: int) -> bool:
         """Return whether the votes in the hash *name* no longer carry what they promoted.
@@ -225,13 +251,20 @@ def promotion_label(keys: Keys, votes: str) -> str:
     return keys.label("promotion", votes)
 
 
-def _counts(mine: Vote, user: str, votes: Mapping[str, Vote], enough: int) -> bool:
-    """Return whether a vote is recorded: not again, and not of more than some in each part."""
-    others = votes.values()
+def _counts(mine: Vote, user: str, poll: Poll, enough: int) -> bool:
+    """Return whether a vote is recorded: not again, and of each part no more than some.
+
+    One against what is promoted counts always, and so does a private answer against others.
+    """
+    others = poll.votes.values()
     if any((vote.answer, vote.voter) == (mine.answer, mine.voter) for vote in others):
         return False
+    dissents = poll.promoted not in {None, mine.answer} or (
+        mine.answer == _NEITHER and any(vote.answer != _NEITHER for vote in others)
+    )
     part = _part(mine.cast, enough)
-    return user in votes or sum(_part(vote.cast, enough) == part for vote in others) < _PART
+    few = sum(_part(vote.cast, enough) == part for vote in others) < _PART
+    return dissents or few or user in poll.votes
 
 
 def _part(cast: float, enough: int) -> int:

@@ -36,6 +36,14 @@ _SENTINELS = frozenset({"-1", "[object object]", "%s", "%d", "f" * 32})
 """Texts for a missing id as a whole; the last is the Max UUID of RFC 9562, without hyphens."""
 
 
+_IGNORED = re.compile(
+    r"[\u0000-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    r"\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
+    r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""Control characters, and those that are not displayed (Default_Ignorable_Code_Point)."""
+
+
 def is_nobody(user_id: str) -> bool:
     """Return whether a user id is blank or a placeholder: `None`, `null`, `guest`, `0`, ...
 
@@ -61,12 +69,14 @@ def is_nobody(user_id: str) -> bool:
 
 
 def without_spelling(user_id: str) -> str:
-    """Return *user_id* without case, width and outer space: one person may have several spellings.
+    """Return *user_id* without case, width, outer space and invisible characters.
+
+    One person may have several spellings.
 
     Scopes compare ids unchanged; this is for counting users.
     """
     # Decomposed first: two cases of a letter with several marks would have them in two orders.
-    folded = unicodedata.normalize("NFKD", user_id).casefold()
+    folded = _IGNORED.sub("", unicodedata.normalize("NFKD", user_id).casefold())
     return unicodedata.normalize("NFKC", folded).strip()
 
 

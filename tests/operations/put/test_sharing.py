@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -213,6 +214,67 @@ async def test_dissent_takes_it_back(make_cache: CacheFactory, against: dict[str
     assert await cache.get_multilevel("alpha beta", "eve") is None, "the dissent is remembered"
 
 
+@pytest.mark.parametrize("mine", [{"shared": False}, {}], ids=["private", "other"])
+async def test_dissent_counts_in_a_full_part(make_cache: CacheFactory, mine: Any) -> None:
+    """However many votes were cast at the same time, those against the answer are recorded."""
+    cache = await promoting(make_cache, 2)
+    await vote(cache, "alpha", "ann bob", "answer")
+    for user in ("cid", "dan", "fay"):
+        await cache.put("alpha", user, "answer")
+    assert await cache.get_multilevel("alpha", "eve") == "answer"
+    for user in ("gus", "hal"):
+        await cache.put("alpha", user, f"of {user}", **mine)
+    assert await cache.get_multilevel("alpha", "eve") is None
+
+
+async def test_private_answers_count_in_a_full_part(make_cache: CacheFactory) -> None:
+    """A crowd that got the same is no sample of those who got a private answer beside it."""
+    cache = await promoting(make_cache, 2)
+    for user in ("ann", "bob", "cid", "dan"):
+        await cache.put("alpha", user, "answer")
+    for user in ("fay", "gus"):
+        await cache.put("alpha", user, f"of {user}", shared=False)
+    await vote(cache, "alpha", "hal", "answer")
+    assert await cache.get_multilevel("alpha", "eve") is None
+
+
+async def test_it_can_be_taken_back_as_long_as_it_is_kept(
+    make_cache: CacheFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was promoted is recorded for the TTL of its intent, which may exceed that of votes."""
+    cache = await promoting(make_cache, 2)
+    await cache.tune({"intent.faq.l1_ttl": 864_000.0}, author="ana")
+    store, lives = cache._parts.store, list[float]()
+    put_rows = store.put_rows
+
+    async def watched(writes: Sequence[RowWrite]) -> None:
+        lives.extend(write.ttl or 0.0 for write in writes if "promoted" in write.rows)
+        await put_rows(writes)
+
+    for user in ("ann", "bob"):
+        await age_votes(cache, "alpha")
+        monkeypatch.setattr(store, "put_rows", watched)
+        await cache.put("alpha", user, "answer", "faq")
+        monkeypatch.undo()
+    assert lives == [2 * 864_000.0]
+
+
+@pytest.mark.parametrize("asked", ["alpha beta", "beta alpha"], ids=["l1", "l2"])
+async def test_what_was_shared_on_purpose_is_not_replaced(
+    make_cache: CacheFactory, asked: str
+) -> None:
+    """Neither by what enough users got instead, nor by the same answer, put again."""
+    cache = await promoting(make_cache, 2)
+    await cache.warm_cache([("alpha beta", None, "right")])
+    await vote(cache, "alpha beta", "ann bob", "right")
+    await cache.tune({"sharing": "private"}, author="ana")
+    assert await cache.get_multilevel(asked, "eve") == "right"
+    await cache.tune({"sharing": "auto"}, author="ana")
+    await vote(cache, "alpha beta", "ann bob cid dan fay", "other")
+    assert await cache.get_multilevel(asked, "eve") == "right"
+    assert await cache.get_multilevel("alpha beta", "fay") == "other"
+
+
 async def _got(cache: MultiLevelCache, message: str, user: str, answer: str | None) -> bool:
     return (await cache.lookup(message, user)).response == answer
 
@@ -343,9 +405,9 @@ async def test_nobody_promotes_alone(make_cache: CacheFactory) -> None:
 
 
 async def test_spellings_of_one_id_have_one_vote(make_cache: CacheFactory) -> None:
-    """Case, width and outer space of an id make no second voter; another id does."""
+    """Case, width, outer space and what is invisible make no second voter; another id does."""
     cache = await promoting(make_cache, 2)
-    for user in ("Ann@shop", "ann@shop", " ann@shop ", "\uff41nn@shop"):
+    for user in ("Ann@shop", "ann@shop", " ann@shop ", "\uff41nn@shop", "ann\u200b@shop\ufe0f"):
         await cache.put("alpha", user, "answer")
         await age_votes(cache, "alpha")
         assert await cache.get_multilevel("alpha", "eve") is None
