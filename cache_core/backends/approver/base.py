@@ -76,16 +76,11 @@ class Approver:
 
         Raises:
             BackendError: If there is none: the function raised, took too long, or returned neither
-                `True` nor `False`; or the breaker is open.
+                `True` nor `False`; or, as `breaker_open`, it was not called.
         """
         with self.breaker:
             async with asyncio.timeout(self._seconds):
-                made = await self._made(message, stored, response)
-            if isinstance(made, bool):
-                return Opinion(made)
-            if not isinstance(made, Opinion):
-                raise ApproverError(f"returned {type(made).__name__}, not True or False")
-            return made
+                return _opinion(await self._made(message, stored, response))
 
     async def _made(self, *texts: str) -> Any:
         """Return what the function returns; its errors may quote the texts, so no text is kept."""
@@ -108,7 +103,10 @@ class Approver:
             if task is not None and task.cancelling():
                 raise
             raise ApproverError("CancelledError") from None
-        except Exception as error:  # noqa: BLE001 - the agent's own code
+        except BaseException as error:  # the agent's own code
+            # One from a thread is no key that somebody pressed.
+            if isinstance(error, KeyboardInterrupt) and not self._plain:
+                raise
             raise ApproverError(type(error).__name__) from None
 
     def _counted(self, *texts: str) -> Any:
@@ -117,3 +115,19 @@ class Approver:
         finally:
             with self._lock:
                 self._inside -= 1
+
+
+def _opinion(made: Any) -> Opinion:
+    """Return what a function returned as an opinion; a wrong type would approve, or cost nothing.
+
+    Raises:
+        ApproverError: If it is none.
+    """
+    opinion = made if isinstance(made, Opinion) else Opinion(made)
+    approved = type(opinion.approved)
+    if approved is not bool:
+        raise ApproverError(f"returned {approved}, not True or False")
+    tokens = (opinion.tokens_in, opinion.tokens_out)
+    if not all(isinstance(count, int) and count >= 0 for count in tokens):
+        raise ApproverError("returned numbers of tokens that are no numbers from 0")
+    return opinion

@@ -148,9 +148,13 @@ async def test_a_rejected_answer_is_not_asked_about_again(make_cache: CacheFacto
         (TimeoutError("the secret question"), "timeout"),
         (BackendError("backend_error", "HTTP 500", "the secret question"), "HTTP 500"),
         (asyncio.CancelledError("the secret question"), "CancelledError"),
-        (1, "returned int, not True or False"),
-        ("approved", "returned str, not True or False"),
-        (None, "returned NoneType, not True or False"),
+        (GeneratorExit("the secret question"), "GeneratorExit"),
+        (SystemExit("the secret question"), "SystemExit"),
+        (1, "returned <class 'int'>, not True or False"),
+        ("approved", "returned <class 'str'>, not True or False"),
+        (None, "returned <class 'NoneType'>, not True or False"),
+        (Opinion("no"), "returned <class 'str'>, not True or False"),  # type: ignore[arg-type]
+        (Opinion(approved=True, tokens_out=-1), "numbers of tokens"),
     ],
 )
 @EMBEDDED
@@ -167,6 +171,20 @@ async def test_a_broken_approver_is_a_miss(
     assert cache.get_metrics()["approvals"]["timed_out" if late else "failed"] == 1
     assert "secret" not in caplog.text
     assert "parcel" not in caplog.text
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+@EMBEDDED
+async def test_a_thread_of_an_approver_ends_nothing_else(
+    make_cache: CacheFactory, error: type[BaseException]
+) -> None:
+    """What a plain function raises to end the process is a miss, as all that it raises."""
+
+    def approve(*texts: str) -> bool:
+        raise error(*texts)
+
+    cache = await doubtful(make_cache, approve)
+    assert (await cache.lookup(NEAR, "bob")).reasons[-1] == "approval_failed"
 
 
 @EMBEDDED
