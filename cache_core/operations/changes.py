@@ -24,7 +24,7 @@ from cache_core.observability.instruments import Instruments
 from cache_core.observability.records import ChangeRecord
 from cache_core.operations.learning import Learning
 from cache_core.operations.sightings import known
-from cache_core.policy.answers import Told, by_caller, same
+from cache_core.policy.answers import AnswerText, by_caller, same
 
 SIDE_BY_SIDE = 30.0
 """Seconds of age up to which two answers may come from computations at the same time: they differ
@@ -134,8 +134,8 @@ class Changes:
     ) -> bool:
         """Count a comparison; return whether the answers differ."""
         level, old = found
-        former = Told(old.response or "", old.answer)
-        changed = not same(Told(entry.response or "", entry.answer), former)
+        former = AnswerText(old.response or "", old.answer)
+        changed = not same(AnswerText(entry.response or "", entry.answer), former)
         expired = age > old.life(tuning.ttl(level, old.intent))
         self._instruments.record(ChangeRecord(changed, expired, age, label_of(old.intent)))
         return changed

@@ -20,7 +20,7 @@ from cache_core.observability.evidence import Evidence as Lookup
 from cache_core.observability.instruments import Instruments
 from cache_core.observability.records import LabelRecord
 from cache_core.observability.verdicts import Verdict
-from cache_core.policy.answers import Told, same
+from cache_core.policy.answers import AnswerText, same
 from cache_core.policy.evidence import Evidence
 from cache_core.policy.limits import LEAST_SIMILARITY
 from cache_core.tiers.semantic.choosing import key_of
@@ -68,7 +68,7 @@ class _Miss(NamedTuple):
     """A miss with a candidate, until its put comes."""
 
     key: str
-    told: Told
+    stored: AnswerText
     similarity: float
 
 
@@ -116,8 +116,8 @@ class Learning:
         entry = answer.candidate
         if answer.unvetoed < _LEAST or len(entry.response or "") > _LONGEST:
             return
-        told = Told(entry.response or "", entry.answer)
-        miss = _Miss(key_of(self._keys, entry), told, min(1.0, answer.unvetoed))
+        stored = AnswerText(entry.response or "", entry.answer)
+        miss = _Miss(key_of(self._keys, entry), stored, min(1.0, answer.unvetoed))
         self._open[_name(evidence.query)] = miss
         if len(self._open) > _OPEN:
             self._open.popitem(last=False)
@@ -127,7 +127,7 @@ class Learning:
         miss = self._open.pop(_name(query), None)
         if miss is None or not entry.response:
             return
-        right = same(Told(entry.response, entry.answer), miss.told)
+        right = same(AnswerText(entry.response, entry.answer), miss.stored)
         self._evidence.learn(miss.key, miss.similarity, right=right)
         self._instruments.record(LabelRecord("right" if right else "wrong"))
         now = self._store.now()

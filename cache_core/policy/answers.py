@@ -29,7 +29,7 @@ _WORD = re.compile(r"[^\W\d_]{4,}")
 """Words that are compared: shorter ones are mostly in every answer."""
 
 
-class Told(NamedTuple):
+class AnswerText(NamedTuple):
     """An answer, as far as it must be known to recognise it.
 
     Attributes:
@@ -60,7 +60,7 @@ def by_caller(name: str) -> bool:
     return name[:1] == _NAMED_BY_CALLER
 
 
-def same(one: Told, other: Told) -> bool:
+def same(one: AnswerText, other: AnswerText) -> bool:
     """Return whether two answers are the same.
 
     Names given by the caller decide alone, if both have one. Else equal texts, without regard to

@@ -6,42 +6,68 @@ import itertools
 
 import pytest
 
-from cache_core.policy.answers import Told, named, same
+from cache_core.policy.answers import AnswerText, named, same
 
 
-def told(text: str, answer_id: str | None = None, documents: tuple[str, ...] = ()) -> Told:
-    return Told(text, "".join(named(answer_id, documents)))
+def answer_text(
+    text: str, answer_id: str | None = None, documents: tuple[str, ...] = ()
+) -> AnswerText:
+    return AnswerText(text, "".join(named(answer_id, documents)))
 
 
 OPEN = "We are open from 9 to 18 on weekdays, and closed on Sundays."
 SAME = [
-    (told("It takes 3 days."), told("  it takes 3  days"), "only the layout differs"),
-    (told("Ask us by mail.", "faq-7"), told("Write to the desk.", "faq-7"), "the caller's name"),
+    (answer_text("It takes 3 days."), answer_text("  it takes 3  days"), "only the layout differs"),
     (
-        told(OPEN, documents=("b", "a")),
-        told(
+        answer_text("Ask us by mail.", "faq-7"),
+        answer_text("Write to the desk.", "faq-7"),
+        "the caller's name",
+    ),
+    (
+        answer_text(OPEN, documents=("b", "a")),
+        answer_text(
             "On weekdays our shop is open from 9 to 18; Sundays it is closed.", documents=("a", "b")
         ),
         "the same documents, numbers and words",
     ),
-    (told(OPEN, "faq-1", ("a",)), told(OPEN, documents=("a",)), "equal texts, one of them named"),
+    (
+        answer_text(OPEN, "faq-1", ("a",)),
+        answer_text(OPEN, documents=("a",)),
+        "equal texts, one of them named",
+    ),
 ]
 DIFFERENT = [
-    (told("Yes.", "faq-7"), told("Yes.", "faq-8"), "names given by the caller decide alone"),
-    (told("It takes 3 days."), told("It takes 4 days."), "the texts differ"),
-    (told(OPEN, documents=("a",)), told(OPEN.replace("18", "20"), documents=("a",)), "a number"),
     (
-        told(OPEN, documents=("handbook",)),
-        told("Refunds arrive within 9 to 18 banking hours.", documents=("handbook",)),
+        answer_text("Yes.", "faq-7"),
+        answer_text("Yes.", "faq-8"),
+        "names given by the caller decide alone",
+    ),
+    (answer_text("It takes 3 days."), answer_text("It takes 4 days."), "the texts differ"),
+    (
+        answer_text(OPEN, documents=("a",)),
+        answer_text(OPEN.replace("18", "20"), documents=("a",)),
+        "a number",
+    ),
+    (
+        answer_text(OPEN, documents=("handbook",)),
+        answer_text("Refunds arrive within 9 to 18 banking hours.", documents=("handbook",)),
         "one document with the answers to two questions",
     ),
-    (told(OPEN, documents=("a",)), told(OPEN + " Come in!", documents=("b",)), "other documents"),
-    (told(OPEN), told("Open from 9 to 18 on weekdays, closed on Sundays, we are."), "no documents"),
+    (
+        answer_text(OPEN, documents=("a",)),
+        answer_text(OPEN + " Come in!", documents=("b",)),
+        "other documents",
+    ),
+    (
+        answer_text(OPEN),
+        answer_text("Open from 9 to 18 on weekdays, closed on Sundays, we are."),
+        "no documents",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("one", "other"), [case[:2] for case in SAME], ids=[c[2] for c in SAME])
-def test_the_same_answer(one: Told, other: Told) -> None:
+def test_the_same_answer(one: AnswerText, other: AnswerText) -> None:
     """Equal texts, names and documents make two answers the same, in either order."""
     assert same(one, other)
     assert same(other, one)
@@ -50,7 +76,7 @@ def test_the_same_answer(one: Told, other: Told) -> None:
 @pytest.mark.parametrize(
     ("one", "other"), [case[:2] for case in DIFFERENT], ids=[c[2] for c in DIFFERENT]
 )
-def test_different_answers(one: Told, other: Told) -> None:
+def test_different_answers(one: AnswerText, other: AnswerText) -> None:
     """Another name, number, document or wording makes two answers different, in either order."""
     assert not same(one, other)
     assert not same(other, one)

@@ -10,7 +10,7 @@ from cache_core.model.keys import Keys
 from cache_core.model.question.wording import loose_form
 from cache_core.model.values import Doubt, Entry, Hit, Miss, Query
 from cache_core.policy import decide
-from cache_core.policy.answers import Told, same
+from cache_core.policy.answers import AnswerText, same
 from cache_core.policy.decide import Decision, Near
 from cache_core.policy.evidence import Evidence
 from cache_core.tiers.guards.slots import swapped
@@ -132,14 +132,14 @@ class Choosing:
         return Choice(live[0], decision)
 
     def _neighbours(self, live: Sequence[Candidate]) -> list[Near]:
-        groups: list[Told] = []
+        groups: list[AnswerText] = []
         found: list[Near] = []
         for near in live:
             entry = near.entry or Entry()
-            told = Told(entry.response or "", entry.answer)
-            group = next((at for at, other in enumerate(groups) if same(told, other)), len(groups))
+            text = AnswerText(entry.response or "", entry.answer)
+            group = next((at for at, other in enumerate(groups) if same(text, other)), len(groups))
             if group == len(groups):
-                groups.append(told)
+                groups.append(text)
             # What is private is not learned of: its evidence would have to be erased with its user.
             key = key_of(self._keys, entry) if near.scope == "shared" else ""
             found.append(Near(near.similarity, key, group))
