@@ -243,7 +243,7 @@ def test_a_store_that_cannot_be_opened(tmp_path: Path) -> None:
     """It fails by the directory, and what hangs on it is not checked."""
     (tmp_path / "glasscache.db").mkdir()
     found = doctor("--dir", str(tmp_path), exit_code=1)
-    assert "the embedded store is not open" in found["disk"]["found"]
+    assert "unable to open database file" in found["disk"]["found"]
     assert found["memory"]["found"] == "the store is not reached: see disk"
 
 
