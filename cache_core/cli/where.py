@@ -49,6 +49,10 @@ Note = Annotated[str, typer.Option(help="Reason, for the audit trail.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, for scripts.")]
 
 
+_PATIENCE = 10.0
+"""Seconds for a put of a command that stores: no agent waits, and a drop must be done again."""
+
+
 @asynccontextmanager
 async def opened(
     namespace: str,
@@ -67,6 +71,9 @@ async def opened(
     settings = load_settings(redis_url=redis_url, chroma_url=chroma_url, dir=directory)
     if directory is not None and settings.redis_url is None:
         _check(settings.dir, creates=creates)
+    if creates:
+        patient = max(settings.put_budget, _PATIENCE)
+        settings = settings.model_copy(update={"put_budget": patient})
     if not semantic:
         settings = settings.model_copy(update={"tiers": settings.tiers - {"l2"}})
     cache = MultiLevelCache(settings=settings, namespace=namespace, instruments=())
