@@ -17,6 +17,7 @@ class Denylist:
     """Messages and users whose invalidation is pending in this process.
 
     Attributes:
+        is_pending: Whether any invalidation is.
         messages: Tags of messages, for everybody.
         own: (message's tag, user) for one user's answers to a message.
         users: Users who are being erased.
@@ -31,10 +32,12 @@ class Denylist:
     """
 
     __slots__ = (
-        "labels", "messages", "own", "pending_labels", "rows", "unlisted", "unsure", "users",
+        "is_pending", "labels", "messages", "own", "pending_labels", "rows", "unlisted", "unsure",
+        "users",
     )  # fmt: skip
 
     def __init__(self) -> None:
+        self.is_pending = False
         self.messages: frozenset[str] = frozenset()
         self.own: frozenset[tuple[str, str]] = frozenset()
         self.users: frozenset[str] = frozenset()
@@ -43,6 +46,20 @@ class Denylist:
         self.unlisted = False
         self.pending_labels: frozenset[str] = frozenset()
         self.labels: dict[str, Place] = {}
+
+    def held(self) -> Denylist | None:
+        """Return what is denied now, for an answer that is read from here on; `None` for nothing.
+
+        A step may be confirmed between the read of an old generation and its judgement, which then
+        finds nothing denied any more: both must allow an answer.
+        """
+        if not self.is_pending:
+            return None
+        now = Denylist()
+        now.messages, now.own, now.users = self.messages, self.own, self.users
+        now.rows, now.unsure, now.unlisted = self.rows, self.unsure, self.unlisted
+        now.pending_labels = self.pending_labels
+        return now
 
     def forbid(self, tag: str, scope: Scope, user: str | None) -> bool:
         """Return whether an answer to a message must not be served, in a scope of *user*."""

@@ -109,6 +109,7 @@ class KeyedTier:
         asked += self.keys.entries(self.level, query)
         if self.marks:
             asked.append(self.keys.marker(query))
+        held = self.denylist.held()
         values = await self.store.read(asked, beside=self.beside)
         generation = Generation(*values[:tokens])
         now = self.store.now()
@@ -136,6 +137,8 @@ class KeyedTier:
             whose: Scope = "user" if scope == query.user else "shared"
             vetoed = self.denylist.forbid(query.tag, whose, query.user)
             vetoed = vetoed or self.denylist.outdated(entry)
+            if held is not None and not vetoed:
+                vetoed = held.forbid(query.tag, whose, query.user) or held.outdated(entry)
             ttl = tuning.ttl(self.level, entry.intent)
             grace = query.grace if self.part == "response" else 0.0
             stamp = None if vetoed else generation.stamp(whose)

@@ -256,6 +256,7 @@ class Worklist:
                     unlisted = True
                     labels.update({label} - {""})
         denylist = self._denylist
+        denylist.is_pending = bool(self._items)
         denylist.messages, denylist.own = frozenset(messages), frozenset(own)
         denylist.users, denylist.rows = frozenset(users), frozenset(rows)
         denylist.unsure, denylist.unlisted = frozenset(unsure), unlisted

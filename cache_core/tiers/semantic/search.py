@@ -190,7 +190,9 @@ class SemanticSearch:
         if not worth:
             return
         asked = self._approvals(query, tuning, worth)
+        held = self._denylist.held()
         values = await self._confirmations(query, worth, [*asked.values()])
+        denied = (self._denylist,) if held is None else (self._denylist, held)
         # A question about today needs an answer of today.
         since = self._days.begin(self._store.now()) if ages(query.text) else -math.inf
         for near in worth:
@@ -215,14 +217,16 @@ class SemanticSearch:
                 await self._discard(query, near)
                 raise BackendError("isolation") from None
             else:
-                self._weigh(query, tuning, near, near.entry, values)
+                self._weigh(query, tuning, near, values, denied)
                 if near.dead is None and near.entry.created < since:
                     near.dead = "day_over"
                 if near.dead is None and tuning.withholds(near.entry, query.user):
                     near.dead = "other_scope"
                 if near.entry.response is None:
                     near.dead = "corrupt"
-            removed = near.dead in {"invalidated", "corrupt"} and not self._is_unsure(near)
+            removed = near.dead in {"invalidated", "corrupt"} and not any(
+                _is_unsure(each, near) for each in denied
+            )
             if near.scope == "shared" and removed:
                 self._rows.note_dead(query.context, near.tag)
 
@@ -259,23 +263,16 @@ class SemanticSearch:
         except BackendError:
             return {}
 
-    def _is_unsure(self, near: Candidate) -> bool:
-        """Return whether a pending invalidation may include *near*: withheld, but not removed."""
-        denylist = self._denylist
-        if near.scope in denylist.unsure:
-            return True
-        return not near.confirmed and (denylist.unlisted or near.tag in denylist.rows)
-
     def _weigh(
         self,
         query: Query,
         tuning: Tuning,
         near: Candidate,
-        entry: Entry,
         values: Mapping[str, str | None],
+        denied: Sequence[Denylist],
     ) -> None:
-        """Set `dead` and `gone` of *near*."""
-        now = self._store.now()
+        """Set `dead` and `gone` of *near*, which has an entry."""
+        entry, now = near.entry or Entry(), self._store.now()
         stamp: str | None = entry.generation
         if values:
             user = query.user or ""
@@ -284,8 +281,7 @@ class SemanticSearch:
                 values.get(self._keys.own_generation(near.tag, user)),
                 values.get(self._keys.user_generation(user)),
             ).stamp(near.scope)
-        vetoed = self._denylist.forbid(near.tag, near.scope, query.user)
-        if vetoed or self._denylist.outdated(entry) or self._is_unsure(near):
+        if any(_denies(each, query, near, entry) for each in denied):
             stamp = None
         ttl = tuning.ttl("l2", entry.intent) if entry.ttl is None else entry.ttl
         # An unconfirmed entry may be invalidated: it must not be stale as well.
@@ -301,3 +297,18 @@ class SemanticSearch:
                 await self._store.delete([near.key])
             else:
                 await self._vectors.index.remove(query.context, [near.tag])
+
+
+def _denies(denylist: Denylist, query: Query, near: Candidate, entry: Entry) -> bool:
+    return (
+        denylist.forbid(near.tag, near.scope, query.user)
+        or denylist.outdated(entry)
+        or _is_unsure(denylist, near)
+    )
+
+
+def _is_unsure(denylist: Denylist, near: Candidate) -> bool:
+    """Return whether a pending invalidation may include *near*: withheld, but not removed."""
+    if near.scope in denylist.unsure:
+        return True
+    return not near.confirmed and (denylist.unlisted or near.tag in denylist.rows)

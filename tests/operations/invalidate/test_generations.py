@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from cache_core.model.keys import Keys
 from cache_core.model.values import Generation, Invalidation, LookupResult, Sighting
 from cache_core.operations import sightings as seen
 from cache_core.operations.sightings import Sightings
-from cache_core.testing import HashEmbedder, RecordingInstrument
+from cache_core.testing import ChaosStore, Faults, HashEmbedder, RecordingInstrument
 from telemetry.metrics import PrometheusInstrument
 from tests.support import servers
 from tests.support.caches import CacheFactory, opened
@@ -528,6 +528,61 @@ async def test_retries_do_not_replace_tokens_again(
         await until(lambda: running.invalidator.steps.pending == 0)
         name = keys.generation(keys.query("gamma delta", "ann").tag)
         assert origin((await store.read([name]))[0] or "") in planned
+
+
+HELD: contextvars.ContextVar[str] = contextvars.ContextVar("held", default="")
+"""Part of a name: reads of such a one are held, in the context of a lookup."""
+
+
+class HeldReads(ChaosStore):
+    """Store that holds values back, after they were read, until it is told to go on."""
+
+    def __init__(self, inner: Any, faults: Faults) -> None:
+        super().__init__(inner, faults, read_timeout=20.0)
+        self.has_read, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def read(self, names: Sequence[str], **how: Any) -> Any:
+        """Return the values as they were when they were read."""
+        values = await super().read(names, **how)
+        held = HELD.get()
+        if held and any(held in name for name in names):
+            self.has_read.set()
+            await self.go_on.wait()
+        return values
+
+
+@HOW
+@pytest.mark.parametrize("tier", ["l1", "l2"])
+async def test_confirmed_while_an_answer_is_read(
+    make_cache: CacheFactory, how: str, tier: str
+) -> None:
+    """An answer read with the generation of before is not served, though nothing is pending now."""
+    faults, stores = Faults(seed=1), []
+
+    def wrapped(store: Any) -> HeldReads:
+        stores.append(HeldReads(store, faults))
+        return stores[-1]
+
+    settings = {**PATIENT, "tiers": frozenset({tier})}
+    cache = await make_cache(settings=settings, wrap_store=wrapped)
+    await cache.put("alpha beta", "ann", "old")
+    changes = {"write", "write_new", "put_rows", "append", "delete", "delete_rows"}
+    faults.always("throw", only=frozenset(changes))
+    assert not (await apart(take_away(cache, how))).complete
+
+    async def ask() -> LookupResult:
+        HELD.set(cache._parts.keys.query("alpha beta", "ann").tag)
+        return await cache.lookup("alpha beta", "ann")
+
+    asked = asyncio.create_task(ask())
+    await stores[0].has_read.wait()
+    faults.never()
+    async with asyncio.timeout(20):
+        while inside(cache).invalidator.steps.pending:
+            await inside(cache).invalidator.steps.retry()
+            await asyncio.sleep(0.01)
+    stores[0].go_on.set()
+    assert (await asked).response is None
 
 
 @pytest.mark.server
