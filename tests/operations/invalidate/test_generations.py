@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -541,7 +541,7 @@ class HeldReads(ChaosStore):
         super().__init__(inner, faults, read_timeout=20.0)
         self.has_read, self.go_on = asyncio.Event(), asyncio.Event()
 
-    async def read(self, names: Sequence[str], **how: Any) -> Any:
+    async def read(self, names: Any, **how: Any) -> Any:  # type: ignore[override]
         """Return the values as they were when they were read."""
         values = await super().read(names, **how)
         held = HELD.get()
