@@ -224,8 +224,8 @@ INTENT_ANSWERS: Final = Metric(
     "counter",
     ("intent", "origin"),
     "Answers by intent: of the cache (hits of L1 and L2), or computed by the agent (puts with the "
-    "intent, refreshes included). `*`: all intents that neither `shared_intents` nor an override of "
-    "the tuning names, and those after the 32nd.",
+    "intent, refreshes included). `*`: all intents that neither `shared_intents` nor an override "
+    "of the tuning names, and those after the 32nd.",
 )
 COMPARED_ANSWERS: Final = Metric(
     "cache_compared_answers_total",
