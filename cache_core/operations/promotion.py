@@ -180,6 +180,15 @@ class Promotion:
         differs = poll.promoted not in {None, answer}
         return "withdraws" if chosen is None and differs else ""
 
+    async def contested(self, query: Query, entry: Entry, generation: str) -> bool:
+        """Return whether there is a vote against an answer.
+
+        Raises:
+            BackendError: If the store failed.
+        """
+        poll = await self._poll(self._keys.votes(query), generation)
+        return any(vote.answer != self._answer(entry) for vote in poll.votes.values())
+
     async def restore(self, query: Query, entry: Entry, generation: str, tuning: Tuning) -> None:
         """Record that an answer was promoted elsewhere: one vote against it takes it back.
 

@@ -294,6 +294,20 @@ class TestLimits:
         assert await new.get_multilevel("alpha beta", "eve") is None
         assert await new.get_multilevel("alpha beta", "cid") == "y"
 
+    async def test_what_was_promoted_elsewhere_is_not_stored_against_votes(
+        self, embedded: CacheFactory
+    ) -> None:
+        """One user who got another answer here, before, suffices, too; they keep theirs."""
+        old, new = await embedded("old"), await embedded("new")
+        for cache in (old, new):
+            await cache.tune({"sharing": "auto", "promote_after": 2}, author="test")
+        await vote(old, "alpha beta", "ann bob", "x")
+        await new.put("alpha beta", "cid", "y", shared=False)
+        assert await loaded(new, await dumped(old)) == {"invalidated": 2}
+        for asked in ("alpha beta", "beta alpha"):
+            assert await new.get_multilevel(asked, "eve") is None
+            assert await new.get_multilevel(asked, "cid") == "y"
+
     async def test_what_this_version_rejects_is_counted(self, embedded: CacheFactory) -> None:
         """A refusal, what looks personal and is shared by a policy only, and a tier that is off."""
         old = await embedded("old")

@@ -148,7 +148,8 @@ class Writer:
         """
         generation = await self._generation(query, seen, life)
         if generation is None or not answer.votes:
-            return answer, generation, seen
+            contested = generation is not None and await self._contested(query, answer, generation)
+            return answer, None if contested else generation, seen
         ballot = await self._vote(query, answer, generation, tuning)
         if ballot == "promotes":
             scopes: dict[Level, Scope] = {**answer.scopes, "l1": "shared", "l2": "shared"}
@@ -165,6 +166,12 @@ class Writer:
                 # The first vote was under the generation that has just ended.
                 await self._vote(query, answer, generation, tuning)
         return answer, generation, seen
+
+    async def _contested(self, query: Query, answer: NewAnswer, generation: Generation) -> bool:
+        """Return whether an answer was promoted elsewhere, and a user here got another one."""
+        promoted = answer.restored and answer.entry.source == "promotion"
+        under = generation.message or ""
+        return promoted and await self._promotion.contested(query, answer.entry, under)
 
     async def _vote(
         self, query: Query, answer: NewAnswer, generation: Generation, tuning: Tuning
