@@ -95,7 +95,7 @@ class Open:
         self._approvals = (
             None
             if parts.approver is None
-            else Approvals(parts.approver, store, keys, replica.instruments)
+            else Approvals(parts.approver, store, keys, parts.journal, replica.instruments)
         )
         if self._approvals is not None:
             parts.journal.when_forgotten.append(self._approvals.forget)

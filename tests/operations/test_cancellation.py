@@ -14,12 +14,20 @@ import pytest
 
 from cache_core import MultiLevelCache
 from cache_core.testing import ChaosProxy
+from tests.operations.test_learning import ASKED
 from tests.support import servers
 from tests.support.caches import CacheFactory
 from tests.support.inside import inside
 from tests.support.patience import PATIENT
+from tests.support.waiting import until
 
 KEPT = 12
+PLACES = (
+    "garden school kitchen house station airport hotel museum library market bakery church bridge "
+    "castle factory farm forest beach island mountain river lake city village harbour theatre "
+    "stadium hospital prison palace tower temple office"
+).split()
+BAND = {"approve_margin": 0.1, "approvals_per_minute": 1000}
 
 
 async def counted(work: Coroutine[Any, Any, Any], stop: int) -> int:
@@ -73,13 +81,13 @@ async def delayed(
 ) -> AsyncIterator[MultiLevelCache]:
     """A cache with some answers; on Redis through a proxy by which every reply is late."""
     if store_kind == "embedded":
-        cache = await make_cache(settings=PATIENT)
+        cache = await make_cache(settings=PATIENT, approve=approve)
         await filled(cache)
         yield cache
         return
     url = str(request.getfixturevalue(servers.EMPTY[store_kind]))
     async with ChaosProxy("127.0.0.1", servers.port_of(url)) as proxy:
-        cache = await make_cache(settings={**PATIENT, "redis_url": proxy.url(url)})
+        cache = await make_cache(settings={**PATIENT, "redis_url": proxy.url(url)}, approve=approve)
         await filled(cache)
         proxy.latency = proxy.jitter = 0.001
         yield cache
@@ -104,11 +112,16 @@ async def compute() -> str:
     return "made"
 
 
+async def approve(message: str, stored: str, response: str) -> bool:
+    await asyncio.sleep(0.001)
+    return True
+
+
 def operation(cache: MultiLevelCache, name: str, message: str) -> Coroutine[Any, Any, Any]:
     match name:
         case "hit":
             return cache.lookup("kept number3", "user 3")
-        case "lookup":
+        case "lookup" | "approval":
             return cache.lookup(message, "ann")
         case "put":
             return cache.put(message, "ann", "made", "faq", [{"id": "d"}], tags=["t"])
@@ -125,7 +138,7 @@ def operation(cache: MultiLevelCache, name: str, message: str) -> Coroutine[Any,
     raise ValueError(name)
 
 
-OPERATIONS = ("hit", "lookup", "put", "shared put", "get_or_compute", "get_or_compute, alone",
+OPERATIONS = ("hit", "lookup", "approval", "put", "shared put", "get_or_compute", "get_or_compute, alone",
               "invalidate", "invalidate_tag", "forget_user")  # fmt: skip
 REMOVE = ("invalidate", "invalidate_tag", "forget_user")
 
@@ -139,9 +152,14 @@ async def test_cancelled_at_every_await(
     cache = delayed
     if name == "get_or_compute":
         inside(cache).computing._flight = Inline()  # type: ignore[assignment]
+    if name == "approval":
+        await cache.tune(BAND, author="test")
+        await cache.put(ASKED, "bob", "made", shared=True)
     points = 0
     while True:
         message = f"question number{points}"
+        if name == "approval":
+            message = ASKED.replace("office", PLACES[points])
         if name in REMOVE:
             await asyncio.create_task(cache.put(message, "ann", "made", tags=["t"]))
         others = asyncio.create_task(all_right(cache, range(0, KEPT, 3)))
@@ -158,7 +176,7 @@ async def test_cancelled_at_every_await(
         found = await asyncio.create_task(cache.lookup(message, "ann"))
         assert found.response in {None, "made"}
         assert (await cache.lookup(message, "bob")).response in {
-            None, "made" if name == "shared put" else None
+            None, "made" if name in {"shared put", "approval"} else None
         }  # fmt: skip
     # An exact hit of the embedded store waits for nothing.
     assert points >= (0 if name == "hit" else 1)
@@ -168,6 +186,11 @@ async def test_cancelled_at_every_await(
             await asyncio.sleep(0.02)
     assert not running.leases._held
     assert (running.computing._flight.__dict__ or {"_flights": {}}).get("_flights") in ({}, None)
+    if name == "approval":
+        approvals = running._approvals
+        assert approvals is not None
+        await until(lambda: not approvals._flights)
+        assert cache.get_metrics()["approvals"]["approved"] >= points
     if name in REMOVE:
         # What was still to be done is done.
         assert (await cache.lookup(message, "ann")).response is None

@@ -138,6 +138,64 @@ def test_workers_of_a_parent_that_used_the_cache(
     assert lines[-1] == "parent true"
 
 
+APPROVES = """
+import asyncio, json, os, threading, time
+from cache_core import MultiLevelCache
+from cache_core.testing import HashEmbedder
+
+parent, asked, release = os.getpid(), threading.Event(), threading.Event()
+STORED = "can the shop send my parcel on to the office"
+NEAR = STORED.replace("office", "garden")
+
+def approve(message, stored, response):
+    if os.getpid() == parent:
+        asked.set()
+        release.wait()
+    return True
+
+cache = MultiLevelCache(embedding_model=HashEmbedder(), approve=approve)
+
+async def child():
+    # Rows of the parent come within a second or so.
+    end = time.monotonic() + 30
+    while (found := await cache.lookup(NEAR, "eve")).response is None and time.monotonic() < end:
+        await asyncio.sleep(0.05)
+    counted = cache.get_metrics()["approvals"]
+    await cache.close()
+    return [found.response, found.reasons[-1:], counted["approved"], counted["failed"]]
+
+async def main():
+    await cache.ready()
+    await cache.tune({"approve_margin": 0.1}, author="test")
+    await cache.put(STORED, "ann", "the answer", shared=True)
+    lookup = asyncio.create_task(cache.lookup(NEAR, "bob"))
+    await asyncio.to_thread(asked.wait)
+    pid = os.fork()
+    if pid == 0:
+        print(json.dumps(asyncio.run(child())), flush=True)
+        os._exit(0)
+    await asyncio.to_thread(os.waitpid, pid, 0)
+    release.set()
+    found = await lookup
+    print(json.dumps([found.response, found.reasons[-1:], cache.get_metrics()["approvals"]["approved"]]))
+    await cache.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+def test_a_child_asks_the_approver_itself(
+    store_kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """A call that is under way in the parent during the fork is the parent's alone."""
+    url = request.getfixturevalue("empty_redis") if store_kind == "redis" else ""
+    out = processes.run(APPROVES, tmp_path, REDIS_URL=url)
+    child, parent = (json.loads(line) for line in out.splitlines())
+    assert child == ["the answer", ["approved"], 1, 0]
+    assert parent == ["the answer", ["approved"], 1]
+
+
 # --------------------------------------------------------------------------- records in the store
 
 PARSES = """

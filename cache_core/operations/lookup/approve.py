@@ -24,6 +24,7 @@ from cache_core.model.logs import RateLimited
 from cache_core.model.values import Doubt, MissReason, Query
 from cache_core.observability.instruments import Instruments
 from cache_core.observability.records import ApprovalRecord, ApprovalVerdict
+from cache_core.tiers.journal import Journal
 
 log = RateLimited(logging.getLogger("glasscache"))
 
@@ -54,6 +55,7 @@ class Approvals:
         approver: The approver.
         store: Remembers what was approved.
         keys: Names the lists of what belongs to a user.
+        journal: Counts the erasures of users.
         instruments: Count the calls.
         clock: Monotonic seconds.
     """
@@ -63,12 +65,14 @@ class Approvals:
         approver: Approver,
         store: Keyed,
         keys: Keys,
+        journal: Journal,
         instruments: Instruments,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._approver = approver
         self._store = store
         self._keys = keys
+        self._journal = journal
         self._instruments = instruments
         self._budget = _Budget(clock)
         self._flights: dict[str, asyncio.Task[ApprovalVerdict]] = {}
@@ -116,7 +120,7 @@ class Approvals:
         return flight
 
     async def _fly(self, query: Query, doubt: Doubt, tuning: Tuning) -> ApprovalVerdict:
-        started = time.perf_counter()
+        started, erasures = time.perf_counter(), self._journal.users_forgotten
         verdict: ApprovalVerdict = "failed"
         spent = tuning.approval_usd
         try:
@@ -125,27 +129,44 @@ class Approvals:
             spent = _price(opinion, tuning)
         except BackendError as error:
             verdict = "timed_out" if error.reason == "timeout" else "failed"
+            if error.reason in {"overloaded", "breaker_open"}:
+                spent = 0.0
             log.limited("approve", "approve= failed: %s", error)
         finally:
             seconds = time.perf_counter() - started
             self._instruments.record(ApprovalRecord(verdict, spent, seconds))
         if verdict == "approved":
-            await self._remember(doubt)
+            await self._remember(doubt, erasures)
         elif verdict == "rejected":
             self._rejected[doubt.name] = None
             if len(self._rejected) > _REJECTED_KEPT:
                 self._rejected.popitem(last=False)
         return verdict
 
-    async def _remember(self, doubt: Doubt) -> None:
-        """Store an approval; listed under its user, so that erasing them erases it."""
+    async def _remember(self, doubt: Doubt, erasures: int) -> None:
+        """Store an approval; listed under its user, so that erasing them erases it.
+
+        Args:
+            doubt: What was approved.
+            erasures: Number of erasures when it was asked about: its user may have been erased by a
+                later one.
+        """
+        if erasures != self._journal.users_forgotten:
+            return
+        index = self._keys.index("user", doubt.owner)
         with contextlib.suppress(BackendError):
             if doubt.owner:
-                index = self._keys.index("user", doubt.owner)
                 await self._store.put_rows(
                     [RowWrite(index, {doubt.key: ""}, doubt.life, longest=True)]
                 )
             await self._store.write([Write(doubt.key, doubt.name, doubt.life)])
+            if not doubt.owner:
+                return
+            # An erasure is logged before it lists what is the user's.
+            await self._journal.catch_up()
+            if erasures != self._journal.users_forgotten:
+                await self._store.delete([doubt.key])
+                await self._store.delete_rows(index, [doubt.key])
 
     def forget(self) -> None:
         """Drop what is remembered here: a user was erased."""

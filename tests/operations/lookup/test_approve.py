@@ -287,6 +287,47 @@ async def test_a_private_answer_is_approved_for_its_user_alone(make_cache: Cache
     assert len(judge.asked) == 2
 
 
+@pytest.mark.parametrize("ends", ["before it is known", "afterwards"])
+async def test_a_call_that_outlives_an_erasure_leaves_no_digest(
+    make_cache: CacheFactory, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """What is approved once its user is erased, by any process, is not kept for them."""
+    release = asyncio.Event()
+
+    async def slowly() -> bool:
+        await release.wait()
+        return True
+
+    judge = Judge(slowly)
+    cache: MultiLevelCache = await make_cache(approve=judge, settings=PATIENT)
+    await cache.tune(BAND, author="test")
+    await cache.put(ASKED, "ann", "of ann")
+    parts = inside(cache).parts
+    keys, store, journal = parts.keys, parts.store, parts.journal
+    query = keys.query(NEAR, "ann")
+    key = keys.approval(keys.tag(ASKED), query.scope("user"), query)
+    lookup = asyncio.create_task(cache.lookup(NEAR, "ann"))
+    await until(lambda: len(judge.asked) == 1)
+    (flight,) = inside(cache)._approvals._flights.values()  # type: ignore[union-attr]
+    if ends == "afterwards":
+        await cache.forget_user("ann")
+    else:
+        catch_up = journal.catch_up
+
+        async def late() -> None:
+            """Read the log only once the approval is written."""
+            if (await store.read([key]))[0] is not None:
+                await catch_up()
+
+        monkeypatch.setattr(journal, "catch_up", late)
+        other: MultiLevelCache = await make_cache(settings=PATIENT)
+        await other.forget_user("ann")
+    release.set()
+    await asyncio.wait([flight, lookup])
+    assert (await store.read([key]))[0] is None
+    assert await store.rows(keys.index("user", query.scope("user"))) == {}
+
+
 async def test_an_approval_ends_with_its_entry(make_cache: CacheFactory) -> None:
     """A replaced answer is asked about again, and an invalidation reaches as far as the band."""
     judge = Judge()
