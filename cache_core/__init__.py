@@ -1,5 +1,8 @@
 """glasscache: the cache for LLM agents that you can see through."""
 
+from cache_core.backends.approver.base import Opinion
+from cache_core.backends.approver.cross_encoder import CrossEncoderApprover
+from cache_core.backends.approver.llm import LLMApprover
 from cache_core.backends.embedder.function import FunctionEmbedder
 from cache_core.config.settings import Settings
 from cache_core.config.stage import Stage
@@ -16,11 +19,14 @@ __all__ = [
     "BackendError",
     "CacheStats",
     "ConfigurationError",
+    "CrossEncoderApprover",
     "FunctionEmbedder",
     "GlasscacheError",
     "Invalidation",
+    "LLMApprover",
     "LookupResult",
     "MultiLevelCache",
+    "Opinion",
     "Settings",
     "Stage",
     "TierExplanation",

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfoNotFoundError
 
 import platformdirs
@@ -33,6 +32,7 @@ from pydantic import (
 from cache_core.backends.chroma.address import parse_chroma_url
 from cache_core.backends.embedder.endpoint import Endpoint
 from cache_core.backends.embedder.tokens import UNKNOWN_TOKENIZER
+from cache_core.backends.endpoint import check_base
 from cache_core.backends.redis.sentinels import SCHEMES, parse_sentinel_url
 from cache_core.config import environment
 from cache_core.config.capture import wanted
@@ -41,7 +41,7 @@ from cache_core.model import durations
 from cache_core.model.exceptions import ConfigurationError
 from cache_core.model.keys import PREFIX
 from cache_core.model.question.days import Days
-from cache_core.model.urls import has_sound_port, without_secrets
+from cache_core.model.urls import has_sound_port
 from cache_core.model.values import LEVELS, Level
 
 _REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
@@ -112,12 +112,7 @@ def _chroma_url(value: str | None) -> str | None:
 def _endpoint_url(value: str | None) -> str | None:
     if not value:
         return None
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not has_sound_port(value):
-        raise ValueError("expected http(s)://host[:port]/path, such as https://api.openai.com/v1")
-    if without_secrets(value) != value:
-        # HTTP clients log the URLs that they ask.
-        raise ValueError("a login or a key does not belong in it: set EMBEDDING_API_KEY")
+    check_base(value, "EMBEDDING_API_KEY")
     return value
 
 

@@ -1,4 +1,4 @@
-"""A real HTTP server with an OpenAI-compatible embedding endpoint, which fails on demand."""
+"""A real HTTP server with OpenAI-compatible embeddings and chat, which fails on demand."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from tests.support import servers
 
 
 class EmbeddingServer:
-    """ASGI application; `do` says what the next requests get."""
+    """ASGI application; `do` says what the next requests get, `says` what its chat model replies."""
 
     def __init__(self) -> None:
         self.do = "answer"
+        self.says = ""
         self.requests: list[dict[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
         self.url = ""
@@ -43,20 +44,47 @@ class EmbeddingServer:
         asked = json.loads(body)
         self.requests.append(asked)
         self.headers.append({key.decode(): value.decode() for key, value in scope["headers"]})
-        if scope["path"] != "/v1/embeddings":
+        if scope["path"] == "/v1/embeddings":
+            await self._embed(asked["input"], receive, send)
+        elif scope["path"] == "/v1/chat/completions":
+            said = {"role": "assistant", "content": self.says}
+            answer = {"choices": [{"index": 0, "message": said, "finish_reason": "stop"}],
+                      "usage": {"prompt_tokens": 7, "completion_tokens": 5}}  # fmt: skip
+            texts = [turn["content"] for turn in asked["messages"]]
+            await self._answer(answer, texts, receive, send)
+        else:
             await _reply(send, 404, {"error": "no such path"})
-            return
-        await self._answer(asked["input"], receive, send)
 
-    async def _answer(self, texts: list[str], receive: Callable[[], Any], send: Any) -> None:
+    async def _embed(self, texts: list[str], receive: Callable[[], Any], send: Any) -> None:
         vectors = [(await self._model.embed(text)).tolist() for text in texts]
         data = [{"index": place, "embedding": vector} for place, vector in enumerate(vectors)]
-        answer: Any = {"data": data[::-1], "usage": {"total_tokens": 3 * len(texts)}}
+        match self.do:
+            case "no usage":
+                await _reply(send, 200, {"data": data})
+            case "too long":
+                error = "This model's maximum context length is 5 tokens. Reduce your input."
+                long = any(len(text.split()) > 5 for text in texts)
+                await _reply(
+                    send, 400 if long else 200, {"error": error} if long else {"data": data}
+                )
+            case "fewer":
+                await _reply(send, 200, {"data": []})
+            case "short":
+                await _reply(send, 200, {"data": [{"index": 0, "embedding": vectors[0][:-1]}]})
+            case "nan":
+                await _reply(send, 200, {"data": [{"index": 0, "embedding": [float("nan")] * 64}]})
+            case "words":
+                await _reply(send, 200, {"data": [{"index": 0, "embedding": ["a"] * 64}]})
+            case _:
+                usage = {"total_tokens": 3 * len(texts)}
+                await self._answer({"data": data[::-1], "usage": usage}, texts, receive, send)
+
+    async def _answer(
+        self, answer: object, texts: list[str], receive: Callable[[], Any], send: Any
+    ) -> None:
         match self.do:
             case "answer":
                 await _reply(send, 200, answer)
-            case "no usage":
-                await _reply(send, 200, {"data": data})
             case "hang":
                 while (await receive())["type"] != "http.disconnect":
                     pass
@@ -74,20 +102,8 @@ class EmbeddingServer:
                 await _reply(send, int(self.do), {"error": f"no: {texts}"}, {b"retry-after": b"30"})
             case "redirect":
                 await _reply(send, 307, {}, {b"location": b"http://127.0.0.1:9/elsewhere"})
-            case "too long":
-                error = "This model's maximum context length is 5 tokens. Reduce your input."
-                long = any(len(text.split()) > 5 for text in texts)
-                await _reply(send, 400 if long else 200, {"error": error} if long else answer)
             case "text":
                 await _reply(send, 200, "It works!")
-            case "fewer":
-                await _reply(send, 200, {"data": []})
-            case "short":
-                await _reply(send, 200, {"data": [{"index": 0, "embedding": vectors[0][:-1]}]})
-            case "nan":
-                await _reply(send, 200, {"data": [{"index": 0, "embedding": [float("nan")] * 64}]})
-            case "words":
-                await _reply(send, 200, {"data": [{"index": 0, "embedding": ["a"] * 64}]})
 
 
 async def _head(send: Any, status: int, headers: Mapping[bytes, bytes]) -> None:

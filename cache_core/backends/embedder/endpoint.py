@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import importlib.util
 import json
-import math
-import os
 import re
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from cache_core.backends.base import Vector
@@ -25,11 +19,8 @@ from cache_core.backends.embedder.tokens import (
     most_tokens,
 )
 from cache_core.backends.embedder.vectors import VectorCheck
-from cache_core.backends.forking import leave_to_parent
+from cache_core.backends.endpoint import EndpointClient, is_installed, url_below
 from cache_core.model.exceptions import BackendError, ConfigurationError, InputTooLongError
-
-if TYPE_CHECKING:  # it comes with the extra `endpoint`
-    import httpx
 
 BATCH = 32
 """Most texts in one request; every endpoint takes as many."""
@@ -38,13 +29,6 @@ WORKERS = 8
 """Requests at the same time."""
 
 _PATH = "/embeddings"
-_LARGEST_BYTES = 32 * 1_048_576
-"""Longest response that is read: a batch of 8,192-dimensional vectors has 6 MB."""
-
-_PAUSE_SECONDS = 1.0
-"""Pause after a response that refuses for its rate and names none."""
-
-_LONGEST_PAUSE = 60.0
 
 _TOO_LONG = re.compile(
     r"context length|maximum (?:input )?length|max\w* .{0,30}tokens|too (?:long|large|many tokens)"
@@ -82,30 +66,13 @@ class Endpoint:
         """
         if self.identity:
             return f"endpoint\0{self.identity}"
-        place = urlunsplit((*urlsplit(embeddings_url(self.url))[:3], "", ""))
+        place = urlunsplit((*urlsplit(url_below(self.url, _PATH))[:3], "", ""))
         name = f"{place}\0{model}".encode("utf-8", "surrogatepass")
         return f"endpoint\0\0{hashlib.blake2b(name, digest_size=16).hexdigest()}"
 
 
-def is_installed() -> bool:
-    """Return whether httpx is installed; does not import it."""
-    return importlib.util.find_spec("httpx") is not None
-
-
-def embeddings_url(base: str) -> str:
-    """Return the URL to post to: *base* and `/embeddings`, with the query of *base*."""
-    scheme, host, path, query, _ = urlsplit(base)
-    path = path.rstrip("/")
-    if not path.endswith(_PATH):
-        path += _PATH
-    return urlunsplit((scheme, host, path, query, ""))
-
-
 class EndpointEncoder:
     """Encoder that asks an endpoint; safe to call from several threads.
-
-    Nothing is asked while a pause lasts that the endpoint requested. There are no other repetitions
-    than one after a kept connection that the endpoint had closed.
 
     Args:
         model: Name of the model, sent with every request.
@@ -124,19 +91,16 @@ class EndpointEncoder:
             )
             raise ConfigurationError(msg)
         self._model = model
-        self._endpoint = endpoint
-        self._url = embeddings_url(endpoint.url)
         self._meter = meter
         self._counter = counter_for(endpoint.tokenizer)
         self._window = endpoint.window or DEFAULT_WINDOW
         self._check = VectorCheck(model)
-        self._lock = threading.Lock()
-        self._resumes = 0.0
         self._refused = float("inf")
         """Least upper bound of the tokens of a text that the endpoint refused as too long."""
-        self._pid = 0
-        self._client: httpx.Client
-        self._connections()
+        self._client = EndpointClient(
+            url_below(endpoint.url, _PATH), endpoint.key, endpoint.timeout, WORKERS
+        )
+        self._client.open()
 
     def fits(self, text: str) -> bool:
         """Return whether the model reads the whole *text*, as far as is known."""
@@ -146,33 +110,9 @@ class EndpointEncoder:
         """Return whether the model knows every part of *text* for certain."""
         return self._counter.knows(text)
 
-    def _connections(self) -> httpx.Client:
-        """Return this process's client, which verifies certificates.
-
-        A forked child must not share connections with its parent.
-        """
-        import httpx
-
-        with self._lock:
-            if self._pid != os.getpid():
-                if self._pid:
-                    leave_to_parent(self._client)
-                headers = {"Accept": "application/json"}
-                if self._endpoint.key:
-                    headers["Authorization"] = f"Bearer {self._endpoint.key}"
-                self._client = httpx.Client(
-                    headers=headers,
-                    timeout=self._endpoint.timeout,
-                    follow_redirects=False,
-                    limits=httpx.Limits(max_connections=WORKERS, max_keepalive_connections=WORKERS),
-                )
-                self._pid = os.getpid()
-            return self._client
-
     def close(self) -> None:
         """Close the connections."""
-        if self._pid == os.getpid():
-            self._client.close()
+        self._client.close()
 
     def encode(self, texts: Sequence[str]) -> list[Vector | BackendError]:
         """Return the vector of each text, or why the endpoint gave none.
@@ -181,7 +121,7 @@ class EndpointEncoder:
             BackendError: `timeout`, `overloaded` if the endpoint refuses for its rate, else
                 `backend_error` with the kind of failure, or the HTTP status, as its type.
         """
-        status, body = self._ask(texts)
+        status, body = self._client.post({"model": self._model, "input": list(texts)})
         if status in {400, 413, 422}:
             if len(texts) > 1:
                 # The reason may be one of them.
@@ -203,51 +143,6 @@ class EndpointEncoder:
         if status == 413 or _TOO_LONG.search(body[:10_000].decode("utf-8", "replace")):
             self._refused = min(self._refused, most_tokens(text))
             raise InputTooLongError("backend_error", f"HTTP {status}")
-
-    def _ask(self, texts: Sequence[str]) -> tuple[int, bytes]:
-        """Return status and body of the response; raises `BackendError`."""
-        import httpx
-
-        if time.monotonic() < self._resumes:
-            raise BackendError("overloaded", "HTTP 429")
-        end = time.monotonic() + self._endpoint.timeout
-        # Lone surrogates, which no UTF-8 has, are escaped.
-        content = json.dumps({"model": self._model, "input": list(texts)})
-        try:
-            try:
-                status, headers, body = self._post(content, end)
-            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-                # The endpoint may have closed a kept connection just then.
-                status, headers, body = self._post(content, end)
-        except (httpx.TimeoutException, TimeoutError) as error:
-            raise BackendError("timeout", type(error).__name__) from None
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            raise BackendError("backend_error", type(error).__name__) from None
-        if status == 429 or (status == 503 and "retry-after" in headers):
-            self._resumes = time.monotonic() + _pause(headers.get("retry-after", ""))
-            raise BackendError("overloaded", f"HTTP {status}")
-        return status, body
-
-    def _post(self, content: str, end: float) -> tuple[int, Mapping[str, str], bytes]:
-        """Return status, headers and body; raises `TimeoutError` at *end*, however it trickles."""
-        left = end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        with self._connections().stream(
-            "POST",
-            self._url,
-            content=content,
-            headers={"Content-Type": "application/json"},
-            timeout=left,
-        ) as response:
-            body = bytearray()
-            for part in response.iter_bytes():
-                body += part
-                if time.monotonic() > end:
-                    raise TimeoutError
-                if len(body) > _LARGEST_BYTES:
-                    raise ValueError("the response is too large")
-            return response.status_code, response.headers, bytes(body)
 
     def _vectors(self, body: bytes, texts: Sequence[str]) -> list[Vector | BackendError]:
         found: dict[int, object] = {}
@@ -274,12 +169,3 @@ class EndpointEncoder:
             self._meter.add(tokens=tokens)
         else:
             self._meter.add(texts=texts)
-
-
-def _pause(retry_after: str) -> float:
-    """Return the seconds to pause for a `Retry-After` header; a date counts as none."""
-    with contextlib.suppress(ValueError):
-        seconds = float(retry_after)
-        if math.isfinite(seconds):
-            return min(max(seconds, 0.0), _LONGEST_PAUSE)
-    return _PAUSE_SECONDS

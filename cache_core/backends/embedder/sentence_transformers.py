@@ -62,10 +62,10 @@ class SentenceTransformerEncoder:
 
         where = str(_checked_weights(name) or name)
         try:
-            with _without_progress_bars():
-                # Without a hub the loader would retry for more than a minute.
-                local = Path(where).exists() or not _hub_answers()
-                self._model = SentenceTransformer(where, device="cpu", local_files_only=local)
+            with without_progress_bars():
+                self._model = SentenceTransformer(
+                    where, device="cpu", local_files_only=is_local(where)
+                )
         except Exception as error:
             why = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
             msg = (
@@ -132,7 +132,7 @@ def _checked_weights(name: str) -> Path | None:
 
 
 @contextlib.contextmanager
-def _without_progress_bars() -> Iterator[None]:
+def without_progress_bars() -> Iterator[None]:
     """Keep the loader from drawing on the application's terminal."""
     from transformers.utils import logging as untyped
 
@@ -145,6 +145,14 @@ def _without_progress_bars() -> Iterator[None]:
     finally:
         if shown:
             loader.enable_progress_bar()
+
+
+def is_local(where: str) -> bool:
+    """Return whether a model must be read from this machine: a directory, or no hub answers.
+
+    Without a hub the loader would retry for more than a minute.
+    """
+    return Path(where).exists() or not _hub_answers()
 
 
 def _hub_answers() -> bool:

@@ -13,8 +13,9 @@ from pydantic import SecretStr
 
 from cache_core import ConfigurationError, MultiLevelCache, Settings
 from cache_core.backends.embedder.choosing import make_embedder, shared_embedder
-from cache_core.backends.embedder.endpoint import Endpoint, embeddings_url
+from cache_core.backends.embedder.endpoint import Endpoint
 from cache_core.backends.embedder.identity import identity_of
+from cache_core.backends.endpoint import url_below
 from cache_core.config.settings import load_settings
 from cache_core.model.exceptions import BackendError
 from cache_core.testing import ChaosProxy, RecordingInstrument
@@ -287,8 +288,8 @@ def test_the_path_is_appended_once() -> None:
     """A base URL, with or without a slash, or the whole URL; a query is kept."""
     whole = "http://h:1/v1/embeddings"
     for base in ("http://h:1/v1", "http://h:1/v1/", whole):
-        assert embeddings_url(base) == whole
-    assert embeddings_url("http://h?v=1") == "http://h/embeddings?v=1"
+        assert url_below(base, "/embeddings") == whole
+    assert url_below("http://h?v=1", "/embeddings") == "http://h/embeddings?v=1"
 
 
 def test_the_settings_name_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
