@@ -7,5 +7,6 @@ PATIENT = {
     "embedding_budget": 10.0,
     "search_budget": 10.0,
     "lookup_budget": 20.0,
+    "approve_budget": 60.0,
     "put_budget": 20.0,
 }

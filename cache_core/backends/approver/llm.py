@@ -100,6 +100,8 @@ class LLMApprover:
         self._longest = longest
         self._options = dict(_OPTIONS if options is None else options)
         self._client = EndpointClient(url_below(url, _PATH), api_key, timeout, AT_ONCE)
+        # Now, because it takes longer than a lookup may: httpx and the certificates are loaded.
+        self._client.open()
 
     def __call__(self, message: str, stored: str, response: str) -> Opinion:
         """Return the model's opinion, with the tokens that it took.

@@ -65,7 +65,7 @@ def test_the_lesser_sigmoid_of_both_orders_decides(single: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("label", ["entailment", 1])
 def test_the_softmax_of_a_label_decides(several: str, label: str | int) -> None:
-    """Of several outputs the named one counts."""
+    """The named output counts, of several."""
     shares = []
     for pair in ((ASKED, NEAR), (NEAR, ASKED)):
         powers = [math.exp(value) for value in logits(several, *pair)]

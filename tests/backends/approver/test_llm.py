@@ -252,7 +252,7 @@ async def test_the_deadline_of_the_approver_holds(endpoint: EmbeddingServer) -> 
     ],
 )
 def test_what_cannot_work_is_rejected(wrong: dict[str, Any], named: str) -> None:
-    """When it is made, with what is expected, and without the key."""
+    """The constructor raises, with what is expected and without the key."""
     with pytest.raises(ConfigurationError, match=named) as rejected:
         LLMApprover(**{"url": "https://host/v1", "model": "m", **wrong})
     assert KEY not in str(rejected.value)
