@@ -291,7 +291,7 @@ async def test_a_private_answer_is_approved_for_its_user_alone(make_cache: Cache
 async def test_a_call_that_outlives_an_erasure_leaves_no_digest(
     make_cache: CacheFactory, monkeypatch: pytest.MonkeyPatch, ends: str
 ) -> None:
-    """What is approved once its user is erased, by any process, is not kept for them."""
+    """An approval that comes once its user is erased, by any process, is not kept."""
     release = asyncio.Event()
 
     async def slowly() -> bool:
