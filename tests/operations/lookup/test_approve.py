@@ -178,7 +178,7 @@ async def test_a_broken_approver_is_a_miss(
 async def test_a_thread_of_an_approver_ends_nothing_else(
     make_cache: CacheFactory, error: type[BaseException]
 ) -> None:
-    """What a plain function raises to end the process is a miss, as all that it raises."""
+    """Anything that a plain function raises to end the process is a miss, as all that it raises."""
 
     def approve(*texts: str) -> bool:
         raise error(*texts)
