@@ -241,7 +241,7 @@ async def test_private_answers_count_in_a_full_part(make_cache: CacheFactory) ->
 async def test_it_can_be_taken_back_as_long_as_it_is_kept(
     make_cache: CacheFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was promoted is recorded for the TTL of its intent, which may exceed that of votes."""
+    """A promoted answer is recorded for the TTL of its intent, which may exceed that of votes."""
     cache = await promoting(make_cache, 2)
     await cache.tune({"intent.faq.l1_ttl": 864_000.0}, author="ana")
     store, lives = cache._parts.store, list[float]()
