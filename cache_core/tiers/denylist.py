@@ -74,7 +74,7 @@ class Denylist:
         if self.users and entry.writer in self.users:
             return True
         labels = self.labels
-        if not entry.labels:
+        if not entry.labels or not (labels or self.pending_labels):
             return False
         if not self.pending_labels.isdisjoint(entry.labels):
             return True
