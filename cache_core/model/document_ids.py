@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
+import numbers
 import pathlib
 import re
 import unicodedata
@@ -111,11 +112,21 @@ def _texts(value: Any) -> Iterator[str]:
     values = value if isinstance(value, (list, tuple)) else (value,)
     for item in values[:_FIELDS]:
         plain = item.value if isinstance(item, enum.Enum) else item
-        if isinstance(plain, bool) or not isinstance(plain, (str, int, UUID, pathlib.PurePath)):
-            continue
-        text = str(plain)
-        if text and not text.isspace() and len(text) <= _LONGEST:
-            yield text
+        if isinstance(plain, numbers.Real):
+            yield from _of_number(plain)
+        elif isinstance(plain, (str, UUID, pathlib.PurePath)):
+            text = str(plain)
+            if text and not text.isspace() and len(text) <= _LONGEST:
+                yield text
+
+
+def _of_number(value: numbers.Real) -> Iterator[str]:
+    """Yield a whole number as an id, also as tables write it: `7` and `7.0`."""
+    if isinstance(value, numbers.Integral):
+        if not isinstance(value, bool):
+            yield str(int(value))
+    elif float(value).is_integer():
+        yield from (str(int(float(value))), str(float(value)))
 
 
 def _fields(value: Any) -> Mapping[Any, Any]:

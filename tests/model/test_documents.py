@@ -499,3 +499,15 @@ async def test_puts_while_the_store_was_never_reached(tmp_path: pathlib.Path) ->
         metrics = cache.get_metrics()
     assert metrics["put_outcome_reasons"] == {"dropped": {"backend_error": 3}}
     assert metrics["puts"] == {"l1": {"dropped": 3}, "l3": {"dropped": 3}}
+
+
+@pytest.mark.parametrize(
+    ("value", "ids"),
+    [
+        (7, ["7"]), (7.0, ["7", "7.0"]), (7.5, []), (True, []), (float("nan"), []),
+        (float("inf"), []), (np.int64(7), ["7"]), (np.float32(7.0), ["7", "7.0"]), (-3, ["-3"]),
+    ],
+)  # fmt: skip
+def test_numbers_are_ids(value: Any, ids: list[str]) -> None:
+    """A whole number is known with and without its point, of numpy as well; others are scores."""
+    assert ids_of([{"id": value}]) == ids
