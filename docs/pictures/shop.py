@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -160,7 +161,8 @@ def _alert(name: str) -> dict[str, Any]:
     groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
     rule = next(one for group in groups for one in group["rules"] if one["alert"] == name)
     labels = {"alertname": name, "job": "agent", "cache": NAMESPACE, **rule["labels"]}
-    summary = rule["annotations"]["summary"]
+    # The parts for labels that this shop has not.
+    summary = re.sub(r"{{ with .*?}}.*?{{ end }}", "", rule["annotations"]["summary"])
     for label in ("job", "cache"):
         summary = summary.replace(f"{{{{ $labels.{label} }}}}", labels[label])
     runbook = rule["annotations"]["runbook_url"]
