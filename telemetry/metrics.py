@@ -282,7 +282,7 @@ class PrometheusInstrument:
         self._of_intents[intent if intent in self._intents else REST, origin].amount += 1
 
     def _know_intents(self, tuning: Tuning) -> None:
-        """Give the intents that *tuning* names series of their own; also to those before."""
+        """Give each intent that *tuning* names series of its own, which it keeps."""
         for intent in sorted({*tuning.shared_intents, *tuning.intents} - self._intents):
             if len(self._intents) < _INTENTS:
                 self._intents.add(intent)
@@ -352,15 +352,15 @@ class PrometheusInstrument:
         self._entries.show({(level,): count for level, count in state.entries.items()})
         for level in LEVELS:
             self._ttl[level].set(state.tuning.ttl(level))
-        self._know_intents(state.tuning)
         self._threshold.set(state.tuning.semantic_threshold)
         self._objective.set(state.tuning.hit_rate_objective)
         self._version.set(state.tuning.version)
         self._pending.set(state.pending_invalidations)
         self._lag.set(state.loop_lag)
         self._build.set(1)
-        if "approver" in state.breakers:
-            with self._one_by_one:
+        with self._one_by_one:  # records come in other threads, and a count walks over all tallies
+            self._know_intents(state.tuning)
+            if "approver" in state.breakers:
                 self._expect_approvals()
         for queue, count in state.dropped.items():
             self._dropped[queue].amount += max(0, count - self._reported_dropped.get(queue, 0))

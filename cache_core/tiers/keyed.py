@@ -109,7 +109,7 @@ class KeyedTier:
         asked += self.keys.entries(self.level, query)
         if self.marks:
             asked.append(self.keys.marker(query))
-        held = self.denylist.held() if self.denylist.is_pending else None
+        held = self.denylist.held()
         values = await self.store.read(asked, beside=self.beside)
         generation = Generation(*values[:tokens])
         now = self.store.now()
