@@ -92,9 +92,14 @@ _OF_EMBEDDERS: Mapping[str, str] = {
     "InvalidVectorError": "The embedding model returns no usable vectors: see the log",
     "MalformedResponse": "What answers at EMBEDDING_URL is no OpenAI-compatible endpoint",
 }
-_LATE = (
-    "The backend is stopped or slow: check it, or raise the budgets (glasscache settings budget)"
-)
+_LATE: Mapping[str, str] = {
+    "redis": "Redis is stopped or slow: check the server that {where} names",
+    "chroma": "Chroma is stopped or slow: check the server that {where} names",
+    "vectors": "Redis is stopped or slow: check the server that {where} names",
+    "embedded": "The disk of {where} is slow: check it",
+    "embedder": "The embedding model, {where}, is slow: check it",
+}
+_BUDGETS = ", or raise the budgets (glasscache settings budget)"
 _OTHERWISE: Mapping[str, str] = {
     "redis": "Check that Redis runs and that {where} names it",
     "chroma": "Check that Chroma runs and that {where} names it",
@@ -143,9 +148,11 @@ def _remedy(error: BackendError) -> str:
             return _REMEDIES[error.error_type]
     elif error.error_type in _OF_EMBEDDERS:
         return _OF_EMBEDDERS[error.error_type]
+    files = error.backend == "chroma" and error.where == "CACHE_DIR"
     if error.reason == "timeout":
-        return _LATE
-    if error.backend == "chroma" and error.where == "CACHE_DIR":
+        late = f"{error.backend or 'The backend'} is stopped or slow: check it"
+        return _LATE.get("embedded" if files else error.backend, late) + _BUDGETS
+    if files:
         return _FILES
     if error.backend in _OTHERWISE:
         return _OTHERWISE[error.backend]

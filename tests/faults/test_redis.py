@@ -137,7 +137,7 @@ REMEDIES = {
     "wrong password": "password",
     "too many clients": "maxclients",
     "refuse": "Check that Redis runs",
-    "stopped": "The backend is stopped or slow",
+    "stopped": "Redis is stopped or slow",
     "full": "raise maxmemory",
     "a read-only replica": "is a replica",
     "writes denied by ACL": "compare its ACL",

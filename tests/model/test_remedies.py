@@ -66,6 +66,12 @@ def failure(
         (failure("embedder", "AuthenticationError", "bad key", "my-model"), "my-model"),
         (failure("embedder", "RuntimeError", "HTTP 401", "my-model"), "my-model"),
         (failure("127.0.0.1:7000", "ConnectionError", "refused"), "127.0.0.1:7000 runs"),
+        (failure("redis", "TimeoutError", "", "REDIS_URL", "timeout"), "Redis is stopped or slow"),
+        (failure("chroma", "TimeoutError", "", "CHROMA_URL", "timeout"), "Chroma is stopped"),
+        (failure("chroma", "TimeoutError", "", "CACHE_DIR", "timeout"), "disk of CACHE_DIR is slow"),
+        (failure("embedded", "TimeoutError", "", "CACHE_DIR", "timeout"), "disk of CACHE_DIR is slow"),
+        (failure("embedder", "TimeoutError", "", "my-model", "timeout"), "model, my-model, is slow"),
+        (failure("approver", "TimeoutError", "", "", "timeout"), "approver is stopped or slow"),
         (failure("", "SomethingError", ""), "See the log"),
     ],
 )  # fmt: skip
