@@ -79,7 +79,10 @@ class SentenceTransformerEncoder:
             torch.set_num_threads(threads)
         prompt = self._model.prompts.get(self._model.default_prompt_name or "") or ""
         self._counter = TokenCounter.of(self._model.tokenizer, prompt)
-        self._tokens = self._model.max_seq_length or _WINDOW
+        # A static model states no window, and its tokenizer may cut texts all the same.
+        cut = getattr(self._model.tokenizer, "truncation", None) or {}
+        window = self._model.max_seq_length or _WINDOW
+        self._tokens = min(window, cut.get("max_length", window))
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return unit vectors, shape (len(texts), dimension)."""

@@ -160,11 +160,8 @@ async def test_what_the_model_would_cut_is_truncated_in_any_language(
     assert (found.response, found.reasons[-1]) == (None, "truncated")
 
 
-@pytest.mark.slow
-async def test_a_static_model_is_loaded_and_serves(
-    make_cache: CacheFactory, tmp_path: Path
-) -> None:
-    """A model that is a table of vectors has a bare tokenizer and no window."""
+def save_static(place: Path, made: Any) -> str:
+    """Save a model that is a table of vectors, for a tokenizer; return its directory."""
     require("sentence_transformers")
     import sentence_transformers
 
@@ -172,19 +169,37 @@ async def test_a_static_model_is_loaded_and_serves(
         from sentence_transformers.sentence_transformer.modules import StaticEmbedding
     except ImportError:
         from sentence_transformers.models import StaticEmbedding  # type: ignore[no-redef]
-    made = whole_words()
     weights = np.random.default_rng(1).standard_normal((made.get_vocab_size(), 64))
     static = StaticEmbedding(made, embedding_weights=weights.astype("float32"))
-    sentence_transformers.SentenceTransformer(modules=[static], device="cpu").save(
-        str(tmp_path / "static")
-    )
-    encoder = SentenceTransformerEncoder(str(tmp_path / "static"))
+    sentence_transformers.SentenceTransformer(modules=[static], device="cpu").save(str(place))
+    return str(place)
+
+
+@pytest.mark.slow
+async def test_a_static_model_is_loaded_and_serves(
+    make_cache: CacheFactory, tmp_path: Path
+) -> None:
+    """A model that is a table of vectors has a bare tokenizer and no window."""
+    directory = save_static(tmp_path / "static", whole_words())
+    encoder = SentenceTransformerEncoder(directory)
     assert encoder.fits("where is my order " * 10_000)
     assert encoder.knows("where is my order")
     assert not encoder.knows("where is my parcel")
     cache: MultiLevelCache = await make_cache(
-        embedding_model=str(tmp_path / "static"), settings=PATIENT, semantic_threshold=0.6
+        embedding_model=directory, settings=PATIENT, semantic_threshold=0.6
     )
     await cache.ready()
     await cache.put("where is my order", "ann", "There.")
     assert (await cache.lookup("where is my order, please?", "ann")).tier == "l2"
+
+
+@pytest.mark.slow
+def test_the_window_of_a_static_model_is_what_its_tokenizer_keeps(tmp_path: Path) -> None:
+    """A static model reads no more than its own tokenizer, which may truncate."""
+    made = whole_words()
+    made.enable_truncation(8)
+    encoder = SentenceTransformerEncoder(save_static(tmp_path / "static", made))
+    assert encoder.fits("where is my order " * 2)
+    assert not encoder.fits("where is my order " * 2 + "please")
+    one, two = encoder.encode(["where is my order " * 2 + end for end in ("cancel", "please")])
+    assert (one == two).all(), "the model reads the same of both"
