@@ -1,6 +1,8 @@
 """Rates of the personal check: found data by kind and country, and false alarms.
 
-Run from the project's root: python -m benchmarks.personal
+Run from the project's root:
+
+    python -m benchmarks.personal
 """
 
 from __future__ import annotations

@@ -138,7 +138,8 @@ class _Application:
     def _open(self) -> None:
         """Start opening the cache, once.
 
-        A process that gets traffic only when ready would otherwise never open it; a closed cache is
+        A process that gets traffic only when ready would otherwise never open it. A cache that was
+        closed is not opened again.
         """
         cache = self._cache
         self._was_open = self._was_open or (cache is not None and cache.is_open)

@@ -17,6 +17,9 @@ NO_BEGINNING = frozenset(
 )
 """Words that name neither the thing nor what it does: see CONTRIBUTING.md, "How we write"."""
 
+ENDED = re.compile(r"""[.:?!`"')\]]\s*$""")
+BLOCK = re.compile(r"(^|\n)( {4}|[*-] |\d+\. |```|\|)[^\n]*$")
+
 
 def test_every_test_has_its_sentence() -> None:
     """Each test function begins with a docstring, in the shipped contract suites, too."""
@@ -65,3 +68,15 @@ def below_assignments(body: object) -> Iterator[tuple[int, str]]:
 
 def first_word(text: str) -> str:
     return re.split(r"\W", text, maxsplit=1)[0].lower()
+
+
+def test_docstrings_end_with_their_sentence() -> None:
+    """No paragraph of a docstring stops in the middle of a sentence; indented blocks are no text."""
+    found = [
+        f"{place}: {paragraph[-60:]}"
+        for package in PACKAGES
+        for place, text in docstrings(package)
+        for paragraph in re.split(r"\n\s*\n", text)
+        if not ENDED.search(paragraph) and not BLOCK.search(paragraph)
+    ]
+    assert found == []

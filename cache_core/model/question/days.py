@@ -3,6 +3,7 @@
 "Are you open today?" has another answer tomorrow, at any TTL. A message or response that names a
 day or a moment relative to now limits the life of its answer to the end of the local day. The words
 are a closed class, about a dozen in each language. A superfluous one ends an answer's
+life at midnight; a missing one serves yesterday's answer.
 """
 
 from __future__ import annotations
