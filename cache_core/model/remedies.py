@@ -24,6 +24,9 @@ _BY_TEXT: Mapping[str, str] = {
     "WRONGPASS": _LOGIN,
     "'scan' command": "Name a Redis user that may SCAN in {where} for this command: agents may not",
     "unknown command 'SENTINEL'": "No Sentinel answers there: name Sentinels in {where}",
+    "is down for its Sentinels": "Wait for the failover; if there is none, see SENTINEL MASTERS",
+    "unknown command 'TIME'": "A Sentinel answers there, or no Redis: for Sentinels write "
+    "redis+sentinel://host:port/name-of-master in {where}",
     "unknown command": "Redis 5.0 or later is needed, with the commands in compose/redis.acl",
     "NOREPLICAS": "This Redis lacks the replicas that it needs to take writes: see "
     "min-replicas-to-write",
@@ -36,6 +39,13 @@ _BY_TEXT: Mapping[str, str] = {
     "answers without TLS": "Write redis:// in {where}, or turn on TLS in the server",
     "answers with TLS only": "Write rediss:// in {where}",
     "wrong version number": "The server does not speak TLS: use redis:// or http:// in {where}",
+    "certificate has expired": "The server's certificate has expired: renew it",
+    "certificate is not yet valid": "The server's certificate is not valid yet: check the clocks "
+    "of both machines",
+    "certificate is not valid for": "The server's certificate is for other hosts: name one of them "
+    "in {where}",
+    "certificate required": "The server asks for a client certificate: name its files in {where}, "
+    "as ssl_certfile and ssl_keyfile",
     "CERTIFICATE_VERIFY_FAILED": "The server's certificate is not trusted here: check {where} and "
     "the certificates of this machine",
     "Name or service not known": "Check the host name in {where}",
@@ -50,6 +60,8 @@ _BY_TEXT: Mapping[str, str] = {
     "can't start new thread": "Raise the limit of threads (ulimit -u, or pids of the container)",
     "attached to a different loop": _OTHER_LOOP,
     "Event loop is closed": _OTHER_LOOP,
+    "Error: Sentinel ": "Check that the Sentinels run and that {where} names them, with "
+    "?sentinel_ssl=true if they take TLS only",
     "dimension": "Vectors of another model are in this index: give each model a name of its own",
 }
 _REMEDIES: Mapping[str, str] = {
@@ -64,8 +76,8 @@ _REMEDIES: Mapping[str, str] = {
     "MovedError": "This is a node of a Cluster: give redis_url=, or a redis.asyncio.RedisCluster",
     "MasterDownError": "This Redis is a replica without its master: name a master in {where}",
     "UnicodeDecodeError": "Give a pool in {where} that decodes UTF-8, or none at all",
-    "MasterNotFoundError": "The Sentinels know no master of that name: see SENTINEL MASTERS, and "
-    "check {where}",
+    "MasterNotFoundError": "The Sentinels know no master of that name, or it is down: see "
+    "SENTINEL MASTERS, and check {where}",
     "MaxConnectionsError": "Allow more connections in {where}: the cache takes five",
     "DiskFullError": "Make room on the disk of CACHE_DIR",
     "FileLockedError": _LOCKED,

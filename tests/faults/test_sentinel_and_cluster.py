@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,13 @@ pytestmark = pytest.mark.server
 class BreakableSentinel(servers.Breakable):
     """A sentinel that watches one master alone, and is quick to give it up."""
 
-    def __init__(self, directory: Path, master: int) -> None:
+    def __init__(self, directory: Path, master: int, *lines: str) -> None:
         port = servers.free_port()
         file = directory / "sentinel.conf"
         file.write_text(
             f"port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {master} 1\n"
-            "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n",
+            "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n"
+            + "\n".join(lines),
             encoding="ascii",
         )
         super().__init__([servers.require("redis-server"), str(file), "--sentinel"], port)
@@ -89,6 +91,36 @@ async def test_a_failover_by_sentinel(tmp_path: Path, given: str) -> None:
         await pool.aclose()
         for known in sentinel.sentinels:
             await known.aclose()
+
+
+def said(cache: MultiLevelCache, words: str) -> bool:
+    """Return whether *words* are part of why the cache is unavailable."""
+    return words in cache.why_unavailable
+
+
+async def test_sentinels_that_give_no_master_are_named(tmp_path: Path) -> None:
+    """The log has the address and the words of a Sentinel, and a remedy that fits."""
+    with (
+        servers.BreakableRedis(tmp_path) as master,
+        BreakableSentinel(tmp_path, master.port, "requirepass of-the-sentinel") as watch,
+    ):
+        nobody, there = f"127.0.0.1:{servers.free_port()}", f"127.0.0.1:{watch.port}"
+        no_sentinel = f"127.0.0.1:{master.port}"
+        login = "sentinel_password=of-the-sentinel"
+        for url, told in {
+            f"{there}/main": f"Sentinel {there}: Authentication required (sentinel_password=",
+            f"{there}/other?{login}": "'other' is unknown to its Sentinels",
+            f"{nobody}/main": f"Sentinel {nobody}: Error 111",
+            f"{no_sentinel}/main": "No Sentinel answers there",
+        }.items():
+            async with opened(tmp_path / "cache", redis_url=f"redis+sentinel://{url}") as cache:
+                # On a busy machine the first attempt may run out of time.
+                await until(partial(said, cache, told))
+        # Without a database, and after others that are of no use.
+        url = f"redis+sentinel://{nobody},{no_sentinel},{there}/main?{login}"
+        async with opened(tmp_path / "cache", redis_url=url) as cache:
+            await fill(cache, 1)
+            await Asker(cache).served_by_l1([0])
 
 
 @pytest.fixture

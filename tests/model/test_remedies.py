@@ -44,6 +44,16 @@ def failure(
         (failure("redis", "ResponseError", "SELECT is not allowed in cluster mode"), "database 0"),
         (failure("redis", "ResponseError", "unknown command 'SENTINEL'", "redis_url="),
          "Sentinels in redis_url="),
+        (failure("redis", "ResponseError", "unknown command 'TIME'"), "Sentinel answers there"),
+        (failure("redis", "MasterNotFoundError", "is down for its Sentinels"), "the failover"),
+        (failure("redis", "ConnectionError", "Sentinel h:1: refused", "redis_url="),
+         "redis_url= names them"),
+        (failure("redis", "ConnectionError", "[SSL: CERTIFICATE_VERIFY_FAILED] certificate has "
+                 "expired"), "renew it"),
+        (failure("redis", "ConnectionError", "CERTIFICATE_VERIFY_FAILED: Hostname mismatch, "
+                 "certificate is not valid for 'h'", "redis_url="), "other hosts"),
+        (failure("redis", "ConnectionError", "tlsv13 alert certificate required", "redis_url="),
+         "ssl_certfile"),
         (failure("redis", "ResponseError", "NOREPLICAS Not enough"), "min-replicas-to-write"),
         (failure("redis", "MasterDownError", "down", "redis_url="), "master in redis_url="),
         (failure("redis", "UnicodeDecodeError", "utf-16", "redis_pool="), "UTF-8"),

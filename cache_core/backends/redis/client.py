@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,13 +16,15 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
-from cache_core.backends.redis.sentinels import SCHEMES, parse_sentinel_url
+from cache_core.backends.redis.discovery import Sentinels
+from cache_core.backends.redis.sentinels import SCHEMES, SentinelAddress, parse_sentinel_url
 from cache_core.model.exceptions import ConfigurationError
 
 _WANTED = (
     "redis_pool= takes a redis.asyncio connection pool (of a Sentinel's master, too), "
     "redis.asyncio.Redis or RedisCluster"
 )
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
 def connect(url: str, *, timeout: float, connections: int = 64) -> redis.Redis:
@@ -44,7 +47,8 @@ def connect(url: str, *, timeout: float, connections: int = 64) -> redis.Redis:
         "health_check_interval": 0,
     }
     if url.startswith(SCHEMES):
-        client = _through_sentinels(url, options, timeout)
+        address = parse_sentinel_url(url)
+        client, url = _through_sentinels(address, options, timeout), address.server
     else:
         client = redis.Redis.from_url(url, **options)
     pool = client.connection_pool
@@ -54,26 +58,37 @@ def connect(url: str, *, timeout: float, connections: int = 64) -> redis.Redis:
 
 
 def _check(url: str, pool: redis.ConnectionPool) -> None:
-    """Raise `ValueError`, or any error of redis-py, for an option or a database that cannot be."""
-    pool.connection_class(**pool.connection_kwargs)
+    """Raise any error for an option, a database or a file of certificates that cannot be."""
+    for name in _FILES:
+        if (path := pool.connection_kwargs.get(name)) is not None:
+            try:
+                Path(path).read_bytes()
+            except OSError as error:
+                raise ValueError(f"{name}={path} cannot be read: {error.strerror}") from error
+    connection: Any = pool.connection_class(**pool.connection_kwargs)
+    if (tls := getattr(connection, "ssl_context", None)) is not None:
+        tls.get()
     path = urlsplit(url).path.rpartition("/")[2]
     if not url.startswith("unix://") and path and not path.isdecimal():
         raise ValueError(f"{path!r} is not the number of a database")
 
 
-def _through_sentinels(url: str, options: dict[str, Any], timeout: float) -> redis.Redis:
-    """Return a client of the master named by the Sentinels of *url*, also after a failover."""
-    address = parse_sentinel_url(url)
+def _through_sentinels(
+    address: SentinelAddress, options: dict[str, Any], timeout: float
+) -> redis.Redis:
+    """Return a client of the master that the Sentinels name, also after a failover."""
     own: dict[str, Any] = dict(parse_url(address.server))
     own.pop("host", None)
     own["ssl"] = own.pop("connection_class", None) is not None
     # A silent Sentinel must leave time to ask another.
     each = timeout / 2
-    untyped: Any = Sentinel
+    tls = {name: value for name, value in own.items() if name.startswith("ssl_")}
+    untyped: Any = Sentinels
     sentinels = untyped(
         address.sentinels,
         sentinel_kwargs={
             **address.login,
+            **({"ssl": True, **tls} if address.tls else {}),
             "protocol": 2,
             "socket_timeout": each,
             "socket_connect_timeout": each,

@@ -24,19 +24,21 @@ class SentinelAddress(NamedTuple):
         service: Name of the master.
         server: URL with the login, database and options of the Redis server; its host is unused.
         login: `username` and `password` of the Sentinels themselves, where given.
+        tls: Whether the Sentinels are asked over TLS, with the options of the Redis server.
     """
 
     sentinels: tuple[tuple[str, int], ...]
     service: str
     server: str
     login: dict[str, str]
+    tls: bool = False
 
 
 def parse_sentinel_url(url: str) -> SentinelAddress:
     """Return the parts of *url*.
 
-    Its login, database and options are those of the Redis server; `sentinel_username` and
-    `sentinel_password` in the query are those of the Sentinels.
+    Its login, database and options are those of the Redis server; `sentinel_username`,
+    `sentinel_password` and `sentinel_ssl` in the query are those of the Sentinels.
 
     Raises:
         ValueError: For any other URL.
@@ -47,13 +49,21 @@ def parse_sentinel_url(url: str) -> SentinelAddress:
     sentinels = tuple(_host(part) for part in found["hosts"].split(","))
     options = parse_qsl(found["query"] or "", keep_blank_values=True)
     login = {name.removeprefix(_OWN): value for name, value in options if name.startswith(_OWN)}
-    if not login.keys() <= {"username", "password"}:
-        raise ValueError("of the Sentinels, only sentinel_username and sentinel_password are known")
+    tls = login.pop("ssl", "false").lower()
+    if not login.keys() <= {"username", "password"} or tls not in {"true", "false"}:
+        raise ValueError(
+            "of the Sentinels, only sentinel_username, sentinel_password and sentinel_ssl, true or "
+            "false, are known"
+        )
     query = urlencode([(name, value) for name, value in options if not name.startswith(_OWN)])
     user = f"{found['login']}@" if found["login"] else ""
     server = f"{found['scheme']}://{user}sentinel{found['rest'] or ''}"
     return SentinelAddress(
-        sentinels, unquote(found["service"]), f"{server}?{query}" if query else server, login
+        sentinels,
+        unquote(found["service"]),
+        f"{server}?{query}" if query else server,
+        login,
+        tls == "true",
     )
 
 

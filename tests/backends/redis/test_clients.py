@@ -218,6 +218,26 @@ async def test_the_protocol_of_the_url(empty_redis: str, tmp_path: Path, protoco
     assert await works(cache)
 
 
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"])
+@pytest.mark.parametrize("scheme", ["rediss://127.0.0.1:1/0", "rediss+sentinel://h:1/main"])
+def test_a_file_of_certificates_that_is_missing(tmp_path: Path, scheme: str, option: str) -> None:
+    """It is named with its option; Redis, which may well run, is not blamed for it."""
+    url = f"{scheme}?{option}={tmp_path}/missing.pem"
+    client = redis_client(Settings(redis_url=url), None)
+    told = rf"is refused: {option}={tmp_path}/missing.pem cannot be read: No such file"
+    with pytest.raises(redis.ConnectionError, match=told):
+        asyncio.run(client.ping())
+
+
+def test_a_file_of_certificates_that_has_none(tmp_path: Path) -> None:
+    """An error of OpenSSL is reported as a fault of the URL."""
+    (tmp_path / "empty.pem").write_text("nothing", "ascii")
+    url = f"rediss://127.0.0.1:1/0?ssl_ca_certs={tmp_path}/empty.pem"
+    client = redis_client(Settings(redis_url=url), None)
+    with pytest.raises(redis.ConnectionError, match=r"is refused: .*no certificate"):
+        asyncio.run(client.ping())
+
+
 # -------------------------------------------------------------------------------------- Sentinels
 
 
@@ -246,6 +266,10 @@ async def test_the_protocol_of_the_url(empty_redis: str, tmp_path: Path, protoco
                 {"username": "s", "password": "t&u"},
             ),
         ),
+        (
+            "rediss+sentinel://h/main?sentinel_ssl=True&ssl_ca_certs=/ca",
+            ((("h", 26379),), "main", "rediss://sentinel?ssl_ca_certs=%2Fca", {}, True),
+        ),
     ],
 )
 def test_a_sentinel_url(url: str, address: tuple[Any, ...]) -> None:
@@ -264,6 +288,7 @@ def test_a_sentinel_url(url: str, address: tuple[Any, ...]) -> None:
         "redis+sentinel://h,,i/main",
         "redis+sentinel://h/main/zero",
         "redis+sentinel://h/main?sentinel_color=blue",
+        "redis+sentinel://h/main?sentinel_ssl=maybe",
         "redis-sentinel://h/main",
     ],
 )
