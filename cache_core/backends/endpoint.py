@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from weakref import WeakSet
 
 from cache_core.backends.forking import leave_to_parent
+from cache_core.backends.trust import loading_authorities
 from cache_core.model.exceptions import BackendError
 from cache_core.model.urls import has_sound_port, without_secrets
 
@@ -102,6 +103,7 @@ class EndpointClient:
 
         Raises:
             BackendError: After `close`.
+            TrustStoreError: If the certificates of the authorities cannot be loaded.
         """
         import httpx
 
@@ -113,12 +115,13 @@ class EndpointClient:
                 if self._key:
                     headers["Authorization"] = f"Bearer {self._key}"
                 most = self._connections
-                self._client = httpx.Client(
-                    headers=headers,
-                    timeout=self._timeout,
-                    follow_redirects=False,
-                    limits=httpx.Limits(max_connections=most, max_keepalive_connections=most),
-                )
+                with loading_authorities():
+                    self._client = httpx.Client(
+                        headers=headers,
+                        timeout=self._timeout,
+                        follow_redirects=False,
+                        limits=httpx.Limits(max_connections=most, max_keepalive_connections=most),
+                    )
             return self._client
 
     def close(self) -> None:
@@ -158,7 +161,10 @@ class EndpointClient:
         except (httpx.TimeoutException, TimeoutError) as error:
             raise BackendError("timeout", type(error).__name__) from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            raise BackendError("backend_error", type(error).__name__) from None
+            # No other text is known to quote nothing of the request.
+            refused = "CERTIFICATE_VERIFY_FAILED" in str(error)
+            kind = "CertificateError" if refused else type(error).__name__
+            raise BackendError("backend_error", kind) from None
         if status == 429 or (status == 503 and "retry-after" in headers):
             self._resumes = time.monotonic() + _pause(headers.get("retry-after", ""))
             raise BackendError("overloaded", f"HTTP {status}")

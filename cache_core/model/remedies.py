@@ -48,6 +48,7 @@ _BY_TEXT: Mapping[str, str] = {
     "as ssl_certfile and ssl_keyfile",
     "CERTIFICATE_VERIFY_FAILED": "The server's certificate is not trusted here: check {where} and "
     "the certificates of this machine",
+    "SSL_CERT": "Correct that variable, or unset it",
     "Name or service not known": "Check the host name in {where}",
     "Temporary failure in name resolution": "Check the host name in {where}, and the name server",
     "HTTP 401": _LOGIN,
@@ -99,6 +100,8 @@ _OF_EMBEDDERS: Mapping[str, str] = {
     "HTTP 404": "Check EMBEDDING_URL, without /embeddings, and EMBEDDING_MODEL",
     "HTTP 429": _REFUSED_RATE,
     "HTTP 503": _REFUSED_RATE,
+    "CertificateError": "The endpoint's certificate is not trusted here: check EMBEDDING_URL, the "
+    "certificate and SSL_CERT_FILE",
     "ConnectError": _NO_ENDPOINT,
     "ConnectTimeout": _NO_ENDPOINT,
     "InvalidVectorError": "The embedding model returns no usable vectors: see the log",

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -119,16 +120,20 @@ async def _reply(
 
 
 @contextlib.asynccontextmanager
-async def embedding_server() -> AsyncIterator[EmbeddingServer]:
-    """Serve an endpoint by uvicorn in this event loop."""
+async def embedding_server(
+    certificate: tuple[Path, Path] | None = None,
+) -> AsyncIterator[EmbeddingServer]:
+    """Serve an endpoint by uvicorn in this event loop, over TLS with a certificate and its key."""
     made = EmbeddingServer()
     port = servers.free_port()
+    files = certificate or (None, None)
     server = uvicorn.Server(
         uvicorn.Config(
-            made, port=port, log_level="critical", lifespan="off", timeout_graceful_shutdown=1
+            made, port=port, log_level="critical", lifespan="off", timeout_graceful_shutdown=1,
+            ssl_certfile=files[0], ssl_keyfile=files[1],
         )
-    )
-    made.url = f"http://127.0.0.1:{port}/v1"
+    )  # fmt: skip
+    made.url = f"http{'s' if certificate else ''}://127.0.0.1:{port}/v1"
     # It would take the signals of the process.
     server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     task = asyncio.create_task(server.serve())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from collections.abc import Mapping
@@ -101,7 +102,9 @@ class LLMApprover:
         self._options = dict(_OPTIONS if options is None else options)
         self._client = EndpointClient(url_below(url, _PATH), api_key, timeout, AT_ONCE)
         # Now, because it takes longer than a lookup may: httpx and the certificates are loaded.
-        self._client.open()
+        # Without certificates every question fails, and says so: the agent starts nevertheless.
+        with contextlib.suppress(OSError):
+            self._client.open()
 
     def __call__(self, message: str, stored: str, response: str) -> Opinion:
         """Return the model's opinion, with the tokens that it took.

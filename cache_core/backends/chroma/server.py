@@ -13,6 +13,7 @@ from chromadb.config import DEFAULT_DATABASE, DEFAULT_TENANT
 
 from cache_core.backends.chroma.address import ChromaAddress, parse_chroma_url
 from cache_core.backends.chroma.settings import own_settings
+from cache_core.backends.trust import loading_authorities
 
 _JSON = "application/json"
 
@@ -25,7 +26,7 @@ async def connect_server(url: str, timeout: float) -> Any:
     """Return a client of the server at *url*, with a *timeout* in seconds per request.
 
     Raises:
-        Exception: Any error of httpx or Chroma, and `HttpAnswerError`.
+        Exception: Any error of httpx or Chroma, `HttpAnswerError` and `TrustStoreError`.
     """
     address = parse_chroma_url(url)
     settings = own_settings(
@@ -88,11 +89,12 @@ class _Client(AsyncClient):
 
 
 def _connections(address: ChromaAddress, timeout: float) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        timeout=timeout,
-        headers={**address.headers, "Content-Type": _JSON, "User-Agent": "glasscache"},
-        event_hooks={"response": [_check]},
-    )
+    with loading_authorities():
+        return httpx.AsyncClient(
+            timeout=timeout,
+            headers={**address.headers, "Content-Type": _JSON, "User-Agent": "glasscache"},
+            event_hooks={"response": [_check]},
+        )
 
 
 async def _check(response: httpx.Response) -> None:

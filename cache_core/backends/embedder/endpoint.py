@@ -20,6 +20,7 @@ from cache_core.backends.embedder.tokens import (
 )
 from cache_core.backends.embedder.vectors import VectorCheck
 from cache_core.backends.endpoint import EndpointClient, is_installed, url_below
+from cache_core.backends.trust import TrustStoreError
 from cache_core.model.exceptions import BackendError, ConfigurationError, InputTooLongError
 
 BATCH = 32
@@ -80,7 +81,7 @@ class EndpointEncoder:
         meter: Counts tokens, or texts where the endpoint reports no tokens.
 
     Raises:
-        ConfigurationError: Without httpx, or for an unusable tokenizer.
+        ConfigurationError: Without httpx, for an unusable tokenizer, or without certificates.
     """
 
     def __init__(self, model: str, endpoint: Endpoint, meter: Meter) -> None:
@@ -100,7 +101,10 @@ class EndpointEncoder:
         self._client = EndpointClient(
             url_below(endpoint.url, _PATH), endpoint.key, endpoint.timeout, WORKERS
         )
-        self._client.open()
+        try:
+            self._client.open()
+        except TrustStoreError as error:
+            raise ConfigurationError(str(error)) from None
 
     def fits(self, text: str) -> bool:
         """Return whether the model reads the whole *text*, as far as is known."""

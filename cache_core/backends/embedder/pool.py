@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -20,6 +21,8 @@ from cache_core.backends.embedder.encoder import ClosingEncoder, Encoder
 from cache_core.backends.forking import leave_to_parent
 from cache_core.model.batches import batched
 from cache_core.model.exceptions import BackendError, ConfigurationError, ErrorReason
+
+log = logging.getLogger("glasscache")
 
 QUEUE_LIMIT = 256
 """Texts that may wait; a full queue raises `overloaded` immediately."""
@@ -276,7 +279,9 @@ class ThreadEmbedder:
             if self._meter is None:
                 self._vectors_of(encoder, ["warm up"])
         except Exception as error:  # noqa: BLE001 - raised to each caller of `wait_ready`
-            self._loaded.set_exception(_as_configuration_error(self._model, error))
+            failure = _as_configuration_error(self._model, error)
+            log.error("l2 is without its embedding model: %s", failure)
+            self._loaded.set_exception(failure)
             self._fail_waiting()
             return
         self._encoder = encoder

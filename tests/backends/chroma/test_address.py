@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ from starlette.routing import Route
 
 from cache_core import MultiLevelCache
 from cache_core.backends.chroma.address import parse_chroma_url
+from cache_core.backends.chroma.server import connect_server
+from cache_core.backends.trust import TrustStoreError
 from cache_core.config.settings import load_settings
 from cache_core.model.exceptions import BackendError, ConfigurationError
 from tests.support import servers
@@ -269,3 +272,13 @@ async def test_a_certificate_is_checked(monkeypatch: pytest.MonkeyPatch, tmp_pat
         pass
     assert made
     assert all(values.get("verify", True) is True and values["timeout"] for values in made)
+
+
+async def test_a_file_of_authorities_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is named with its variable: Chroma, which may well run, is not blamed for it."""
+    monkeypatch.setenv("SSL_CERT_FILE", f"{tmp_path}/missing.pem")
+    told = f"SSL_CERT_FILE={tmp_path}/missing.pem cannot be loaded"
+    with pytest.raises(TrustStoreError, match=re.escape(told)):
+        await connect_server("https://127.0.0.1:1", 1.0)

@@ -20,6 +20,7 @@ from cache_core.config.settings import load_settings
 from cache_core.model.exceptions import BackendError
 from cache_core.testing import ChaosProxy, RecordingInstrument
 from tests.support.caches import CacheFactory
+from tests.support.certificates import Authority
 from tests.support.endpoint import EmbeddingServer, embedding_server
 from tests.support.patience import PATIENT
 from tests.support.waiting import until
@@ -315,13 +316,35 @@ def test_the_settings_name_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None
         assert "pass" not in str(refused.value)
 
 
-async def test_what_cannot_work_switches_l2_off_with_its_reason(
-    make_cache: CacheFactory, tmp_path: Path
+async def test_an_endpoint_that_cannot_prove_who_it_is_gets_no_text(
+    make_cache: CacheFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`http` without a URL, and a tokenizer that is none."""
+    """A certificate of an unknown authority: an error with a remedy that fits, and no request."""
+    certificate = Authority(tmp_path, "unknown").issue("127.0.0.1")
+    async with embedding_server(certificate) as endpoint:
+        fixed = {**PATIENT, "embedding_url": endpoint.url, "embedding_model": "words"}
+        cache = await make_cache(embedding_model=None, settings=fixed)
+        await cache.ready()
+        assert (await cache.lookup("alpha beta", "ann")).reasons == ("cold", "backend_error")
+        assert not endpoint.requests
+    assert "certificate is not trusted here: check EMBEDDING_URL" in caplog.text
+
+
+async def test_what_cannot_work_switches_l2_off_with_its_reason(
+    make_cache: CacheFactory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """`http` without a URL, a tokenizer that is none, a missing file of authorities."""
     cache = await make_cache(embedding_model=None, settings={"embedding_backend": "http"})
     assert "EMBEDDING_URL" in cache.problems[0].do
     made = Settings(embedding_url="http://h", embedding_tokenizer=str(tmp_path / "none.json"))
     embedder = make_embedder("m", endpoint=made.endpoint)
     with pytest.raises(ConfigurationError, match=r"none\.json.*tokenizer\.json"):
         await embedder.wait_ready()
+    monkeypatch.setenv("SSL_CERT_FILE", f"{tmp_path}/missing.pem")
+    embedder = make_embedder("m", endpoint=Settings(embedding_url="https://h").endpoint)
+    with pytest.raises(ConfigurationError, match=r"SSL_CERT_FILE=.*missing\.pem cannot be loaded"):
+        await embedder.wait_ready()
+    assert "missing.pem cannot be loaded" in caplog.text, "ready() need not be called to see why"

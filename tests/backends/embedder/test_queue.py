@@ -183,8 +183,8 @@ async def test_a_failing_model_fails_every_waiter(slow: Any) -> None:
     assert (await embedder.embed("a")).shape == (8,)
 
 
-async def test_a_model_that_cannot_be_loaded() -> None:
-    """Failed loading raises to its waiting callers, and embedding fails with a BackendError."""
+async def test_a_model_that_cannot_be_loaded(caplog: pytest.LogCaptureFixture) -> None:
+    """Failed loading is logged, raises to its waiting callers, and embedding fails."""
 
     def load(name: str) -> Any:
         raise OSError("no such file")
@@ -195,6 +195,7 @@ async def test_a_model_that_cannot_be_loaded() -> None:
     assert embedder.failed
     with pytest.raises(BackendError):
         await embedder.embed("a")
+    assert "embedding model 'broken' failed: OSError: no such file" in caplog.text
 
 
 async def test_a_slow_embedding_costs_its_budget_and_no_more(
