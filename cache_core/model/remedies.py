@@ -48,6 +48,7 @@ _BY_TEXT: Mapping[str, str] = {
     "as ssl_certfile and ssl_keyfile",
     "CERTIFICATE_VERIFY_FAILED": "The server's certificate is not trusted here: check {where} and "
     "the certificates of this machine",
+    "] not found": "Create that tenant or database in Chroma, or name another in {where}",
     "SSL_CERT": "Correct that variable, or unset it",
     "Name or service not known": "Check the host name in {where}",
     "Temporary failure in name resolution": "Check the host name in {where}, and the name server",

@@ -64,6 +64,8 @@ def failure(
         (failure("redis", "NoPermissionError", "no permissions"), "CACHE_PREFIX"),
         (failure("redis", "BusyLoadingError", "LOADING"), "wait for it"),
         (failure("chroma", "ConnectError", "refused", "CHROMA_URL"), "that CHROMA_URL names it"),
+        (failure("chroma", "NotFoundError", "Tenant [acme] not found", "CHROMA_URL"),
+         "name another in CHROMA_URL"),
         (failure("chroma", "HttpAnswerError", "HTTP 404 Not Found", "CHROMA_URL"),
          "path in CHROMA_URL"),
         (failure("chroma", "HttpAnswerError", "HTTP 401 Unauthorized", "chroma_url="),

@@ -67,6 +67,9 @@ class Admission:
 
     def leave(self, seconds: float) -> None:
         """Record the end of a put, after *seconds* of writing."""
+        # More says nothing of the store: the event loop stood still meanwhile, as it does while
+        # thousands of puts begin, and those that begin last still have time.
+        seconds = min(seconds, self._budget / 2)
         newest = _NEWEST_WEIGHS if self._seconds else 1.0
         self._seconds += newest * (seconds - self._seconds)
         if not self._ended:

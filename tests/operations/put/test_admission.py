@@ -25,14 +25,24 @@ class Seconds:
         return self.now
 
 
-async def crowd(puts: int, each: float, budget: float = 1.0) -> tuple[list[str], float]:
-    """Return how each of *puts* ended, and when all had; a store does one in *each* seconds."""
+async def crowd(
+    puts: int, each: float, budget: float = 1.0, begins: float = 0.0
+) -> tuple[list[str], float]:
+    """Return how each of *puts* ended, and when all had.
+
+    Args:
+        puts: Their number.
+        each: Seconds in which the store does one.
+        budget: Seconds that one may take.
+        begins: Seconds of the event loop that the beginning of one takes.
+    """
     clock = Seconds()
     admission = Admission(budget, clock)
     writer = asyncio.Lock()
     ends: dict[int, str] = {}
 
     async def put(number: int) -> None:
+        clock.now += begins
         async with admission.turn() as left:
             if left is None:
                 ends[number] = f"turned away at {clock.now:.2f}"
@@ -57,6 +67,13 @@ async def test_what_can_be_stored_is(puts: int) -> None:
     assert seconds <= 1.1
     # The oldest go first.
     assert ends[: min(puts, 500)].count("stored") == min(puts, 500)
+
+
+async def test_a_crowd_that_takes_longer_to_begin_than_a_put_may() -> None:
+    """The first ones have no time left once the loop is free; those that began last do."""
+    ends, _ = await crowd(300, 1 / 700, begins=0.01)
+    assert ends[:TOGETHER].count("late") == TOGETHER
+    assert ends[-60:].count("stored") == 60
 
 
 @pytest.mark.slow
