@@ -7,6 +7,8 @@ PYTHON ?= $(shell for found in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Python compiles what is imported when it is, a small part of all that is installed.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo models quick test coverage check format docs pictures bench clean
@@ -18,12 +20,15 @@ demo: $(STAMP)  ## Set up, and watch the cache work on a stream of customer ques
 	$(BIN)/glasscache demo
 
 models: $(STAMP)  ## Add sentence-transformers: for any other model, and for tests that compare with it
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[models]' --group reference
+	$(INSTALL) --constraint constraints.txt --editable '.[models]' --group reference
 
 quick: $(STAMP)  ## Run the tests that need no server, no browser and no time: for every save
 	$(BIN)/pytest -q -n 3 --dist loadfile -m "not server and not browser and not slow"
 
-test: check system  ## Set up, check style, types and structure, and run all tests
+test: check suite  ## Set up, check style, types and structure, and run all tests
+
+.PHONY: suite
+suite: $(STAMP) system
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not pictures"
 
 coverage: $(STAMP) system  ## Run all tests and measure branches; takes twice as long as `make test`
@@ -67,7 +72,7 @@ $(STAMP): pyproject.toml cache_core/__init__.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "python venv is missing: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev --group integrations --group docs
+	$(INSTALL) --editable '.[all]' --group dev --group integrations --group docs
 	@touch $(STAMP)
 
 .PHONY: system
