@@ -53,12 +53,17 @@ def connect(url: str, *, timeout: float, connections: int = 64) -> redis.Redis:
         client = redis.Redis.from_url(url, **options)
     pool = client.connection_pool
     pool.connection_class = _packing(pool.connection_class)
-    _check(url, pool)
+    _prepare(url, pool)
     return client
 
 
-def _check(url: str, pool: redis.ConnectionPool) -> None:
-    """Raise any error for an option, a database or a file of certificates that cannot be."""
+def _prepare(url: str, pool: redis.ConnectionPool) -> None:
+    """Check the options of *pool* by making a connection of it, which connects to nothing.
+
+    Raises:
+        Exception: `ValueError`, or any error of redis-py, for an option, a database or a file of
+            certificates that cannot be.
+    """
     for name in _FILES:
         if (path := pool.connection_kwargs.get(name)) is not None:
             try:
@@ -68,6 +73,9 @@ def _check(url: str, pool: redis.ConnectionPool) -> None:
     connection: Any = pool.connection_class(**pool.connection_kwargs)
     if (tls := getattr(connection, "ssl_context", None)) is not None:
         tls.get()
+    if (driver := getattr(connection, "driver_info", None)) is not None:
+        # redis-py reads its package's metadata for each connection otherwise, which takes 2 ms.
+        pool.connection_kwargs.setdefault("driver_info", driver)
     path = urlsplit(url).path.rpartition("/")[2]
     if not url.startswith("unix://") and path and not path.isdecimal():
         raise ValueError(f"{path!r} is not the number of a database")
