@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import fnmatch
+import functools
 import json
 import shutil
 import sqlite3
@@ -349,7 +350,7 @@ class OnServers(World):
             (self.directory / name).write_text(text, "ascii")
 
     def _chroma(self) -> Any:
-        return chromadb.HttpClient("127.0.0.1", servers.port_of(self.chroma_url))
+        return _chroma_client(servers.port_of(self.chroma_url))
 
     def _clear_chroma(self) -> None:
         client = self._chroma()
@@ -377,6 +378,12 @@ class OnServers(World):
             "vectors": self._chroma_rows(),
             "files": self._files(),
         }
+
+
+@functools.cache
+def _chroma_client(port: int) -> Any:
+    # Making one takes 0.1 s: it reads all certificates of authorities, twice.
+    return chromadb.HttpClient("127.0.0.1", port)
 
 
 def _names(client: Any) -> list[str]:
