@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from cache_core.model.logs import RateLimited
@@ -23,12 +25,12 @@ BACK_SECONDS = 1.0
 log = RateLimited(logging.getLogger("glasscache"), 60.0)
 
 
-def _ticks() -> float:
-    """Return monotonic seconds, including time suspended where the platform counts it."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if _COUNTS_SUSPENSION else time.monotonic()
-
-
-_COUNTS_SUSPENSION = hasattr(time, "CLOCK_BOOTTIME")
+_ticks: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+    if hasattr(time, "CLOCK_BOOTTIME")
+    else time.monotonic
+)
+"""Returns monotonic seconds, including time suspended where the platform counts it."""
 
 
 class WallClock:

@@ -157,6 +157,9 @@ def check_wants(wants: Wants) -> Wants:
         TypeError: For a value of another type.
         ValueError: For an age below zero, or a share that is out of range.
     """
+    max_age, max_wrong, no_lookup, no_store = wants
+    if max_age is None and max_wrong is None and no_lookup is False and no_store is False:
+        return NO_WISHES
     _check_number("max_age", wants.max_age, MAX_TTL)
     _check_number("max_wrong", wants.max_wrong, MAX_WRONG)
     check_flag("no_lookup", wants.no_lookup)
