@@ -74,6 +74,7 @@ _REMEDIES: Mapping[str, str] = {
     "OutOfMemoryError": "Redis is full: raise maxmemory, or set maxmemory-policy to allkeys-lru",
     "ReadOnlyError": "This Redis is a replica: name its master in {where}",
     "BusyLoadingError": "Redis is loading its data; wait for it",
+    "InvalidResponse": "Something else answers there: check the host and port in {where}",
     "ClusterDownError": _NO_MASTER,
     "MovedError": "This is a node of a Cluster: give redis_url=, or a redis.asyncio.RedisCluster",
     "MasterDownError": "This Redis is a replica without its master: name a master in {where}",

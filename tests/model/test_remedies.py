@@ -55,6 +55,7 @@ def failure(
         (failure("redis", "ConnectionError", "tlsv13 alert certificate required", "redis_url="),
          "ssl_certfile"),
         (failure("redis", "ResponseError", "NOREPLICAS Not enough"), "min-replicas-to-write"),
+        (failure("redis", "InvalidResponse", "Protocol error", "REDIS_URL"), "port in REDIS_URL"),
         (failure("redis", "MasterDownError", "down", "redis_url="), "master in redis_url="),
         (failure("redis", "UnicodeDecodeError", "utf-16", "redis_pool="), "UTF-8"),
         (failure("redis", "MaxConnectionsError", "Too many", "redis_url="), "in redis_url="),
