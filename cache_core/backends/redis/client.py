@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -152,11 +154,32 @@ def client_of(given: Any) -> redis.Redis | RedisCluster:
     return redis.Redis(connection_pool=given)
 
 
-class _Packing:
-    """Connection that packs commands in C, as redis-py's synchronous ones do.
+class _Connection:
+    """Connection that packs commands in C, and shares what TLS needs with others of its kind.
 
-    Packing the names of six keys in Python takes longer than the server takes to find them.
+    Packing the names of six keys in Python takes longer than the server takes to find them, and
+    loading the authorities' certificates longer than a lookup may.
     """
+
+    _contexts: dict[Any, Any]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        tls = getattr(self, "ssl_context", None)
+        if tls is not None:
+            self._share(tls, [options.get(name) for name in _FILES])
+
+    def _share(self, tls: Any, files: Sequence[str | None]) -> None:
+        """Give *tls* the context made last, unless *files* have changed since."""
+        # Files that cannot be read, or used, are an error of connecting.
+        with contextlib.suppress(OSError):
+            stats = [Path(path).stat() for path in files if path is not None]
+            state = tuple((item.st_ino, item.st_size, item.st_mtime_ns) for item in stats)
+            if state not in self._contexts:
+                made = tls.get()
+                self._contexts.clear()
+                self._contexts[state] = made
+            tls.context = self._contexts[state]
 
     def pack_command(self, *args: Any) -> list[bytes]:
         """Return a command as sent; its name may have several words."""
@@ -164,8 +187,8 @@ class _Packing:
 
 
 def _packing(connection: type[Any]) -> type[Any]:
-    """Return a subclass of *connection* that packs commands in C."""
-    return type(connection.__name__, (_Packing, connection), {})
+    """Return a subclass of *connection* that is a `_Connection`."""
+    return type(connection.__name__, (_Connection, connection), {"_contexts": {}})
 
 
 def pool_like(pool: Any) -> Any:

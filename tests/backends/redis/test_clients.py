@@ -26,6 +26,7 @@ from cache_core.model.exceptions import ConfigurationError
 from cache_core.runtime.assembly import name_of_store, redis_client
 from cache_core.testing import HashEmbedder
 from tests.support import servers
+from tests.support.certificates import Authority
 from tests.support.patience import PATIENT
 
 OLD_SERVERS = [
@@ -236,6 +237,21 @@ def test_a_file_of_certificates_that_has_none(tmp_path: Path) -> None:
     client = redis_client(Settings(redis_url=url), None)
     with pytest.raises(redis.ConnectionError, match=r"is refused: .*no certificate"):
         asyncio.run(client.ping())
+
+
+def test_connections_share_the_certificates_that_were_loaded(tmp_path: Path) -> None:
+    """They are loaded once, which takes longer than a lookup may, and again after a change."""
+    file = Authority(tmp_path, "ours").file
+    pool = connect(f"rediss://h/0?ssl_ca_certs={file}", timeout=1).connection_pool
+
+    def context() -> Any:
+        connection: Any = pool.connection_class(**pool.connection_kwargs)
+        return connection.ssl_context.get()
+
+    one = context()
+    assert context() is one
+    file.write_bytes(Authority(tmp_path, "theirs").file.read_bytes() * 2)
+    assert context() is not one
 
 
 # -------------------------------------------------------------------------------------- Sentinels
