@@ -16,6 +16,7 @@ _LOGIN = "Check the user and password in {where}"
 _NO_MASTER = "The Cluster lacks a master: see CLUSTER NODES"
 _LOCKED = "Another process holds CACHE_DIR's database: see which one writes so long"
 _OTHER_LOOP = "Give this cache a pool in {where} that no other event loop uses, or redis_url="
+_FILES_OF_TLS = "Correct the files of certificates that {where} names"
 _BY_TEXT: Mapping[str, str] = {
     " is refused: ": "Correct {where}, or unset it",
     "max number of clients": "Redis has too many clients: raise maxclients, or find who leaks them",
@@ -39,6 +40,8 @@ _BY_TEXT: Mapping[str, str] = {
     "answers without TLS": "Write redis:// in {where}, or turn on TLS in the server",
     "answers with TLS only": "Write rediss:// in {where}",
     "wrong version number": "The server does not speak TLS: use redis:// or http:// in {where}",
+    " cannot be read: ": _FILES_OF_TLS,
+    "[X509: ": _FILES_OF_TLS,
     "certificate has expired": "The server's certificate has expired: renew it",
     "certificate is not yet valid": "The server's certificate is not valid yet: check the clocks "
     "of both machines",

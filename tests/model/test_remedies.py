@@ -52,6 +52,10 @@ def failure(
                  "expired"), "renew it"),
         (failure("redis", "ConnectionError", "CERTIFICATE_VERIFY_FAILED: Hostname mismatch, "
                  "certificate is not valid for 'h'", "redis_url="), "other hosts"),
+        (failure("redis", "ConnectionError", "ssl_ca_certs=/a cannot be read: No such file",
+                 "REDIS_URL"), "certificates that REDIS_URL names"),
+        (failure("redis", "ConnectionError", "[X509: KEY_VALUES_MISMATCH]", "REDIS_URL"),
+         "certificates that REDIS_URL names"),
         (failure("redis", "ConnectionError", "tlsv13 alert certificate required", "redis_url="),
          "ssl_certfile"),
         (failure("redis", "ResponseError", "NOREPLICAS Not enough"), "min-replicas-to-write"),

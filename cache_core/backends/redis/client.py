@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -63,18 +62,10 @@ def _prepare(url: str, pool: redis.ConnectionPool) -> None:
     """Check the options of *pool* by making a connection of it, which connects to nothing.
 
     Raises:
-        Exception: `ValueError`, or any error of redis-py, for an option, a database or a file of
-            certificates that cannot be.
+        Exception: `ValueError`, or any error of redis-py, for an option or a database that cannot
+            be.
     """
-    for name in _FILES:
-        if (path := pool.connection_kwargs.get(name)) is not None:
-            try:
-                Path(path).read_bytes()
-            except OSError as error:
-                raise ValueError(f"{name}={path} cannot be read: {error.strerror}") from error
     connection: Any = pool.connection_class(**pool.connection_kwargs)
-    if (tls := getattr(connection, "ssl_context", None)) is not None:
-        tls.get()
     if (driver := getattr(connection, "driver_info", None)) is not None:
         # redis-py reads its package's metadata for each connection otherwise, which takes 2 ms.
         pool.connection_kwargs.setdefault("driver_info", driver)
@@ -165,15 +156,31 @@ class _Connection:
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._files = {name: path for name in _FILES if (path := options.get(name)) is not None}
         tls = getattr(self, "ssl_context", None)
         if tls is not None:
-            self._share(tls, [options.get(name) for name in _FILES])
+            self._share(tls)
 
-    def _share(self, tls: Any, files: Sequence[str | None]) -> None:
-        """Give *tls* the context made last, unless *files* have changed since."""
+    async def _connect(self) -> None:
+        """Connect; raises `ConnectionError` for a file that may be there the next time."""
+        self._check_files()
+        connection: Any = super()
+        await connection._connect()  # noqa: SLF001 - the only place before the handshake
+
+    def _check_files(self) -> None:
+        """Raise `ConnectionError` for a file of certificates that cannot be read."""
+        for name, path in self._files.items():
+            try:
+                Path(path).read_bytes()
+            except OSError as error:
+                words = f"{name}={path} cannot be read: {error.strerror}"
+                raise redis.ConnectionError(words) from error
+
+    def _share(self, tls: Any) -> None:
+        """Give *tls* the context made last, unless the files have changed since."""
         # Files that cannot be read, or used, are an error of connecting.
         with contextlib.suppress(OSError):
-            stats = [Path(path).stat() for path in files if path is not None]
+            stats = [Path(path).stat() for path in self._files.values()]
             state = tuple((item.st_ino, item.st_size, item.st_mtime_ns) for item in stats)
             if state not in self._contexts:
                 made = tls.get()

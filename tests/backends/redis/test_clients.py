@@ -220,23 +220,17 @@ async def test_the_protocol_of_the_url(empty_redis: str, tmp_path: Path, protoco
 
 
 @pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"])
-@pytest.mark.parametrize("scheme", ["rediss://127.0.0.1:1/0", "rediss+sentinel://h:1/main"])
-def test_a_file_of_certificates_that_is_missing(tmp_path: Path, scheme: str, option: str) -> None:
-    """It is named with its option; Redis, which may well run, is not blamed for it."""
-    url = f"{scheme}?{option}={tmp_path}/missing.pem"
+async def test_a_file_of_certificates_that_is_missing(tmp_path: Path, option: str) -> None:
+    """It is named with its option, and may be there the next time."""
+    path = tmp_path / "later.pem"
+    url = f"rediss://127.0.0.1:1/0?{option}={path}"
     client = redis_client(Settings(redis_url=url), None)
-    told = rf"is refused: {option}={tmp_path}/missing.pem cannot be read: No such file"
-    with pytest.raises(redis.ConnectionError, match=told):
-        asyncio.run(client.ping())
-
-
-def test_a_file_of_certificates_that_has_none(tmp_path: Path) -> None:
-    """An error of OpenSSL is reported as a fault of the URL."""
-    (tmp_path / "empty.pem").write_text("nothing", "ascii")
-    url = f"rediss://127.0.0.1:1/0?ssl_ca_certs={tmp_path}/empty.pem"
-    client = redis_client(Settings(redis_url=url), None)
-    with pytest.raises(redis.ConnectionError, match=r"is refused: .*no certificate"):
-        asyncio.run(client.ping())
+    for _ in range(2):
+        with pytest.raises(redis.ConnectionError, match=f"{option}={path} cannot be read: No such"):
+            await client.ping()
+    path.write_text("nothing", "ascii")
+    with pytest.raises(redis.ConnectionError, match=r"SSL|X509|certfile"):
+        await client.ping()
 
 
 def test_connections_share_the_certificates_that_were_loaded(tmp_path: Path) -> None:
