@@ -17,7 +17,13 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from glasscache.integrations import wire
-from glasscache.integrations.contract import Reply, Request, request_of, responses_reply
+from glasscache.integrations.contract import (
+    Reply,
+    Request,
+    request_of,
+    responses_reply,
+    with_client,
+)
 from glasscache.integrations.gate import Gate
 
 _EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
@@ -89,7 +95,9 @@ class CachedModel(Model):
         }
         client = getattr(self._model, "_client", None)
         return request_of(
-            given["input"], parameters, provider=str(getattr(client, "base_url", "agents"))
+            given["input"],
+            with_client(parameters, client),
+            provider=str(getattr(client, "base_url", "agents")),
         )
 
 

@@ -8,9 +8,12 @@ form of OpenAI's APIs, which both understand, and a text back into a reply of it
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -47,6 +50,12 @@ _HEADERS_WITHOUT_EFFECT = frozenset({
     "accept", "authorization", "idempotency-key", "traceparent", "tracestate", "baggage",
     "user-agent", "x-client-request-id", "x-request-id",
 })  # fmt: skip
+
+
+_BASE_URLS = ("ANTHROPIC_BASE_URL", "OPENAI_API_BASE", "OPENAI_BASE_URL")
+
+_OTHER_SHAPE = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
+"""Errors of reading a request or a reply that is not as the APIs describe it."""
 
 
 class Request(NamedTuple):
@@ -94,17 +103,46 @@ def request_of(
         provider: Name or address of the model's provider.
     """
     try:
-        turns = [_turn(item) for item in _listed(messages)]
-        given = {name: value for name, value in parameters.items() if value is not None}
-        context = _context(turns, given, provider)
-    except _OpaqueError:
+        return _request_of(messages, parameters, provider)
+    except (_OpaqueError, *_OTHER_SHAPE):  # the provider says what is wrong with it
         return Request("", None, {}, "opaque")
+
+
+def _request_of(
+    messages: str | Iterable[Any], parameters: Mapping[str, Any], provider: str
+) -> Request:
+    turns = [_turn(item) for item in _listed(messages)]
+    given = {name: value for name, value in parameters.items() if value is not None}
+    if not isinstance(given.get("stream_options", {}), Mapping):
+        raise _OpaqueError
+    context = _context(turns, given, provider)
     while turns and turns[0].get("role") in _LEADING:
         del turns[0]
     *history, last = turns or [{}]
-    why_not = _of_parameters(given) or _of_turns(turns, last)
+    why_not = _of_parameters({**given, **(given.get("extra_body") or {})}) or _of_turns(turns, last)
     question = _text(last.get("content")) if why_not is None else ""
     return Request(question, history or None, context, why_not)
+
+
+def is_omitted(value: Any) -> bool:
+    """Return whether a value stands for none in SDKs such as OpenAI's and Anthropic's."""
+    return type(value).__name__ in {"NotGiven", "Omit"}
+
+
+def with_client(parameters: Mapping[str, Any], client: Any) -> dict[str, Any]:
+    """Return parameters of a request with the headers and the query that such a client adds."""
+    found = dict(parameters)
+    for name, of_client in (("extra_headers", "_custom_headers"), ("extra_query", "_custom_query")):
+        always = getattr(client, of_client, None) or {}
+        kept = {key: value for key, value in always.items() if not is_omitted(value)}
+        if kept:
+            found[name] = {**kept, **(found.get(name) or {})}
+    return found
+
+
+def base_urls() -> str:
+    """Return the addresses of providers in the environment, for frameworks that show none."""
+    return " ".join(f"{name}={os.environ[name]}" for name in _BASE_URLS if os.environ.get(name))
 
 
 def reply_of(
@@ -124,7 +162,7 @@ def reply_of(
         refused: Whether it is a refusal.
         more: Whether it has more than text.
     """
-    why_not = None if ended is None else ended_badly(ended)
+    why_not = None if ended is None else ended_badly(str(ended))
     if calls:
         why_not = "tool_calls"
     elif refused:
@@ -138,6 +176,18 @@ def reply_of(
     return Reply(text, why_not)
 
 
+def _tolerant(read: Callable[[Mapping[str, Any]], Reply]) -> Callable[[Mapping[str, Any]], Reply]:
+    @functools.wraps(read)
+    def tolerant(made: Mapping[str, Any]) -> Reply:
+        try:
+            return read(made)
+        except _OTHER_SHAPE:
+            return Reply("", "not_text")
+
+    return tolerant
+
+
+@_tolerant
 def chat_reply(completion: Mapping[str, Any]) -> Reply:
     """Return the reply in a chat completion, as a mapping."""
     choices = completion.get("choices") or []
@@ -154,6 +204,7 @@ def chat_reply(completion: Mapping[str, Any]) -> Reply:
     )
 
 
+@_tolerant
 def responses_reply(response: Mapping[str, Any]) -> Reply:
     """Return the reply in a response of OpenAI's Responses API, as a mapping."""
     output = [item for item in response.get("output") or () if item.get("type") != "reasoning"]
@@ -196,6 +247,8 @@ def _of_parameters(given: Mapping[str, Any]) -> BypassReason | None:
     if any(given.get(name, 1) != 1 for name in _SEVERAL):
         return "several_answers"
     if any(given.get(name) for name in _BESIDE_TEXT):
+        return "not_text"
+    if any("logprobs" in item for item in given.get("include") or ()):
         return "not_text"
     if set(given.get("modalities") or ["text"]) != {"text"}:
         return "not_text"
@@ -285,13 +338,16 @@ def _plain(value: Any, depth: int = 0) -> Any:
     """Return a value as JSON, without the fields that are `None`.
 
     Raises:
-        _OpaqueError: For an object without fields, such as a function or an open file.
+        _OpaqueError: For an object without fields, such as a function or an open file, and for
+            numbers that JSON does not have.
     """
     if depth > _DEEPEST:
         raise _OpaqueError
     if isinstance(value, Enum):
         value = value.value
     if value is None or isinstance(value, (str, bool, int, float)):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise _OpaqueError  # JSON has no such number
         return value
     fields = _fields(value)
     if isinstance(fields, Mapping):

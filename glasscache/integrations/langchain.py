@@ -17,12 +17,16 @@ from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_me
 from langchain_core.outputs import ChatGeneration, Generation
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from glasscache.integrations.contract import Reply, Request, reply_of, request_of
+from glasscache.integrations.contract import Reply, Request, base_urls, reply_of, request_of
 from glasscache.integrations.gate import Found, Gate, as_user
 
 _TAG = "langchain"
 _ROLES = {"human": "user", "ai": "assistant"}
 _TEXT = frozenset({"text", "output_text", "reasoning", "thinking", "redacted_thinking"})
+
+
+_BESIDE = ("parsed", "audio", "tool_outputs")
+"""Parts of a reply beside its content; an object parsed from it is what its caller returns."""
 
 
 class GlasscacheMiddleware(AgentMiddleware):
@@ -116,7 +120,7 @@ def _of_agent(request: ModelRequest) -> Request:
         "tools": [convert_to_openai_tool(tool) for tool in request.tools],
         "tool_choice": request.tool_choice,
     }
-    made = request_of(turns, parameters, provider="langchain")
+    made = request_of(turns, parameters, provider=_provider())
     if request.response_format is not None and made.cacheable:
         return made._replace(why_not="not_text")  # an object, which the model's text is not
     return made
@@ -126,16 +130,23 @@ def _of_prompt(prompt: str, llm_string: str) -> Request:
     """Return the request of a model: messages as LangChain serialises them, or a text."""
     try:
         messages = json.loads(prompt)
-        turns: Any = [_turn(item["kwargs"]) for item in messages]
+        turns: Any = [_turn(item["kwargs"]) for item in messages if item["lc"]]
     except (ValueError, TypeError, KeyError):
         turns = prompt
-    return request_of(turns, {"llm": llm_string}, provider="langchain")
+    return request_of(turns, {"llm": llm_string}, provider=_provider())
+
+
+def _provider() -> str:
+    """Return what of the provider is not in LangChain's description of a model."""
+    return f"langchain {base_urls()}"
 
 
 def _turn(fields: Mapping[str, Any]) -> dict[str, Any]:
     kept = ("content", "name", "tool_calls", "tool_call_id")
     role = _ROLES.get(fields["type"], fields["type"])
-    return {"role": role, **{name: fields[name] for name in kept if fields.get(name)}}
+    turn = {"role": role, **{name: fields[name] for name in kept if fields.get(name)}}
+    called = (fields.get("additional_kwargs") or {}).get("function_call")
+    return {**turn, "function_call": called} if called else turn
 
 
 # ------------------------------------------------------------------------------------- replies
@@ -152,16 +163,24 @@ def _of_response(response: Any) -> Reply:
 
 def _of_message(message: BaseMessage) -> Reply:
     said = message.response_metadata
+    beside = message.additional_kwargs
     content = message.content if isinstance(message.content, list) else []
     return reply_of(
         str(message.text),
         ended=said.get("finish_reason") or said.get("stop_reason") or said.get("status"),
         calls=bool(getattr(message, "tool_calls", None)
-                   or getattr(message, "invalid_tool_calls", None)),
-        refused=bool(message.additional_kwargs.get("refusal"))
+                   or getattr(message, "invalid_tool_calls", None)
+                   or beside.get("function_call")),
+        refused=bool(beside.get("refusal"))
         or any(isinstance(part, dict) and part.get("type") == "refusal" for part in content),
-        more=any(isinstance(part, dict) and part.get("type") not in _TEXT for part in content),
+        more=bool(said.get("logprobs")) or any(beside.get(name) is not None for name in _BESIDE)
+        or any(isinstance(part, dict) and _is_more(part) for part in content),
     )  # fmt: skip
+
+
+def _is_more(part: Mapping[str, Any]) -> bool:
+    cited = part.get("annotations") or part.get("citations")
+    return part.get("type") not in _TEXT or bool(cited)
 
 
 def _message(found: Found) -> AIMessage:

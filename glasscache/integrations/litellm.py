@@ -17,10 +17,19 @@ from typing import Any
 
 import litellm
 from litellm.litellm_core_utils.model_param_helper import ModelParamHelper
+from litellm.types.utils import all_litellm_params
 
 from glasscache.integrations import wire
-from glasscache.integrations.contract import Reply, Request, chat_reply, request_of
+from glasscache.integrations.contract import Reply, Request, base_urls, chat_reply, request_of
 from glasscache.integrations.gate import Found, Gate, as_user
+
+_SHAPING = frozenset({
+    "custom_llm_provider", "enable_json_schema_validation", "guardrails", "mock_response",
+    "prompt_id", "prompt_label", "prompt_variables", "prompt_version",
+})  # fmt: skip
+"""Parameters of LiteLLM's own that shape an answer."""
+
+_OF_LITELLM = {*all_litellm_params, "parent_otel_span"}
 
 _STREAMS = 1_000
 """Streams of which the request is kept: LiteLLM does not report those that are left early."""
@@ -106,10 +115,18 @@ def _call(kwargs: Mapping[str, Any]) -> str:
 
 
 def _request(kwargs: Mapping[str, Any]) -> Request:
-    known = ModelParamHelper.get_all_llm_api_params()
-    parameters = {name: value for name, value in kwargs.items() if name in known}
+    known = {*ModelParamHelper.get_all_llm_api_params(), *_SHAPING}
+    parameters = {name: value for name, value in kwargs.items()
+                  if name in known or (name not in _OF_LITELLM and _is_data(value))}  # fmt: skip
+    headers = {**(kwargs.get("headers") or {}), **(kwargs.get("extra_headers") or {})}
+    parameters["extra_headers"] = headers or None
     provider = [str(kwargs.get(name) or "") for name in ("api_base", "base_url", "api_version")]
+    provider += [str(litellm.api_base or ""), base_urls()]
     return request_of(kwargs["messages"], parameters, provider=json.dumps(provider))
+
+
+def _is_data(value: Any) -> bool:
+    return isinstance(value, (str, bool, int, float, Mapping, list, tuple))
 
 
 def _reply(result: Any) -> Reply:

@@ -1,7 +1,8 @@
 """OpenAI's client behind the cache: `client = cached(OpenAI(), Gate(cache))`.
 
 `chat.completions.create` and `responses.create` are answered from the cache, also as streams and
-through the helpers `.stream()`; what reads raw responses, and `.parse()`, goes to the provider.
+through the helpers `.stream()`; what reads raw responses, and `.parse()`, goes to the provider
+(`declined`). `with_options` and `copy` return clients behind the cache, too.
 A response that the provider stores (`store` is not `False`) can be continued by its id, which only
 the provider knows: it bypasses.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import httpx2
@@ -24,8 +25,10 @@ from glasscache.integrations.contract import (
     Reply,
     Request,
     chat_reply,
+    is_omitted,
     request_of,
     responses_reply,
+    with_client,
 )
 from glasscache.integrations.gate import Found, Gate
 
@@ -77,15 +80,19 @@ def cached(client: Client, gate: Gate) -> Client:
     for resource, api in ((copied.chat.completions, _CHAT), (copied.responses, _RESPONSES)):
         # on the resource itself: its helpers and raw variants call what is there
         resource.create = wrap(resource.create, copied, gate, api)
+        resource.parse = wrap(resource.parse, copied, gate, None)
+    behind: Any = copied
+    behind.copy = behind.with_options = lambda **given: cached(client.copy(**given), gate)
     return copied
 
 
-def _asynchronous(create: Any, client: AsyncOpenAI, gate: Gate, api: _Api) -> Any:
+def _asynchronous(create: Any, client: AsyncOpenAI, gate: Gate, api: _Api | None) -> Any:
     @functools.wraps(create)
     async def call(**given: Any) -> Any:
-        if _is_raw(given):
+        if api is None or _is_raw(given):
             await gate.cache.bypass("declined")
             return await create(**given)
+        given = _listed(given)
         found = await gate.find(_request(given, client, api))
         if found.text is not None:
             return _replayed(found.text, given, client, api, found)
@@ -99,12 +106,13 @@ def _asynchronous(create: Any, client: AsyncOpenAI, gate: Gate, api: _Api) -> An
     return call
 
 
-def _blocking(create: Any, client: OpenAI, gate: Gate, api: _Api) -> Any:
+def _blocking(create: Any, client: OpenAI, gate: Gate, api: _Api | None) -> Any:
     @functools.wraps(create)
     def call(**given: Any) -> Any:
-        if _is_raw(given):
+        if api is None or _is_raw(given):
             gate.now(gate.cache.bypass("declined"))
             return create(**given)
+        given = _listed(given)
         found = gate.find_now(_request(given, client, api))
         if found.text is not None:
             return _replayed(found.text, given, client, api, found)
@@ -127,19 +135,22 @@ def _is_raw(given: Mapping[str, Any]) -> bool:
     return RAW_RESPONSE_HEADER in (given.get("extra_headers") or {})
 
 
+def _listed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments that can be read twice: a generator of messages only can be read once."""
+    return {name: list(value) if isinstance(value, Iterator) else value
+            for name, value in given.items()}  # fmt: skip
+
+
 def _request(given: Mapping[str, Any], client: Any, api: _Api) -> Request:
-    known = {name: value for name, value in given.items() if not _is_omitted(value)}
-    parameters = {**api.defaults, **known}
+    known = {name: value for name, value in given.items() if not is_omitted(value)}
+    parameters = with_client({**api.defaults, **known}, client)
     return request_of(parameters.pop(api.turns, ""), parameters, provider=str(client.base_url))
 
 
-def _is_omitted(value: Any) -> bool:
-    return type(value).__name__ in {"NotGiven", "Omit"}
-
-
 def _json(item: Any) -> wire.JSON:
-    found: wire.JSON = item.model_dump(mode="json")
-    return found
+    """Return an object of the SDK as JSON; a provider may send others, which are none."""
+    dump = getattr(item, "model_dump", None)
+    return dump(mode="json", warnings=False) if dump is not None else {}
 
 
 def _reader(api: _Api) -> Callable[[list[Any]], Reply]:

@@ -11,9 +11,10 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import httpx
 
@@ -35,8 +36,14 @@ Scope = MutableMapping[str, Any]
 Headers = list[tuple[bytes, bytes]]
 
 _CREDENTIALS = ("authorization", "api-key", "x-api-key", "openai-organization", "openai-project")
+_SHAPING = (
+    "openai-beta", "helicone-target-provider", "helicone-target-url", "x-portkey-config",
+    "x-portkey-provider", "x-portkey-virtual-key",
+)  # fmt: skip
+"""Headers that choose the model behind an address, or what it does."""
+
 _OF_THE_CONNECTION = frozenset({
-    "accept-encoding", "connection", "content-encoding", "content-length", "host", "keep-alive",
+    "accept-encoding", "connection", "content-length", "host", "keep-alive",
     "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade",
 })  # fmt: skip
 _TRUSTED_SECONDS = 300.0
@@ -121,7 +128,8 @@ class Proxy:
             await self._pass(call, None, None, {})
             return
         request = self._request(call, body, api)
-        user = call.headers.get(self.user_header.lower()) if self.user_header else None
+        named = [value for name, value in call.pairs if name == self.user_header.lower()]
+        user = named[0] if len(named) == 1 else None  # of two, one is not the gateway's
         with as_user(user), control(**_control(call)):
             found = await self._gate.find(request)
         if found.text is not None and await self._accepts(call):
@@ -133,6 +141,10 @@ class Proxy:
     def _request(self, call: _Call, body: Mapping[str, Any], api: _Api) -> Request:
         parameters = {**api.defaults, **body}
         turns = parameters.pop(api.turns, None) or []
+        parameters["extra_query"] = call.query or None
+        parameters["extra_headers"] = {
+            name: value for name, value in call.headers.items() if name in _SHAPING
+        }
         provider = f"{self.upstream} {call.credentials}"
         return request_of(turns, parameters, provider=provider)
 
@@ -161,11 +173,11 @@ class Proxy:
         made = api.make(found.text or "", str(body.get("model", "")))
         shown = _shown(found, "hit")
         if not body.get("stream"):
-            await call.send(200, {"content-type": "application/json", **shown})
+            await call.send(200, [("content-type", "application/json"), *shown.items()])
             await call.more(json.dumps(made).encode(), last=True)
             return
         wanted = bool((body.get("stream_options") or {}).get("include_usage"))
-        await call.send(200, {"content-type": "text/event-stream", **shown})
+        await call.send(200, [("content-type", "text/event-stream"), *shown.items()])
         for event in api.events(made, wanted):
             name = f"event: {event['type']}\n" if "type" in event else ""
             await call.more(f"{name}data: {json.dumps(event)}\n\n".encode())
@@ -185,16 +197,16 @@ class Proxy:
             reply = await self.client.send(request, stream=True)
         except httpx.HTTPError as error:
             message = f"the provider cannot be reached: {type(error).__name__}"
-            await call.send(502, {"content-type": "application/json", **shown})
+            await call.send(502, [("content-type", "application/json"), *shown.items()])
             await call.more(json.dumps({"error": {"message": message}}).encode(), last=True)
             return
         seen: list[bytes] = []
         complete = False
-        kept = {name: value for name, value in reply.headers.items()
-                if name not in _OF_THE_CONNECTION}  # fmt: skip
+        kept = [(name, value) for name, value in reply.headers.multi_items()
+                if name not in {*_OF_THE_CONNECTION, "content-encoding"}]  # fmt: skip
 
         async def relay() -> None:
-            await call.send(reply.status_code, {**kept, **shown})
+            await call.send(reply.status_code, [*kept, *shown.items()])
             async for chunk in reply.aiter_bytes():
                 seen.append(chunk)
                 await call.more(chunk)
@@ -239,7 +251,11 @@ class _Call:
 
     def __init__(self, scope: Scope, body: bytes, receive: Any, send: Any) -> None:
         self.method = str(scope["method"])
-        self.path = str(scope["path"]).removeprefix("/v1")
+        path = str(scope["path"])
+        raw = (scope.get("raw_path") or b"").decode("latin-1").partition("?")[0]
+        if unquote(raw) == path:  # else it was changed by what this application is mounted in
+            path = raw  # with "%2F" in the name of a file
+        self.path = path[3:] if path.startswith("/v1/") else path
         self.query = scope.get("query_string", b"").decode("latin-1")
         self.pairs = [(name.decode("latin-1").lower(), value.decode("latin-1"))
                       for name, value in scope["headers"]]  # fmt: skip
@@ -267,10 +283,10 @@ class _Call:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def send(self, status: int, headers: Mapping[str, str]) -> None:
+    async def send(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
         """Begin the reply."""
         written = [(name.encode("latin-1"), value.encode("latin-1"))
-                   for name, value in headers.items()]  # fmt: skip
+                   for name, value in headers]  # fmt: skip
         await self._send({"type": "http.response.start", "status": status, "headers": written})
 
     async def more(self, chunk: bytes, *, last: bool = False) -> None:

@@ -19,7 +19,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
-from glasscache.integrations.contract import Reply, Request, reply_of, request_of
+from glasscache.integrations.contract import Reply, Request, reply_of, request_of, with_client
 from glasscache.integrations.gate import Gate, as_user
 
 
@@ -66,6 +66,7 @@ def _request(context: Any) -> Request:
         "parameters": context.model_request_parameters,
     }
     provider = f"{model.system} {getattr(model, 'base_url', None) or ''}"
+    parameters = with_client(parameters, getattr(model, "client", None))
     return request_of(list(_turns(context.messages)), parameters, provider=provider)
 
 

@@ -66,7 +66,10 @@ def chat_chunks(
 
 
 def joined_chunks(chunks: Iterable[Mapping[str, Any]]) -> JSON:
-    """Return the chunks of a stream as a chat completion, as far as `chat_reply` reads it."""
+    """Return the chunks of a stream as a chat completion, as far as `chat_reply` reads it.
+
+    Without a reason for its end a stream is incomplete.
+    """
     texts: list[str] = []
     message: JSON = {}
     ended = None
@@ -78,7 +81,10 @@ def joined_chunks(chunks: Iterable[Mapping[str, Any]]) -> JSON:
             texts.append(delta.get("content") or "")
             message.update({name: value for name, value in delta.items() if value})
             ended = choice.get("finish_reason") or ended
-    choice = {"message": {**message, "content": "".join(texts)}, "finish_reason": ended}
+    choice = {
+        "message": {**message, "content": "".join(texts)},
+        "finish_reason": ended or "incomplete",
+    }
     return {"choices": [choice, choice] if several else [choice]}
 
 

@@ -52,7 +52,9 @@ class RunnerBench(Bench):
         return agent, items(ask), more
 
     def client(self, ask: Ask) -> Any:
-        return openai.AsyncOpenAI(base_url=self.url(ask), api_key="k")
+        return openai.AsyncOpenAI(
+            base_url=self.url(ask), api_key="k", default_headers=self.headers(ask)
+        )
 
     async def ask(self, ask: Ask) -> tuple[str, int]:
         async with self.client(ask) as client:

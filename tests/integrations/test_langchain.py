@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pydantic
 import pytest
 
 from glasscache import MultiLevelCache
-from glasscache.integrations.gate import Gate
+from glasscache.integrations.gate import Gate, as_user
 from glasscache.testing import FakeModel
 from glasscache.testing.contracts import AdapterContract, Ask, Bench
 from glasscache.testing.contracts.adapter import Feature
@@ -36,7 +37,7 @@ class ModelBench(Bench):
 
     def model_of(self, ask: Ask, **more: Any) -> Any:
         return langchain_openai.ChatOpenAI(
-            model=ask.model, temperature=ask.temperature, base_url=self.url(ask), api_key="k",
+            model=ask.model, temperature=ask.temperature, base_url=self.url(ask), api_key="k", default_headers=self.headers(ask),
             **more,
         )  # fmt: skip
 
@@ -131,6 +132,45 @@ async def test_an_object_as_the_answer_bypasses(
     )
     await agent.ainvoke({"messages": [("user", "What is it?")]})
     assert plain_cache.metrics.bypass_reasons == {"not_text": 1}
+
+
+async def test_an_object_parsed_from_a_reply_is_not_stored(
+    plain_cache: MultiLevelCache, fake_model: FakeModel
+) -> None:
+    """`with_structured_output` returns its object every time: a text has none."""
+    bench = ModelBench(plain_cache, fake_model)
+    fake_model.reply = lambda received, number: adapter_said('{"town": "Bonn"}')
+    model = bench.model_of(Ask(), cache=adapter.GlasscacheCache(bench.gate))
+    asked = model.with_structured_output(Place)
+    with as_user("ann"):
+        assert [await asked.ainvoke("Where?") for _ in range(2)] == [Place(town="Bonn")] * 2
+    assert plain_cache.metrics.put_outcome_reasons == {("bypass", "not_text"): 2}
+
+
+class Place(pydantic.BaseModel):
+    """A place."""
+
+    town: str
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ({"content": [{"type": "text", "text": "x", "annotations": [{"type": "url_citation"}]}]},
+         "not_text"),
+        ({"content": [{"type": "text", "text": "x", "citations": [{"type": "page"}]}]}, "not_text"),
+        ({"content": "x", "additional_kwargs": {"tool_outputs": [{"type": "web_search_call"}]}},
+         "not_text"),
+        ({"content": "x", "response_metadata": {"logprobs": {"content": []}}}, "not_text"),
+        ({"content": "x", "additional_kwargs": {"function_call": {"name": "f"}}}, "tool_calls"),
+        ({"content": "x"}, None),
+    ],
+)  # fmt: skip
+def test_a_reply_with_more_than_text_is_not_stored(
+    message: dict[str, Any], reason: str | None
+) -> None:
+    """Citations, results of the provider's tools, probabilities and old calls of functions."""
+    assert adapter._of_message(messages.AIMessage(**message)).why_not == reason
 
 
 def adapter_said(text: str) -> Any:

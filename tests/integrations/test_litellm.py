@@ -42,6 +42,7 @@ class CompletionBench(Bench):
         found: dict[str, Any] = {
             "model": f"openai/{ask.model}", "temperature": ask.temperature,
             "messages": turns_of(ask), "api_base": self.url(ask), "api_key": "k", "caching": True,
+            "extra_headers": self.headers(ask),
         }  # fmt: skip
         if ask.tool:
             found["tools"] = [tool_of(ask)]
@@ -123,6 +124,38 @@ class Streams(AdapterContract):
             await settled()
             assert (await bench.ask(Ask()))[0] != text
         assert await bench.as_ann(Ask()) == text
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"extra_body": {"top_k": 2}}, {"extra_headers": {"x-a": "b"}}, {"headers": {"x-a": "b"}},
+     {"vertex_location": "europe-west1"}, {"mock_response": "Yes."}],
+    ids=lambda more: next(iter(more)),
+)  # fmt: skip
+async def test_parameters_of_single_providers_are_context(
+    plain_cache: MultiLevelCache, fake_model: FakeModel, more: dict[str, Any]
+) -> None:
+    """Also those that LiteLLM's own key leaves out."""
+    asked = CompletionBench(plain_cache, fake_model).parameters(Ask())
+    with as_user("ann"):
+        for given in ({}, more, {}, more):
+            await litellm.acompletion(**{**asked, **given})
+            await settled()
+    assert plain_cache.metrics.put_outcomes["stored"] == 2
+
+
+async def test_the_address_in_the_environment_is_context(
+    plain_cache: MultiLevelCache, fake_model: FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another base URL of the process is another provider."""
+    asked = CompletionBench(plain_cache, fake_model).parameters(Ask())
+    del asked["api_base"]
+    with as_user("ann"):
+        for host in ("127.0.0.1", "localhost", "localhost"):
+            monkeypatch.setenv("OPENAI_BASE_URL", fake_model.url.replace("127.0.0.1", host))
+            await litellm.acompletion(**asked)
+            await settled()
+    assert fake_model.calls == 2
 
 
 class TestCompletions(Streams):

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pydantic
 import pytest
 
 from glasscache import MultiLevelCache
-from glasscache.testing import FakeModel
+from glasscache.integrations.gate import Gate, as_user
+from glasscache.testing import FakeModel, Said
 from glasscache.testing.contracts import AdapterContract, Ask, Bench
 from glasscache.testing.contracts.adapter import PICTURE, TOOL, Feature
 from tests.support.asking import tool_of, turns_of
 from tests.support.modules import import_or_skip
 
 openai = import_or_skip("openai")
+httpx2 = import_or_skip("httpx2")
 adapter = import_or_skip("glasscache.integrations.openai")
 
 
@@ -32,7 +35,12 @@ class ChatBench(Bench):
         return found
 
     def client(self, ask: Ask) -> Any:
-        return adapter.cached(openai.AsyncOpenAI(base_url=self.url(ask), api_key="k"), self.gate)
+        return adapter.cached(
+            openai.AsyncOpenAI(
+                base_url=self.url(ask), api_key="k", default_headers=self.headers(ask)
+            ),
+            self.gate,
+        )
 
     async def ask(self, ask: Ask) -> tuple[str, int]:
         async with self.client(ask) as client:
@@ -104,7 +112,10 @@ class BlockingBench(ChatBench):
     """Chat completions of the sync client, in a thread."""
 
     def client(self, ask: Ask) -> Any:
-        return adapter.cached(openai.OpenAI(base_url=self.url(ask), api_key="k"), self.gate)
+        return adapter.cached(
+            openai.OpenAI(base_url=self.url(ask), api_key="k", default_headers=self.headers(ask)),
+            self.gate,
+        )
 
     async def ask(self, ask: Ask) -> tuple[str, int]:
         def work() -> tuple[str, int]:
@@ -153,3 +164,85 @@ class TestBlocking(AdapterContract):
     @pytest.fixture
     def bench(self, plain_cache: MultiLevelCache, fake_model: FakeModel) -> Bench:
         return BlockingBench(plain_cache, fake_model, NO_STATE)
+
+
+TURNS = [{"role": "user", "content": "Where do you deliver?"}]
+
+
+async def test_turns_that_can_be_read_once_reach_the_provider(
+    plain_cache: MultiLevelCache, fake_model: FakeModel
+) -> None:
+    """A generator of messages is read by the cache and by the client."""
+    bench = ChatBench(plain_cache, fake_model)
+    async with bench.client(Ask()) as client:
+        await client.chat.completions.create(model="m", messages=(turn for turn in TURNS))
+    assert fake_model.received[0].body["messages"] == TURNS
+
+
+async def test_a_client_with_other_options_is_behind_the_cache(
+    plain_cache: MultiLevelCache, fake_model: FakeModel
+) -> None:
+    """`with_options` of a cached client hits what the client itself has stored."""
+    bench = ChatBench(plain_cache, fake_model)
+    with as_user("ann"):
+        async with bench.client(Ask()) as client:
+            for asked in (client, client.with_options(timeout=9), client.copy(max_retries=0)):
+                await asked.chat.completions.create(model="m", messages=TURNS)
+    assert fake_model.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"extra_body": {"n": 2}}, "several_answers"),
+        ({"extra_body": {"logprobs": True}}, "not_text"),
+        ({"extra_body": {"store": True}}, "stateful"),
+        ({"messages": [{"role": "user", "content": [5]}]}, "opaque"),
+        ({"messages": None}, "opaque"),
+        ({"tools": 5}, "opaque"),
+    ],
+)
+async def test_a_request_of_another_shape_is_for_the_provider(
+    plain_cache: MultiLevelCache, fake_model: FakeModel, more: dict[str, Any], reason: str
+) -> None:
+    """It reaches the provider as it is, and is counted; the cache raises nothing."""
+    fake_model.reply = lambda received, number: Said("Yes.")
+    async with ChatBench(plain_cache, fake_model).client(Ask()) as client:
+        for _ in range(2):
+            await client.chat.completions.create(**{"model": "m", "messages": TURNS, **more})
+    assert fake_model.calls == 2
+    assert plain_cache.metrics.bypass_reasons == {reason: 2}
+
+
+async def test_parsed_replies_are_counted(
+    plain_cache: MultiLevelCache, fake_model: FakeModel
+) -> None:
+    """`parse` asks the provider, and is counted as declined."""
+    fake_model.reply = lambda received, number: Said('{"town": "Bonn"}')
+    async with ChatBench(plain_cache, fake_model).client(Ask()) as client:
+        made = await client.chat.completions.parse(model="m", messages=TURNS, response_format=Place)
+    assert made.choices[0].message.parsed == Place(town="Bonn")
+    assert plain_cache.metrics.bypass_reasons == {"declined": 1}
+
+
+class Place(pydantic.BaseModel):
+    town: str
+
+
+@pytest.mark.parametrize("body", ["<p>Busy</p>", "[1]", "null", '{"choices": [5]}'])
+async def test_a_reply_of_another_shape_is_returned(
+    plain_cache: MultiLevelCache, body: str
+) -> None:
+    """The caller gets what the client makes of it; nothing is stored."""
+    kind = "text/html" if body.startswith("<") else "application/json"
+    answered = httpx2.MockTransport(
+        lambda _: httpx2.Response(200, headers={"content-type": kind}, text=body)
+    )
+    plain = openai.AsyncOpenAI(
+        base_url="http://provider/v1", api_key="k",
+        http_client=httpx2.AsyncClient(transport=answered),
+    )  # fmt: skip
+    async with plain, adapter.cached(plain, Gate(plain_cache)) as client:
+        made = await client.chat.completions.create(model="m", messages=TURNS)
+        assert made == await plain.chat.completions.create(model="m", messages=TURNS)
+    assert plain_cache.metrics.put_outcomes["stored"] == 0

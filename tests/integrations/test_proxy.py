@@ -115,6 +115,88 @@ async def test_everything_else_passes(proxied: httpx.AsyncClient, fake_model: Fa
     assert health.json() == {"alive": True}
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b'{"messages": 5}', b'{"stream_options": "x", "messages": [{"role": "user", "content": "a"}]}',
+     b'{"temperature": NaN, "messages": [{"role": "user", "content": "a"}]}'],
+)  # fmt: skip
+async def test_a_body_of_another_shape_is_for_the_provider(
+    plain_cache: MultiLevelCache, body: bytes
+) -> None:
+    """It gets the bytes that the client sent; the cache raises nothing."""
+    async with recorded(plain_cache) as (client, sent):
+        reply = await client.post("/v1/chat/completions", content=body)
+    assert reply.headers["x-glasscache-reason"] == "opaque"
+    assert [request.content for request in sent] == [body]
+
+
+async def test_requests_and_replies_pass_unchanged(plain_cache: MultiLevelCache) -> None:
+    """A compressed body keeps its header, a path its escapes, two cookies stay two."""
+    async with recorded(plain_cache) as (client, sent):
+        reply = await client.put(
+            "/v1/files/a%2Fb%3F?limit=%20", content=b"zipped", headers={"content-encoding": "gzip"}
+        )
+        await client.get("/v1beta/models")
+    assert sent[0].headers["content-encoding"] == "gzip"
+    assert [request.url.raw_path for request in sent] == [
+        b"/v1/files/a%2Fb%3F?limit=%20",
+        b"/v1/v1beta/models",
+    ]
+    assert reply.headers.get_list("set-cookie") == ["a=1; Path=/, b", "c=2"]
+
+
+async def test_a_query_is_context(proxied: httpx.AsyncClient, fake_model: FakeModel) -> None:
+    """Another version of the API is another answer."""
+    for version in ("1", "2", "2"):
+        await proxied.post(
+            "/v1/chat/completions", json=QUESTION, params={"api-version": version},
+            headers={"x-user": "ann"},
+        )  # fmt: skip
+    assert fake_model.calls == 2
+
+
+async def test_two_users_are_none(proxied: httpx.AsyncClient) -> None:
+    """A user's header that came beside the gateway's names nobody."""
+    await ask(proxied)
+    both = [("authorization", "Bearer k"), ("x-user", "bob"), ("x-user", "ann")]
+    reply = await proxied.post("/v1/chat/completions", json=QUESTION, headers=both)
+    assert reply.headers["x-glasscache-outcome"] == "miss"
+
+
+async def test_a_stream_without_an_end_is_cut_short(plain_cache: MultiLevelCache) -> None:
+    """A provider that closes a stream before it says why it ended has not said everything."""
+    said = b'data: {"choices": [{"index": 0, "delta": {"content": "At nine."}}]}\n\n'
+    provider = httpx.MockTransport(
+        lambda _: httpx.Response(200, headers={"content-type": "text/event-stream"}, content=said)
+    )
+    app = Proxy(plain_cache, "http://provider/v1", client=httpx.AsyncClient(transport=provider))
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://proxy") as client:
+        assert (await ask(client, stream=True)).content == said
+    await app.client.aclose()
+    assert plain_cache.metrics.put_outcome_reasons == {("bypass", "cut_short"): 1}
+
+
+@contextlib.asynccontextmanager
+async def recorded(
+    cache: MultiLevelCache,
+) -> AsyncIterator[tuple[httpx.AsyncClient, list[httpx.Request]]]:
+    """A client of a proxy whose provider accepts everything, and the requests that it got."""
+    sent: list[httpx.Request] = []
+
+    def accept(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(
+            200, headers=[("set-cookie", "a=1; Path=/, b"), ("set-cookie", "c=2")], json={}
+        )
+
+    provider = httpx.AsyncClient(transport=httpx.MockTransport(accept))
+    app = Proxy(cache, "http://provider/v1", client=provider)
+    transport = httpx.ASGITransport(app=app)
+    async with provider, httpx.AsyncClient(transport=transport, base_url="http://proxy") as client:
+        yield client, sent
+
+
 async def test_a_provider_that_is_unavailable(
     plain_cache: MultiLevelCache, fake_model: FakeModel
 ) -> None:
@@ -139,7 +221,8 @@ class Proxied(ChatBench):
     def client(self, ask: Ask) -> Any:
         wants = controlled()
         said = {"no-cache": wants["no_lookup"], "no-store": wants["no_store"]}
-        headers = {"cache-control": ", ".join(name for name, wanted in said.items() if wanted)}
+        headers = self.headers(ask)
+        headers["cache-control"] = ", ".join(name for name, wanted in said.items() if wanted)
         if (user := acting_user()) is not None:
             headers["x-user"] = user
         url = f"{self.base}/{ask.provider or 'usual'}/v1"

@@ -59,7 +59,9 @@ class AgentBench(Bench):
         return prompt, history
 
     async def ask(self, ask: Ask) -> tuple[str, int]:
-        async with openai.AsyncOpenAI(base_url=self.url(ask), api_key="k") as client:
+        async with openai.AsyncOpenAI(
+            base_url=self.url(ask), api_key="k", default_headers=self.headers(ask)
+        ) as client:
             prompt, history = self.given(ask)
             limits = pydantic_ai.UsageLimits(request_limit=2)
             done = await self.agent(ask, client).run(
@@ -69,7 +71,9 @@ class AgentBench(Bench):
 
     async def stream(self, ask: Ask, stop_after: int | None = None) -> tuple[list[Any], str]:
         events: list[Any] = []
-        async with openai.AsyncOpenAI(base_url=self.url(ask), api_key="k") as client:
+        async with openai.AsyncOpenAI(
+            base_url=self.url(ask), api_key="k", default_headers=self.headers(ask)
+        ) as client:
             prompt, history = self.given(ask)
             agent = self.agent(ask, client)
             async with agent.run_stream(prompt, message_history=history) as running:

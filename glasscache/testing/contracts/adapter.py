@@ -54,6 +54,7 @@ class Ask:
         tool: Description of the tool `look_up`; empty for no tool.
         format: Whether the model has to answer in JSON.
         provider: Which of two base URLs of the same model.
+        behind: Which provider a gateway at the base URL is to ask, by a header of the client's.
         picture: Whether the last turn has a picture, too.
         looped: Whether the last turn is the result of a tool.
         stateful: Whether it continues a conversation that the provider has kept.
@@ -68,6 +69,7 @@ class Ask:
     tool: str = ""
     format: bool = False
     provider: Literal["", "other"] = ""
+    behind: str = ""
     picture: bool = False
     looped: bool = False
     stateful: bool = False
@@ -96,6 +98,10 @@ class Bench:
     def url(self, ask: Ask) -> str:
         """Return the base URL of a request; both lead to the same provider."""
         return self.model.url.replace("127.0.0.1", "localhost") if ask.provider else self.model.url
+
+    def headers(self, ask: Ask) -> dict[str, str]:
+        """Return what the client sends with every request."""
+        return {"x-portkey-provider": ask.behind} if ask.behind else {}
 
     async def ask(self, ask: Ask) -> tuple[str, int]:
         """Return the text of the reply, and the tokens that it used."""
@@ -147,6 +153,7 @@ class AdapterContract:
             ("tools", Ask(tool="Looks something up.")),
             ("format", Ask(format=True)),
             ("provider", Ask(provider="other")),
+            ("provider", Ask(behind="other")),
         ],
     )
     async def test_what_shapes_an_answer_is_its_context(
