@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -191,14 +190,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
 
 
-def main() -> None:
-    """Serve until it is interrupted; print what a shell needs to use it."""
-    with FakeModel() as model:
-        print(f"export OPENAI_BASE_URL={model.url} OPENAI_API_KEY=none")
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
-
-
 _USED = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
 _TOOL = ("look_up", '{"what": "it"}')
 
@@ -236,7 +227,3 @@ def _responses(said: Said, body: Mapping[str, Any]) -> wire.JSON:
         made |= {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
     used = {**made["usage"], "input_tokens": 7, "output_tokens": 5, "total_tokens": 12}
     return {**made, "id": "resp_fake", "usage": used}
-
-
-if __name__ == "__main__":
-    main()
