@@ -89,6 +89,7 @@ class CachedModel(Model):
             "tools": [_tool(tool) for tool in given["tools"]],
             "handoffs": [_handoff(handoff) for handoff in given["handoffs"]],
             "output": schema.json_schema() if schema and not schema.is_plain_text() else None,
+            "include": given["model_settings"].response_include,
             "previous_response_id": given.get("previous_response_id"),
             "conversation": given.get("conversation_id"),
             "prompt": given.get("prompt"),

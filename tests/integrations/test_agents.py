@@ -130,3 +130,15 @@ async def test_a_provider_has_all_its_models_behind_the_cache(
             done = await agents.Runner.run(agent, "Where do you deliver?", run_config=config)
             assert done.final_output == "Answer 1 to Where do you deliver?"
     assert fake_model.calls == 1
+
+
+async def test_probabilities_are_more_than_text(
+    plain_cache: MultiLevelCache, fake_model: FakeModel
+) -> None:
+    """A run that wants probabilities beside the text bypasses."""
+    bench = RunnerBench(plain_cache, fake_model)
+    settings = agents.ModelSettings(response_include=["message.output_text.logprobs"])
+    async with bench.client(Ask()) as client:
+        agent, given, more = bench.run_of(Ask(), client)
+        await agents.Runner.run(agent.clone(model_settings=settings), given, **more)
+    assert plain_cache.metrics.bypass_reasons == {"not_text": 1}
