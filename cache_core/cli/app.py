@@ -36,7 +36,8 @@ app = typer.Typer(
     help=(
         "The cache for LLM agents that you can see through.\n\n"
         "Four tiers: L1 answers the same message again, L2 one that means the same, L3 remembers "
-        "its intent and L4 its documents. An answer is its user's alone, unless it is shared.\n\n"
+        "its intent and L4 its documents. An answer stays private to its user unless you "
+        "share it.\n\n"
         "Start with [bold]glasscache demo[/bold] to watch it work, then "
         "[bold]glasscache replay FILE.jsonl[/bold] to see what it would save on your own traffic."
     ),

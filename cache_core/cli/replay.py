@@ -116,7 +116,7 @@ def replay(
         bool, typer.Option("--json", help="Print one JSON document, for scripts.")
     ] = False,
 ) -> None:
-    """Estimate the savings by the cache before you adopt it.
+    """Estimate what the cache would save, before you adopt it.
 
     FILE has requests, or chats in the format of chat APIs and training files: JSON Lines, a JSON
     array or CSV, also compressed. A request has a [bold]message[/bold] and optionally:
@@ -138,13 +138,13 @@ def replay(
         Effect of sharing everything: the upper limit.
 
     [bold]glasscache replay log.csv --map message=Anliegen --map answer_id=Auskunft[/bold]
-        Map the columns; canned answers are right if their texts are equal.
+        Map the columns. Canned answers count as right if their texts are equal.
 
     [bold]glasscache replay traffic.jsonl[/bold]
         Hit rate, wrong answers and savings, with sharing and without.
 
     [bold]glasscache replay traffic.jsonl --policy learned --max-wrong 0.01[/bold]
-        Most hits of which at most 1 % may be wrong, learned on the way.
+        The most hits with at most 1 % wrong, learned as the traffic goes.
 
     [bold]glasscache replay traffic.jsonl --threshold 0.9 --limit 5000[/bold]
         The same for a lower similarity threshold, on the first 5,000 rows.

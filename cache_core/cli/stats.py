@@ -221,7 +221,10 @@ def _shown(found: dict[str, Any]) -> Group:
     recent = history[name]
     if recent["reasons"]:
         shown = table(
-            "why there was no answer", "lookups", "which means", title=_RANGES[name].capitalize()
+            "why there was no answer",
+            "lookups",
+            "which means",
+            title=_RANGES[name][0].upper() + _RANGES[name][1:],
         )
         shown.columns[1].justify = "right"
         for reason, count in sorted(recent["reasons"].items(), key=lambda pair: -pair[1]):
