@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.policy import World, embedded
+from benchmarks.policy.simulation import World, embedded
 from cache_core.config.tuning import Tuning
 from cache_core.model.question.wording import exact_form, loose_form
 from cache_core.operations.changes import SIDE_BY_SIDE

@@ -43,7 +43,7 @@ RISKS: tuple[tuple[float, float], ...] = (
 )  # fmt: skip
 """Risk of a single hit for a share of wrong hits. Most hits have far less risk than they may.
 
-Read off simulations with the method of `benchmarks/policy.py` up to a share of 0.007; the values
+Read off simulations with the method of `benchmarks/policy` up to a share of 0.007; the values
 above that are extrapolated, and no traffic has confirmed them."""
 
 Held = Literal["", "nothing_near", "different_answer_near", "not_sure"]

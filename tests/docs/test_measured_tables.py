@@ -165,3 +165,22 @@ def test_every_chart_is_drawn_for_both_themes_and_described(page: str) -> None:
         assert len(alt) > 40
         for picture in (dark, light):
             assert "</svg>" in (ROOT / "docs" / picture).read_text("utf-8")
+
+
+def test_the_curves_of_the_policies_are_as_recorded(
+    commands: tuple[ModuleType, ModuleType, ModuleType],
+) -> None:
+    """Picture and tables are those of the recorded results, and the learned policy is above."""
+    from benchmarks.policy import chart
+    from benchmarks.policy.__main__ import RECORDED
+
+    docs = commands[2]
+    found = json.loads(RECORDED.read_text("utf-8"))
+    documented = docs.between(docs.ANSWER_QUALITY.read_text("utf-8"), chart.NAME)
+    assert documented == chart.body(found)
+    for policy, better in (("threshold", "guarded"), ("guarded", "learned")):
+        assert _hits_within(found[policy]) < _hits_within(found[better])
+
+
+def _hits_within(points: list[dict[str, float]], wrong: float = 0.007) -> float:
+    return max(point["hit_rate"] for point in points if point["wrong_share"] <= wrong)

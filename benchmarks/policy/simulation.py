@@ -1,21 +1,12 @@
-"""The learned policy on labelled traffic: fits its prior, and shows what each risk would give.
+"""Simulation of a cache on labelled traffic, by the product's own rules.
 
-A simulation, of the same rules as the product's: every question is embedded once, and a policy is
-tried in seconds instead of a replay's minutes. Every figure is of intents that were not used to fit
-it: the answers are split into five parts, and what is counted for one part is from a run whose
-prior was fitted on the other four.
-
-    python -m benchmarks.policy TRAFFIC.jsonl            # hits and wrong hits for each risk
-    python -m benchmarks.policy TRAFFIC.jsonl --fit      # the prior of cache_core/policy/prior.py
+Every question is embedded once, and a policy is tried in seconds instead of a replay's minutes.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import hashlib
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,8 +28,7 @@ from cache_core.tiers.guards import language, veto
 from cache_core.tiers.guards.slots import swapped
 
 PARTS = 5
-RISKS = (0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.35, 0.42, 0.5)
-_OBSERVED_FROM = 0.985
+OBSERVED_FROM = 0.985
 """Threshold of the run that collects labelled neighbours: nearly every question is labelled."""
 
 _FLOOR = LEAST_SIMILARITY - 0.1
@@ -61,11 +51,19 @@ class World:
     readable: list[bool] = field(init=False)
     vetoes: dict[tuple[int, int], bool] = field(default_factory=dict)
     doubts: dict[tuple[int, int], bool] = field(default_factory=dict)
+    _similar: Any = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         guards = Tuning().guards
         self.place = {text: number for number, text in enumerate(self.texts)}
         self.readable = [language.readable(text, guards) for text in self.texts]
+
+    @property
+    def similar(self) -> Any:
+        """Similarity of each two questions: a gigabyte for 16,000 of them."""
+        if self._similar is None:
+            self._similar = self.vectors @ self.vectors.T
+        return self._similar
 
     def vetoed(self, one: int, other: int) -> bool:
         """Return whether a guard vetoes one question's answer for another."""
@@ -91,9 +89,17 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A policy of a run: a threshold, or a risk with its evidence."""
+    """A policy of a run: a threshold, or a risk with its evidence.
+
+    Attributes:
+        threshold: Least similarity, without a risk.
+        guarded: Whether guards veto, and what they cannot read is not matched.
+        risk: See `cache_core.policy.decide`.
+        evidence: What the run learns.
+    """
 
     threshold: float = 1.0
+    guarded: bool = True
     risk: float | None = None
     evidence: Evidence = field(default_factory=Evidence)
 
@@ -128,14 +134,15 @@ def simulate(world: World, rule: Rule) -> Result:
             found.hits.append((wanted, served == wanted))
             continue
         asked = world.place[message]
-        searched = not after and world.readable[asked]
+        searched = not after and (world.readable[asked] or not rule.guarded)
         if searched:
             near = _near(world, asked, order[:count], answers)
-            near += [(float(world.vectors[asked] @ world.vectors[at]), at, answer)
+            near += [(float(world.similar[asked, at]), at, answer)
                      for at, answer in own[user].values()]  # fmt: skip
             near.sort(key=lambda item: -item[0])
             live = [item for item in near[: decide.NEIGHBOURS]
-                    if item[0] >= _FLOOR and not world.vetoed(asked, item[1])]  # fmt: skip
+                    if item[0] >= _FLOOR
+                    and not (rule.guarded and world.vetoed(asked, item[1]))]  # fmt: skip
             if live and rule.serves(world, asked, live):
                 found.hits.append((wanted, live[0][2] == wanted))
                 continue
@@ -163,7 +170,7 @@ def _near(
 ) -> list[tuple[float, int, str]]:
     if not len(stored):
         return []
-    similarities = world.vectors[stored] @ world.vectors[asked]
+    similarities = world.similar[asked, stored]
     few = min(decide.NEIGHBOURS, len(stored))
     nearest = np.argpartition(-similarities, few - 1)[:few]
     return [(float(similarities[at]), int(stored[at]), answers[int(stored[at])]) for at in nearest]
@@ -207,61 +214,3 @@ async def embedded(path: Path) -> World:
     model.close()
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return World(rows, texts, vectors)
-
-
-def compare(world: World) -> None:
-    """Print hits and wrong hits for each risk, on parts that the prior was not fitted on."""
-    labels = simulate(world, Rule(_OBSERVED_FROM)).labels
-    counts: dict[float, list[list[int]]] = {risk: [[0, 0] for _ in range(PARTS)] for risk in RISKS}
-    for part in range(PARTS):
-        prior = fit({name: found for name, found in labels.items() if part_of(name) != part})
-        for risk in RISKS:
-            for answer, right in simulate(world, Rule(risk=risk, evidence=Evidence(prior))).hits:
-                if part_of(answer) == part:
-                    counts[risk][part][0] += 1
-                    counts[risk][part][1] += not right
-    print("risk   hits %  wrong %   by part")
-    for risk, parts in counts.items():
-        print(f"{risk:<6g} {_line(parts, len(world.rows))}")
-    for bound in (0.005, 0.007, 0.01):
-        chosen = [_chosen(counts, part, bound) for part in range(PARTS)]
-        parts = [counts[risk][part] for part, risk in enumerate(chosen)]
-        print(f"within {bound:.1%}, chosen on the other parts: {_line(parts, len(world.rows))}")
-
-
-def _chosen(counts: Mapping[float, Sequence[Sequence[int]]], part: int, bound: float) -> float:
-    """Return the largest risk that stays within the bound on all other parts."""
-
-    def share(risk: float) -> float:
-        others = [found for at, found in enumerate(counts[risk]) if at != part]
-        return sum(wrong for _, wrong in others) / max(1, sum(hits for hits, _ in others))
-
-    return max((risk for risk in RISKS if share(risk) <= 0.85 * bound), default=RISKS[0])
-
-
-def _line(parts: Sequence[Sequence[int]], requests: int) -> str:
-    hits, wrong = (sum(found[at] for found in parts) for at in (0, 1))
-    each = "  ".join(f"{100 * bad / max(1, good):.2f}" for good, bad in parts)
-    return f"{100 * hits / requests:6.2f}  {100 * wrong / max(1, hits):6.3f}    {each}"
-
-
-def main() -> None:
-    """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("traffic", type=Path, help="JSON Lines with the columns of `replay`")
-    parser.add_argument("--fit", action="store_true", help="print the prior fitted on all answers")
-    options = parser.parse_args()
-    language.load()
-    world = asyncio.run(embedded(options.traffic))
-    if not options.fit:
-        compare(world)
-        return
-    prior = fit(simulate(world, Rule(_OBSERVED_FROM)).labels)
-    slopes = len(curve.SLOPES)
-    for at in range(0, len(prior), slopes):
-        print("    (" + ", ".join(f"{weight:.5f}" for weight in prior[at : at + slopes]) + "),")
-    assert math.isclose(sum(prior), 1.0)
-
-
-if __name__ == "__main__":
-    main()

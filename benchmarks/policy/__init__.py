@@ -1,0 +1,1 @@
+"""The learned policy on labelled traffic."""
