@@ -245,7 +245,7 @@ class MultiLevelCache(OperatedCache):
             return self._hosted
 
     def _forked(self) -> None:
-        """Begin anew in a forked child: what is open belongs to the parent."""
+        """Start over in a forked child: what is open belongs to the parent."""
         leave_to_parent(self._engine, self._hosted)
         self._given = self._given.again()
         self._hosted = None
@@ -358,11 +358,11 @@ class MultiLevelCache(OperatedCache):
         Concurrent calls for the same message, user, context and history share one computation, in
         this process and among all that use the same store. A cancelled caller does not disturb the
         others; a process that dies is replaced after `compute_lease` seconds; while the store is
-        away each process computes for itself.
+        unavailable, each process computes for itself.
 
         With *stale_seconds* in the tuning, an expired answer is returned when computing fails, if
         it expired no longer ago; with *refresh_share*, a hit in the last part of an answer's life
-        lets *compute* make it anew in the background, once.
+        has *compute* called again in the background, once.
 
         Args:
             message, user_id, context, history, standalone: As for `lookup`.
@@ -375,7 +375,7 @@ class MultiLevelCache(OperatedCache):
             intent, shared, share_documents, ttl, tags, cost_usd, personal, document_ids: As for
                 `put`.
             max_age, max_wrong: As for `lookup`.
-            no_lookup: Compute anew, whatever is stored, and replace that: a "regenerate" button.
+            no_lookup: Compute again, whatever is stored, and replace it: a "regenerate" button.
             no_store: Store nothing of this call, neither the answer nor a captured text; what is
                 stored is returned nevertheless. Such a call shares no computation: a hundred
                 concurrent ones compute a hundred times.
@@ -720,7 +720,7 @@ async def close_cache() -> None:
 
 
 def _forked() -> None:
-    """Give a forked child a shared cache of its own, and let the other ones begin anew."""
+    """Give a forked child a shared cache of its own, and have the other ones start over."""
     global _shared  # noqa: PLW0603 - somebody may have held the parent's lock
     leave_to_parent(_shared)
     _shared = _Shared()

@@ -392,7 +392,7 @@ class _Tallies(dict[Any, Any]):
 
 
 def _can_be(one: str, other: str) -> bool:
-    """Return whether a tier may report a reason; a series that stays 0 costs all the same."""
+    """Return whether a tier may report a reason; a series costs as much while it is 0."""
     return one == "l2" or one not in LEVELS or other not in _OF_L2
 
 

@@ -135,7 +135,7 @@ SCENARIOS = (
     _redis("connections closed", "CLIENT KILL of all, once", (_CUT,), ("PING",)),
     _redis("full", "maxmemory reached under noeviction",
            ("CONFIG SET maxmemory 1",), ("CONFIG SET maxmemory 0",)),
-    _redis("read-only", "a replica whose master is away",
+    _redis("read-only", "a replica whose master is unavailable",
            ("REPLICAOF 127.0.0.1 1",), ("REPLICAOF NO ONE",)),
     Scenario("redis: wrong password", "redis", _locked, _unlocked,
              what="the password was changed, connections closed"),

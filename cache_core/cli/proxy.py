@@ -56,7 +56,7 @@ def proxy(
 
     Clients use it as their base URL, with their own API key, which the provider checks. Headers of
     each reply show what the cache did: x-glasscache-outcome, -tier, -similarity, -age, -reason.
-    [bold]Cache-Control[/bold] of a request counts: no-cache asks the provider anew, max-age=60
+    [bold]Cache-Control[/bold] of a request counts: no-cache asks the provider again, max-age=60
     accepts no older answer, no-store leaves nothing. Metrics and health are below /ops.
 
     [bold]glasscache proxy[/bold]

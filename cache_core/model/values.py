@@ -137,7 +137,7 @@ class Query(NamedTuple):
         recorded: Whether instruments see what is asked of backends for it.
         max_age: Greatest age, in seconds, of a response or documents for it; `None` for any.
         max_wrong: Share of such hits that may be wrong, 0 to 0.2; `None` for the tuning's.
-        approved: Name of the doubt that was approved for it just now; empty for none.
+        approved: Name of the doubt that was approved for it in this lookup; empty for none.
     """
 
     text: str

@@ -281,7 +281,7 @@ async def find_secret(settings: Settings, store: Values, namespace: str) -> Secr
 async def _in_force(store: Values, record: Write) -> str:
     """Return what is stored for a record, which is stored if there is nothing.
 
-    Read first: a full Redis, or one that takes no writes, serves its answers all the same.
+    Read first: a Redis that is full or read-only still serves its answers.
     """
     (kept,) = await store.read([record.key])
     return await store.write_new(record) if kept is None else kept

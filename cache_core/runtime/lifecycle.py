@@ -225,7 +225,7 @@ class Engine:
         home = self.home
         if home is None or not isinstance(self.cache, Open):
             return
-        with contextlib.suppress(RuntimeError):  # it was closed just now
+        with contextlib.suppress(RuntimeError):  # closed in the meantime
             home.call_soon_threadsafe(self.cache.invalidator.plan, request, self.tuning)
 
     async def adopt(self) -> None:
@@ -322,7 +322,7 @@ class Engine:
         _dropped.add(self)
         home = self.home
         if home is not None:
-            with contextlib.suppress(RuntimeError):  # it was closed just now
+            with contextlib.suppress(RuntimeError):  # closed in the meantime
                 home.call_soon_threadsafe(_begin_closing, self)
 
     async def _open(self) -> None:

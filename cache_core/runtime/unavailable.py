@@ -28,7 +28,7 @@ class Unavailable:
 
     Args:
         owner: Has another cache once the store is reached.
-        keys: Tell messages apart; those of the store are not known yet.
+        keys: Distinguish messages; those of the store are not known yet.
         flight: The computations that are under way.
         outbox: Keeps the invalidations until the store is reached.
         replica: This cache.

@@ -46,7 +46,7 @@ def layered(*parts: alt.Chart | Spec, independent: str = "") -> Spec:
     """
     tables: list[Any] = []
     layers = [_view(part, tables) for part in parts]
-    # the same names in every refresh, so that the browser draws only the data anew
+    # the same names in every refresh, so that the browser redraws the data alone
     found: Spec = {"layer": layers, "datasets": {str(n): table for n, table in enumerate(tables)}}
     if independent:
         found["resolve"] = {"scale": {independent: "independent"}}

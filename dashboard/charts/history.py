@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import altair as alt
 import pandas as pd
 
 from dashboard.charts.base import Chart, framed, layered, limit, percent
 from dashboard.charts.theme import Palette
+from dashboard.data.history import By
 
 _KINDS = ("saved", "paid")
+_TICKS = 8
 
 
-def money(table: pd.DataFrame, by: str, look: Palette) -> Chart:
+def money(table: pd.DataFrame, by: By, look: Palette) -> Chart:
     """Return what was paid and what was saved, stacked: both are the cost without the cache.
 
     Args:
@@ -30,7 +34,7 @@ def money(table: pd.DataFrame, by: str, look: Palette) -> Chart:
         alt.Chart(rows)
         .mark_bar()
         .encode(
-            _time(by),
+            _time(table, by),
             alt.Y("usd:Q", title=None, axis=alt.Axis(format="$,.2~f", tickCount=4, domain=False)),
             color=alt.Color(
                 "kind:N",
@@ -56,14 +60,14 @@ def money(table: pd.DataFrame, by: str, look: Palette) -> Chart:
     )
 
 
-def rates(table: pd.DataFrame, by: str, objective: float, look: Palette) -> Chart:
+def rates(table: pd.DataFrame, by: By, objective: float, look: Palette) -> Chart:
     """Return the hit rate by period, against the objective."""
     scale = alt.Scale(domain=[0, 1])
     base = alt.Chart(table.dropna(subset=["hit_rate"]))
     line = base.mark_line(
         color=look.exact, strokeWidth=2.5, point=alt.OverlayMarkDef(color=look.exact)
     ).encode(
-        _time(by),
+        _time(table, by),
         alt.Y("hit_rate:Q", title=None, scale=scale, axis=percent()),
         tooltip=[
             alt.Tooltip("utcyearmonthdatehours(start):T", title="UTC"),
@@ -82,9 +86,11 @@ def rates(table: pd.DataFrame, by: str, objective: float, look: Palette) -> Char
     )
 
 
-def _time(by: str) -> alt.X:
+def _time(table: pd.DataFrame, by: By) -> alt.X:
     unit, written = ("yearmonthdatehours", "%H:%M") if by == "hour" else ("yearmonthdate", "%d %b")
+    # By their number alone, Vega labels each of two days twice.
+    every = alt.TimeIntervalStep(interval=by, step=math.ceil(len(table) / _TICKS))
     return alt.X(
         f"utc{unit}(start):T", title="UTC",
-        axis=alt.Axis(format=written, grid=False, tickCount=8, labelOverlap=True),
+        axis=alt.Axis(format=written, grid=False, tickCount=every, labelOverlap=True),
     )  # fmt: skip

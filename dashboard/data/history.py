@@ -36,7 +36,7 @@ _LEAST_SECONDS = HOUR
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Stretch of time.
+    """Period of time.
 
     Attributes:
         since, until: Its ends, seconds since the epoch.

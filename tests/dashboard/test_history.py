@@ -53,6 +53,16 @@ def test_money_is_what_it_would_have_cost() -> None:
     assert total(periods).saved_share == pytest.approx(3.9 / 6.4)
 
 
+@pytest.mark.parametrize(("count", "step"), [(1, 1), (2, 1), (8, 1), (30, 4)])
+def test_no_day_is_labelled_twice(count: int, step: int) -> None:
+    """The axis has its marks at whole days, eight at most."""
+    periods = [Period(MIDNIGHT + day * DAY, DAY, sums(2, 1)) for day in range(count)]
+    drawn = charts.rates(history.table(periods), "day", 0.6, LIGHT)
+    axes = [layer["encoding"]["x"]["axis"] for layer in drawn.spec["layer"]
+            if "axis" in layer["encoding"].get("x", {})]  # fmt: skip
+    assert [axis["tickCount"] for axis in axes] == [{"interval": "day", "step": step}]
+
+
 def test_a_month_is_projected_from_the_last_week() -> None:
     """Thirty days at the rate of the time that there is; nothing from less than an hour."""
     hour = 3_600

@@ -1,7 +1,7 @@
 """Examination of Redis servers: what they report of themselves, and what the cache's user may do.
 
 Nothing is written: commands are only queued in a transaction that is never executed, where the
-server checks the user's rights all the same.
+server checks the user's rights anyway.
 """
 
 from __future__ import annotations

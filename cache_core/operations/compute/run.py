@@ -127,7 +127,7 @@ class Computing:
             try:
                 return await self._answer(wanted)
             except LostError as error:
-                # Others who waited for it compute anew; its own caller has ended.
+                # Others who waited for it compute again; its own caller has ended.
                 if wanted.compute in error.args:
                     raise asyncio.CancelledError from None
 

@@ -1,7 +1,7 @@
 """Approval before serving: answers in the band of doubt are put to an approver first.
 
-One call per question and stored answer at a time, whoever asks. What was approved is remembered in
-the store until the entry ends, so that it serves the next lookup of any replica without a call;
+One call per question and stored answer at a time, for all callers. What was approved is remembered
+in the store until the entry ends, so that it serves the next lookup of any replica without a call;
 what was rejected is remembered in this process.
 """
 
