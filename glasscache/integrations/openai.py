@@ -14,8 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-import httpx2
-from openai import AsyncOpenAI, AsyncStream, OpenAI, Stream
+from openai import AsyncOpenAI, AsyncStream, OpenAI, Stream, _base_client
 from openai._constants import RAW_RESPONSE_HEADER
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
@@ -33,6 +32,9 @@ from glasscache.integrations.contract import (
 from glasscache.integrations.gate import Found, Gate
 
 Client = TypeVar("Client", OpenAI, AsyncOpenAI)
+
+_http: Any = vars(_base_client).get("httpx2") or vars(_base_client)["httpx"]
+"""HTTP library that the SDK reads responses with: httpx2, of openai 2 httpx."""
 
 
 class _Api(NamedTuple):
@@ -170,12 +172,12 @@ def _replayed(text: str, given: Mapping[str, Any], client: Any, api: _Api, found
     return kind(cast_to=api.event, response=response, client=client)
 
 
-def _event_stream(events: Sequence[wire.JSON], url: str) -> httpx2.Response:
+def _event_stream(events: Sequence[wire.JSON], url: str) -> Any:
     """Return a response that the provider could have sent; the SDK reads it as any other."""
     lines = [f"data: {json.dumps(event)}\n\n" for event in events]
-    return httpx2.Response(
+    return _http.Response(
         200,
         headers={"content-type": "text/event-stream"},
         content="".join([*lines, "data: [DONE]\n\n"]).encode(),
-        request=httpx2.Request("POST", url),
+        request=_http.Request("POST", url),
     )
