@@ -22,8 +22,10 @@ demo: $(STAMP)  ## Set up, and watch the cache work on a stream of customer ques
 models: $(STAMP)  ## Add sentence-transformers: for any other model, and for tests that compare with it
 	$(INSTALL) --constraint constraints.txt --editable '.[models]' --group reference
 
-quick: $(STAMP)  ## Run the tests that need no server, no browser and no time: for every save
-	$(BIN)/pytest -q -n 3 --dist loadfile -m "not server and not browser and not slow"
+# What collecting the integrations imports takes as long as all the tests that are left.
+quick: $(STAMP)  ## Run the tests of parts, without a server, browser or whole cache: for every save
+	$(BIN)/pytest -q -n 3 --dist loadfile --ignore=tests/integrations \
+	  -m "not server and not browser and not slow and not whole"
 
 test: check suite  ## Set up, check style, types and structure, and run all tests
 

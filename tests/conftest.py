@@ -54,6 +54,7 @@ _STARTS_A_SERVER = frozenset({"redis_url", "empty_redis", "redis8_url", "chroma_
 _KINDS = ("store_kind", "kind", "world")
 _ON_SERVERS = ("redis", "server")
 _LOADS_THE_MODEL = "real_embedder"
+_OPENS_A_CACHE = "make_cache"
 
 _ABOUT_VECTORS = ("tiers/semantic/", "operations/invalidate/", "security/test_isolation",
                   "security/test_encryption", "operations/test_stateful",
@@ -78,12 +79,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("server")
         if _LOADS_THE_MODEL in fixtures:
             item.add_marker("slow")
+        if _OPENS_A_CACHE in fixtures or _of_commands(item.path):
+            item.add_marker("whole")
     longest: dict[Path, float] = {}
     for item in items:
         limit = item.get_closest_marker("timeout")
         allowed = float(limit.args[0]) if limit else bool(item.get_closest_marker("slow"))
         longest[item.path] = max(longest.get(item.path, 0.0), allowed)
     items.sort(key=lambda item: -longest[item.path])
+
+
+def _of_commands(path: Path) -> bool:
+    # Most commands open a cache; what reads files opens none.
+    return "cli" in path.parts and "files" not in path.parts
 
 
 def _has_vector_sets(item: pytest.Item) -> bool:

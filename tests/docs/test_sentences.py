@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 from tests.support.paths import ROOT
 
@@ -28,7 +30,7 @@ def test_every_test_has_its_sentence() -> None:
         f"{path.relative_to(ROOT)}::{node.name}"
         for folder in (ROOT / "tests", contracts)
         for path in folder.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes(path)
         if isinstance(node, TEST) and node.name.startswith("test_") and not ast.get_docstring(node)
     ]
     assert silent == []
@@ -45,10 +47,15 @@ def test_docstrings_begin_with_what_the_thing_is_or_does() -> None:
     assert found == []
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def docstrings(package: str) -> Iterator[tuple[str, str]]:
     """Yield the place and the text of each docstring of a package."""
     for path in (ROOT / package).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, DOCUMENTED) and (text := ast.get_docstring(node)):
                 yield f"{path.relative_to(ROOT)}::{getattr(node, 'name', '')}", text
             for line, text in below_assignments(getattr(node, "body", ())):

@@ -173,6 +173,7 @@ def test_spans_arrive_by_every_exporter_that_is_named(
     assert shown == ["one"]
 
 
+@pytest.mark.slow
 def test_http_at_a_grpc_port_is_not_taken_for_an_outage(
     monkeypatch: pytest.MonkeyPatch,
     provided: list[TracerProvider],

@@ -110,6 +110,7 @@ async def cache(make_cache: CacheFactory) -> MultiLevelCache:
     return made
 
 
+@pytest.mark.slow
 async def test_an_unknown_embedding_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ready() says what is wrong with the model and what to do; lookups go on without L2."""
     require("sentence_transformers")
