@@ -93,7 +93,7 @@ def _connections(address: ChromaAddress, timeout: float) -> httpx.AsyncClient:
         return httpx.AsyncClient(
             timeout=timeout,
             # There is none to verify without TLS, and reading the authorities takes 30 ms.
-            verify=address.base.startswith("https://"),
+            verify=not address.base.startswith("http://"),
             headers={**address.headers, "Content-Type": _JSON, "User-Agent": "glasscache"},
             event_hooks={"response": [_check]},
         )

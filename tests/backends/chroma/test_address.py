@@ -257,7 +257,10 @@ async def test_logins_are_not_mixed_up(tmp_path: Path, chroma_url: str) -> None:
     assert set(theirs.tokens) == {None}
 
 
-async def test_a_certificate_is_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+async def test_a_certificate_is_checked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str
+) -> None:
     """Connections verify certificates, and have a time limit."""
     made: list[dict[str, Any]] = []
     real = httpx.AsyncClient.__init__
@@ -268,7 +271,7 @@ async def test_a_certificate_is_checked(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
     monkeypatch.setattr(httpx.AsyncClient, "__init__", noted)
     port = servers.free_port()
-    async with l2_on(tmp_path, f"https://127.0.0.1:{port}", "tls"):
+    async with l2_on(tmp_path, f"{scheme}://127.0.0.1:{port}", "tls"):
         pass
     assert made
     assert all(values.get("verify", True) is True and values["timeout"] for values in made)
