@@ -24,6 +24,8 @@ import yaml
 
 from cache_core.cli.app import app
 from cache_core.cli.demo import stack
+from cache_core.cli.demo.stack.processes import Servers, url_of
+from cache_core.cli.demo.stack.servers import start_exporter
 from tests.support import servers
 from tests.support.paths import ROOT
 
@@ -218,7 +220,10 @@ def test_prometheus_accepts_its_configuration_with_the_rules(tmp_path: Path) -> 
     jobs = {job["job_name"] for job in PROMETHEUS["scrape_configs"]}
     assert {"agent", "redis"} <= jobs
     assert "--enable-feature=exemplar-storage" in SERVICES["prometheus"]["command"]
-    assert "-include-system-metrics" in SERVICES["redis-exporter"]["command"][0]
+    exporter = SERVICES["redis-exporter"]["command"][0]
+    assert "-include-system-metrics" in exporter
+    seconds = float(exporter.rpartition("-connection-timeout ")[2].removesuffix("s"))
+    assert seconds < 10, "Prometheus gives up on a scrape after 10 s"
 
 
 def test_grafana_and_prometheus_agree_on_the_interval() -> None:
@@ -297,6 +302,18 @@ def gone(urls: dict[str, str], seconds: float = 15) -> bool:
 def installed() -> None:
     for program in PROGRAMS:
         servers.require(program)
+
+
+@pytest.mark.server
+def test_a_redis_that_hangs_is_reported_as_down(tmp_path: Path) -> None:
+    """The exporter answers in time, and says so: no answer would tell nothing."""
+    program = servers.require("prometheus-redis-exporter")
+    with servers.redis_server(tmp_path) as url, Servers.guarded(tmp_path) as group:
+        exporter = url_of(start_exporter(group, program, url), "/metrics")
+        with servers.admin(url) as client:
+            client.client_pause(20_000)
+            with urllib.request.urlopen(exporter, timeout=5) as answer:
+                assert "\nredis_up 0\n" in answer.read().decode()
 
 
 @pytest.mark.server

@@ -33,7 +33,9 @@ def start_exporter(servers: Servers, program: str, redis_url: str) -> int:
     """Start redis_exporter on a Redis; return its port."""
     port = free_port()
     where = ("-redis.addr", redis_url, "-web.listen-address", f"127.0.0.1:{port}")
-    servers.start(EXPORTER, port, [program, *where, "-include-system-metrics"])
+    # a Redis that hangs is reported as down before Prometheus gives up on the scrape
+    options = ("-include-system-metrics", "-connection-timeout", "1s")
+    servers.start(EXPORTER, port, [program, *where, *options])
     return port
 
 
