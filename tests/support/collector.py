@@ -1,4 +1,4 @@
-"""A collector for tests: a real OTLP/HTTP server, as well-behaved or as broken as a test wants."""
+"""Collectors for tests: real OTLP servers; by HTTP as well-behaved or as broken as a test wants."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import contextlib
 import gzip
 import threading
 from collections.abc import Iterator
+from concurrent import futures
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as services
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -77,7 +80,9 @@ class Collector:
 
     def take(self, body: bytes) -> None:
         self.raw.append(body)
-        request = ExportTraceServiceRequest.FromString(body)
+        self.keep(ExportTraceServiceRequest.FromString(body))
+
+    def keep(self, request: ExportTraceServiceRequest) -> None:
         for group in request.resource_spans:
             resource = {item.key: plain(item.value) for item in group.resource.attributes}
             for scoped in group.scope_spans:
@@ -137,3 +142,23 @@ def collector(status: int = 200, hangs: float = 0.0) -> Iterator[Collector]:
             found._ended.set()
             server.shutdown()
             thread.join()
+
+
+@contextlib.contextmanager
+def grpc_collector() -> Iterator[Collector]:
+    """Run a collector that speaks gRPC, as most do on port 4317, on a free loopback port."""
+    found = Collector()
+
+    class Servicer(services.TraceServiceServicer):
+        def Export(self, request, context):  # noqa: N802 - the protocol's name
+            found.keep(request)
+            return ExportTraceServiceResponse()
+
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    services.add_TraceServiceServicer_to_server(Servicer(), server)
+    found.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        yield found
+    finally:
+        server.stop(None).wait()

@@ -4,50 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from concurrent import futures
 
-import grpc
 import pytest
 from opentelemetry import trace
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as messages
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as services
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExportResult
 
 import telemetry
 from cache_core.model.tasks import background
 from telemetry import PrometheusInstrument, exporters, reported
-from tests.support.collector import collector
+from tests.support import servers
+from tests.support.collector import Collector, collector, grpc_collector
 from tests.support.waiting import wait_until
 
 GRPC = "otlp_proto_grpc"
 
 
-class GrpcCollector(services.TraceServiceServicer):
-    """A collector that speaks gRPC, as most do on port 4317."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.server = grpc.server(futures.ThreadPoolExecutor(2))
-        services.add_TraceServiceServicer_to_server(self, self.server)
-        self.port = self.server.add_insecure_port("127.0.0.1:0")
-
-    def Export(self, request, context):  # noqa: N802 - the protocol's name
-        self.names += [
-            span.name
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-        return messages.ExportTraceServiceResponse()
-
-
 @pytest.fixture
-def grpc_collector() -> Iterator[GrpcCollector]:
-    found = GrpcCollector()
-    found.server.start()
-    yield found
-    found.server.stop(None).wait()
+def by_grpc() -> Iterator[Collector]:
+    with grpc_collector() as found:
+        yield found
 
 
 @pytest.fixture
@@ -146,16 +122,15 @@ def _send_one() -> None:
 def test_spans_arrive_by_every_exporter_that_is_named(
     monkeypatch: pytest.MonkeyPatch,
     provided: list[TracerProvider],
-    grpc_collector: GrpcCollector,
+    by_grpc: Collector,
 ) -> None:
     """By gRPC, set as protocol or by name, and a list of two: each receives the spans."""
-    there = f"http://127.0.0.1:{grpc_collector.port}"
-    _set(monkeypatch, {"EXPORTER_OTLP_PROTOCOL": "grpc", "EXPORTER_OTLP_ENDPOINT": there})
+    _set(monkeypatch, {"EXPORTER_OTLP_PROTOCOL": "grpc", "EXPORTER_OTLP_ENDPOINT": by_grpc.url})
     _send_one()
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_PROTOCOL")
     _set(monkeypatch, {"TRACES_EXPORTER": GRPC})
     _send_one()
-    assert grpc_collector.names == ["one", "one"]
+    assert [span.name for span in by_grpc.spans] == ["one", "one"]
     shown: list[str] = []
 
     def show(_, spans):
@@ -177,16 +152,16 @@ def test_spans_arrive_by_every_exporter_that_is_named(
 def test_http_at_a_grpc_port_is_not_taken_for_an_outage(
     monkeypatch: pytest.MonkeyPatch,
     provided: list[TracerProvider],
-    grpc_collector: GrpcCollector,
+    by_grpc: Collector,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The line says which port speaks what, long before the SDK gives up, and comes once."""
     monkeypatch.setattr(reported, "_PATIENCE_SECONDS", 0.01)
-    _set(monkeypatch, {"EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{grpc_collector.port}"})
+    _set(monkeypatch, {"EXPORTER_OTLP_ENDPOINT": by_grpc.url})
     sent = telemetry.configure()
     provided[0].get_tracer("agent").start_span("one").end()
     sent.flush(0.0)
-    expected = f"Port {grpc_collector.port} speaks gRPC, and this exporter HTTP"
+    expected = f"Port {servers.port_of(by_grpc.url)} speaks gRPC, and this exporter HTTP"
     wait_until(lambda: any(expected in line for line in _lines(caplog)))
     sent.shutdown()
     assert len(_lines(caplog)) == 1
