@@ -217,7 +217,7 @@ class InvalidationRecord(TimedRecord):
 
 @dataclass(frozen=True, slots=True)
 class VerdictRecord:
-    """A verdict on a lookup.
+    """A verdict on a hit.
 
     Attributes:
         verdict: `correct` or `wrong`.

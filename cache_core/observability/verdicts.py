@@ -125,7 +125,7 @@ class Verdicts:
         return True
 
     async def record(self, decision: Decision, *, correct: bool, source: Source) -> None:
-        """Record a verdict on a decision."""
+        """Record a verdict on a decision; it is counted if that was a hit."""
         verdict = Verdict(
             at=self.now(),
             lookup_id=decision.lookup_id,
@@ -141,7 +141,10 @@ class Verdicts:
             tuning_version=decision.tuning_version,
         )
         await self._log.append([verdict])
-        self._instruments.record(VerdictRecord(verdict.verdict, source, label_of(decision.intent)))
+        if decision.outcome == "hit":
+            # An answer that nobody got is not a wrong hit, whatever a review says about it.
+            label = label_of(decision.intent)
+            self._instruments.record(VerdictRecord(verdict.verdict, source, label))
 
     async def withdraw(self, lookup_id: str) -> int:
         """Remove the reviews of a lookup; return how many. What was counted stays counted.

@@ -25,6 +25,21 @@ async def test_feedback_becomes_a_verdict(cache: MultiLevelCache) -> None:
     assert cache.get_metrics()["verdicts"] == {"feedback": {"wrong": 1}}
 
 
+async def test_a_review_of_a_near_miss_is_not_counted_as_a_hit(cache: MultiLevelCache) -> None:
+    """It is kept for tuning; that a question nearby has another answer makes no wrong hit."""
+    await cache.put("alpha beta gamma delta", "ann", "answer")
+    served = await cache.lookup("alpha beta gamma delta", "ann")
+    missed = await cache.lookup("alpha beta gamma epsilon", "ann")
+    assert missed.response is None
+    for decision in cache.recent(2):
+        right = decision.lookup_id == served.lookup_id
+        assert await cache.judge(decision, correct=right, source="review")
+    assert sorted(item.verdict for item in await cache.verdicts()) == ["correct", "wrong"]
+    assert cache.get_metrics()["verdicts"] == {"review": {"correct": 1}}
+    sums = inside(cache)._replica.stats.sums()
+    assert (sums.judged, sums.wrong) == (1, 0)
+
+
 async def test_feedback_while_the_store_is_away_is_counted(make_cache: CacheFactory) -> None:
     """It is lost, says so, and the count of what was dropped knows it."""
     faults = Faults()
