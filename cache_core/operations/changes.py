@@ -40,7 +40,7 @@ SharedText = Callable[[Query], Awaitable[str | None]]
 """Returns the envelope that the vector index has of a message."""
 
 Withdraw = Callable[[str], Awaitable[object]]
-"""Takes every answer with a label out of service."""
+"""Invalidates every answer with a label."""
 
 
 class Comparing(NamedTuple):
@@ -58,7 +58,7 @@ class Changes:
         keys: Their names.
         shared_text: Reads a row of the vector index, where the store does not have its envelope;
             `None` where it has.
-        withdraw: Takes the old answer out of service, everywhere.
+        withdraw: Invalidates the old answer everywhere.
         instruments: Count the comparisons.
     """
 
@@ -96,7 +96,7 @@ class Changes:
             seconds: That it may take; without a result the fresh answer just replaces the old one.
 
         Returns:
-            *seen*, against which it is not held that the old answer was taken out of service.
+            *seen*, against which it is not held that the old answer was invalidated.
         """
         before = known()
         try:

@@ -141,7 +141,7 @@ class Open:
         return Changes(parts.store, parts.keys, shared_text, self._take_back, instruments)
 
     async def _take_back(self, label: str) -> None:
-        """Take every answer with a label out of service."""
+        """Invalidate every answer with a label."""
         await self.invalidate(Request("answer", label))
 
     def start(self, closing: AsyncExitStack) -> None:

@@ -75,8 +75,10 @@ def _named(table: Any, tables: list[Any]) -> str:
     return str(len(tables) - 1)
 
 
-def framed(spec: Spec, title: str, look: Palette, height: int, subtitle: str = "") -> Spec:
-    """Return a chart with title, height in pixels, and the common look."""
+def framed(
+    spec: Spec, title: str, look: Palette, height: int, subtitle: str | Sequence[str] = ""
+) -> Spec:
+    """Return a chart with title, subtitle by line, height in pixels, and the common look."""
     axis = {
         "labelColor": look.quiet, "titleColor": look.quiet, "gridColor": look.line,
         "gridOpacity": 0.7, "domainColor": look.line, "tickColor": look.line,
@@ -193,6 +195,12 @@ def limit(
             for halo in (around, {})
         ),
     ]
+
+
+def room_below(values: pd.Series, limit: float) -> bool:
+    """Return whether a limit's label, at the left, has more room below it than above."""
+    first = values.dropna().head(max(1, len(values) // 4))
+    return not len(first) or bool(first.mean() >= limit)
 
 
 def names() -> alt.Axis:

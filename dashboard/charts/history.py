@@ -7,7 +7,7 @@ import math
 import altair as alt
 import pandas as pd
 
-from dashboard.charts.base import Chart, framed, layered, limit, percent
+from dashboard.charts.base import Chart, framed, layered, limit, percent, room_below
 from dashboard.charts.theme import Palette
 from dashboard.data.history import By
 
@@ -76,8 +76,8 @@ def rates(table: pd.DataFrame, by: By, objective: float, look: Palette) -> Chart
         ],
     )
     goal = limit(
-        objective, f"objective {objective:.0%}", look.proposed,
-        alt.Y("limit:Q", scale=scale), look, below=True,
+        objective, f"objective {objective:.0%}", look.proposed, alt.Y("limit:Q", scale=scale), look,
+        below=room_below(table["hit_rate"], objective),
     )  # fmt: skip
     title = f"Hit rate per {by}"
     return Chart(

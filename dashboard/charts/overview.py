@@ -9,7 +9,17 @@ import altair as alt
 import pandas as pd
 
 from cache_core.model.reasons import short
-from dashboard.charts.base import LABEL_SIZE, Chart, bars, framed, layered, limit, names, percent
+from dashboard.charts.base import (
+    LABEL_SIZE,
+    Chart,
+    bars,
+    framed,
+    layered,
+    limit,
+    names,
+    percent,
+    room_below,
+)
 from dashboard.charts.theme import Palette
 from dashboard.data.figures import LEAST_IN_BIN, WAYS, milliseconds
 
@@ -58,7 +68,7 @@ def hit_rate(
         look.proposed,
         alt.Y("limit:Q", scale=scale),
         look,
-        below=True,
+        below=room_below(table["hit_rate"], objective),
     )
     layers = [line, *goal]
     # a layer without marks is an image without a name to a screen reader
@@ -86,10 +96,12 @@ def hit_rate(
     words = f"Hit rate over time: last {last}, objective {objective:.0%}"
     if changes:
         words += f", {len(changes)} changes of the tuning marked"
-    subtitle = "of lookups that could be answered; bars: lookups"
-    if len(few):
-        subtitle += f"; circles: fewer than {LEAST_IN_BIN}"
-    subtitle += "; dotted: new tuning" if changes else ""
+    subtitle = ["of lookups that could be answered; bars: lookups"]
+    legend = [f"circles: fewer than {LEAST_IN_BIN}"] if len(few) else []
+    legend += ["dotted: new tuning"] if changes else []
+    if legend:
+        # Separate, because one line of both is cut on a phone.
+        subtitle.append("; ".join(legend))
     chart = layered(volume, layered(*layers), independent="y")
     return Chart(framed(chart, "Hit rate", look, 290, subtitle), words + ".")
 

@@ -116,14 +116,14 @@ def look(
     settle(page)
     if width > 500 and theme == "light":
         page.get_by_role("textbox", name="Message").last.fill(QUESTION)
-        page.get_by_role("button", name="How many?").click()
-        expect(page.get_by_text("Would take")).to_be_visible(timeout=60_000)
+        page.get_by_role("button", name="Count matching entries").click()
+        expect(page.get_by_text("Would invalidate")).to_be_visible(timeout=60_000)
     settle(page)
     take("entries")
     if width > 500 and theme == "light":
         page.get_by_role("textbox", name="Why").fill("the carrier changed")
         page.get_by_role("button", name="Invalidate").click()
-        expect(page.get_by_text("out of service on")).to_be_visible(timeout=60_000)
+        expect(page.get_by_text("invalidated on")).to_be_visible(timeout=60_000)
 
     go(page, "Alerts")
     take("alerts")

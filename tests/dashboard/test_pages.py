@@ -108,7 +108,7 @@ def test_read_only_nothing_that_changes_anything_can_be_pressed(
         app.slider[0].set_value(0.8).run()
     if page == "entries":
         next(item for item in app.text_input if item.key == "value_message").input("topic1 alpha")
-        button(app, "How many").click().run()
+        button(app, "Count matching entries").click().run()
     assert not app.exception
     assert "read-only" in texts(app)
     writing = ("Apply", "Same question", "Different", "Invalidate", "Erase", "Revert")
@@ -447,14 +447,14 @@ def test_an_entry_is_found_explained_and_invalidated(
         assert "**L1 exact** :gray-badge[miss: nothing stored]" in shown
 
         next(item for item in app.text_input if item.key == "value_message").input(message)
-        button(app, "How many").click().run()
+        button(app, "Count matching entries").click().run()
         assert not app.exception
-        counted = next(text.value for text in app.markdown if "Would take" in text.value)
+        counted = next(text.value for text in app.markdown if "Would invalidate" in text.value)
         assert "**4 entries**" in counted
         assert found.run(found.cache.lookup(message, user)).outcome == "hit"
         next(item for item in app.text_input if item.key == "invalidate_note").input("wrong")
         button(app, "Invalidate").click().run()
-        assert any("out of service" in item.value for item in app.success)
+        assert any("invalidated on" in item.value for item in app.success)
         assert found.run(found.cache.lookup(message, user)).outcome != "hit"
 
         app.switch_page("ui/views/audit.py").run()

@@ -1,4 +1,4 @@
-"""Answers that changed: a fresh one takes every copy of the old one out of service."""
+"""Answers that changed: a fresh one invalidates every copy of the old one."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Writer:
         journal: Log of broad invalidations.
         semantic: L2; `None` when it is off.
         settings: For the budgets and limits.
-        withdraw: Takes answers that were promoted out of service, everywhere.
+        withdraw: Invalidates promoted answers everywhere.
     """
 
     def __init__(

@@ -36,7 +36,7 @@ def entries(page: Page) -> None:
         _find(page)
     with telling():
         _top(page)
-    st.header("Take answers out of service", anchor=False)
+    st.header("Invalidate answers", anchor=False)
     with telling():
         _invalidate(page)
 
@@ -216,7 +216,7 @@ def _invalidate(page: Page) -> None:
         if kind == "message":
             user = st.text_input("Only of this user id", help="Empty: of all users.") or None
         quiet(about)
-        counted = st.form_submit_button("How many?")
+        counted = st.form_submit_button("Count matching entries")
     if counted and not value.strip():
         st.error(f"{label}: this is needed.", icon=":material/block:")
     elif counted:
@@ -229,7 +229,7 @@ def _invalidate(page: Page) -> None:
     removed, complete = known[3:]
     with st.container(border=True):
         if removed:
-            st.markdown(f"Would take **{removed:,} entries** out of service.")
+            st.markdown(f"Would invalidate **{removed:,} entries**.")
         else:
             st.markdown(
                 "**Nothing is stored** for it. Answers being computed are invalidated anyway."
@@ -247,12 +247,12 @@ def _invalidate(page: Page) -> None:
         if page.visitor.why_not:
             quiet(page.visitor.why_not)
     if pressed and page.visitor.may_write:
-        with st.spinner("taking them out of service"):
+        with st.spinner("invalidating"):
             result = page.source.invalidate(
                 kind, value, user=user, author=page.visitor.name, note=note
             )
         st.session_state.pop("counted", None)
-        text = f"{result.removed:,} entries are out of service on every replica."
+        text = f"{result.removed:,} entries are invalidated on every replica."
         erased = ", ".join(f"{count:,} {what}" for what, count in result.counts.items() if count)
         if erased:
             text += f" Erased: {erased}."
