@@ -10,15 +10,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from cache_core.model import durations
 from cache_core.model.exceptions import ConfigurationError
+from cache_core.policy.limits import MAX_WRONG
 
 INTENT_PATTERN = re.compile(r"[\w:.-]{1,64}", re.ASCII)
 """Form of an intent label that may be shared or counted: free text may name a person."""
 
 MAX_TTL = 30 * 86_400.0
 """Longest TTL, in seconds: generation tokens outlive twice this."""
-
-MAX_WRONG = 0.2
-"""Largest share of hits that may be allowed to be wrong."""
 
 MAX_INTENTS = 200
 """Most intents with overrides of their own."""

@@ -8,9 +8,10 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from cache_core.config.intents import MAX_WRONG, duration
+from cache_core.config.intents import duration
 from cache_core.model.exceptions import ConfigurationError
 from cache_core.model.stored import Number
+from cache_core.policy.limits import MAX_WRONG
 
 SHORTEST, LONGEST = 60.0, 7 * 86_400.0
 """Bounds of a stage's length, in seconds."""

@@ -5,7 +5,7 @@ Those that every lookup makes are tuples: a frozen dataclass takes four times as
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -266,6 +266,18 @@ class Generation(NamedTuple):
         return f"{message}/{self.own or ''}/{self.user or ''}"
 
 
+class Shadow(NamedTuple):
+    """What the learned policy would do with the nearest entry, whether it decides or not.
+
+    Attributes:
+        least: Least `max_wrong` at which it serves that entry; 1 if none that may be set does.
+        chance: Chance, 0 to 1, that the entry's answer is right.
+    """
+
+    least: float
+    chance: float
+
+
 class Hit(NamedTuple):
     """A tier's answer.
 
@@ -280,6 +292,8 @@ class Hit(NamedTuple):
         generation: The generation in force for the asked message, if the tier read it.
         policy: The policy's decision in one line; empty without it.
         approved: Whether it is served because it was approved.
+        shadow: Returns what the learned policy would do with the nearest entry, by what was known
+            of it then; it may take a millisecond. `None` if that is unknown.
     """
 
     entry: Entry
@@ -292,6 +306,7 @@ class Hit(NamedTuple):
     generation: Generation | None = None
     policy: str = ""
     approved: bool = False
+    shadow: Callable[[], Shadow] | None = None
 
     @property
     def remark(self) -> Literal["", "unconfirmed", "approved"]:
@@ -339,6 +354,7 @@ class Miss(NamedTuple):
         candidate: The nearest shared entry that no guard vetoed, if it is the nearest of all.
         policy: The policy's decision in one line; empty without it.
         doubt: The answer that would be served if it were approved.
+        shadow: As in a hit.
     """
 
     reason: MissReason
@@ -354,6 +370,7 @@ class Miss(NamedTuple):
     candidate: Entry | None = None
     policy: str = ""
     doubt: Doubt | None = None
+    shadow: Callable[[], Shadow] | None = None
 
 
 class Sighting(NamedTuple):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
-from random import random
+from random import random, sample
 from typing import Annotated, NamedTuple
 
 from pydantic import Field
@@ -16,11 +16,11 @@ from cache_core.backends.log import PAGE, Log
 from cache_core.config.capture import captured
 from cache_core.config.intents import INTENT_PATTERN
 from cache_core.model.sealing import Sealer
-from cache_core.model.stored import Format, Moment, Number, Whole
-from cache_core.model.values import Hit, Miss
+from cache_core.model.stored import Format, Moment, Number, Share, Whole
+from cache_core.model.values import Hit, Miss, Shadow
 from cache_core.observability.evidence import Evidence, Found, entry_of
 
-VERSION = 3
+VERSION = 4
 """Version of a decision's stored form: a JSON list of the version and the fields in order."""
 
 NOTHING: Mapping[str, float] = {}
@@ -29,6 +29,10 @@ _TEXTS = ("message_text", "matched_text", "response_text")
 _PER_FLUSH = 250
 _CHUNK = 50
 """Decisions written together: the loop serves lookups between two chunks."""
+
+_SHADOWS = 10
+"""Decisions of a flush, chosen at random, for which the learned policy is asked: each takes up to a
+millisecond of the processor, between lookups."""
 
 
 class Decision(NamedTuple):
@@ -60,6 +64,11 @@ class Decision(NamedTuple):
             the nearest. Empty for an exact answer.
         response_text: The response served; without a hit the one to *matched_text*.
         stands_for: Lookups, including itself, of which it is a uniform sample; 1 if all were kept.
+        least_max_wrong: Least `max_wrong` at which the learned policy would have served the nearest
+            question that no guard vetoed; 1 if none that may be set would have. `None` if that is
+            not known: L2 was not asked or could not search, the call had its own `max_wrong`, or
+            there were more than 40 lookups a second, of which others were chosen.
+        chance: Chance, 0 to 1, by the policy, that its answer was right; `None` likewise.
     """
 
     at: Moment
@@ -88,10 +97,12 @@ class Decision(NamedTuple):
     matched_text: str = ""
     response_text: str = ""
     stands_for: Annotated[Number, Field(ge=1)] = 1.0
+    least_max_wrong: Share | None = None
+    chance: Share | None = None
 
 
-FORMAT = Format(Decision, (VERSION, 2, 1))
-"""Version 1 ends before `scope`, 2 before `stands_for`."""
+FORMAT = Format(Decision, (VERSION, 3, 2, 1))
+"""Version 1 ends before `scope`, 2 before `stands_for`, 3 before `least_max_wrong`."""
 
 
 def decided(evidence: Evidence, at: float) -> Decision:
@@ -182,6 +193,7 @@ class DecisionLog:
         self.keep = keep
         self._waiting: list[Decision] = []
         self._offered = 0
+        self._shadows: dict[str, Callable[[], Shadow]] = {}
         self._writing = asyncio.Lock()
         self.recent: deque[Decision] = deque(maxlen=min(keep, 200))
         """This replica's last kept decisions, newest last."""
@@ -203,14 +215,21 @@ class DecisionLog:
             place = int(random() * self._offered)
             if place >= _PER_FLUSH:
                 return
+            self._shadows.pop(self._waiting[place].lookup_id, None)
         decision = decided(evidence, self._store.now())
         self.recent.append(decision)
         self._waiting[place : place + 1] = [decision]
+        semantic = evidence.found.of("l2")
+        answer = semantic.answer if semantic is not None else None
+        if answer is not None and answer.shadow is not None:
+            self._shadows[decision.lookup_id] = answer.shadow
 
     async def flush(self) -> None:
         """Write buffered decisions; raises `BackendError`, and keeps the rest for the next time."""
         async with self._writing:
-            taken, offered = self._waiting, self._offered
+            shadowed = await self._shadowed()
+            taken = [_with(item, shadowed.get(item.lookup_id)) for item in self._waiting]
+            offered = self._offered
             self._waiting, self._offered = [], 0
             if offered > len(taken):
                 taken = _weighed(taken, offered)
@@ -224,6 +243,15 @@ class DecisionLog:
                     self._waiting = taken[:room] + self._waiting
                     raise
                 taken = taken[_CHUNK:]
+
+    async def _shadowed(self) -> dict[str, Shadow]:
+        """Ask the policy about some of the buffered decisions; return what it says, by lookup."""
+        asked, self._shadows = list(self._shadows.items()), {}
+        found = {}
+        for lookup_id, shadow in sample(asked, min(_SHADOWS, len(asked))):
+            found[lookup_id] = shadow()
+            await asyncio.sleep(0)
+        return found
 
     async def last(self, count: int) -> list[Decision]:
         """Return the newest decisions of all replicas, oldest first."""
@@ -273,11 +301,18 @@ class DecisionLog:
 
         # Waits for a running flush, whose decisions must not arrive after the others were removed.
         async with self._writing:
+            self._shadows.clear()
             self._waiting = [new for item in self._waiting if (new := change(item)) is not None]
             kept = [new for item in self.recent if (new := change(item)) is not None]
             self.recent.clear()
             self.recent.extend(kept)
             return await self._log.rewrite(change, containing="" if theirs else user)
+
+
+def _with(item: Decision, shadow: Shadow | None) -> Decision:
+    if shadow is None:
+        return item
+    return item._replace(least_max_wrong=shadow.least, chance=shadow.chance)
 
 
 def _weighed(kept: Sequence[Decision], offered: int) -> list[Decision]:

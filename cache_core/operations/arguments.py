@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from cache_core.config.intents import MAX_TTL, MAX_WRONG
+from cache_core.config.intents import MAX_TTL
 from cache_core.config.settings import Settings
 from cache_core.model.exceptions import ConfigurationError
 from cache_core.model.keys import Keys
 from cache_core.model.logs import place_of
 from cache_core.model.question.snapshot import settled
 from cache_core.model.values import BypassReason, Query, Where, WithheldReason
+from cache_core.policy.limits import MAX_WRONG
 
 _TRIPLE = 3
 _MOST_USD = 1_000_000.0

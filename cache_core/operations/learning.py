@@ -52,6 +52,7 @@ class Label:
         answer: Key of the candidate's answer.
         similarity: Of the question to the candidate, 0..1.
         right: Whether that answer would have been right.
+        lookup_id: Id of the lookup that missed; empty in labels of older versions.
     """
 
     at: Moment
@@ -59,6 +60,7 @@ class Label:
     answer: Plain
     similarity: Share
     right: Flag
+    lookup_id: Plain = ""
 
 
 FORMAT = Format(Label)
@@ -70,6 +72,7 @@ class _Miss(NamedTuple):
     key: str
     stored: AnswerText
     similarity: float
+    lookup_id: str
 
 
 class Learning:
@@ -117,7 +120,8 @@ class Learning:
         if answer.unvetoed < _LEAST or len(entry.response or "") > _LONGEST:
             return
         stored = AnswerText(entry.response or "", entry.answer)
-        miss = _Miss(key_of(self._keys, entry), stored, min(1.0, answer.unvetoed))
+        key, similarity = key_of(self._keys, entry), min(1.0, answer.unvetoed)
+        miss = _Miss(key, stored, similarity, evidence.record.lookup_id)
         self._open[_name(evidence.query)] = miss
         if len(self._open) > _OPEN:
             self._open.popitem(last=False)
@@ -131,13 +135,22 @@ class Learning:
         self._evidence.learn(miss.key, miss.similarity, right=right)
         self._instruments.record(LabelRecord("right" if right else "wrong"))
         now = self._store.now()
-        self._unsent.append(Label(now, self._replica, miss.key, miss.similarity, right))
+        label = Label(now, self._replica, miss.key, miss.similarity, right, miss.lookup_id)
+        self._unsent.append(label)
         self.dropped += len(self._unsent) > _UNSENT
         del self._unsent[:-_UNSENT]
 
     def forget(self) -> None:
         """Drop the answers that wait for their put."""
         self._open.clear()
+
+    async def labels(self, count: int) -> list[Label]:
+        """Return the newest labels of all replicas, oldest first.
+
+        Raises:
+            BackendError: If the store is unavailable.
+        """
+        return [*await self._log.last(count), *self._unsent]
 
     async def tend(self) -> None:
         """Learn what the other replicas did, and send what this one learned.

@@ -30,7 +30,8 @@ class Evidence:
         self._prior = prior
         self._kept = kept
         self._beliefs: OrderedDict[str, Belief] = OrderedDict()
-        self._verdicts: deque[bool] = deque(maxlen=VERDICTS_KEPT)
+        self._verdicts: deque[bool] = deque()
+        self._wrong = 0
 
     def __len__(self) -> int:
         return len(self._beliefs)
@@ -53,19 +54,22 @@ class Evidence:
     def judge(self, *, correct: bool) -> None:
         """Take a verdict on a hit."""
         self._verdicts.append(correct)
+        self._wrong += not correct
+        if len(self._verdicts) > VERDICTS_KEPT:
+            self._wrong -= not self._verdicts.popleft()
 
     def caution(self, max_wrong: float) -> float:
         """Return the part of its risk that a hit may have, 0 to 1, by the verdicts on hits.
 
         Less than 1 as soon as the share of wrong ones, shrunk towards *max_wrong*, exceeds that.
         """
-        wrong = sum(not correct for correct in self._verdicts)
-        if not wrong:
+        if not self._wrong:
             return 1.0
-        share = (wrong + max_wrong * _TRUSTED) / (len(self._verdicts) + _TRUSTED)
+        share = (self._wrong + max_wrong * _TRUSTED) / (len(self._verdicts) + _TRUSTED)
         return min(1.0, max_wrong / share)
 
     def clear(self) -> None:
         """Drop everything learned."""
         self._beliefs.clear()
         self._verdicts.clear()
+        self._wrong = 0

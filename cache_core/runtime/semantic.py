@@ -92,7 +92,7 @@ async def assemble_semantic(
     similar = SimilarQuestions(store, keys, vectors)
     rows = SharedRows(store, keys, index, feed, similar)
     waiting = WaitingPuts(store, keys, similar, parts.journal, parts.denylist, model)
-    choosing = Choosing(keys, parts.evidence)
+    choosing = Choosing(keys, parts.evidence, shadows=settings.decisions > 0)
     days = Days(settings.timezone)
     search = SemanticSearch(store, keys, vectors, rows, parts.denylist, days, choosing)
     former = FormerAnswers(

@@ -134,7 +134,7 @@ async def test_ends_of_life_are_read(world: World) -> None:
         assert (found.response, "day_over" in found.reasons) == (None, True)
 
 
-async def test_records_are_read(world: World) -> None:
+async def test_records_are_read(world: World, version: str) -> None:
     """Decisions with their texts, verdicts, and the audit trail."""
     async with reading(world) as cache:
         first, near, last = await cache.decisions()
@@ -149,6 +149,8 @@ async def test_records_are_read(world: World) -> None:
             THRESHOLD,
         )
         assert THRESHOLD < (near.similarity or 0) < 1
+        unknown = [item.least_max_wrong is None for item in (first, near, last)]
+        assert unknown == [True, version == "v1", version == "v1"]
         assert last.message_text == "what is it that nobody knows"
         assert await cache.feedback(near.lookup_id, correct=True)
 

@@ -3,9 +3,10 @@
 Each version of the formats has a directory, and the snapshots in it are never written again:
 `v1`, of release 0.1; `v2`, of release 0.2, in which the rows of private vectors end with a
 checksum, a lease names a trace, a vote its writer, time and generation, a shared answer has a label
-and an index of its copies, the tuning has `max_wrong`, `recheck_share` and `prices`, and lookups
-have a history of sums. A change of a released format gets the next number; `test_formats.py` goes
-on reading the old ones. It needs `redis-server` and `chroma`.
+and an index of its copies, the tuning has `max_wrong`, `recheck_share` and `prices`, lookups have a
+history of sums, and decisions say what the policy would have done. A change of a released format
+gets the next number; `test_formats.py` goes on reading the old ones. It needs `redis-server` and
+`chroma`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from cache_core import MultiLevelCache
+import asyncio
+import time
+
+import pytest
+
+from cache_core import LookupResult, MultiLevelCache
+from cache_core.observability import decisions
+from cache_core.observability.decisions import Decision
+from cache_core.runtime.background import TICK
+from cache_core.tiers.semantic import candidates
 from tests.support.caches import CacheFactory
 from tests.support.inside import inside
 from tests.support.patience import PATIENT
@@ -91,3 +100,90 @@ async def test_replicas_share_what_they_learned(make_cache: CacheFactory) -> Non
     await until(lambda: len(known_to) == len(learned_by))
     key = next(iter(learned_by.keys()))
     assert known_to.chance(key, 0.86) == learned_by.chance(key, 0.86)
+
+
+async def shadow_of(cache: MultiLevelCache, asked: LookupResult) -> Decision:
+    """Return the decision of a lookup, with what the policy would have done."""
+    await cache.operator.flush_decisions()
+    return next(item for item in await cache.decisions() if item.lookup_id == asked.lookup_id)
+
+
+async def test_the_threshold_records_what_the_policy_would_have_done(
+    make_cache: CacheFactory,
+) -> None:
+    """The least share of a miss is exactly where the policy, turned on, begins to serve it."""
+    cache = await make_cache(settings=PATIENT)
+    for word in ("school", "kitchen", "library"):
+        await cache.put(
+            ASKED.replace("office", word), "ann", "answer a", shared=True, answer_id="a"
+        )
+    exact = await cache.lookup(ASKED.replace("office", "school"), "bob")
+    assert exact.tier == "l1"
+    assert (await shadow_of(cache, exact)).least_max_wrong is None
+    missed = await cache.lookup(NEAR, "bob")
+    assert missed.response is None
+    found = await shadow_of(cache, missed)
+    assert found.least_max_wrong is not None
+    assert 0.0005 < found.least_max_wrong < 0.05
+    assert found.chance is not None
+    for share, served in ((found.least_max_wrong, True), (found.least_max_wrong - 0.0002, False)):
+        await cache.tune({"max_wrong": share}, author="ann")
+        asked = await cache.lookup(NEAR, "bob")
+        assert (asked.response is not None) is served
+        under = await shadow_of(cache, asked)
+        assert under[-2:] == found[-2:], "the policy in force records the same"
+    own = await cache.lookup(NEAR, "bob", max_wrong=0.01)
+    assert (await shadow_of(cache, own)).least_max_wrong is None
+
+
+async def test_a_lookup_is_judged_by_what_was_known_before_its_own_answer(
+    make_cache: CacheFactory,
+) -> None:
+    """The label that a miss's put brings does not change what the policy would have done."""
+    cache = await make_cache(settings=PATIENT)
+    await cache.put(ASKED, "ann", "answer a", shared=True, answer_id="a")
+    chance = inside(cache).parts.evidence.chance
+    asked = await cache.lookup(NEAR, "bob")
+    await cache.put(NEAR, "bob", "answer b", shared=True, answer_id="b", lookup=asked)
+    found = await shadow_of(cache, asked)
+    (key,) = inside(cache).parts.evidence.keys()
+    assert found.unvetoed is not None
+    assert found.chance == chance("of no label", found.unvetoed)
+    assert found.chance > chance(key, found.unvetoed) + 0.05
+
+
+async def test_guards_are_asked_for_the_shadow_off_the_path(
+    make_cache: CacheFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hit compares its own question; the others are compared when the log is written."""
+    cache = await make_cache(settings=PATIENT, semantic_threshold=0.9)
+    for word in ("office", "school", "kitchen", "library"):
+        text = ASKED.replace("office", word)
+        await cache.put(text, "ann", "answer a", shared=True, answer_id="a")
+    compared: list[str] = []
+
+    def veto(_: str, stored: str, __: object) -> str:
+        compared.append(stored)
+        return ""
+
+    monkeypatch.setattr(candidates, "veto", veto)
+    found = await cache.lookup(f"{ASKED} :", "bob")
+    on_path = len(compared)
+    assert (found.tier, on_path) == ("l2", 1)
+    await shadow_of(cache, found)
+    assert len(compared) > on_path
+
+
+async def test_only_so_many_shadows_are_computed_a_second(
+    make_cache: CacheFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many lookups between two flushes the log knows some, so that the others stay fast."""
+    monkeypatch.setattr(decisions, "_SHADOWS", 1)
+    cache = await make_cache(settings=PATIENT)
+    await cache.put(ASKED, "ann", "answer a", shared=True)
+    started = time.monotonic()
+    await asyncio.gather(*(cache.lookup(f"{NEAR} number {n}", "bob") for n in range(60)))
+    await cache.operator.flush_decisions()
+    flushes = (time.monotonic() - started) / TICK + 2
+    known = sum(item.least_max_wrong is not None for item in await cache.decisions())
+    assert 1 <= known <= flushes

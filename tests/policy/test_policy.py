@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import pytest
 
 from cache_core.policy import curve
-from cache_core.policy.decide import MARGIN, Decision, Near, decide, risk_of
+from cache_core.policy.decide import (
+    MARGIN,
+    NEVER,
+    Decision,
+    Near,
+    allowed,
+    decide,
+    risk_of,
+    shadow,
+    weigh,
+)
 from cache_core.policy.evidence import Evidence
-from cache_core.policy.limits import LEAST_SIMILARITY
+from cache_core.policy.limits import LEAST_SIMILARITY, MAX_WRONG
 from cache_core.policy.prior import PRIOR
 
 
@@ -115,3 +126,45 @@ def test_a_decision_reads_as_one_line() -> None:
     assert str(decided(near(0.97))).endswith("1 agree")
     assert "almost as near" in str(decided(near(0.97), near(0.96, 1)))
     assert str(decided()) == "no question is near enough"
+
+
+def test_the_shadow_is_where_the_decision_turns() -> None:
+    """For any neighbours and verdicts: just below the least share nothing is served, at it is."""
+    random = Random(5)
+    turned = never = 0
+    for _ in range(300):
+        evidence = Evidence()
+        for _ in range(random.randrange(200)):
+            evidence.judge(correct=random.random() > 0.02)
+        for _ in range(random.randrange(4)):
+            evidence.learn("0", random.uniform(0.7, 0.9), right=random.random() < 0.8)
+        found = weigh(
+            [near(random.uniform(0.7, 1.0))] * random.randrange(1, 4),
+            evidence.chance("0", random.uniform(0.7, 1.0)),
+            lambda _: random.random() < 0.5,
+        )
+        least = shadow(found, evidence).least
+        if least == NEVER:
+            never += 1
+            assert allowed(found, evidence, MAX_WRONG).place is None
+            continue
+        turned += 1
+        assert allowed(found, evidence, least).place == 0
+        assert allowed(found, evidence, least - 0.0001).place is None
+    assert turned > 100
+    assert never > 10
+
+
+def test_guards_compare_only_what_may_decide() -> None:
+    """A different answer that is not vetoed ends it; two of the same answer are enough."""
+    asked: list[int] = []
+
+    def left(place: int) -> bool:
+        asked.append(place)
+        return True
+
+    found = weigh([near(0.95), near(0.94, 1), *[near(0.93)] * 5], 0.9, lambda _: False, left)
+    assert (found.held, asked) == ("different_answer_near", [1])
+    asked.clear()
+    found = weigh([near(0.95), near(0.8, 1), *[near(0.93)] * 5], 0.9, lambda _: False, left)
+    assert (found.held, found.part, asked) == ("", 1.0, [2, 3])

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from cache_core.config.tuning import Tuning
 from cache_core.model.keys import Keys
 from cache_core.model.question.wording import loose_form
-from cache_core.model.values import Doubt, Entry, Hit, Miss, Query
+from cache_core.model.values import Doubt, Entry, Hit, Miss, Query, Shadow
 from cache_core.policy import decide
 from cache_core.policy.answers import AnswerText, same
-from cache_core.policy.decide import Decision, Near
+from cache_core.policy.decide import Decision, Near, Weighed
 from cache_core.policy.evidence import Evidence
 from cache_core.tiers.guards.slots import swapped
 from cache_core.tiers.semantic.candidates import (
@@ -24,17 +23,74 @@ from cache_core.tiers.semantic.candidates import (
     no_answer,
 )
 
+NEIGHBOURS = 5
+"""Neighbours that the threshold looks at, where nothing is said of the policy."""
 
-class Choice(NamedTuple):
-    """Result of the policy.
 
-    Attributes:
-        near: The nearest candidate that no guard vetoed; `None` without one.
-        decision: The policy's decision on it.
+class _Seen:
+    """Neighbours of a question as the policy sees them, compared only once that is needed.
+
+    Args:
+        query: The asked question.
+        candidates: Judged, nearest first.
+        tuning: In force.
+        keys: Digests of answers.
+        evidence: What was learned of answers; the chance of the nearest one's is that of now.
     """
 
-    near: Candidate | None
-    decision: Decision
+    def __init__(
+        self,
+        query: Query,
+        candidates: Sequence[Candidate],
+        tuning: Tuning,
+        keys: Keys,
+        evidence: Evidence,
+    ) -> None:
+        self._text = query.text
+        self._tuning = tuning
+        self._keys = keys
+        self._evidence = evidence
+        self._live = [near for near in candidates if near.entry and not near.dead]
+        del self._live[: next(filter(self._left, range(len(self._live))), len(self._live))]
+        self.near = self._live[0] if self._live else None
+        """The nearest candidate that no guard vetoed; `None` without one."""
+        self._weighed: Weighed | None = None
+        self._chance = 0.0
+        if self.near is not None:
+            self._chance = evidence.chance(self._key(self.near), self.near.similarity)
+
+    def weighed(self) -> Weighed:
+        """Return what speaks for the nearest one."""
+        if self._weighed is None:
+            neighbours = self._neighbours()
+            self._weighed = decide.weigh(neighbours, self._chance, self._doubtful, self._left)
+        return self._weighed
+
+    def shadow(self) -> Shadow:
+        """Return what the policy would do with the nearest one."""
+        return decide.shadow(self.weighed(), self._evidence)
+
+    def _left(self, place: int) -> bool:
+        return not guard_of(self._live[place], self._text, self._tuning)
+
+    def _doubtful(self, place: int) -> bool:
+        return swapped(self._text, (self._live[place].entry or Entry()).message or "")
+
+    def _neighbours(self) -> list[Near]:
+        groups: list[AnswerText] = []
+        found: list[Near] = []
+        for near in self._live:
+            entry = near.entry or Entry()
+            text = AnswerText(entry.response or "", entry.answer)
+            group = next((at for at, other in enumerate(groups) if same(text, other)), len(groups))
+            if group == len(groups):
+                groups.append(text)
+            found.append(Near(near.similarity, self._key(near), group))
+        return found
+
+    def _key(self, near: Candidate) -> str:
+        # What is private is not learned of: its evidence would have to be erased with its user.
+        return key_of(self._keys, near.entry or Entry()) if near.scope == "shared" else ""
 
 
 class Choosing:
@@ -43,11 +99,17 @@ class Choosing:
     Args:
         keys: Digests of answers.
         evidence: What was learned of answers.
+        shadows: Whether an answer says what the policy would have done.
     """
 
-    def __init__(self, keys: Keys, evidence: Evidence) -> None:
+    def __init__(self, keys: Keys, evidence: Evidence, *, shadows: bool = False) -> None:
         self._keys = keys
         self._evidence = evidence
+        self._shadows = shadows
+
+    def looks_at(self, query: Query, tuning: Tuning) -> int:
+        """Return the number of neighbours that a choice needs."""
+        return decide.NEIGHBOURS if self._shadows or _learns(query, tuning) else NEIGHBOURS
 
     def answer(
         self, query: Query, candidates: Sequence[Candidate], tuning: Tuning, now: float
@@ -63,25 +125,57 @@ class Choosing:
             tuning: In force.
             now: The store's time.
         """
-        text = query.text
-        learns = tuning.learns or query.max_wrong is not None
-        choice = self._chosen(query, candidates, tuning) if learns else None
-        if choice is None:
-            hit = best(candidates, text, tuning, now)
-            if hit is not None:
-                return hit
-            miss = no_answer(candidates, text, tuning, now)
-            return self._unless_approved(query, miss, candidates, tuning, now)
-        said = str(choice.decision)
-        first, place = choice.near, choice.decision.place
-        if first is not None and place is not None and first.similarity >= needed(first, tuning):
-            return hit_of(first, tuning, now)._replace(policy=said)
-        miss = no_answer(candidates, text, tuning, now)._replace(policy=said)
-        held = choice.decision.held in {"not_sure", "different_answer_near"}
+        # A call with a limit of its own says nothing about the tuning's.
+        shadows = self._shadows and query.max_wrong is None
+        learns = _learns(query, tuning)
+        if not (shadows or learns):
+            return self._by_threshold(query, candidates, tuning, now)
+        seen = _Seen(query, candidates, tuning, self._keys, self._evidence)
+        decision = self._decided(query, seen, tuning) if learns else None
+        if decision is None:
+            answer = self._by_threshold(query, candidates, tuning, now)
+        else:
+            answer = self._by_policy(query, candidates, seen.near, decision, tuning, now)
+        return answer._replace(shadow=seen.shadow) if shadows else answer
+
+    def _decided(self, query: Query, seen: _Seen, tuning: Tuning) -> Decision | None:
+        """Return the policy's decision; `None` where the threshold holds for the nearest one."""
+        allowed = query.max_wrong
+        if seen.near is not None and allowed is None:
+            entry = seen.near.entry
+            allowed = tuning.allowed_wrong(None if entry is None else entry.intent)
+            if not allowed:
+                return None
+        return decide.allowed(seen.weighed(), self._evidence, allowed or 0.0)
+
+    def _by_threshold(
+        self, query: Query, candidates: Sequence[Candidate], tuning: Tuning, now: float
+    ) -> Hit | Miss:
+        hit = best(candidates, query.text, tuning, now)
+        if hit is not None:
+            return hit
+        miss = no_answer(candidates, query.text, tuning, now)
+        return self._unless_approved(query, miss, candidates, tuning, now)
+
+    def _by_policy(
+        self,
+        query: Query,
+        candidates: Sequence[Candidate],
+        near: Candidate | None,
+        decision: Decision,
+        tuning: Tuning,
+        now: float,
+    ) -> Hit | Miss:
+        said = str(decision)
+        served = decision.place is not None
+        if near is not None and served and near.similarity >= needed(near, tuning):
+            return hit_of(near, tuning, now)._replace(policy=said)
+        miss = no_answer(candidates, query.text, tuning, now)._replace(policy=said)
+        held = decision.held in {"not_sure", "different_answer_near"}
         if held and not miss.guard:
             miss = miss._replace(reason="unsure")
-        near = candidates if query.max_wrong != 0 else ()
-        return self._unless_approved(query, miss, near, tuning, now)
+        approvable = candidates if query.max_wrong != 0 else ()
+        return self._unless_approved(query, miss, approvable, tuning, now)
 
     def _unless_approved(
         self,
@@ -104,48 +198,11 @@ class Choosing:
         texts = (near.entry.message or "", near.entry.response or "")
         return miss._replace(doubt=Doubt(name, key, *texts, max(1.0, hit.ttl - hit.age), owner))
 
-    def _chosen(
-        self, query: Query, candidates: Sequence[Candidate], tuning: Tuning
-    ) -> Choice | None:
-        """Return the policy's choice; `None` where the threshold holds for the nearest one."""
-        text = query.text
-        live = [
-            near
-            for near in candidates
-            if near.entry and not near.dead and not guard_of(near, text, tuning)
-        ]
-        if not live:
-            return Choice(None, decide.decide([], self._evidence, 0.0, lambda _: False))
-        first = live[0].entry
-        allowed = query.max_wrong
-        if allowed is None:
-            allowed = tuning.allowed_wrong(None if first is None else first.intent)
-            if not allowed:
-                return None
-        neighbours = self._neighbours(live[: decide.NEIGHBOURS])
-        decision = decide.decide(
-            neighbours,
-            self._evidence,
-            allowed,
-            lambda place: swapped(text, (live[place].entry or Entry()).message or ""),
-        )
-        return Choice(live[0], decision)
-
-    def _neighbours(self, live: Sequence[Candidate]) -> list[Near]:
-        groups: list[AnswerText] = []
-        found: list[Near] = []
-        for near in live:
-            entry = near.entry or Entry()
-            text = AnswerText(entry.response or "", entry.answer)
-            group = next((at for at, other in enumerate(groups) if same(text, other)), len(groups))
-            if group == len(groups):
-                groups.append(text)
-            # What is private is not learned of: its evidence would have to be erased with its user.
-            key = key_of(self._keys, entry) if near.scope == "shared" else ""
-            found.append(Near(near.similarity, key, group))
-        return found
-
 
 def key_of(keys: Keys, entry: Entry) -> str:
     """Return the key under which evidence on an entry's answer is kept, a digest."""
     return entry.answer or keys.answer("t", loose_form(entry.response or ""))
+
+
+def _learns(query: Query, tuning: Tuning) -> bool:
+    return tuning.learns or query.max_wrong is not None

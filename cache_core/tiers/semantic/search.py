@@ -21,7 +21,6 @@ from cache_core.model.keys import Keys
 from cache_core.model.logs import RateLimited
 from cache_core.model.question.days import Days, ages
 from cache_core.model.values import Entry, Generation, Hit, Miss, Query
-from cache_core.policy import decide
 from cache_core.tiers.base import tell_locked
 from cache_core.tiers.denylist import Denylist
 from cache_core.tiers.guards import prepare
@@ -33,9 +32,6 @@ from cache_core.tiers.semantic.rows import SharedRows
 from cache_core.tiers.semantic.vectors import Vectors
 
 log = RateLimited(logging.getLogger("glasscache"))
-
-NEIGHBOURS = 5
-"""Shared neighbours judged first; more only while all of them are dead."""
 
 _MOST_NEIGHBOURS = 1_280
 _WORTH_JUDGING = 0.5
@@ -125,8 +121,7 @@ class SemanticSearch:
     ) -> Hit | Miss:
         failure: BackendError | None = None
         candidates: list[Candidate] = []
-        learns = tuning.learns or query.max_wrong is not None
-        count = decide.NEIGHBOURS if learns else NEIGHBOURS
+        count = self._choosing.looks_at(query, tuning)
         while True:
             try:
                 shared = await self._shared(query, vector, count)

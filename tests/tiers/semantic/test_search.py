@@ -114,7 +114,7 @@ async def test_guards_compare_what_may_be_served_alone(
     make_cache: CacheFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hit compares the nearest of five neighbours, a miss those that are near enough."""
-    cache = await make_cache(settings=PATIENT, semantic_threshold=0.8)
+    cache = await make_cache(settings=PATIENT | {"decisions": 0}, semantic_threshold=0.8)
     near, *others = punctuated("alpha beta gamma delta", 5)
     for text in (near, *others):
         await cache.put(text, None, "answer", shared=True)
