@@ -167,7 +167,7 @@ class PrometheusInstrument:
         )
         self._of_intents = _Tallies(lambda key: tally(names.INTENT_ANSWERS, *key), {})
         self._intents: set[str] = set()
-        self._judged_misses = each(names.JUDGED_MISSES, ("right", "wrong"))
+        self._judged_misses = each(names.JUDGED_MISSES, ("right", "wrong", "unknown"))
         self._cancelled = each(names.CANCELLED, LEVELS)
         self._cost_saved = tally(names.COST_SAVED)
         self._stale = tally(names.STALE_HITS)

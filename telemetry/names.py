@@ -217,7 +217,7 @@ JUDGED_MISSES: Final = Metric(
     "counter",
     ("verdict",),
     "Misses of L2 whose fresh answer was compared with the nearest stored one: right means that it "
-    "would have been a right hit.",
+    "would have been a right hit, unknown that nothing told whether the two are the same.",
 )
 INTENT_ANSWERS: Final = Metric(
     "cache_intent_answers_total",

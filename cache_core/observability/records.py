@@ -277,12 +277,13 @@ class LabelRecord:
     """A miss whose fresh answer was compared with that of the nearest stored question.
 
     Attributes:
-        verdict: `right` if that answer would have been right, else `wrong`.
+        verdict: `right` if that answer would have been right, `wrong` if not, `unknown` if nothing
+            tells whether the two are the same.
     """
 
     operation: ClassVar[Operation] = "label"
 
-    verdict: Literal["right", "wrong"]
+    verdict: Literal["right", "wrong", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ class CacheStats:
         self.other_scope_intents: Counter[str] = Counter()
         self.verdicts: Counter[tuple[str, str]] = Counter()
         self.approvals: Counter[str] = Counter(dict.fromkeys(APPROVAL_VERDICTS, 0))
-        self.judged_misses: Counter[str] = Counter(right=0, wrong=0)
+        self.judged_misses: Counter[str] = Counter(right=0, wrong=0, unknown=0)
         self.freshness: dict[str, Freshness] = {}
         self.tunings: Counter[str] = Counter(applied=0, rejected=0)
         self.saved_usd: dict[Level, float] = dict.fromkeys(LEVELS, 0.0)
@@ -367,9 +367,7 @@ class CacheStats:
             "verdicts": _nested(self.verdicts),
             "approvals": dict(self.approvals),
             "judged_misses": dict(self.judged_misses),
-            "missed_hit_rate": round(
-                _ratio(self.judged_misses["right"], self.judged_misses.total()), 4
-            ),
+            "missed_hit_rate": round(_missed(self.judged_misses), 4),
             "freshness": {
                 intent: found.to_json() for intent, found in sorted(self.freshness.items())
             },
@@ -377,6 +375,11 @@ class CacheStats:
             "spent_usd": round(self.spent_usd, 6),
             "embedding_tokens": self.embedding_tokens,
         }
+
+
+def _missed(judged: Mapping[str, int]) -> float:
+    """Return the share of the misses of which it is known that would have been right hits."""
+    return _ratio(judged["right"], judged["right"] + judged["wrong"])
 
 
 def _ratio(part: float, whole: float) -> float:

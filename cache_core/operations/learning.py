@@ -1,12 +1,15 @@
 """Learning from misses: whether the nearest answer would have been right, once a fresh one comes.
 
 A lookup that missed leaves its nearest candidate here; the put that follows brings the fresh
-answer, and comparing the two gives a label. Labels go into one log of the namespace, which every
+answer, and comparing the two gives a label. Where names or texts do not tell, that is done after
+the put; what stays unknown gives none. Labels go into one log of the namespace, which every
 replica follows, so all of them know the same. No text is in it, and nothing about private answers.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,16 +17,21 @@ from typing import NamedTuple
 from cache_core.backends.base import Logs
 from cache_core.backends.log import PAGE, Log
 from cache_core.model.keys import Keys
+from cache_core.model.logs import RateLimited, place_of
 from cache_core.model.stored import Flag, Format, Moment, Plain, Share
+from cache_core.model.tasks import background, end_all
 from cache_core.model.values import Entry, Miss, Query
 from cache_core.observability.evidence import Evidence as Lookup
 from cache_core.observability.instruments import Instruments
 from cache_core.observability.records import LabelRecord
 from cache_core.observability.verdicts import Verdict
-from cache_core.policy.answers import AnswerText, same
+from cache_core.operations.recognition import Recognition
+from cache_core.policy.answers import AnswerText, certain
 from cache_core.policy.evidence import Evidence
 from cache_core.policy.limits import LEAST_SIMILARITY
 from cache_core.tiers.semantic.choosing import key_of
+
+log = RateLimited(logging.getLogger("glasscache"))
 
 LABELS = "labels"
 LABELS_KEPT = 20_000
@@ -37,6 +45,9 @@ _LONGEST = 8_192
 
 _LEAST = LEAST_SIMILARITY - 0.1
 """Similarity of a candidate that is worth a label: a little below where anything is served."""
+
+WAITING = 32
+"""Comparisons that may wait for the model; the result of further ones is unknown."""
 
 _UNSENT = 1_000
 """Labels that wait for the store."""
@@ -83,6 +94,7 @@ class Learning:
         keys: Digests, and the log's name.
         evidence: Gets what is learned.
         verdicts: Log of the verdicts on hits.
+        recognition: Compares answers.
         instruments: Count the labels.
         replica: Name of this process.
     """
@@ -93,6 +105,7 @@ class Learning:
         keys: Keys,
         evidence: Evidence,
         verdicts: Log[Verdict],
+        recognition: Recognition,
         instruments: Instruments,
         replica: str,
     ) -> None:
@@ -100,6 +113,7 @@ class Learning:
         self._keys = keys
         self._evidence = evidence
         self._verdicts = verdicts
+        self._recognition = recognition
         self._instruments = instruments
         self._replica = replica
         self._log: Log[Label] = Log(store, keys.own(LABELS), FORMAT, LABELS_KEPT)
@@ -107,6 +121,9 @@ class Learning:
         self._unsent: list[Label] = []
         self._read_to = self._verdicts_to = ""
         self._started = False
+        self._comparing: set[asyncio.Task[None]] = set()
+        # One at a time: lookups want the model, too.
+        self._turn = asyncio.Semaphore(1)
         self.dropped = 0
         """Labels lost because the store was unavailable for too long."""
 
@@ -127,11 +144,39 @@ class Learning:
             self._open.popitem(last=False)
 
     def fresh(self, query: Query, entry: Entry) -> None:
-        """Compare the fresh answer to a message with the candidate that its lookup found."""
+        """Compare the fresh answer to a message with the candidate that its lookup found.
+
+        In the background, unless names or texts are enough to tell.
+        """
         miss = self._open.pop(_name(query), None)
         if miss is None or not entry.response:
             return
-        right = same(AnswerText(entry.response, entry.answer), miss.stored)
+        answer = AnswerText(entry.response, entry.answer)
+        sure = certain(answer, miss.stored)
+        if sure is not None:
+            self._learn(miss, right=sure)
+        elif len(self._comparing) >= WAITING or len(entry.response) > _LONGEST:
+            self._instruments.record(LabelRecord("unknown"))
+        else:
+            task = asyncio.get_running_loop().create_task(
+                self._compare(miss, answer), context=background()
+            )
+            self._comparing.add(task)
+            task.add_done_callback(self._comparing.discard)
+
+    async def _compare(self, miss: _Miss, answer: AnswerText) -> None:
+        async with self._turn:
+            try:
+                verdict = await self._recognition.verdict(answer, miss.stored)
+            except Exception as error:  # noqa: BLE001 - no text may turn up in the loop's log
+                log.limited("compare", "unexpected %s; please report it", place_of(error))
+                verdict = "unknown"
+        if verdict == "unknown":
+            self._instruments.record(LabelRecord("unknown"))
+        else:
+            self._learn(miss, right=verdict == "same")
+
+    def _learn(self, miss: _Miss, *, right: bool) -> None:
         self._evidence.learn(miss.key, miss.similarity, right=right)
         self._instruments.record(LabelRecord("right" if right else "wrong"))
         now = self._store.now()
@@ -141,8 +186,14 @@ class Learning:
         del self._unsent[:-_UNSENT]
 
     def forget(self) -> None:
-        """Drop the answers that wait for their put."""
+        """Drop the answers that wait for their put, or for their comparison."""
         self._open.clear()
+        for task in self._comparing:
+            task.cancel()
+
+    async def close(self) -> None:
+        """Cancel the comparisons."""
+        await end_all(self._comparing)
 
     async def labels(self, count: int) -> list[Label]:
         """Return the newest labels of all replicas, oldest first.

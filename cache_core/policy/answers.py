@@ -3,7 +3,8 @@
 Two questions may share a stored answer if their answers are the same. That is known for certain
 where the agent names its answers (`answer_id=`), and where the texts are equal. Answers made from
 the same documents are the same if they also agree in their numbers and share enough of their words:
-one document may hold the answers to many questions.
+one document may hold the answers to many questions. Of other texts it is judged by their facts and
+their vectors, and stays unknown in between.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from cache_core.model.question.wording import loose_form
 
@@ -23,6 +24,13 @@ _SHARED_WORDS = 1 / 3
 
 _COMPARED = 8_192
 """Characters of an answer whose words are compared."""
+
+Verdict = Literal["same", "different", "unknown"]
+
+ALIKE = 0.81
+UNLIKE = 0.62
+"""Cosines of two answers from which they are the same, if their facts agree, and below which they
+are different. Chosen for the packaged model by `python -m benchmarks.answers`."""
 
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 _WORD = re.compile(r"[^\W\d_]{4,}")
@@ -60,8 +68,8 @@ def by_caller(name: str) -> bool:
     return name[:1] == _NAMED_BY_CALLER
 
 
-def same(one: AnswerText, other: AnswerText) -> bool:
-    """Return whether two answers are the same.
+def certain(one: AnswerText, other: AnswerText) -> bool | None:
+    """Return whether two answers are the same; `None` if neither is certain.
 
     Names given by the caller decide alone, if both have one. Else equal texts, without regard to
     case, spaces and final signs; else the same documents, with equal numbers and shared words.
@@ -71,8 +79,26 @@ def same(one: AnswerText, other: AnswerText) -> bool:
     if loose_form(one.text) == loose_form(other.text):
         return True
     if one.name != other.name or one.name[:1] != _NAMED_BY_DOCUMENTS:
-        return False
-    return _numbers(one.text) == _numbers(other.text) and _overlap(one.text, other.text)
+        return None
+    alike = _numbers(one.text) == _numbers(other.text) and _overlap(one.text, other.text)
+    return True if alike else None
+
+
+def same(one: AnswerText, other: AnswerText) -> bool:
+    """Return whether two answers are the same for certain."""
+    return certain(one, other) is True
+
+
+def judged(similarity: float, *, agree: bool) -> Verdict:
+    """Return what the vectors of two answers say of them.
+
+    Args:
+        similarity: Cosine of the vectors.
+        agree: Whether the facts of the answers agree; if not, that is a doubt.
+    """
+    if similarity < UNLIKE:
+        return "different"
+    return "same" if agree and similarity >= ALIKE else "unknown"
 
 
 def _numbers(text: str) -> Counter[str]:

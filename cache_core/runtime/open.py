@@ -46,6 +46,7 @@ from cache_core.operations.lookup.run import Lookups
 from cache_core.operations.put.rules import Rules
 from cache_core.operations.put.run import Puts
 from cache_core.operations.put.write import Writer
+from cache_core.operations.recognition import Recognition
 from cache_core.operations.replica import Replica
 from cache_core.operations.staging import Staging
 from cache_core.runtime.assembly import Parts, suppressed
@@ -104,9 +105,10 @@ class Open:
             store, keys, parts.tiers, parts.journal, semantic, settings, self._take_back
         )
         self.leases = Turns(store, settings.compute_lease, settings.compute_wait)
+        recognition = Recognition(None if parts.semantic is None else parts.semantic.vectors)
         self.learning = Learning(
-            store, keys, parts.evidence, verdict_log(store, keys.own(LOG)), replica.instruments,
-            replica.name,
+            store, keys, parts.evidence, verdict_log(store, keys.own(LOG)), recognition,
+            replica.instruments, replica.name,
         )  # fmt: skip
         parts.journal.when_forgotten.append(self.learning.forget)
         sinks: list[Sink] = [replica.stats, parts.decisions, self.learning]
@@ -151,6 +153,7 @@ class Open:
         closing.push_async_callback(self.housekeeper.close)
         closing.push_async_callback(self.leases.close)
         closing.push_async_callback(self.computing.close)
+        closing.push_async_callback(self.learning.close)
         if self.verifier is not None:
             closing.push_async_callback(self.verifier.close)
         if self._approvals is not None:

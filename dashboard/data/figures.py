@@ -216,12 +216,13 @@ def unrecorded(replicas: Sequence[ReplicaReport]) -> int:
 
 
 def missed_hits(replicas: Sequence[ReplicaReport]) -> tuple[int, int]:
-    """Return the misses whose fresh answer was the nearest question's, and all that were compared.
+    """Return the misses whose fresh answer was the nearest question's, and all with a verdict.
 
     Both since the replicas started.
     """
     counts = [item.counters.get("judged_misses", {}) for item in replicas]
-    return sum(item.get("right", 0) for item in counts), sum(sum(item.values()) for item in counts)
+    right, wrong = (sum(item.get(name, 0) for item in counts) for name in ("right", "wrong"))
+    return right, right + wrong
 
 
 def tiers(replicas: Sequence[ReplicaReport]) -> pd.DataFrame:

@@ -159,9 +159,9 @@ RIGHT = (
     Panel(
         "stat",
         "Missed hits",
-        "Misses of L2 whose nearest answer would have been right, of those whose fresh answer was "
-        "compared with it, in the time shown: what a lower threshold or another policy (max_wrong "
-        "in the tuning) could win.",
+        "Misses of L2 whose nearest answer would have been right, of those whose fresh answer is "
+        "known to be the same or another one, in the time shown: what a lower threshold or another "
+        "policy (max_wrong in the tuning) could win.",
         [Query(MISSED_HITS, instant=True)],
         "percentunit",
         "glasscache-tiers",

@@ -191,10 +191,10 @@ _COMPUTE_TIME = over(
 TIME_SPARED = f"sum(({_SPARED}) * {_COMPUTE_TIME})"
 """Seconds that those answers would have taken at each cache's mean computation."""
 
-_JUDGED = ours("cache_judged_misses_total")
+_JUDGED = ours("cache_judged_misses_total", 'verdict=~"right|wrong"')
 _WOULD_HIT = ours("cache_judged_misses_total", 'verdict="right"')
 MISSED_HITS = over(f"sum({total(_WOULD_HIT)})", f"sum({total(_JUDGED)})")
-"""Share of judged misses of L2 whose nearest answer would have been right."""
+"""Share of L2's misses with a verdict whose nearest answer would have been right."""
 
 _VERIFIED = ours("cache_verdicts_total", 'source="verify"')
 _WRONG = ours("cache_verdicts_total", 'source="verify",verdict="wrong"')

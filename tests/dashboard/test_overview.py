@@ -95,7 +95,7 @@ def test_replicas_are_described_in_words() -> None:
     """One decimal everywhere, names that people know, and what could not be recorded."""
     counters = {
         "operations": 2_209, "hit_rates": {"overall": 63.74}, "cost_savings_usd": 13.119,
-        "latency_ms": {"p50": 1.68, "p95": 111.9}, "judged_misses": {"right": 3, "wrong": 9},
+        "latency_ms": {"p50": 1.68, "p95": 111.9}, "judged_misses": {"right": 3, "wrong": 9, "unknown": 5},
     }  # fmt: skip
     works = {"embedded": True, "embedder": False}
     found = [replica(counters=counters, backends=works, dropped={"decisions": 283}), replica()]

@@ -8,9 +8,15 @@ import time
 import pytest
 
 from cache_core import LookupResult, MultiLevelCache
+from cache_core.backends.base import Vector
+from cache_core.backends.embedder.encoder import PACKAGED_MODEL
+from cache_core.backends.embedder.pool import ThreadEmbedder
+from cache_core.model.exceptions import BackendError
 from cache_core.observability import decisions
 from cache_core.observability.decisions import Decision
+from cache_core.operations.learning import WAITING
 from cache_core.runtime.background import TICK
+from cache_core.testing import HashEmbedder
 from cache_core.tiers.semantic import candidates
 from tests.support.caches import CacheFactory
 from tests.support.inside import inside
@@ -21,11 +27,31 @@ ASKED = "can the shop send my parcel on to the office"
 NEAR = ASKED.replace("office", "garden")
 """Differs in one word of ten: a similarity of 0.92 by the test's embedder."""
 
+SENT_ON = "We can send your parcel on to another address for 5 euros until it has left the depot."
+REWORDED = "Until it leaves the depot we can send your parcel on to another address; that is €5.00."
+TURNED = REWORDED.replace("can send", "cannot send")
+
 
 async def learned(cache: MultiLevelCache, message: str, answer_id: str) -> None:
     """Let a user miss, and put the fresh answer."""
     assert (await cache.lookup(message, "bob")).response is None
     await cache.put(message, "bob", f"answer {answer_id}", shared=True, answer_id=answer_id)
+
+
+def judged(cache: MultiLevelCache) -> tuple[int, int, int]:
+    """Return the misses whose nearest answer was right, wrong, and neither for certain."""
+    found = cache.get_metrics()["judged_misses"]
+    assert found.keys() == {"right", "wrong", "unknown"}
+    return found["right"], found["wrong"], found["unknown"]
+
+
+async def answered(cache: MultiLevelCache, response: str, message: str = NEAR) -> None:
+    """Let a user miss, put the fresh answer without a name, and wait until it is compared."""
+    before = sum(judged(cache))
+    user = f"user-{before}"  # whose own answers are no candidates
+    assert (await cache.lookup(message, user)).response is None
+    await cache.put(message, user, response)
+    await until(lambda: sum(judged(cache)) == before + 1)
 
 
 async def test_a_miss_teaches_whether_the_nearest_answer_was_right(
@@ -36,10 +62,10 @@ async def test_a_miss_teaches_whether_the_nearest_answer_was_right(
     await cache.put(ASKED, "ann", "answer a", shared=True, answer_id="a")
     await learned(cache, NEAR, "a")
     found = cache.get_metrics()
-    assert (found["judged_misses"], found["missed_hit_rate"]) == ({"right": 1, "wrong": 0}, 1.0)
+    assert (judged(cache), found["missed_hit_rate"]) == ((1, 0, 0), 1.0)
     await learned(cache, NEAR.replace("parcel", "letter"), "b")
     found = cache.get_metrics()
-    assert (found["judged_misses"], found["missed_hit_rate"]) == ({"right": 1, "wrong": 1}, 0.5)
+    assert (judged(cache), found["missed_hit_rate"]) == ((1, 1, 0), 0.5)
 
 
 async def test_private_answers_teach_nothing(make_cache: CacheFactory) -> None:
@@ -47,7 +73,7 @@ async def test_private_answers_teach_nothing(make_cache: CacheFactory) -> None:
     cache = await make_cache(settings=PATIENT)
     await cache.put(ASKED, "bob", "answer a", answer_id="a")
     await learned(cache, NEAR, "a")
-    assert cache.get_metrics()["judged_misses"] == {"right": 0, "wrong": 0}
+    assert judged(cache) == (0, 0, 0)
 
 
 async def test_the_threshold_decides_until_max_wrong_is_set(make_cache: CacheFactory) -> None:
@@ -187,3 +213,90 @@ async def test_only_so_many_shadows_are_computed_a_second(
     flushes = (time.monotonic() - started) / TICK + 2
     known = sum(item.least_max_wrong is not None for item in await cache.decisions())
     assert 1 <= known <= flushes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fresh", "expected"),
+    [
+        (REWORDED, (1, 0, 0)),
+        (REWORDED.replace("5.00", "7.00"), (0, 1, 0)),
+        ("Our office plants are watered by the gardener.", (0, 1, 0)),
+        (TURNED, (0, 0, 1)),
+    ],
+    ids=["the same", "another price", "another subject", "unsure"],
+)
+async def test_an_answer_without_a_name_is_known_by_facts_and_vector(
+    make_cache: CacheFactory, real_embedder: ThreadEmbedder, fresh: str,
+    expected: tuple[int, int, int],
+) -> None:  # fmt: skip
+    """Another wording is right, another fact or subject wrong; what is unsure teaches nothing."""
+    cache = await make_cache(settings=PATIENT, embedding_model=real_embedder)
+    await cache.ready()
+    await cache.put(ASKED, "ann", SENT_ON, shared=True)
+    await answered(cache, fresh)
+    assert judged(cache) == expected
+    assert len(inside(cache).parts.evidence) == expected[0] + expected[1]
+
+
+class SlowEmbedder(HashEmbedder):
+    """Stands for the packaged model, and takes its time for answers."""
+
+    def __init__(self) -> None:
+        super().__init__(PACKAGED_MODEL, window=60)
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def embed(self, text: str) -> Vector:
+        if "euros" in text or "€" in text:
+            await self.gate.wait()
+        return await super().embed(text)
+
+    def answers(self) -> list[str]:
+        """Return the answers that were embedded."""
+        return [text for text in self.calls if "depot" in text]
+
+
+async def test_each_comparison_embeds_its_two_answers_and_nothing_else_does(
+    make_cache: CacheFactory,
+) -> None:
+    """Neither a put without a candidate, nor one whose texts or numbers say enough."""
+    model = SlowEmbedder()
+    cache = await make_cache(settings=PATIENT, embedding_model=model)
+    await cache.put(ASKED, "ann", SENT_ON, shared=True)
+    await answered(cache, SENT_ON.upper())
+    await answered(cache, SENT_ON.replace("5", "8"), NEAR.replace("garden", "gate"))
+    assert model.answers() == []
+    await answered(cache, REWORDED, NEAR.replace("garden", "school"))
+    assert model.answers() == [REWORDED, SENT_ON]
+
+
+@pytest.mark.parametrize("why", ["too long", "another model", "it fails", "it loads"])
+async def test_what_cannot_be_compared_teaches_nothing(make_cache: CacheFactory, why: str) -> None:
+    """An answer beyond the model's window, a model of another scale, one that has no vector."""
+    model = HashEmbedder("own") if why == "another model" else SlowEmbedder()
+    cache = await make_cache(settings=PATIENT, embedding_model=model)
+    more = " Please ask us first." * 20 if why == "too long" else ""
+    await cache.put(ASKED, "ann", SENT_ON + more, shared=True)
+    assert (await cache.lookup(NEAR, "bob")).response is None
+    if why == "it fails":
+        model.failure = BackendError("backend_error", "Broken")
+    model.ready = why != "it loads"
+    await cache.put(NEAR, "bob", REWORDED + more)
+    await until(lambda: judged(cache) == (0, 0, 1))
+    assert len(inside(cache).parts.evidence) == 0
+
+
+async def test_closing_ends_comparisons(make_cache: CacheFactory) -> None:
+    """A model that hangs holds up neither the put nor the end; more than a few do not wait for it."""
+    model = SlowEmbedder()
+    cache = await make_cache(settings=PATIENT, embedding_model=model)
+    await cache.put(ASKED, "ann", SENT_ON, shared=True)
+    model.gate.clear()
+    for number in range(WAITING + 3):
+        user = f"user-{number}"
+        assert (await cache.lookup(NEAR, user)).response is None
+        await asyncio.wait_for(cache.put(NEAR, user, REWORDED), 5.0)
+    await until(lambda: judged(cache) == (0, 0, 3))
+    await asyncio.wait_for(cache.close(), 5.0)
+    assert judged(cache) == (0, 0, 3)

@@ -87,6 +87,14 @@ def agree(asked: Negations, stored: Negations) -> bool:
     return not (_prefixed(ours, theirs) or _prefixed(theirs, ours))
 
 
+def contrary(one: Negations, two: Negations) -> bool:
+    """Return whether two longer texts may negate different things: more, elsewhere, by prefix."""
+    if len(one.kinds) != len(two.kinds) or (one.clauses != two.clauses and _moved(one, two)):
+        return True
+    ours, theirs = one.words - two.words, two.words - one.words
+    return _prefixed(ours, theirs) or _prefixed(theirs, ours)
+
+
 def _found(tokens: Sequence[Token]) -> Iterator[int]:
     for place, token in enumerate(tokens):
         if token.kind == "word" and _negates(tokens, place, token.text):

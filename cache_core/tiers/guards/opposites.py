@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -255,6 +256,9 @@ _SHORTEST = 2
 """Fewest letters of a prefix or an ending."""
 _LEAST = 3
 """Fewest letters of the word beside it."""
+_BESIDE = 2
+"""Content words on each side of a word by which its place in a longer text is known."""
+_ENDS = frozenset(".!?;:")
 
 
 class Opposites(NamedTuple):
@@ -319,6 +323,58 @@ def agree(asked: Opposites, stored: Opposites) -> bool:
         return False
     ours, theirs = asked.words - stored.words, stored.words - asked.words
     return not _contrary(_compounds(ours), _compounds(theirs))
+
+
+class Placed(NamedTuple):
+    """A word of a group in a longer text.
+
+    Attributes:
+        side: Its side of the group.
+        beside: Stems of the content words and numbers next to it in its clause.
+    """
+
+    side: _Side
+    beside: frozenset[str]
+
+
+def placed(tokens: Sequence[Token]) -> tuple[Placed, ...]:
+    """Return the words of groups in *tokens*, each with what stands beside it."""
+    sides, found = _sides(), list[Placed]()
+    for place, token in enumerate(tokens):
+        if token.kind != "word":
+            continue
+        word = _grouped_word(tokens, place)
+        own = sides.get(word) or sides.get(stem(word), ())
+        if own:
+            back, ahead = reversed(tokens[:place]), tokens[place + 1 :]
+            beside = frozenset({*_beside(back), *_beside(ahead)})
+            found += [Placed(side, beside) for side in own]
+    return tuple(found)
+
+
+def _beside(tokens: Iterable[Token]) -> Iterator[str]:
+    """Yield the stems of the first content words and numbers in a clause."""
+    clause = itertools.takewhile(lambda token: token.text not in _ENDS, tokens)
+    content = (
+        stem(token.text)
+        for token in clause
+        if token.kind in {"word", "number"} and token.text not in FUNCTION
+    )
+    return itertools.islice(content, _BESIDE)
+
+
+def in_place(ours: Iterable[Placed], theirs: Iterable[Placed]) -> bool:
+    """Return whether a word of one text has its opposite in the other, beside the same word."""
+    mine, yours = [*ours], [*theirs]
+    here, there = (Counter(word.side for word in side) for side in (mine, yours))
+    own, other = here - there, there - here
+    return any(
+        one.side[0] == two.side[0] and one.side[1] != two.side[1] and one.beside & two.beside
+        for one in mine
+        if one.side in own
+        for two in yours
+        if two.side in other
+    )
 
 
 def _contrary(ours: Iterable[_Side], theirs: Iterable[_Side]) -> bool:

@@ -97,7 +97,7 @@ def _same_in_order(asked: Sequence[Number], stored: Sequence[Number]) -> bool:
 
 def _same(one: Number, two: Number) -> bool:
     return (
-        _same_value(one.value, two.value)
+        same_value(one.value, two.value)
         and (one.unit == two.unit or {one.unit, two.unit} in _SAME_UNITS)
         and one.qualifier == two.qualifier
         and not (one.thing and one.thing == two.beyond != two.thing)
@@ -106,7 +106,7 @@ def _same(one: Number, two: Number) -> bool:
     )
 
 
-def _same_value(one: str, two: str) -> bool:
+def same_value(one: str, two: str) -> bool:
     """Return whether two values are equal; a fraction may be a decimal in the other text."""
     if one == two or ("/" in one) == ("/" in two):
         return one == two

@@ -1,0 +1,213 @@
+"""Comparison of two answers by their facts, in whatever words.
+
+The guards compare questions, which are short and much alike, and may veto too much: that is a miss.
+Two wordings of one answer are whole sentences, built freely. So facts are compared as sets here,
+and what may be mere style is a doubt: neither the same answer nor another one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from cache_core.tiers.guards import language, letters, negation, opposites, order, times, values
+from cache_core.tiers.guards.negation import Negations
+from cache_core.tiers.guards.opposites import Placed
+from cache_core.tiers.guards.order import Order
+from cache_core.tiers.guards.quantities import Number
+from cache_core.tiers.guards.slots import swapped
+from cache_core.tiers.guards.units import unit
+from cache_core.tiers.guards.words import ARTICLES, FUNCTION, Token, stem, tokenise
+
+Comparison = Literal["agree", "doubt", "conflict"]
+"""No fact differs; one is on one side only, or may be the opposite; one stands for another."""
+
+LONGEST = 4_096
+"""Characters of the longest answer whose facts are compared: a few milliseconds."""
+
+_Value = tuple[str, str]
+"""A number and its unit."""
+
+_ONE_UNIT = {"gbp": "pound", "lb": "pound", "th": "", "times": ""}
+_OTHER_LIMIT = {"less": "more", "more": "less"}
+_BEFORE_SENTENCE = frozenset(".!?:;>-*\"'`“”‘’•()")
+_EDGES = "`'\"“”()[]<>,.;:!?*_"
+
+
+class _Facts(NamedTuple):
+    """Facts of an answer.
+
+    Attributes:
+        firm: Numbers with their units.
+        values: The same, with words that may be no numbers, such as "one".
+        limits: Numbers with `less` or `more`, where a word before them says so.
+        rates: Periods and the like that something is per.
+        dates: Days, months, parts of the day.
+        codes: Codes, flags, addresses and quotations, without the signs around them.
+        chunks: All that stands between spaces, likewise.
+        names: Capitalised words within a sentence.
+        stems: All words, without inflections.
+        negations, order, opposites: For the polarity.
+        plain: Whether it is English.
+    """
+
+    firm: frozenset[_Value]
+    values: frozenset[_Value]
+    limits: frozenset[tuple[_Value, str]]
+    rates: frozenset[str]
+    dates: frozenset[str]
+    codes: frozenset[str]
+    chunks: frozenset[str]
+    names: frozenset[str]
+    stems: frozenset[str]
+    negations: Negations
+    order: Order
+    opposites: tuple[Placed, ...]
+    plain: bool
+
+
+def compare(one: str, other: str) -> Comparison:
+    """Return whether the facts of two answers agree.
+
+    A doubt if either is longer than `LONGEST`, or is not English.
+    """
+    if max(len(one), len(other)) > LONGEST:
+        return "doubt"
+    ours, theirs = _facts(one), _facts(other)
+    if not (ours.plain and theirs.plain):
+        return "doubt"
+    left = [
+        (_unmatched(ours.firm, theirs.values), _unmatched(theirs.firm, ours.values)),
+        (ours.rates - theirs.rates, theirs.rates - ours.rates),
+        (_missing(ours.codes, theirs, other), _missing(theirs.codes, ours, one)),
+        (ours.names - theirs.stems, theirs.names - ours.stems),
+    ]
+    if any(mine and yours for mine, yours in left):
+        return "conflict"
+    if any(mine or yours for mine, yours in left) or ours.dates != theirs.dates:
+        return "doubt"
+    return "doubt" if _contrary(ours, theirs) or swapped(one, other) else "agree"
+
+
+def forget() -> None:
+    """Clear the cache of analysed answers."""
+    _facts.cache_clear()
+
+
+def _contrary(ours: _Facts, theirs: _Facts) -> bool:
+    """Return whether one answer may say the opposite of the other."""
+    return (
+        _turned(ours.limits, theirs.limits)
+        or negation.contrary(ours.negations, theirs.negations)
+        or not order.same_direction(ours.order, theirs.order)
+        or opposites.in_place(ours.opposites, theirs.opposites)
+    )
+
+
+@lru_cache(maxsize=256)
+def _facts(text: str) -> _Facts:
+    tokens = tokenise(text)
+    found = values.read(tokens)
+    words = [token.text for token in tokens if token.kind == "word"]
+    return _Facts(
+        frozenset(_value(number) for number in found.numbers if _is_firm(number, tokens)),
+        frozenset(_value(number) for number in found.numbers),
+        frozenset((_value(number), number.role) for number in found.numbers
+                  if number.role in _OTHER_LIMIT),
+        frozenset(found.rates),
+        frozenset(date.removeprefix("from ").removeprefix("to ").rstrip("s")
+                  for date in found.dates),
+        frozenset(filter(_says_something, map(_bare, letters.codes(text)))),
+        frozenset(map(_bare, text.split())),
+        frozenset(_names(tokens)),
+        frozenset(map(stem, words)),
+        negation.read(tokens),
+        order.read(tokens, found.numbers),
+        opposites.placed(tokens),
+        language.english(text),
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------- numbers
+
+
+def _value(number: Number) -> _Value:
+    """Return a number with its unit; a time of day in one spelling."""
+    of = _ONE_UNIT.get(number.unit, number.unit)
+    if of == "clock" or ":" in number.value:
+        minute = times.clock(number.value)
+        if minute is not None:
+            return times.written(minute), "clock"
+    return number.value, of
+
+
+def _is_firm(number: Number, tokens: Sequence[Token]) -> bool:
+    """Return whether a number needs its like in the other answer.
+
+    "first", "once", "an hour" and a bare "one" do not.
+    """
+    if number.value == "1" and number.unit in {"th", "times"}:
+        return False
+    return not number.soft or (number.unit != "" and tokens[number.place].text not in ARTICLES)
+
+
+def _unmatched(mine: Iterable[_Value], others: Iterable[_Value]) -> list[_Value]:
+    others = list(others)
+    return [one for one in mine if not any(_equal(one, two) for two in others)]
+
+
+def _equal(one: _Value, two: _Value) -> bool:
+    """Return whether two values are equal; a unit may be left out on one side, as in 8 to 10 kg."""
+    if _is_hour(one, two) or _is_hour(two, one):
+        return True
+    return values.same_value(one[0], two[0]) and (one[1] == two[1] or "" in {one[1], two[1]})
+
+
+def _is_hour(time: _Value, bare: _Value) -> bool:
+    """Return whether a bare number is the full hour of a time of day."""
+    if time[1] != "clock" or bare[1] or len(bare[0]) > len("24"):
+        return False
+    minute = times.clock(bare[0])
+    return minute is not None and times.written(minute) == time[0]
+
+
+def _turned(ours: frozenset[tuple[_Value, str]], theirs: frozenset[tuple[_Value, str]]) -> bool:
+    """Return whether a number is the most in one answer and only the least in the other."""
+    return any(
+        (value, _OTHER_LIMIT[role]) in theirs and (value, role) not in theirs
+        for value, role in ours
+    )
+
+
+# --------------------------------------------------------------------------------- names, codes
+
+
+def _names(tokens: Sequence[Token]) -> Iterable[str]:
+    """Yield the stems of capitalised words that begin no sentence, heading or quotation."""
+    for before, token in itertools.pairwise(tokens):
+        if token.kind != "word" or not token.raw[0].isupper() or len(token.raw) < len("EU"):
+            continue
+        if before.text in _BEFORE_SENTENCE or times.is_date(token.text):
+            continue
+        if token.text in FUNCTION or unit(token.text, token.raw):
+            continue
+        yield stem(token.text)
+
+
+def _bare(chunk: str) -> str:
+    """Return a piece of text in lower case, without the signs around it."""
+    return chunk.casefold().replace("’", "'").strip(_EDGES).removesuffix("'s").strip(_EDGES)
+
+
+def _says_something(code: str) -> bool:
+    return any(map(str.isalnum, code))
+
+
+def _missing(codes: Iterable[str], there: _Facts, text: str) -> list[str]:
+    """Return the *codes* that another answer, with its text, does not have."""
+    folded = text.casefold()
+    return [
+        code for code in codes if code not in there.chunks and not (" " in code and code in folded)
+    ]

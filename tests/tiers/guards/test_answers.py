@@ -1,0 +1,50 @@
+"""Facts of two answers, in whatever words."""
+
+from __future__ import annotations
+
+import pytest
+
+from cache_core.tiers.guards.answers import LONGEST, Comparison, compare
+
+RETURNS = "Unused items can be sent back within 30 days for a refund of the full price."
+AGREE = [
+    (RETURNS, "You have thirty days to send unused things back; we refund the whole price."),
+    (
+        "It costs €50.00 and takes 5-7 days.",
+        "The price is 50 EUR, and it takes five to seven days.",
+    ),
+    ("We open at 3 pm.", "Our doors open at 15:00."),
+    ("Run `acmectl backup --full` first.", "First of all, please run acmectl backup --full."),
+    ("Our shop in Vienna is closed on Sundays.", "On Sunday the Vienna shop is closed."),
+    ("The light of the X200 is red.", "A red light is what the X200's lamp shows."),
+]
+CONFLICT = [
+    (RETURNS, RETURNS.replace("30", "14")),
+    (RETURNS, "You have 30 weeks to send back what you have not used; we refund the whole price."),
+    ("It costs 5 euros a month.", "You pay five euros per year for it."),
+    ("Run acmectl backup --full first.", "Please start with acmectl backup --diff."),
+    ("Our shop in Vienna is closed on Sundays.", "On Sunday the Zurich shop is closed."),
+    ("Use https://acme.test/v2/hooks for it.", "Please use https://acme.test/v1/hooks."),
+]
+DOUBT = [
+    (RETURNS, "Unused items can be sent back for a refund of the full price."),
+    ("You can pay by invoice.", "It is not possible to pay by invoice."),
+    ("Send the form before 3 pm.", "The form should be sent after 15:00."),
+    ("The curry contains nuts.", "Our curry is without nuts."),
+    ("Parents get paid leave.", "The leave that parents get is unpaid."),
+    ("Choose the blue button in the menu of the app.", "Choose the red button in the menu of the app."),
+    ("The Premium plan has it.", "It is in all our plans."),
+    ("Der Versand dauert drei Tage.", "Es dauert drei Tage, bis das Paket kommt."),
+    (RETURNS, RETURNS + " And so on." * LONGEST),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [(*pair, result) for result, pairs in (("agree", AGREE), ("conflict", CONFLICT),
+                                           ("doubt", DOUBT)) for pair in pairs],
+)  # fmt: skip
+def test_facts_decide_whatever_the_words(one: str, other: str, expected: Comparison) -> None:
+    """One fact in another's place is a conflict; one that is missing, or may be turned, a doubt."""
+    assert compare(one, other) == expected
+    assert compare(other, one) == expected
