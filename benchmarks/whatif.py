@@ -9,6 +9,9 @@ half of the users. Its promise, a limit on wrong hits, is compared with a real r
 the recommended threshold: against the second half of the traffic, and within it against the other
 half of the users.
 
+What the learned policy would have served is read from the same log, and compared with caches that
+it decides in.
+
 Verdicts are drawn realistically: half are a random sample of the semantic hits, as by `verify`;
 half are reviews of pairs a little below the threshold, which got no answer.
 
@@ -44,10 +47,13 @@ from cache_core.config.tuning import Tuning
 from cache_core.model.values import LookupResult
 from cache_core.observability.decisions import Decision
 from cache_core.observability.verdicts import Verdict
-from cache_core.whatif import Recommendation, recommend, thresholds
+from cache_core.whatif import Recommendation, recommend, shadows, thresholds
 from cache_core.whatif.replay import Report, Serving, TrafficRow, replay
 
 THRESHOLDS = (0.85, 0.90, 0.97)
+SHARES = (0.005, 0.01, 0.05)
+"""Shares of wrong hits at which the policy is tried."""
+
 MOST_POINTS = 3.0
 """Largest permitted error of a predicted hit rate, in percentage points."""
 
@@ -89,11 +95,12 @@ def demo_rows(count: int) -> list[TrafficRow]:
 
 
 async def record(
-    rows: Sequence[TrafficRow], threshold: float, embedder: ThreadEmbedder, bar: Progress
+    rows: Sequence[TrafficRow], serving: Serving, embedder: ThreadEmbedder, bar: Progress
 ) -> tuple[Report, list[Recorded]]:
-    """Return the actual result of the traffic at a threshold."""
+    """Return the actual result of the traffic under a rule."""
     answers: list[tuple[TrafficRow, LookupResult]] = []
-    task = bar.add_task(f"replaying at {threshold:g}", total=len(rows))
+    rule = serving.max_wrong if serving.policy == "learned" else serving.threshold
+    task = bar.add_task(f"replaying {serving.policy} at {rule:g}", total=len(rows))
 
     def watch(row: TrafficRow, result: LookupResult) -> None:
         answers.append((row, result))
@@ -104,7 +111,7 @@ async def record(
         scope="private-flag",
         clock="rows",
         embedder=embedder,
-        serving=Serving(threshold=threshold),
+        serving=serving,
         decisions=2 * len(rows),
         watch=watch,
     )
@@ -212,13 +219,15 @@ async def measure(
     texts = sorted({row.message for row in rows if not row.history and embedder.fits(row.message)})
     task = bar.add_task("embedding the messages", total=len(texts))
     await embedder.embed_all(texts, lambda done: bar.advance(task, done))
-    report, recorded = await record(rows, tuning.semantic_threshold, embedder, bar)
+    now = Serving(threshold=tuning.semantic_threshold)
+    report, recorded = await record(rows, now, embedder, bar)
     estimates = {item.threshold: item for item in thresholds(report.decisions, [], tuning=tuning)}
     drawn, advice = advise(recorded, verdicts, limit, tuning, seed)
     real = {tuning.semantic_threshold: (report, recorded)}
     wanted = {*THRESHOLDS, *([advice.threshold] if advice.threshold is not None else [])}
     for value in sorted(wanted - real.keys()):
-        real[value] = await record(rows, value, embedder, bar)
+        real[value] = await record(rows, Serving(threshold=value), embedder, bar)
+    policies = [await _policy(rows, share, report, embedder, bar) for share in SHARES]
     embedder.close()
     predictions = [
         {
@@ -234,10 +243,36 @@ async def measure(
     return {
         "rows": len(rows),
         "predictions": predictions,
-        "within": all(abs(item["points"]) <= MOST_POINTS for item in predictions),
+        "policies": policies,
+        "within": all(abs(item["points"]) <= MOST_POINTS for item in [*predictions, *policies]),
         "promise": _promise(advice, drawn, limit, real),
         "by_verdicts": [_with_fewer(recorded, count, limit, tuning, seed) for count in _FEWER],
         "thresholds_100000_seconds": round(time_thresholds(report.decisions, drawn), 3),
+    }
+
+
+async def _policy(
+    rows: Sequence[TrafficRow],
+    share: float,
+    recorded: Report,
+    embedder: ThreadEmbedder,
+    bar: Progress,
+) -> dict[str, Any]:
+    """Return what the log said of the policy at a share, and what the policy really did."""
+    (shadow,) = shadows(
+        recorded.decisions, [], recorded.labels, tuning=Tuning(), shares=[share]
+    )  # fmt: skip
+    report, _ = await record(rows, Serving("learned", max_wrong=share), embedder, bar)
+    return {
+        "max_wrong": share,
+        "predicted": round(shadow.hit_rate, 4),
+        "real": round(report.hit_rate, 4),
+        "points": round(100 * (shadow.hit_rate - report.hit_rate), 2),
+        "searched": shadow.searched,
+        "unknown": shadow.unknown,
+        "newly": asdict(shadow.newly),
+        "expected_wrong": shadow.expected_wrong,
+        "real_wrong_share": report.wrong_share,
     }
 
 
@@ -300,6 +335,17 @@ def show(found: dict[str, Any]) -> None:
         "stored, the similarity to what stands for it is estimated. Above, questions are stored "
         "that the log has no neighbours of: too few hits are predicted."
     )
+    shown = Table(title="The learned policy, read from the same log", title_justify="left")
+    for name in ("max_wrong", "predicted", "real", "points", "newly", "judged wrong", "wrong"):
+        shown.add_column(name, justify="right")
+    for item in found["policies"]:
+        newly = item["newly"]
+        shown.add_row(
+            f"{item['max_wrong']:g}", f"{item['predicted']:.2%}", f"{item['real']:.2%}",
+            f"{item['points']:+.2f}", f"{newly['lookups']:,}",
+            f"{newly['wrong']:,} of {newly['judged']:,}", f"{item['real_wrong_share'] or 0:.2%}",
+        )  # fmt: skip
+    out.print(shown)
     promise = found["promise"]
     out.print(
         f"\nAt most {promise['limit']:.1%} wrong, by {promise['verdicts']:,} verdicts "

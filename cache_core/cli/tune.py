@@ -1,4 +1,4 @@
-"""Commands that tune a running cache: show, set, history, confirm, revert."""
+"""Commands that tune a running cache: show, shadow, set, history, confirm, revert."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from cache_core.cli.console import (
     run,
     table,
 )
+from cache_core.cli.shadow import shadow
 from cache_core.cli.where import (
     AsJson,
     Author,
@@ -441,6 +442,7 @@ def _moved(name: str, parts: Sequence[str], in_force: Mapping[str, Any]) -> list
 
 _COMMANDS: Mapping[str, Callable[..., None]] = {
     "show": show,
+    "shadow": shadow,
     "set": set_values,
     "history": history,
     "confirm": confirm,

@@ -267,7 +267,7 @@ class Generation(NamedTuple):
 
 
 class Shadow(NamedTuple):
-    """What the learned policy would do with the nearest entry, whether it decides or not.
+    """Decision that the learned policy would take on the nearest entry, were it asked.
 
     Attributes:
         least: Least `max_wrong` at which it serves that entry; 1 if none that may be set does.

@@ -77,6 +77,11 @@ class Label:
 FORMAT = Format(Label)
 
 
+def label_log(store: Logs, keys: Keys) -> Log[Label]:
+    """Return the log of labels in the store."""
+    return Log(store, keys.own(LABELS), FORMAT, LABELS_KEPT)
+
+
 class _Miss(NamedTuple):
     """A miss with a candidate, until its put comes."""
 
@@ -116,7 +121,7 @@ class Learning:
         self._recognition = recognition
         self._instruments = instruments
         self._replica = replica
-        self._log: Log[Label] = Log(store, keys.own(LABELS), FORMAT, LABELS_KEPT)
+        self._log = label_log(store, keys)
         self._open: OrderedDict[tuple[str, str | None, str], _Miss] = OrderedDict()
         self._unsent: list[Label] = []
         self._read_to = self._verdicts_to = ""
@@ -194,14 +199,6 @@ class Learning:
     async def close(self) -> None:
         """Cancel the comparisons."""
         await end_all(self._comparing)
-
-    async def labels(self, count: int) -> list[Label]:
-        """Return the newest labels of all replicas, oldest first.
-
-        Raises:
-            BackendError: If the store is unavailable.
-        """
-        return [*await self._log.last(count), *self._unsent]
 
     async def tend(self) -> None:
         """Learn what the other replicas did, and send what this one learned.

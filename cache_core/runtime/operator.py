@@ -17,6 +17,7 @@ from cache_core.observability.history import By, Period
 from cache_core.operations.arguments import check_label, check_message
 from cache_core.operations.inspect import StoredEntry, stored_entries
 from cache_core.operations.invalidate.outbox import Request, RequestKind
+from cache_core.operations.learning import LABELS_KEPT, Label, label_log
 from cache_core.operations.reembed import Fate, Reembedding
 from cache_core.operations.transfer.dump import NOTHING_KNOWN, Dumping, Known, Left
 from cache_core.operations.transfer.lines import entry, first, last
@@ -96,6 +97,15 @@ class Operator:
 
         async def work(engine: Engine) -> Page:
             return await (await _parts(engine)).decisions.after(position, count)
+
+        return await self._on_engine(work)
+
+    async def labels(self) -> list[Label]:
+        """Return what the misses of all replicas taught, oldest first."""
+
+        async def work(engine: Engine) -> list[Label]:
+            parts = await _parts(engine)
+            return await label_log(parts.store, parts.keys).last(LABELS_KEPT)
 
         return await self._on_engine(work)
 

@@ -1,9 +1,10 @@
-"""Replay of recorded traffic with another threshold, TTL or sharing rule.
+"""Replay of recorded traffic with another threshold, policy, TTL or sharing rule.
 
 Pure functions of the decision log and the verdicts, which neither read nor change a cache.
 """
 
 from cache_core.whatif.scopes import SharingEstimate, sharing
+from cache_core.whatif.shadow import Judged, ShadowEstimate, shadows
 from cache_core.whatif.threshold import (
     GRID,
     Recommendation,
@@ -23,7 +24,9 @@ from cache_core.whatif.ttl import (
 __all__ = [
     "GRID",
     "AgeBin",
+    "Judged",
     "Recommendation",
+    "ShadowEstimate",
     "SharingEstimate",
     "ThresholdEstimate",
     "TtlEstimate",
@@ -31,6 +34,7 @@ __all__ = [
     "TtlReport",
     "recommend",
     "recommend_ttl",
+    "shadows",
     "sharing",
     "thresholds",
     "ttls",

@@ -17,6 +17,7 @@ from cache_core.model.values import Context, LookupResult
 from cache_core.multilevel_cache import MultiLevelCache
 from cache_core.observability.decisions import Decision
 from cache_core.operations.arguments import MAX_ANSWER_ID_CHARS
+from cache_core.operations.learning import Label
 
 ScopeRule = Literal["private-flag", "all-private", "auto", "all-shared"]
 ClockRule = Literal["rows", "none"]
@@ -50,8 +51,8 @@ _REAL = 500_000_000.0
 """Times above this are seconds since the epoch, not since the first row."""
 
 _PATIENCE = 60.0
-_FLUSH_EVERY = 100
-"""Rows between two flushes of the decision log, which would otherwise drop some."""
+_FLUSH_EVERY = 10
+"""Rows between two flushes of the decision log, each of which asks the policy about ten lookups."""
 _EMBEDDINGS_TIMED = 20
 
 
@@ -97,6 +98,7 @@ class Report:
     seconds: float = 0.0
     metrics: dict[str, Any] = field(default_factory=dict)
     decisions: list[Decision] = field(default_factory=list)
+    labels: list[Label] = field(default_factory=list)
 
     @property
     def hit_rate(self) -> float:
@@ -159,7 +161,7 @@ async def replay(
         clock: `rows` advances time by the rows' `t`; with `none` nothing expires.
         embedder: A loaded embedder; best with the rows' messages embedded in advance.
         serving: Rule for semantic hits.
-        decisions: Number of newest lookups in the report's decision log; 0 for none.
+        decisions: Number of newest lookups in the report's decision log; 0 for none, and no labels.
         watch: Called with each row and its result.
     """
     report = Report(scope, clock, serving.policy)
@@ -190,6 +192,7 @@ async def replay(
             if decisions:
                 await cache.operator.flush_decisions()
                 report.decisions = await cache.decisions(decisions)
+                report.labels = await cache.operator.labels()
     report.seconds = time.perf_counter() - started
     return report
 

@@ -165,7 +165,7 @@ class Simulation:
             if item.outcome == "bypass":
                 continue
             found.lookups += 1
-            if _is_fixed(item):
+            if is_fixed(item):
                 found.fixed_usd += item.saved_usd
                 if item.outcome == "hit":
                     found.exact[self._all] += 1
@@ -310,7 +310,7 @@ def combine(first: float, second: float) -> float:
     return first * second + _ALIKE * math.sqrt(max(0.0, beside))
 
 
-def _is_fixed(item: Decision) -> bool:
+def is_fixed(item: Decision) -> bool:
     """Return whether no threshold changes the fate of a lookup."""
     return bool(
         item.history

@@ -203,7 +203,7 @@ async def test_guards_are_asked_for_the_shadow_off_the_path(
 async def test_only_so_many_shadows_are_computed_a_second(
     make_cache: CacheFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of many lookups between two flushes the log knows some, so that the others stay fast."""
+    """The log knows some of many lookups between two flushes, so that the others stay fast."""
     monkeypatch.setattr(decisions, "_SHADOWS", 1)
     cache = await make_cache(settings=PATIENT)
     await cache.put(ASKED, "ann", "answer a", shared=True)

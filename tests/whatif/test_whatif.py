@@ -468,6 +468,11 @@ def check(found: dict[str, Any]) -> None:
         assert abs(item["points"]) <= 3, item
         if item["threshold"] == 0.95:
             assert abs(item["points"]) < 0.1, "today's is what was recorded"
+    for item in found["policies"]:
+        assert item["unknown"] == 0
+        assert item["newly"]["judged"] > 0
+        assert item["real"] > 0
+        assert abs(item["points"]) <= 3, item
     assert found["promise"]["kept"] is not False
 
 

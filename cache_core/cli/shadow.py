@@ -1,0 +1,105 @@
+"""`glasscache tune shadow`: what the learned policy would have served, before it is turned on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from cache_core.cli.console import counted, out, print_json, run, table
+from cache_core.cli.where import AsJson, Directory, Namespace, RedisUrl, opened
+from cache_core.config.tuning import Tuning
+from cache_core.policy.limits import MAX_WRONG
+from cache_core.whatif.shadow import ENOUGH, SHARES, Judged, ShadowEstimate, shadows
+
+_READ = 100_000
+"""Newest decisions that are read."""
+
+
+def shadow(
+    max_wrong: Annotated[
+        list[float] | None,
+        typer.Option(min=0.0, max=MAX_WRONG, help="Share of hits that may be wrong; repeatable."),
+    ] = None,
+    namespace: Namespace = "default",
+    redis_url: RedisUrl = None,
+    directory: Directory = None,
+    as_document: AsJson = False,
+) -> None:
+    """Show what the learned policy would have served, before max_wrong turns it on.
+
+    It reads the decision log: each lookup that L2 searched for has the share from which on the
+    policy would have served the nearest answer, as it knew it then. Whether that was right is known
+    from verdicts, and from the fresh answers that followed the misses.
+
+    [bold]glasscache tune shadow[/bold]
+        For several shares.
+
+    [bold]glasscache tune shadow --max-wrong 0.01 --json[/bold]
+        For one, for a script.
+    """
+    shares = sorted(set(max_wrong)) if max_wrong else list(SHARES)
+
+    async def work() -> tuple[Tuning, list[ShadowEstimate]]:
+        async with opened(namespace, redis_url, None, directory, semantic=False) as cache:
+            tuning = (await cache.operator.in_force()).tuning
+            return tuning, shadows(
+                await cache.decisions(_READ), await cache.verdicts(),
+                await cache.operator.labels(), tuning=tuning, shares=shares,
+            )  # fmt: skip
+
+    tuning, found = run(work())
+    if as_document:
+        print_json(
+            {
+                "namespace": namespace,
+                "max_wrong": tuning.max_wrong,
+                "shares": [
+                    {**asdict(item), "hit_rate_now": item.hit_rate_now, "hit_rate": item.hit_rate}
+                    for item in found
+                ],
+            }
+        )
+        return
+    _show(tuning, found)
+
+
+def _show(tuning: Tuning, found: Sequence[ShadowEstimate]) -> None:
+    now = found[0]
+    if not now.searched:
+        out.print(
+            "The shadow is not warm: no lookup says yet what the policy would have done. It needs "
+            "a decision log and semantic lookups by agents of this version."
+        )
+        return
+    rule = f"max_wrong {tuning.max_wrong:g}" if tuning.max_wrong else "the threshold"
+    shown = table(title=f"The learned policy, had it decided; now: {rule}")
+    for name in ("max_wrong", "hits", "newly", "wrong", "kept", "wrong", "lost"):
+        shown.add_column(name, justify="right")
+    for item in found:
+        shown.add_row(
+            f"{item.max_wrong:g}", f"{item.hit_rate:.1%}",
+            f"{item.newly.lookups:,}", _wrong(item.newly),
+            f"{item.kept.lookups:,}", _wrong(item.kept), f"{item.lost:,}",
+        )  # fmt: skip
+    out.print(shown, "", sep="\n")
+    out.print(
+        f"Now {now.hit_rate_now:.1%} of {counted(now.lookups, 'lookups')} are hits. Of these L2 "
+        f"searched for {now.searched + now.unknown:,}, and {now.searched:,} have the figure."
+    )
+    if now.searched < ENOUGH:
+        out.print(f"That is few: from {ENOUGH} on it says something.", style="yellow")
+    out.print(
+        "wrong: of those judged by a verdict, or by the fresh answer that followed a miss; an "
+        "answer of which it stayed unknown is not judged.",
+        style="dim",
+    )
+
+
+def _wrong(found: Judged) -> str:
+    """Return the judged share that was wrong, with its count."""
+    if not found.judged:
+        return "no verdicts" if found.lookups else "-"
+    return f"{found.wrong:,} of {found.judged:,}"

@@ -1,0 +1,180 @@
+"""Effect of the learned policy before it decides, from what the decision log says of it.
+
+Each lookup that L2 searched for has the least `max_wrong` at which the policy would have served the
+nearest question, with what was learned until then. A replay assumes:
+
+- What L1 answered is a hit under the policy, too: it was stored, or what was near enough to be
+  served in its place is near enough again.
+- A hit that the policy would not have served is put, so that the same message is a hit from then
+  on, until the answer expires.
+- The neighbours are those of the log. Under the policy more questions hit, so fewer are stored:
+  where the nearest one would be missing, another question with its answer is taken to be there.
+- Intents with a `max_wrong` of their own are replayed by the proposed one, too.
+
+Lookups from before the first one with a figure do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cache_core.config.tuning import Tuning
+from cache_core.observability.decisions import Decision
+from cache_core.observability.verdicts import Verdict
+from cache_core.operations.learning import Label
+from cache_core.whatif.simulation import is_fixed
+
+SHARES = (0.0025, 0.005, 0.01, 0.02, 0.05)
+"""Shares that are shown where no other one is asked for."""
+
+ENOUGH = 200
+"""Lookups with a figure below which the effect is not known well enough to rely on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Lookups that the policy would have served, and what is known of their answers.
+
+    Attributes:
+        lookups: Number of them.
+        judged: Of these, with a verdict or a fresh answer to compare.
+        wrong: Of the judged ones, wrong.
+    """
+
+    lookups: int = 0
+    judged: int = 0
+    wrong: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowEstimate:
+    """Effect of one share on the recorded traffic.
+
+    Attributes:
+        max_wrong: The share.
+        lookups: Lookups since the first with a figure that could have had a response.
+        searched: Of these, with a figure of the policy.
+        unknown: Of these, that L2 searched for, without one.
+        hits_now, hits: Of *searched*, hits as recorded, and under the policy.
+        newly, kept: Of *hits*, those that were no hits, and those served as they were.
+        lost: Of *hits_now*, no hits under the policy.
+        fixed_hits: Hits that no policy changes, most of them of L1.
+        expected_wrong: Share of wrong ones among *newly* and *kept*, 0 to 1, as the policy expects
+            it; `None` without any.
+    """
+
+    max_wrong: float
+    lookups: int
+    searched: int
+    unknown: int
+    hits_now: int
+    hits: int
+    newly: Judged
+    kept: Judged
+    lost: int
+    fixed_hits: int
+    expected_wrong: float | None
+
+    @property
+    def hit_rate_now(self) -> float:
+        """Share of hits as recorded, 0 to 1."""
+        return self._rate(self.hits_now)
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of hits under the policy, 0 to 1."""
+        return self._rate(self.hits)
+
+    def _rate(self, hits: int) -> float:
+        if not self.searched:
+            return self.fixed_hits / self.lookups if self.lookups else 0.0
+        # Those that are known are a random sample.
+        stand_for = (self.searched + self.unknown) / self.searched
+        return (self.fixed_hits + hits * stand_for) / self.lookups
+
+
+def shadows(
+    decisions: Sequence[Decision],
+    verdicts: Iterable[Verdict],
+    labels: Iterable[Label],
+    *,
+    tuning: Tuning,
+    shares: Sequence[float] = SHARES,
+) -> list[ShadowEstimate]:
+    """Return what the policy would have served at each share of wrong hits.
+
+    Args:
+        decisions: Decisions of the log, oldest first.
+        verdicts: Verdicts on lookups, oldest first.
+        labels: Labels of misses.
+        tuning: The tuning in force, for the TTL.
+        shares: Values of `max_wrong`, 0 to 1.
+    """
+    right = {item.lookup_id: item.right for item in labels}
+    right |= {item.lookup_id: item.correct for item in verdicts}
+    known = (at for at, item in enumerate(decisions) if item.least_max_wrong is not None)
+    counted = [item for item in decisions[next(known, 0) :] if item.outcome != "bypass"]
+    # What L1 answered, or L2 could not search for, is the same under the policy.
+    moved = [item for item in counted if item.level != "l1" and not is_fixed(item)]
+    searched = [item for item in moved if item.least_max_wrong is not None]
+    fixed_hits = sum(item.outcome == "hit" for item in counted) - sum(
+        item.outcome == "hit" for item in moved
+    )
+    found = []
+    for share in shares:
+        served = _served(share, searched, tuning.l2_ttl)
+        found.append(
+            ShadowEstimate(
+                max_wrong=share,
+                lookups=len(counted),
+                searched=len(searched),
+                unknown=len(moved) - len(searched),
+                hits_now=sum(item.outcome == "hit" for item in searched),
+                hits=len(served.newly) + len(served.kept) + served.again,
+                newly=_judged(served.newly, right),
+                kept=_judged(served.kept, right),
+                lost=served.lost,
+                fixed_hits=fixed_hits,
+                expected_wrong=_expected([*served.newly, *served.kept]),
+            )
+        )
+    return found
+
+
+@dataclass(slots=True)
+class _Served:
+    """Lookups that the policy serves, serves by their own stored words, and no longer serves."""
+
+    newly: list[Decision] = field(default_factory=list)
+    kept: list[Decision] = field(default_factory=list)
+    again: int = 0
+    lost: int = 0
+
+
+def _served(share: float, searched: Sequence[Decision], ttl: float) -> _Served:
+    found = _Served()
+    stored: dict[tuple[str, str, str], float] = {}
+    for item in searched:
+        hit = item.outcome == "hit"
+        name = (item.context, item.message, item.user)
+        # What an approver allowed, it allows under the policy, too.
+        if (item.least_max_wrong or 0.0) <= share or (hit and "approved" in item.reasons):
+            (found.kept if hit else found.newly).append(item)
+        elif name in stored and item.at - stored[name] <= ttl:
+            found.again += 1
+        elif hit:
+            found.lost += 1
+            stored[name] = item.at
+    return found
+
+
+def _judged(served: Sequence[Decision], right: Mapping[str, bool]) -> Judged:
+    known = [right[item.lookup_id] for item in served if item.lookup_id in right]
+    return Judged(len(served), len(known), known.count(False))
+
+
+def _expected(served: Sequence[Decision]) -> float | None:
+    if not served:
+        return None
+    return sum(1.0 - (item.chance or 0.0) for item in served) / len(served)
