@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,8 @@ _LABEL_VALUES = re.compile(r"label_values\((?P<selector>.+), (?P<label>\w+)\)")
 _VARIABLE = re.compile(r"\$(\w+)")
 _OPTIONAL = ("cluster", "namespace")
 """Labels that not every Prometheus gives its targets."""
+
+_ANY: Mapping[str, str] = {}
 
 
 class Target(NamedTuple):
@@ -65,7 +67,7 @@ class Prometheus:
                 raise
             raise ValueError(error.read().decode()) from None
 
-    def values(self, query: str, chosen: dict[str, str]) -> list[str]:
+    def values(self, query: str, chosen: Mapping[str, str]) -> list[str]:
         """Return the values of a variable.
 
         Args:
@@ -82,7 +84,22 @@ class Prometheus:
         )
         return answer
 
-    def filled(self, expr: str, chosen: dict[str, str]) -> str:
+    def all_of(self, dashboard: dict[str, Any], chosen: Mapping[str, str]) -> dict[str, str]:
+        """Return a dashboard's variables as Grafana fills them: All is one of the listed values.
+
+        Args:
+            dashboard: Its JSON.
+            chosen: Values of the variables that are not All.
+        """
+        found = dict(chosen)
+        for variable in dashboard["templating"]["list"]:
+            if variable["type"] == "query" and variable["name"] not in found:
+                listed = "|".join(map(re.escape, self.values(variable["query"], found)))
+                every = listed.replace("\\", r"\\")  # a pattern within a string of PromQL
+                found[variable["name"]] = variable.get("allValue") or every
+        return found
+
+    def filled(self, expr: str, chosen: Mapping[str, str]) -> str:
         """Return *expr* with its variables replaced; those not in *chosen* match everything."""
         shown = max(1, round(time.time() - self.start))
         known = {
@@ -90,7 +107,7 @@ class Prometheus:
             "__interval": f"{math.ceil(self._step)}s",
             "__range": f"{shown}s",
             "__range_s": f"{shown}",
-        } | chosen
+        } | dict(chosen)
         return _VARIABLE.sub(
             lambda match: known.get(match[1], ".*" if match[1] in _OPTIONAL else ".+"), expr
         )
@@ -99,9 +116,9 @@ class Prometheus:
     def _step(self) -> float:
         return max(self._scrape, (time.time() - self.start) / 1_000)
 
-    def numbers(self, target: Target) -> list[float]:
+    def numbers(self, target: Target, chosen: Mapping[str, str] = _ANY) -> list[float]:
         """Return all finite numbers that Grafana would show for *target*."""
-        expr = self.filled(target.expr, {})
+        expr = self.filled(target.expr, chosen)
         if target.instant:
             series = self.get("query", query=expr)["result"]
             texts = [one["value"][1] for one in series]
@@ -142,9 +159,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prometheus = Prometheus(options.url, options.scrape, time.time() - options.hours * 3_600)
     empty = asked = 0
     for path in sorted(DIRECTORY.glob("*.json")):
-        for target in targets(json.loads(path.read_text(encoding="utf-8"))):
+        dashboard = json.loads(path.read_text(encoding="utf-8"))
+        chosen = prometheus.all_of(dashboard, {})
+        for target in targets(dashboard):
             asked += 1
-            if not prometheus.numbers(target):
+            if not prometheus.numbers(target, chosen):
                 empty += 1
                 sys.stdout.write(f"{target.dashboard}: {target.panel}: no data\n  {target.expr}\n")
     sys.stdout.write(f"{asked - empty} of {asked} queries have data\n")

@@ -84,8 +84,9 @@ HEALTH = (
         "stat",
         "Error budget left",
         "Of the errors that an availability of 99.9 % allows in the time shown, the share that is "
-        "left. Below 0 it is overdrawn. How fast it goes is shown below.",
-        [Query(BUDGET_LEFT, instant=True)],
+        "left. Below 0 it is overdrawn; -100 % means so much or more. How fast it goes is shown "
+        "below.",
+        [Query(f"clamp_min({BUDGET_LEFT}, -1)", instant=True)],
         "percentunit",
         "glasscache-tiers",
         steps=falling(0, 0.25),
@@ -95,9 +96,9 @@ HEALTH = (
     Panel(
         "stat",
         "Lookup time, p99",
-        "99 % of the lookups that could be answered took less. Red above 100 ms, where "
+        "99 % of the lookups that could be answered took less, now. Red above 100 ms, where "
         "CacheLatencyHigh warns. 2.5 s means 2.5 s or more.",
-        [Query(quantile(0.99, "cache_lookup_seconds", more=_COUNTED), exemplar=True)],
+        [Query(quantile(0.99, "cache_lookup_seconds", more=_COUNTED), instant=True)],
         "s",
         "glasscache-tiers",
         steps=((None, "green"), (0.1, "red")),
@@ -107,7 +108,7 @@ HEALTH = (
         "stat",
         "Lookups",
         "All lookups per second, with those that were not cacheable.",
-        [Query(f"sum({rate(_LOOKUPS)})")],
+        [Query(f"sum({rate(_LOOKUPS)}) or vector(0)")],
         "reqps",
         "glasscache-tiers",
     ),
@@ -363,7 +364,7 @@ WORTH = (
                 "spent on {{kind}}",
             ),
         ],
-        "suffix: USD/h",
+        "suffix:USD/h",
         "glasscache-tiers",
         stacked=True,
         colored=[legend for legend in COLORS if legend.startswith(("saved", "spent"))],
@@ -422,10 +423,10 @@ WORTH = (
         "Which intents does the cache answer?",
         "Share of the answers of an intent that came from the cache in the time shown, the lowest "
         "first. A low one that is the same for everybody: share it, or give it a longer TTL. Only "
-        "answers that were put with an intent.",
+        "answers put with an intent; * is all that neither shared_intents nor the tuning names.",
         [
             Query(
-                "bottomk(8, "
+                "bottomk(6, "
                 + over(
                     f"sum by (intent) ({total(ours(ANSWERS, OF_CACHE))})",
                     f"sum by (intent) ({total(ours(ANSWERS))})",
@@ -439,6 +440,7 @@ WORTH = (
         "glasscache-tiers",
         none="no intents",
         decimals=0,
+        long_names=True,
         ends=(0, 1),
     ),
 )
@@ -465,11 +467,12 @@ CHANGES = (
         "Counted by the replica that saw most of them. refused: the store held a value out of its "
         "bounds, and the replica kept the last good one.",
         [
-            Query(f"ceil(max({grown(ours('cache_tuning_changes_total'))}))", "applied"),
-            Query(f"ceil(max({grown(ours('cache_tuning_rejected_total'))}))", "refused"),
+            Query(f"floor(max({grown(ours('cache_tuning_changes_total'))}))", "applied"),
+            Query(f"floor(max({grown(ours('cache_tuning_rejected_total'))}))", "refused"),
         ],
         "none",
         "glasscache-semantic",
+        decimals=0,
         ends=(0, None),
         colored=("applied", "refused"),
     ),
@@ -481,13 +484,15 @@ CHANGES = (
         [
             Query(
                 f"max(max {BY_CACHE} ({ours('cache_tuning_version')})"
-                f" - min {BY_CACHE} ({ours('cache_tuning_version')}))"
+                f" - min {BY_CACHE} ({ours('cache_tuning_version')}))",
+                instant=True,
             )
         ],
         "none",
         "glasscache-semantic",
         steps=((None, "green"), (1, "red")),
         names={"0": ("agreed", "green")},
+        none="no agent",
     ),
     Panel(
         "stat",
@@ -498,10 +503,12 @@ CHANGES = (
                 "count by (version) (count by (cluster, namespace, job, instance, version) "
                 f"({ours('cache_build_info')}))",
                 "{{version}}",
+                instant=True,
             )
         ],
         "none",
         "glasscache-stores",
+        none="no agent",
         says="value_and_name",
     ),
     Panel(
@@ -515,6 +522,7 @@ CHANGES = (
         steps=((None, "green"), (1, "red")),
         none="none",
         decimals=0,
+        long_names=True,
         of_alerts=True,
     ),
 )

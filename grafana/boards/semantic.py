@@ -32,7 +32,8 @@ _L2 = 'level="l2"'
 _REASONS = (
     "cold", "expired", "invalidated", "other_scope", "below_threshold", "unsure", "guard_veto",
     "has_history", "truncated", "unreadable", "warming", "context_limit", "left_out",
-    "too_old", "day_over", "corrupt",
+    "too_old", "day_over", "corrupt", "not_approved", "approval_failed", "approval_late",
+    "approval_budget",
 )  # fmt: skip
 """Reasons for a miss of L2."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from grafana.builder.board import Board, Placed, Section
 from grafana.builder.panels import Panel, Query, rising
-from grafana.builder.queries import BY_CACHE, NAMED, ours, over, percentiles, rate, redis
+from grafana.builder.queries import BY_CACHE, NAMED, grown, ours, over, percentiles, rate, redis
 
 _UP = {"0": ("down", "red"), "1": ("up", "green")}
 _BREAKER = {"0": ("closed", "green"), "1": ("half open", "orange"), "2": ("open", "red")}
 _NO_EVICTION = 'maxmemory_policy="noeviction"'
+_EVICTION = 'maxmemory_policy!="noeviction"'
 _CHROMA = 'backend="chroma"'
 _L2 = 'level="l2"'
 _SPENT = f"sum by (cmd) ({rate(redis('redis_commands_duration_seconds_total'))})"
@@ -21,23 +22,25 @@ SEEN = (
     Panel(
         "stat",
         "Which backends answer?",
-        "As the agents' processes see them: down as soon as one process cannot reach it.",
-        [Query(f"min by (backend) ({ours('cache_backend_up')})", "{{backend}}")],
+        "As the agents' processes see them now: down as soon as one process cannot reach it.",
+        [Query(f"min by (backend) ({ours('cache_backend_up')})", "{{backend}}", instant=True)],
         "none",
         "glasscache-tiers",
         steps=_DOWN_IS_BAD,
         names=_UP,
+        none="no agent",
     ),
     Panel(
         "stat",
         "Are breakers open?",
         "The worst of all processes. open: it failed 5 times in a row and is only probed, so that "
         "lookups do not wait for it.",
-        [Query(f"max by (backend) ({ours('cache_breaker_state')})", "{{backend}}")],
+        [Query(f"max by (backend) ({ours('cache_breaker_state')})", "{{backend}}", instant=True)],
         "none",
         "glasscache-tiers",
         steps=rising(1, 2),
         names=_BREAKER,
+        none="no agent",
     ),
     Panel(
         "timeseries",
@@ -52,6 +55,7 @@ SEEN = (
         ],
         "none",
         "glasscache-tiers",
+        decimals=0,
         ends=(0, None),
         colored=_BACKENDS,
     ),
@@ -75,13 +79,14 @@ SEEN = (
         "backend that flaps fails some calls and answers others: look at its load and its network.",
         [
             Query(
-                "sum by (backend) (increase("
-                f"{ours('cache_breaker_transitions_total', _OPEN)}[$__rate_interval]))",
+                "sum by (backend) "
+                f"(floor({grown(ours('cache_breaker_transitions_total', _OPEN))}))",
                 "{{backend}}",
             )
         ],
         "none",
         "glasscache-tiers",
+        decimals=0,
         ends=(0, None),
         colored=_BACKENDS,
     ),
@@ -105,6 +110,7 @@ SEEN = (
         "none",
         "glasscache-tiers",
         steps=((None, "green"), (1, "red")),
+        decimals=0,
         ends=(0, None),
     ),
 )
@@ -113,8 +119,8 @@ REDIS_NOW = (
     Panel(
         "stat",
         "Redis up",
-        "As redis_exporter sees it. No data: the exporter itself is unavailable.",
-        [Query(f"min({redis('redis_up')})")],
+        "As redis_exporter sees it now. No exporter: it does not answer Prometheus.",
+        [Query(f"min({redis('redis_up')})", instant=True)],
         "none",
         "glasscache-overview",
         steps=_DOWN_IS_BAD,
@@ -125,18 +131,22 @@ REDIS_NOW = (
         "stat",
         "Memory used",
         "Share of its limit that the fullest server uses, of those that evict nothing: at 90 % "
-        "CacheRedisMemoryFull pages, at 100 % writes fail. A server that evicts is full when it is "
-        "well, and not shown here.",
+        "CacheRedisMemoryFull pages, at 100 % writes fail. Without such a server: whether one has "
+        "no limit, where CacheRedisMemoryUnlimited warns, or all evict, and are full when well.",
         [
             Query(
                 f"max({over(redis('redis_memory_used_bytes'), redis('redis_memory_max_bytes'))}"
                 f" and on (cluster, job, instance) {redis('redis_instance_info', _NO_EVICTION)})"
+                f" or max({redis('redis_memory_max_bytes')} == 0) - 2"
+                f" or -max({redis('redis_instance_info', _EVICTION)})",
+                instant=True,
             )
         ],
         "percentunit",
         "glasscache-overview",
         steps=((None, "green"), (0.9, "red")),
-        none="it evicts",
+        names={"-2": ("no limit", "orange"), "-1": ("it evicts", "green")},
+        none="no answer",
     ),
     Panel(
         "stat",
@@ -147,37 +157,48 @@ REDIS_NOW = (
             Query(
                 f"count by (maxmemory_policy) ({redis('redis_instance_info')})",
                 "{{maxmemory_policy}}",
+                instant=True,
             )
         ],
         "none",
         "glasscache-overview",
+        none="no answer",
         says="value_and_name",
     ),
     Panel(
         "stat",
         "Up for",
         "The server that was started last. A restart without persistence empties the cache.",
-        [Query(f"min({redis('redis_uptime_in_seconds')})")],
+        [Query(f"min({redis('redis_uptime_in_seconds')})", instant=True)],
         "s",
         "glasscache-overview",
+        none="no answer",
         steps=((None, "orange"), (3600, "green")),
     ),
     Panel(
         "stat",
         "Keys",
         "In all databases, with the keys of others that use the server.",
-        [Query(f"sum({redis('redis_db_keys')})")],
+        [Query(f"sum({redis('redis_db_keys')})", instant=True)],
         "none",
         "glasscache-tiers",
+        none="no answer",
     ),
     Panel(
         "stat",
         "Clients used",
         "Connections, of as many as the server allows.",
-        [Query(f"max({over(redis('redis_connected_clients'), redis('redis_config_maxclients'))})")],
+        [
+            Query(
+                f"max({over(redis('redis_connected_clients'), redis('redis_config_maxclients'))})",
+                instant=True,
+            )
+        ],
         "percentunit",
         "glasscache-overview",
         steps=rising(0.8, 0.9),
+        decimals=1,
+        none="no answer",
     ),
 )
 
@@ -310,6 +331,7 @@ REDIS_MORE = (
         ],
         "none",
         "glasscache-tiers",
+        decimals=0,
         ends=(0, None),
     ),
     Panel(
@@ -339,11 +361,12 @@ CHROMA = (
         "Chroma up",
         "As the agents' processes see it: down as soon as one process cannot reach it. Chroma has "
         "no exporter of its own.",
-        [Query(f"min({ours('cache_backend_up', _CHROMA)})")],
+        [Query(f"min({ours('cache_backend_up', _CHROMA)})", instant=True)],
         "none",
         "glasscache-semantic",
         steps=_DOWN_IS_BAD,
         names=_UP,
+        none="not used",
     ),
     Panel(
         "timeseries",
@@ -358,6 +381,7 @@ CHROMA = (
         ],
         "none",
         "glasscache-semantic",
+        decimals=0,
         ends=(0, None),
     ),
     Panel(

@@ -152,7 +152,7 @@ ENTRIES = (
         "How old are the answers that hit?",
         "95 % of what a tier served was younger than this.",
         [Query(quantile(0.95, "cache_entry_age_seconds", "level, "), "{{level}}")],
-        "s",
+        "dthms",
         "glasscache-semantic",
         logarithmic=True,
         colored=_LEVELS,
@@ -179,7 +179,7 @@ ENTRIES = (
         "Which TTLs are in force?",
         "Time until an entry of a tier expires, set by the tuning; an entry's own overrides it. Of "
         "several caches the longest.",
-        [Query(f"max by (level) ({ours('cache_ttl_seconds')})", "{{level}}")],
+        [Query(f"max by (level) ({ours('cache_ttl_seconds')})", "{{level}}", instant=True)],
         "s",
         "glasscache-semantic",
         says="value_and_name",
@@ -197,6 +197,7 @@ ENTRIES = (
         ],
         "none",
         "glasscache-stores",
+        decimals=0,
         ends=(0, None),
     ),
     Panel(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ TITLES = {
 RUNBOOKS = "https://github.com/glasscache/glasscache/blob/main/docs/runbooks/"
 """Pages of the alerts."""
 
+_GREY = "#8e8e8e"
 _TIERS = {"l1": "green", "l2": "blue", "l3": "purple", "l4": "#19b5b5"}
 COLORS: Mapping[str, str] = {
     # endings of a lookup, and verdicts on hits
@@ -39,7 +40,7 @@ COLORS: Mapping[str, str] = {
     "partial": "yellow",
     "miss": "orange",
     "error": "red",
-    "bypass": "#8e8e8e",
+    "bypass": _GREY,
     "cancelled": "#c0c0c0",
     # puts, refreshes and invalidations
     "stored": "green",
@@ -107,7 +108,7 @@ COLORS: Mapping[str, str] = {
     "p95": "blue",
     "p99": "purple",
     # backends
-    "redis": "red",
+    "redis": "yellow",
     "chroma": "blue",
     "vectors": "blue",
     "embedder": "purple",
@@ -168,6 +169,7 @@ class Panel:
         says: Value of the series that a number shows; auto is the only one, if there is one series.
         colored: Legends of lines whose colours are those of `COLORS`.
         by_level: Tiers whose lines, named after tier and reason, are shades of the tier's colour.
+        long_names: Whether the names of bars may be long, and so are above them.
         of_alerts: Whether its values link to the runbooks of the alerts they are named after.
     """
 
@@ -187,6 +189,7 @@ class Panel:
     logarithmic: bool = False
     says: Literal["auto", "name", "value_and_name"] = "auto"
     colored: Sequence[str] = ()
+    long_names: bool = False
     of_alerts: bool = False
     by_level: Sequence[str] = ()
 
@@ -204,7 +207,7 @@ class Panel:
             case "timeseries":
                 made = _lines(self)
             case "bargauge":
-                made = _bars()
+                made = _bars(self)
             case "table":
                 made = _table(self)
         made.id(number).grid_pos(place).title(self.title).description(self.description)
@@ -214,12 +217,8 @@ class Panel:
             .mode(model.ThresholdsMode.ABSOLUTE)
             .steps([model.Threshold(value=value, color=color) for value, color in self.steps])
         )
-        if self.names:
-            results = {
-                value: model.ValueMappingResult(text=text, color=color, index=index)
-                for index, (value, (text, color)) in enumerate(self.names.items())
-            }
-            made.mappings([model.ValueMap(options=results)])
+        if mappings := list(self._mappings()):
+            made.mappings(mappings)
         if self.none:
             made.no_value(self.none)
         if self.decimals is not None:
@@ -237,6 +236,21 @@ class Panel:
                 target.format(shared_prometheus.PromQueryFormat.TABLE)
             made.with_target(target)
         return made
+
+    def _mappings(self) -> Iterator[model.ValueMap | model.SpecialValueMap]:
+        """Yield the texts for values, and for none: neither good nor bad."""
+        if self.names:
+            results = {
+                value: model.ValueMappingResult(text=text, color=color, index=index)
+                for index, (value, (text, color)) in enumerate(self.names.items())
+            }
+            yield model.ValueMap(options=results)
+        if self.none and self.kind == "stat":
+            nothing = model.ValueMappingResult(text=self.none, color=_GREY)
+            match = model.SpecialValueMatch.NULL
+            yield model.SpecialValueMap(
+                options=model.DashboardSpecialValueMapOptions(match=match, result=nothing)
+            )
 
 
 def _target(query: Query, index: int) -> prometheus.Dataquery:
@@ -286,7 +300,8 @@ def _stat(panel: Panel) -> stat.Panel:
     )
 
 
-def _bars() -> bargauge.Panel:
+def _bars(panel: Panel) -> bargauge.Panel:
+    place = shared.BarGaugeNamePlacement
     return (
         bargauge.Panel()
         .reduce_options(_last())
@@ -295,6 +310,7 @@ def _bars() -> bargauge.Panel:
         .show_unfilled(show_unfilled=True)
         .text(common.VizTextDisplayOptions().title_size(12).value_size(14))
         .sizing(shared.BarGaugeSizing.MANUAL)
+        .name_placement(place.TOP if panel.long_names else place.LEFT)
         .max_viz_height(36)
         .min(0)
         .color_scheme(_by_value())
@@ -368,7 +384,7 @@ def _lines(panel: Panel) -> timeseries.Panel:
     return made
 
 
-_FLAT = {"none": 1, "cps": 0.1, "wps": 0.1, "reqps": 0.1, "ops": 0.1, "s": 0.001, "suffix:x": 1}
+_FLAT = {"none": 1, "cps": 0.1, "wps": 0.1, "reqps": 0.1, "ops": 0.1, "s": 0.00001, "suffix:x": 1}
 """Least upper end of an axis by unit: without one Grafana draws zeros on an axis up to 100."""
 
 _LIMIT = [

@@ -6,7 +6,7 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,11 +33,11 @@ class Span:
     step: float
     chosen: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def variables(self) -> dict[str, str]:
-        """Values of all variables that are not All."""
+    def filled(self, board: Json, prometheus: Prometheus) -> Span:
+        """Return the same time with the values of all variables of a dashboard."""
         shown = max(1, round(self.end - self.start))
-        return {"__range": f"{shown}s", "__range_s": f"{shown}"} | dict(self.chosen)
+        chosen = prometheus.all_of(board, self.chosen)
+        return replace(self, chosen={"__range": f"{shown}s", "__range_s": f"{shown}", **chosen})
 
     @classmethod
     def back(cls, seconds: float, scrape: float, end: float | None = None, **chosen: str) -> Span:
@@ -53,6 +53,7 @@ def answered(board: Json, prometheus: Prometheus, span: Span) -> Json:
         ValueError: If Prometheus rejects a query.
         OSError: If it does not answer.
     """
+    span = span.filled(board, prometheus)
     begin, end = (
         datetime.fromtimestamp(at, UTC).strftime("%H:%M") for at in (span.start, span.end)
     )
@@ -76,7 +77,7 @@ def answered(board: Json, prometheus: Prometheus, span: Span) -> Json:
 
 
 def _ranged(expr: str, prometheus: Prometheus, span: Span) -> list[Json]:
-    query = prometheus.filled(expr, span.variables)
+    query = prometheus.filled(expr, span.chosen)
     found: list[Json] = prometheus.get(
         "query_range", query=query, start=span.start, end=span.end, step=span.step
     )["result"]
@@ -85,7 +86,7 @@ def _ranged(expr: str, prometheus: Prometheus, span: Span) -> list[Json]:
 
 def _answer(target: Json, prometheus: Prometheus, span: Span) -> Json:
     if target.get("instant"):
-        query = prometheus.filled(target["expr"], span.variables)
+        query = prometheus.filled(target["expr"], span.chosen)
         found = prometheus.get("query", query=query, time=span.end)["result"]
     else:
         found = _ranged(target["expr"], prometheus, span)
@@ -126,7 +127,7 @@ def _exemplars(panel: Json, prometheus: Prometheus, span: Span) -> list[tuple[fl
     found: set[tuple[float, float]] = set()
     for target in panel.get("targets", ()):
         if target.get("exemplar"):
-            query = prometheus.filled(target["expr"], span.variables)
+            query = prometheus.filled(target["expr"], span.chosen)
             asked = prometheus.get("query_exemplars", query=query, start=span.start, end=span.end)
             found |= {
                 (float(one["timestamp"]) * 1_000, float(one["value"]))

@@ -28,7 +28,7 @@ _RULES = """
 groups:
   - name: always
     rules:
-      - {alert: CacheOfATest, expr: "vector(1)", labels: {severity: info}}
+      - {alert: CacheRedisMemoryUnlimited, expr: "vector(1)", labels: {severity: info}}
       - {alert: CacheInhibiting, expr: "vector(1)", labels: {severity: none}}
 """
 _REDIS_OPTIONS = ("--maxmemory", "64mb", "--maxmemory-policy", "noeviction")

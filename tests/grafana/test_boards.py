@@ -34,7 +34,7 @@ BOARDS: dict[str, Json] = {path.stem: json.loads(path.read_text()) for path in F
 UIDS = {"glasscache-overview", "glasscache-tiers", "glasscache-semantic", "glasscache-stores"}
 UNITS = {
     "none", "percentunit", "s", "bytes", "currencyUSD", "reqps", "cps", "ops", "wps", "Bps",
-    "suffix:x", "suffix: USD/h",
+    "suffix:x", "suffix:USD/h", "dthms",
 }  # fmt: skip
 """Ids of Grafana's units that are used here, each looked up in its list."""
 
@@ -55,7 +55,11 @@ AGENT_METRICS = {
 }  # fmt: skip
 """Metrics of a process and of its scrape."""
 
-AT_PRESENT = {"Which alerts fire?", "Replicas"}
+AT_PRESENT = {
+    "Which alerts fire?", "Replicas", "Lookup time, p99", "Replicas agree?", "Releases running",
+    "Which TTLs are in force?", "Which backends answer?", "Are breakers open?", "Chroma up",
+    "Redis up", "Memory used", "Policy when full", "Up for", "Keys", "Clients used",
+}  # fmt: skip
 """Panels that show the present, whatever the time range."""
 
 BURN = "How fast is the error budget used?"
@@ -374,6 +378,26 @@ def test_every_metric_of_ours_is_on_a_dashboard() -> None:
     }  # fmt: skip
 
 
+def test_a_number_is_of_now_or_of_the_whole_time() -> None:
+    """No number is the last one of a series that has ended: a server that is gone is not "up"."""
+    for board in BOARDS.values():
+        for panel in panels(board):
+            if panel["type"] == "stat":
+                for target in panel["targets"]:
+                    always = target["expr"].endswith(" or vector(0)")
+                    assert target.get("instant", False) != always, panel["title"]
+
+
+def test_counts_have_no_decimals() -> None:
+    """An axis of a count has whole numbers only: there is no half of a replica."""
+    for board in BOARDS.values():
+        for panel in panels(board):
+            defaults = panel["fieldConfig"]["defaults"]
+            if (panel["type"], defaults["unit"]) == ("timeseries", "none"):
+                cores = panel["title"] == "Are agents short of CPU?"
+                assert (defaults.get("decimals") == 0) != cores, panel["title"]
+
+
 def test_the_overall_hit_rate_comes_from_lookups() -> None:
     """The overview computes the hit rate from the outcomes of lookups, without bypasses."""
     by = "sum by (cluster, namespace, job, cache)"
@@ -416,7 +440,7 @@ def test_quantiles_of_latencies_have_exemplars_and_nothing_else_has() -> None:
     having = r"cache_(lookup|latency|embedding)_seconds_bucket"
     for target in queries():
         timed = re.search(rf"histogram_quantile.*{having}", target.expr)
-        is_latency = timed is not None and target.panel != "Replicas"  # a table has no dots
+        is_latency = timed is not None and not target.instant  # only time graphs have dots
         assert target.exemplar == is_latency, target
 
 
@@ -608,6 +632,20 @@ def test_the_ends_of_the_interval_are_wilsons(
 
 
 @pytest.mark.server
+def test_all_is_what_is_listed(live: tuple[Prometheus, str]) -> None:
+    """Other services' metrics of the same names are left out, as in Grafana."""
+    prometheus, _ = live
+    (memory,) = [one for one in queries() if one.panel == "How much memory do agents use?"]
+    listed = prometheus.all_of(BOARDS["glasscache-overview"], {})
+    assert (listed["job"], listed["cache"], listed["cluster"]) == ("agent", "faq|shop", ".*")
+    jobs = [
+        {one["metric"]["job"] for one in prometheus.get("query", query=expr)["result"]}
+        for expr in (prometheus.filled(memory.expr, chosen) for chosen in ({}, listed))
+    ]
+    assert jobs == [{"agent", "redis"}, {"agent"}]
+
+
+@pytest.mark.server
 @each_board
 def test_every_variable_has_values(live: tuple[Prometheus, str], board: Json) -> None:
     """On a live Prometheus every variable finds its values."""
@@ -653,16 +691,19 @@ def test_every_annotation_marks_what_happened(live: tuple[Prometheus, str]) -> N
 def test_a_redis_without_a_limit_of_its_memory_is_not_infinitely_full(
     live: tuple[Prometheus, str],
 ) -> None:
-    """Without `maxmemory` the panel shows nothing instead of infinity."""
+    """Without `maxmemory` the panel says so, instead of infinity."""
     prometheus, url = live
     (memory,) = [one for one in queries() if one.panel == "Memory used"]
     with servers.admin(url) as client:
         client.config_set("maxmemory", 0)
         unlimited = "redis_memory_max_bytes == 0"
         wait_until(lambda: prometheus.get("query", query=unlimited)["result"], unlimited)
-        asked = prometheus.filled(memory.expr, {})
-        assert prometheus.get("query", query=asked)["result"] == []
+        assert prometheus.numbers(memory) == [-2]
+        client.config_set("maxmemory-policy", "allkeys-lru")
         client.config_set("maxmemory", "64mb")
+        wait_until(lambda: prometheus.numbers(memory) == [-1], "all servers evict")
+        client.config_set("maxmemory-policy", "noeviction")
+        wait_until(lambda: 0 < prometheus.numbers(memory)[0] < 1, "the share of the limit")
 
 
 @pytest.mark.server

@@ -29,6 +29,7 @@ RATES = {"quiet": 3.0, "busy": 25.0, "tuned": 25.0}
 """Requests a second."""
 
 SECOND, SECOND_RATE = "faq", 2.0
+SPEED = 20.0
 
 
 async def agrees(message: str, response: str) -> bool:
@@ -57,7 +58,7 @@ def cache_on(directory: str, redis_url: str, namespace: str) -> MultiLevelCache:
 
 async def phases(cache: MultiLevelCache, second: MultiLevelCache) -> None:
     """Ask as the last line that was read says."""
-    customers, others = Customers(cache), Customers(second)
+    customers, others = Customers(cache, SPEED), Customers(second, SPEED)
     loop = asyncio.get_running_loop()
     phase = "quiet"
     following = loop.run_in_executor(None, sys.stdin.readline)

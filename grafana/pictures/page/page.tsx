@@ -72,11 +72,14 @@ async function prepared(panel: any, board: any): Promise<DataFrame[]> {
   return found;
 }
 
+/* Dots drawn, by the title of their panel. */
+const dots = new Map<string, number>();
+
 /* Draws marks of annotations and dots of exemplars, which plugins of the server do in Grafana. */
 function drawMarks(config: UPlotConfigBuilder, { marks, panel }: Shown): null {
   config.addHook('draw', (plot) => {
     const { left, top, width, height } = plot.bbox, context = plot.ctx, scale = devicePixelRatio;
-    const [unit] = Object.keys(plot.scales).filter((name) => name !== 'x');
+    const [unit] = Object.keys(plot.scales).filter((name) => name !== 'x' && name !== 'y');
     context.save();
     context.beginPath();
     context.rect(left, top, width, height + 10 * scale);
@@ -98,7 +101,8 @@ function drawMarks(config: UPlotConfigBuilder, { marks, panel }: Shown): null {
     context.fillStyle = theme.visualization.getColorByName('blue');
     for (const [time, value] of panel.exemplars ?? []) {
       const x = plot.valToPos(time, 'x', true), y = plot.valToPos(value, unit, true), size = 3.5 * scale;
-      if (y < top) continue;
+      if (!(y >= top && y <= top + height)) continue;
+      dots.set(panel.title, (dots.get(panel.title) ?? 0) + 1);
       context.beginPath();
       context.moveTo(x, y - size);
       context.lineTo(x + size, y);
@@ -134,7 +138,7 @@ function Numbers({ panel, frames, width, height }: Shown & { width: number; heig
           justifyMode={BigValueJustifyMode.Auto} textMode={options.textMode} text={options.text} alignmentFactors={alignmentFactors} />
       : <BarGauge theme={theme} value={value.display} field={value.field} width={width} height={height} itemSpacing={8}
           display={value.view?.getFieldDisplayProcessor(value.colIndex)} orientation={options.orientation} lcdCellWidth={12}
-          displayMode={options.displayMode} text={options.text} showUnfilled={options.showUnfilled} alignmentFactors={alignmentFactors} />} />;
+          displayMode={options.displayMode} namePlacement={options.namePlacement} text={options.text} showUnfilled={options.showUnfilled} alignmentFactors={alignmentFactors} />} />;
 }
 
 function Body(shown: Shown & { width: number; height: number }) {
@@ -171,15 +175,17 @@ function problemsOf(node: HTMLElement, { panel, frames, error }: Shown): string[
   const failed = error ?? node.querySelector('.failed')?.textContent;
   const values = frames.flatMap((frame) => frame.fields.filter((field) => field.type === FieldType.number)
     .flatMap((field) => [...field.values]));
+  const none = panel.fieldConfig.defaults.noValue ? `no data, it says "${panel.fieldConfig.defaults.noValue}"` : 'no data';
   const isCut = (of: Element) => of.scrollWidth > of.clientWidth + 1;
   const small = [...node.querySelectorAll('span')].some((span) => panel.type === 'stat' && span.textContent && !span.children.length
     && parseFloat(getComputedStyle(span).fontSize) < 9);
   return [
-    ...(failed ? [failed] : []), ...(values.some(Number.isFinite) ? [] : ['no data']),
+    ...(failed ? [failed] : []), ...(values.some(Number.isFinite) ? [] : [none]),
     ...([...node.querySelectorAll('h2')].some(isCut) ? ['the title is cut'] : []),
     ...(panel.type === 'bargauge' && [...node.querySelectorAll('div')].some((div) => isCut(div)
       && getComputedStyle(div).textOverflow === 'ellipsis') ? ['the name of a bar is cut'] : []),
     ...(small ? ['a number is too small to read'] : []),
+    ...(panel.exemplars?.length && !dots.get(panel.title) ? ['no dot of a trace is drawn'] : []),
   ];
 }
 
