@@ -38,21 +38,23 @@ Plain = Annotated[str, Field(pattern=r"\A[\x00-\x7F]*\z")]
 
 Record = TypeVar("Record")
 
-_making = threading.RLock()
+_in_pydantic = threading.RLock()
 if hasattr(os, "register_at_fork"):
-    # Pydantic imports modules while it makes an adapter. A child forked meanwhile by another thread
-    # would wait for ever for an import that nobody ends, so a fork waits for the adapter.
+    # Pydantic imports modules while it makes an adapter, and initialises each of its parts on first
+    # use. A child forked meanwhile by another thread would wait for ever for what nobody ends in
+    # it, so a fork waits for both.
     os.register_at_fork(
-        before=_making.acquire,
-        after_in_parent=_making.release,
-        after_in_child=_making.release,
+        before=_in_pydantic.acquire,
+        after_in_parent=_in_pydantic.release,
+        after_in_child=_in_pydantic.release,
     )
 
 
 def from_store(text: str) -> Any:
     """Return the JSON value in *text*; raise `ValueError` if it is none, or nested too deep."""
     try:
-        return from_json(text, allow_inf_nan=False)
+        with _in_pydantic:
+            return from_json(text, allow_inf_nan=False)
     except ValueError:
         pass
     try:
@@ -83,8 +85,7 @@ class Format(Generic[Record]):
     def _adapter(self) -> TypeAdapter[Record]:
         # created lazily: it takes a millisecond, and few commands need them all
         if self._made is None:
-            with _making:
-                self._made = TypeAdapter(self._record)
+            self._made = TypeAdapter(self._record)
         return self._made
 
     def text(self, record: Record) -> str:
@@ -114,7 +115,8 @@ class Format(Generic[Record]):
             unknown = value.keys() - {field.name for field in fields(self._record)}  # type: ignore[arg-type]
             if unknown:
                 raise ValueError(unknown)
-        return self._adapter.validate_python(value)
+        with _in_pydantic:
+            return self._adapter.validate_python(value)
 
 
 _COMPACT = json.JSONEncoder(separators=(",", ":")).encode

@@ -109,10 +109,10 @@ class SqliteFile:
             self._start_empty(error)
         except sqlite3.DatabaseError as error:
             self._start_empty(error)
-        self._read_anew()
+        self._renew_reading()
         self._damaged = False
 
-    def _read_anew(self) -> None:
+    def _renew_reading(self) -> None:
         """Replace the reading connection; the reading thread, which may be using it, closes it."""
         reading = self._connection()
         if self._reading is not None:
@@ -205,7 +205,7 @@ class SqliteFile:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.close_writing()
         self._writing = self._connection()
-        self._read_anew()
+        self._renew_reading()
 
     @property
     def writing(self) -> sqlite3.Connection:
@@ -295,7 +295,7 @@ class SqliteFile:
         if self._paused:
             with contextlib.suppress(sqlite3.Error, OSError):
                 self._writing = self._connection()
-                self._read_anew()
+                self._renew_reading()
         self._reads.release()
         self._writes.release()
 

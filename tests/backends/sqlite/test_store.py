@@ -234,6 +234,7 @@ def test_a_write_to_a_file_that_was_closed_says_so(tmp_path: Path) -> None:
     file.close_writing()
     with pytest.raises(sqlite3.OperationalError, match="not open"):
         file.as_writer(lambda: file.execute("SELECT 1"))
+    file.close_reading()
 
 
 async def test_the_file_is_deleted_while_it_is_open(
