@@ -27,6 +27,7 @@ from cache_core.model.values import (
 from cache_core.observability.instruments import CacheState
 from cache_core.observability.records import (
     APPROVAL_VERDICTS,
+    CHANGE_VERDICTS,
     ApprovalRecord,
     ChangeRecord,
     ComputeRecord,
@@ -162,9 +163,7 @@ class PrometheusInstrument:
         self._verdicts = pairs(
             names.VERDICTS, ("correct", "wrong"), ("feedback", "review", "verify")
         )
-        self._compared = each(
-            names.COMPARED_ANSWERS, ("changed", "unchanged_at_expiry", "unchanged_before", "failed")
-        )
+        self._compared = each(names.COMPARED_ANSWERS, CHANGE_VERDICTS)
         self._of_intents = _Tallies(lambda key: tally(names.INTENT_ANSWERS, *key), {})
         self._intents: set[str] = set()
         self._judged_misses = each(names.JUDGED_MISSES, ("right", "wrong", "unknown"))

@@ -232,8 +232,9 @@ COMPARED_ANSWERS: Final = Metric(
     "counter",
     ("verdict",),
     "Comparisons of fresh answers with the stored ones that they replace: changed, or unchanged "
-    "when that had expired (unchanged_at_expiry) or before (unchanged_before). failed: the store "
-    "failed or was too slow, so copies of an answer that changed may remain until they expire.",
+    "when that had expired (unchanged_at_expiry) or before (unchanged_before). unknown: nothing "
+    "told which, so the copies went. failed: the store failed or was too slow, so copies of an "
+    "answer that changed may remain until they expire.",
 )
 ISOLATION_VIOLATIONS: Final = Metric(
     "cache_isolation_violations_total",

@@ -261,7 +261,7 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
-_COMPARED = ("unchanged_at_expiry", "unchanged_before", "changed", "failed")
+_COMPARED = ("unchanged_at_expiry", "unchanged_before", "changed", "unknown", "failed")
 
 
 def _freshness(replicas: Iterable[Mapping[str, Any]]) -> list[RenderableType]:
@@ -274,7 +274,8 @@ def _freshness(replicas: Iterable[Mapping[str, Any]]) -> list[RenderableType]:
             lives[intent] += filter(None, [compared.get("recommended_ttl")])
     if not any(map(Counter.total, counts.values())):
         return []
-    shown = table("intent", "same, expired", "same, before", "changed", "failed", "TTL to try")
+    shown = table("intent", "same, expired", "same, before", "changed", "unknown", "failed",
+                  "TTL to try")  # fmt: skip
     shown.title = "Fresh answers compared with the stored ones that they replaced"
     for column in shown.columns[1:]:
         column.justify = "right"

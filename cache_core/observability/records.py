@@ -286,12 +286,17 @@ class LabelRecord:
     verdict: Literal["right", "wrong", "unknown"]
 
 
+ChangeVerdict = Literal["changed", "unchanged_at_expiry", "unchanged_before", "unknown", "failed"]
+CHANGE_VERDICTS: tuple[ChangeVerdict, ...] = get_args(ChangeVerdict)
+
+
 @dataclass(frozen=True, slots=True)
 class ChangeRecord:
     """A fresh answer that was compared with the stored one that it replaces.
 
     Attributes:
         changed: Whether they differ.
+        unknown: Whether nothing told; the copies of the old one were withdrawn, in case they do.
         expired: Whether the stored one had expired.
         age: Its age in seconds.
         intent: Its intent label; empty for none, and for free text.
@@ -302,16 +307,17 @@ class ChangeRecord:
     operation: ClassVar[Operation] = "change"
 
     changed: bool = False
+    unknown: bool = False
     expired: bool = False
     age: float = 0.0
     intent: str = ""
     failed: bool = False
 
     @property
-    def verdict(self) -> Literal["changed", "unchanged_at_expiry", "unchanged_before", "failed"]:
+    def verdict(self) -> ChangeVerdict:
         """Result of the comparison."""
-        if self.failed:
-            return "failed"
+        if self.failed or self.unknown:
+            return "failed" if self.failed else "unknown"
         if self.changed:
             return "changed"
         return "unchanged_at_expiry" if self.expired else "unchanged_before"

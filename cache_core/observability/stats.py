@@ -191,6 +191,8 @@ class CacheStats:
                 life = self.freshness.setdefault(record.intent if known else "", Freshness())
                 if record.failed:
                     life.failed += 1
+                elif record.unknown:
+                    life.unknown += 1
                 else:
                     life.note(record.age, changed=record.changed, expired=record.expired)
             case TuneRecord():

@@ -2,17 +2,23 @@
 
 Most wrong answers of a cache are not mismatched but outdated. A fresh answer to a stored message,
 after an expiry, a refresh or a regeneration, shows whether the old one is still right. If it is
-not, every stored copy of the old answer is outdated, whatever question it was given to.
+not, every stored copy of the old answer is outdated, whatever question it was given to. The same
+answer in other words leaves the copies where they are: they are found by the fresh one from then
+on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
-from cache_core.backends.base import Keyed
+from cache_core.backends.base import Keyed, RowWrite
 from cache_core.backends.deadline import Deadline
 from cache_core.config.intents import label_of
+from cache_core.config.lifetimes import kept_seconds
 from cache_core.config.tuning import Tuning
 from cache_core.model import envelope
 from cache_core.model.exceptions import BackendError
@@ -23,8 +29,9 @@ from cache_core.model.values import Entry, Generation, Level, Query, Scope, Sigh
 from cache_core.observability.instruments import Instruments
 from cache_core.observability.records import ChangeRecord
 from cache_core.operations.learning import Learning
+from cache_core.operations.recognition import Recognition
 from cache_core.operations.sightings import known
-from cache_core.policy.answers import AnswerText, by_caller, same
+from cache_core.policy.answers import AnswerText, Verdict, by_caller
 
 SIDE_BY_SIDE = 30.0
 """Seconds of age up to which two answers may come from computations at the same time: they differ
@@ -35,6 +42,9 @@ _TELLING = 32
 
 RESPONSES: tuple[Level, ...] = ("l1", "l2")
 """Tiers that keep copies of an answer."""
+
+_WORDINGS = 8
+"""Other wordings of an answer that are remembered; the newest."""
 
 SharedText = Callable[[Query], Awaitable[str | None]]
 """Returns the envelope that the vector index has of a message."""
@@ -48,6 +58,22 @@ class Comparing(NamedTuple):
 
     learning: Learning
     changes: Changes
+
+
+class _Copies(NamedTuple):
+    """Where the copies of an answer are found that a fresh one replaces.
+
+    Attributes:
+        labels: Of the old answer, and of its other wordings; none if it has no copies.
+        fresh: Label of the fresh answer; empty without one.
+        rows: Keys of the fresh answer's entries, with its message.
+        seconds: For which those are kept.
+    """
+
+    labels: Sequence[str] = ()
+    fresh: str = ""
+    rows: Mapping[str, str] = MappingProxyType({})
+    seconds: float = 0.0
 
 
 class Changes:
@@ -68,12 +94,14 @@ class Changes:
         keys: Keys,
         shared_text: SharedText | None,
         withdraw: Withdraw,
+        recognition: Recognition,
         instruments: Instruments,
     ) -> None:
         self._store = store
         self._keys = keys
         self._shared_text = shared_text
         self._withdraw = withdraw
+        self._recognition = recognition
         self._instruments = instruments
 
     async def compare(
@@ -105,40 +133,95 @@ class Changes:
                 if found is not None and entry.response:
                     await self._compared(query, entry, scope, found, tuning)
         except (BackendError, TimeoutError) as error:
-            self._instruments.record(ChangeRecord(intent=label_of(entry.intent), failed=True))
-            late = BackendError("timeout", "Comparing")
-            log_failure(
-                "copies of an answer that may have changed were not looked for",
-                error if isinstance(error, BackendError) else late,
-            )
+            self._failed(label_of(entry.intent), error)
         mine = [token for token in known() if token not in before]
         return seen._replace(known=(*seen.known, *mine)) if seen is not None and mine else seen
+
+    def _failed(self, intent: str, error: Exception) -> None:
+        self._instruments.record(ChangeRecord(intent=intent, failed=True))
+        late = BackendError("timeout", "Comparing")
+        log_failure(
+            "copies of an answer that may have changed were not looked for",
+            error if isinstance(error, BackendError) else late,
+        )
 
     async def _compared(
         self, query: Query, entry: Entry, scope: Scope, found: tuple[Level, Entry], tuning: Tuning
     ) -> None:
-        old = found[1]
+        level, old = found
         age = envelope.age(old, self._store.now())
-        changed = age >= SIDE_BY_SIDE and self._changed(entry, found, age, tuning)
-        label = answer_label(self._keys, query, old)
-        if scope != "shared" or not label or label == answer_label(self._keys, query, entry):
+        copies = await self._copies(query, entry, old, tuning) if scope == "shared" else _Copies()
+        if age < SIDE_BY_SIDE:
+            await self._leave(copies)
+            return
+        expired = age > old.life(tuning.ttl(level, old.intent))
+        record = ChangeRecord(expired=expired, age=age, intent=label_of(old.intent))
+        one = AnswerText(entry.response or "", entry.answer)
+        other = AnswerText(old.response or "", old.answer)
+        verdict = await self._recognition.at_once(one, other)
+        if verdict is None and not self._recognition.full:
+            self._recognition.start(self._later(one, other, copies, record))
+        else:
+            await self._settle(verdict or "unknown", copies, record)
+
+    async def _later(
+        self, one: AnswerText, other: AnswerText, copies: _Copies, record: ChangeRecord
+    ) -> None:
+        """Compare two answers by their vectors, once the fresh one is stored."""
+        try:
+            verdict = await self._recognition.verdict(one, other)
+            await self._settle(verdict, copies, record)
+        except asyncio.CancelledError:
+            self._instruments.record(ChangeRecord(intent=record.intent, failed=True))
+            raise
+        except BackendError as error:
+            self._failed(record.intent, error)
+
+    async def _settle(self, verdict: Verdict, copies: _Copies, record: ChangeRecord) -> None:
+        """Count a comparison; withdraw the copies of the old answer unless it is the same."""
+        said = replace(record, changed=verdict == "different", unknown=verdict == "unknown")
+        self._instruments.record(said)
+        if verdict == "same":
+            await self._link(copies)
             return
         # The put replaces it here: what is done to the other copies must not hit the fresh answer.
-        index = self._keys.index("answer", label)
-        await self._store.delete_rows(index, list(self._names(query, query.shared).values()))
-        if changed and any(APART not in name for name in await self._store.rows(index)):
-            await self._withdraw(label)
+        await self._leave(copies)
+        for label in copies.labels:
+            rows = await self._store.rows(self._keys.index("answer", label))
+            if any(APART not in name for name in rows):
+                await self._withdraw(label)
 
-    def _changed(
-        self, entry: Entry, found: tuple[Level, Entry], age: float, tuning: Tuning
-    ) -> bool:
-        """Count a comparison; return whether the answers differ."""
-        level, old = found
-        former = AnswerText(old.response or "", old.answer)
-        changed = not same(AnswerText(entry.response or "", entry.answer), former)
-        expired = age > old.life(tuning.ttl(level, old.intent))
-        self._instruments.record(ChangeRecord(changed, expired, age, label_of(old.intent)))
-        return changed
+    async def _copies(self, query: Query, entry: Entry, old: Entry, tuning: Tuning) -> _Copies:
+        """Return where the copies of a shared answer are."""
+        label, fresh = (answer_label(self._keys, query, each) for each in (old, entry))
+        if label in {"", fresh}:
+            return _Copies()
+        wordings = await self._store.rows(self._keys.index("wording", label))
+        labels = [each for each in (label, *wordings) if each != fresh]
+        rows = dict.fromkeys(self._names(query, query.shared).values(), query.tag)
+        seconds = max(kept_seconds(entry, level, tuning) for level in RESPONSES)
+        return _Copies(labels, fresh, rows, seconds)
+
+    async def _leave(self, copies: _Copies) -> None:
+        """Make the fresh answer's entries no copies of the old one."""
+        for label in copies.labels:
+            await self._store.delete_rows(self._keys.index("answer", label), list(copies.rows))
+
+    async def _link(self, copies: _Copies) -> None:
+        """Make the fresh answer one more wording of the old one, which goes with its copies."""
+        if not copies.labels:
+            return
+        index, seconds = self._keys.index, copies.seconds
+        writes = [
+            RowWrite(index("answer", label), copies.rows, seconds, longest=True)
+            for label in copies.labels
+        ]
+        if copies.fresh:
+            others = dict.fromkeys(copies.labels, "")
+            writes.append(
+                RowWrite(index("wording", copies.fresh), others, seconds, _WORDINGS, True)
+            )
+        await self._store.put_rows(writes)
 
     async def _stored(
         self, query: Query, scope: Scope, seen: Sighting | None

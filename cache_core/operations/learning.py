@@ -8,8 +8,6 @@ replica follows, so all of them know the same. No text is in it, and nothing abo
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,9 +15,7 @@ from typing import NamedTuple
 from cache_core.backends.base import Logs
 from cache_core.backends.log import PAGE, Log
 from cache_core.model.keys import Keys
-from cache_core.model.logs import RateLimited, place_of
 from cache_core.model.stored import Flag, Format, Moment, Plain, Share
-from cache_core.model.tasks import background, end_all
 from cache_core.model.values import Entry, Miss, Query
 from cache_core.observability.evidence import Evidence as Lookup
 from cache_core.observability.instruments import Instruments
@@ -30,8 +26,6 @@ from cache_core.policy.answers import AnswerText, certain
 from cache_core.policy.evidence import Evidence
 from cache_core.policy.limits import LEAST_SIMILARITY
 from cache_core.tiers.semantic.choosing import key_of
-
-log = RateLimited(logging.getLogger("glasscache"))
 
 LABELS = "labels"
 LABELS_KEPT = 20_000
@@ -45,9 +39,6 @@ _LONGEST = 8_192
 
 _LEAST = LEAST_SIMILARITY - 0.1
 """Similarity of a candidate that is worth a label: a little below where anything is served."""
-
-WAITING = 32
-"""Comparisons that may wait for the model; the result of further ones is unknown."""
 
 _UNSENT = 1_000
 """Labels that wait for the store."""
@@ -126,9 +117,6 @@ class Learning:
         self._unsent: list[Label] = []
         self._read_to = self._verdicts_to = ""
         self._started = False
-        self._comparing: set[asyncio.Task[None]] = set()
-        # One at a time: lookups want the model, too.
-        self._turn = asyncio.Semaphore(1)
         self.dropped = 0
         """Labels lost because the store was unavailable for too long."""
 
@@ -160,22 +148,13 @@ class Learning:
         sure = certain(answer, miss.stored)
         if sure is not None:
             self._learn(miss, right=sure)
-        elif len(self._comparing) >= WAITING or len(entry.response) > _LONGEST:
+        elif self._recognition.full:
             self._instruments.record(LabelRecord("unknown"))
         else:
-            task = asyncio.get_running_loop().create_task(
-                self._compare(miss, answer), context=background()
-            )
-            self._comparing.add(task)
-            task.add_done_callback(self._comparing.discard)
+            self._recognition.start(self._compare(miss, answer))
 
     async def _compare(self, miss: _Miss, answer: AnswerText) -> None:
-        async with self._turn:
-            try:
-                verdict = await self._recognition.verdict(answer, miss.stored)
-            except Exception as error:  # noqa: BLE001 - no text may turn up in the loop's log
-                log.limited("compare", "unexpected %s; please report it", place_of(error))
-                verdict = "unknown"
+        verdict = await self._recognition.verdict(answer, miss.stored)
         if verdict == "unknown":
             self._instruments.record(LabelRecord("unknown"))
         else:
@@ -191,14 +170,8 @@ class Learning:
         del self._unsent[:-_UNSENT]
 
     def forget(self) -> None:
-        """Drop the answers that wait for their put, or for their comparison."""
+        """Drop the answers that wait for their put."""
         self._open.clear()
-        for task in self._comparing:
-            task.cancel()
-
-    async def close(self) -> None:
-        """Cancel the comparisons."""
-        await end_all(self._comparing)
 
     async def tend(self) -> None:
         """Learn what the other replicas did, and send what this one learned.

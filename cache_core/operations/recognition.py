@@ -1,19 +1,32 @@
 """Recognition of the same answer where neither names nor texts are equal: by facts and vectors.
 
-It takes milliseconds, and a model: nothing that a user waits for may ask for it.
+Facts take a millisecond for 100 characters, in a thread. Vectors take a model: nothing that a user
+waits for may ask for those.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
 from cache_core.backends.embedder.encoder import PACKAGED_MODEL
 from cache_core.model.exceptions import BackendError
+from cache_core.model.logs import RateLimited, place_of
+from cache_core.model.tasks import background, end_all, off_loop
 from cache_core.policy.answers import AnswerText, Verdict, certain, judged
 from cache_core.tiers.guards.answers import compare
 from cache_core.tiers.semantic.vectors import Vectors
 
+log = RateLimited(logging.getLogger("glasscache"))
+
+WAITING = 32
+"""Comparisons by vectors that may wait for the model."""
+
 
 class Recognition:
-    """Compares answers.
+    """Compares answers, by vectors one pair at a time.
 
     Args:
         vectors: The model of L2; `None` without L2.
@@ -23,6 +36,35 @@ class Recognition:
         # Cosines of another model have another scale, for which no bounds were chosen.
         chosen = vectors is not None and _name(vectors) == PACKAGED_MODEL
         self._vectors = vectors if chosen else None
+        self._tasks: set[asyncio.Task[None]] = set()
+        # Lookups want the model, too.
+        self._turn = asyncio.Semaphore(1)
+
+    @property
+    def full(self) -> bool:
+        """True while as many comparisons wait as may."""
+        return len(self._tasks) >= WAITING
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Begin with something that asks for vectors, in the background."""
+        task = asyncio.get_running_loop().create_task(_quietly(work), context=background())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Cancel what is in the background."""
+        await end_all(self._tasks)
+
+    async def at_once(self, one: AnswerText, other: AnswerText) -> Verdict | None:
+        """Return what names, texts and facts say of two answers; `None` if vectors may say more."""
+        sure = certain(one, other)
+        if sure is not None:
+            return "same" if sure else "different"
+        facts = await off_loop(compare, one.text, other.text)
+        if facts == "conflict":
+            return "different"
+        readable = facts == "agree" and self._reads(one.text) and self._reads(other.text)
+        return None if readable else "unknown"
 
     async def verdict(self, one: AnswerText, other: AnswerText) -> Verdict:
         """Return whether two answers are the same; unknown where nothing tells."""
@@ -31,10 +73,11 @@ class Recognition:
             return "same" if sure else "different"
         if not (self._reads(one.text) and self._reads(other.text)):
             return "unknown"
-        facts = compare(one.text, other.text)
+        facts = await off_loop(compare, one.text, other.text)
         if facts == "conflict":
             return "different"
-        similarity = await self._similarity(one.text, other.text)
+        async with self._turn:
+            similarity = await self._similarity(one.text, other.text)
         return "unknown" if similarity is None else judged(similarity, agree=facts == "agree")
 
     def _reads(self, text: str) -> bool:
@@ -55,6 +98,13 @@ class Recognition:
         except BackendError:
             return None
         return float(ours @ theirs)
+
+
+async def _quietly(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception as error:  # noqa: BLE001 - the loop would log it, with the texts
+        log.limited("compare", "unexpected %s; please report it", place_of(error))
 
 
 def _name(vectors: Vectors) -> str:

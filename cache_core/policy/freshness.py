@@ -30,6 +30,7 @@ class Freshness:
         unchanged_before: Answers that were the same when they were recomputed before that.
         changed: Answers that had changed, expired or not.
         seconds: Ages of all of them together.
+        unknown: Comparisons in which nothing told whether the answer had changed.
         failed: Comparisons that the store did not allow, or not completely.
     """
 
@@ -37,6 +38,7 @@ class Freshness:
     unchanged_before: int = 0
     changed: int = 0
     seconds: float = 0.0
+    unknown: int = 0
     failed: int = 0
 
     def note(self, age: float, *, changed: bool, expired: bool) -> None:
@@ -69,6 +71,7 @@ class Freshness:
             "unchanged_at_expiry": self.unchanged_at_expiry,
             "unchanged_before": self.unchanged_before,
             "changed": self.changed,
+            "unknown": self.unknown,
             "failed": self.failed,
             "recommended_ttl": None if ttl is None else round(ttl),
         }

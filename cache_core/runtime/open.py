@@ -105,9 +105,9 @@ class Open:
             store, keys, parts.tiers, parts.journal, semantic, settings, self._take_back
         )
         self.leases = Turns(store, settings.compute_lease, settings.compute_wait)
-        recognition = Recognition(None if parts.semantic is None else parts.semantic.vectors)
+        self.recognition = Recognition(None if parts.semantic is None else parts.semantic.vectors)
         self.learning = Learning(
-            store, keys, parts.evidence, verdict_log(store, keys.own(LOG)), recognition,
+            store, keys, parts.evidence, verdict_log(store, keys.own(LOG)), self.recognition,
             replica.instruments, replica.name,
         )  # fmt: skip
         parts.journal.when_forgotten.append(self.learning.forget)
@@ -139,8 +139,10 @@ class Open:
     def _changes(self, parts: Parts) -> Changes:
         """Return what finds answers that changed."""
         shared_text = None if parts.semantic is None else parts.semantic.tier.rows.text_of
-        instruments = self._replica.instruments
-        return Changes(parts.store, parts.keys, shared_text, self._take_back, instruments)
+        return Changes(
+            parts.store, parts.keys, shared_text, self._take_back, self.recognition,
+            self._replica.instruments,
+        )  # fmt: skip
 
     async def _take_back(self, label: str) -> None:
         """Invalidate every answer with a label."""
@@ -153,7 +155,7 @@ class Open:
         closing.push_async_callback(self.housekeeper.close)
         closing.push_async_callback(self.leases.close)
         closing.push_async_callback(self.computing.close)
-        closing.push_async_callback(self.learning.close)
+        closing.push_async_callback(self.recognition.close)
         if self.verifier is not None:
             closing.push_async_callback(self.verifier.close)
         if self._approvals is not None:

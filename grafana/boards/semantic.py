@@ -251,7 +251,8 @@ VERIFYING = (
         "Have answers changed?",
         "Fresh answers compared with the stored ones that they replace, per second. changed: the "
         "old one was outdated, in every copy. unchanged_at_expiry: a longer TTL would have been "
-        "right; get_metrics()['freshness'] recommends one for each intent. failed: the store "
+        "right; get_metrics()['freshness'] recommends one for each intent. unknown: nothing "
+        "told whether it is the same answer in other words, so the copies went. failed: the store "
         "failed or was too slow.",
         [Query(f"sum by (verdict) ({rate(ours('cache_compared_answers_total'))})", "{{verdict}}")],
         "cps",

@@ -188,7 +188,7 @@ def test_stats_fit_a_terminal_of_80_columns(
         "latency_ms": {"p50": 121.12}, "cost_savings_usd": 12_345.67,
         "backends": {"redis": True, "chroma": False, "embedder": True}, "loading": [],
         "freshness": {"shipping": {
-            "unchanged_at_expiry": 12_345, "unchanged_before": 6, "changed": 789, "failed": 0,
+            "unchanged_at_expiry": 12_345, "unchanged_before": 6, "changed": 789, "unknown": 5, "failed": 0,
             "recommended_ttl": 7_200,
         }},
     }  # fmt: skip
@@ -207,7 +207,7 @@ def test_stats_fit_a_terminal_of_80_columns(
     assert max(map(len, lines)) <= 80
     (compared,) = [line.split() for line in lines if "shipping" in line]
     assert [word for word in compared if word.isalnum() or "," in word] == [
-        "shipping", "37,035", "18", "2,367", "0", "2", "h",
+        "shipping", "37,035", "18", "2,367", "15", "0", "2", "h",
     ]  # fmt: skip
     assert "…" not in said
     rows = [line.split() for line in lines if line.startswith("d469c79a")]

@@ -14,7 +14,7 @@ from cache_core.backends.embedder.pool import ThreadEmbedder
 from cache_core.model.exceptions import BackendError
 from cache_core.observability import decisions
 from cache_core.observability.decisions import Decision
-from cache_core.operations.learning import WAITING
+from cache_core.operations.recognition import WAITING
 from cache_core.runtime.background import TICK
 from cache_core.testing import HashEmbedder
 from cache_core.tiers.semantic import candidates
@@ -28,7 +28,7 @@ NEAR = ASKED.replace("office", "garden")
 """Differs in one word of ten: a similarity of 0.92 by the test's embedder."""
 
 SENT_ON = "We can send your parcel on to another address for 5 euros until it has left the depot."
-REWORDED = "Until it leaves the depot we can send your parcel on to another address; that is €5.00."
+REWORDED = "Until it has left the depot we can send your parcel on to another address; it is €5.00."
 TURNED = REWORDED.replace("can send", "cannot send")
 
 

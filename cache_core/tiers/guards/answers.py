@@ -8,16 +8,17 @@ and what may be mere style is a doubt: neither the same answer nor another one.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from cache_core.tiers.guards import language, letters, negation, opposites, order, times, values
+from cache_core.tiers.guards import language, negation, opposites, order, times, values
 from cache_core.tiers.guards.negation import Negations
 from cache_core.tiers.guards.opposites import Placed
 from cache_core.tiers.guards.order import Order
 from cache_core.tiers.guards.quantities import Number
-from cache_core.tiers.guards.slots import swapped
+from cache_core.tiers.guards.slots import swapped_words
 from cache_core.tiers.guards.units import unit
 from cache_core.tiers.guards.words import ARTICLES, FUNCTION, Token, stem, tokenise
 
@@ -33,6 +34,10 @@ _Value = tuple[str, str]
 _ONE_UNIT = {"gbp": "pound", "lb": "pound", "th": "", "times": ""}
 _OTHER_LIMIT = {"less": "more", "more": "less"}
 _BEFORE_SENTENCE = frozenset(".!?:;>-*\"'`“”‘’•()")
+_AMOUNT = re.compile(
+    r"[^\w]*[0-9][0-9.,:/–-]*[^\W\d]{0,4}(?:[–-][0-9.,:]*[^\W\d]{0,7}|/[^\W\d]+)?[^\w]*"
+)
+_QUOTED = re.compile(r"\"([^\"\n]+)\"|“([^”\n]+)”|`([^`\n]+)`")
 _EDGES = "`'\"“”()[]<>,.;:!?*_"
 
 
@@ -49,6 +54,7 @@ class _Facts(NamedTuple):
         chunks: All that stands between spaces, likewise.
         names: Capitalised words within a sentence.
         stems: All words, without inflections.
+        content: The content words by their stems; numbers and units are compared as such.
         negations, order, opposites: For the polarity.
         plain: Whether it is English.
     """
@@ -62,6 +68,7 @@ class _Facts(NamedTuple):
     chunks: frozenset[str]
     names: frozenset[str]
     stems: frozenset[str]
+    content: Mapping[str, str]
     negations: Negations
     order: Order
     opposites: tuple[Placed, ...]
@@ -88,7 +95,8 @@ def compare(one: str, other: str) -> Comparison:
         return "conflict"
     if any(mine or yours for mine, yours in left) or ours.dates != theirs.dates:
         return "doubt"
-    return "doubt" if _contrary(ours, theirs) or swapped(one, other) else "agree"
+    swapped = swapped_words(ours.content, theirs.content)
+    return "doubt" if swapped or _contrary(ours, theirs) else "agree"
 
 
 def forget() -> None:
@@ -111,6 +119,9 @@ def _facts(text: str) -> _Facts:
     tokens = tokenise(text)
     found = values.read(tokens)
     words = [token.text for token in tokens if token.kind == "word"]
+    taken = {number.place + offset for number in found.numbers for offset in range(number.size)}
+    rest = [token.text for place, token in enumerate(tokens)
+            if token.kind == "word" and place not in taken]  # fmt: skip
     return _Facts(
         frozenset(_value(number) for number in found.numbers if _is_firm(number, tokens)),
         frozenset(_value(number) for number in found.numbers),
@@ -119,10 +130,11 @@ def _facts(text: str) -> _Facts:
         frozenset(found.rates),
         frozenset(date.removeprefix("from ").removeprefix("to ").rstrip("s")
                   for date in found.dates),
-        frozenset(filter(_says_something, map(_bare, letters.codes(text)))),
+        frozenset(_codes(text)),
         frozenset(map(_bare, text.split())),
         frozenset(_names(tokens)),
         frozenset(map(stem, words)),
+        {stem(word): word for word in rest if word not in FUNCTION and not unit(word)},
         negation.read(tokens),
         order.read(tokens, found.numbers),
         opposites.placed(tokens),
@@ -196,13 +208,27 @@ def _names(tokens: Sequence[Token]) -> Iterable[str]:
         yield stem(token.text)
 
 
+def _codes(text: str) -> Iterator[str]:
+    """Yield codes, addresses and quotations, without the signs around them."""
+    for chunk in text.split():
+        code = _bare(chunk)
+        if any(map(str.isalpha, code)) and not (_AMOUNT.fullmatch(code) or _is_plain(code)):
+            yield code
+    for quoted in _QUOTED.findall(text):
+        yield from filter(None, map(_bare, quoted))
+
+
+def _is_plain(chunk: str) -> bool:
+    """Return whether a piece of text is a word, an abbreviation, or known words with hyphens."""
+    if chunk.replace("'", "").isalpha() or all(len(part) == 1 for part in chunk.split(".")):
+        return True
+    parts = re.split("[/'-]", chunk)
+    return all(len(part) == 1 or language.is_word(part) or language.is_name(part) for part in parts)
+
+
 def _bare(chunk: str) -> str:
     """Return a piece of text in lower case, without the signs around it."""
     return chunk.casefold().replace("’", "'").strip(_EDGES).removesuffix("'s").strip(_EDGES)
-
-
-def _says_something(code: str) -> bool:
-    return any(map(str.isalnum, code))
 
 
 def _missing(codes: Iterable[str], there: _Facts, text: str) -> list[str]:

@@ -152,11 +152,6 @@ def agree(asked: str, stored: str) -> bool:
     )
 
 
-def codes(text: str) -> tuple[str, ...]:
-    """Return what must be the same to the letter: quotations, codes, signs, names of one letter."""
-    return _letters(text).exact
-
-
 @lru_cache(maxsize=1_024)
 def _letters(text: str) -> _Letters:
     text = _SPACE.sub(" ", unicodedata.normalize("NFC", text).translate(_TYPESET)).strip()

@@ -7,6 +7,7 @@ policy to weigh, and not a veto.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import SequenceMatcher
 
 from cache_core.tiers.guards.words import FUNCTION, stem, tokenise
@@ -23,7 +24,11 @@ def swapped(asked: str, stored: str) -> bool:
 
     Function words do not count. The shared stems must be at least half of the shorter side's.
     """
-    ours, theirs = _content(asked), _content(stored)
+    return swapped_words(_content(asked), _content(stored))
+
+
+def swapped_words(ours: Mapping[str, str], theirs: Mapping[str, str]) -> bool:
+    """Return the same of two texts whose content words are known, by their stems."""
     left, right = ours.keys() - theirs.keys(), theirs.keys() - ours.keys()
     if not (0 < len(left) <= _SWAPPED and 0 < len(right) <= _SWAPPED):
         return False

@@ -11,7 +11,7 @@ AGREE = [
     (RETURNS, "You have thirty days to send unused things back; we refund the whole price."),
     (
         "It costs €50.00 and takes 5-7 days.",
-        "The price is 50 EUR, and it takes five to seven days.",
+        "It takes five to seven days, and costs 50 EUR.",
     ),
     ("We open at 3 pm.", "Our doors open at 15:00."),
     ("Run `acmectl backup --full` first.", "First of all, please run acmectl backup --full."),
