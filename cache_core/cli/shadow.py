@@ -89,7 +89,7 @@ def _show(tuning: Tuning, found: Sequence[ShadowEstimate]) -> None:
         f"Now {now.hit_rate_now:.1%} of {counted(now.lookups, 'lookups')} are hits. Of these L2 "
         f"searched for {now.searched + now.unknown:,}, and {now.searched:,} have the figure."
     )
-    if now.searched < ENOUGH:
+    if not now.enough:
         out.print(f"That is few: from {ENOUGH} on it says something.", style="yellow")
     out.print(
         "wrong: of those judged by a verdict, or by the fresh answer that followed a miss; an "

@@ -152,7 +152,7 @@ class Tuning(BaseModel):
     )
     max_wrong: Wrong = _field(
         0.0,
-        "Wrong hits allowed",
+        "Wrong hits allowed (policy)",
         "Share of hits that may be wrong. Above 0 the learned policy replaces the threshold, and "
         "finds the most hits within that share; 0 turns it off.",
         step=0.001,

@@ -227,15 +227,14 @@ class DecisionLog:
     async def flush(self) -> None:
         """Write buffered decisions; raises `BackendError`, and keeps the rest for the next time."""
         async with self._writing:
-            shadowed = await self._shadowed()
-            taken = [_with(item, shadowed.get(item.lookup_id)) for item in self._waiting]
-            offered = self._offered
-            self._waiting, self._offered = [], 0
+            taken, offered, asked = self._waiting, self._offered, self._shadows
+            self._waiting, self._offered, self._shadows = [], 0, {}
             if offered > len(taken):
                 taken = _weighed(taken, offered)
+            asked = dict(sample(list(asked.items()), min(_SHADOWS, len(asked))))
             while taken:
-                chunk = taken[:_CHUNK]
                 try:
+                    chunk = taken[:_CHUNK] = await _shadowed(taken[:_CHUNK], asked)
                     await self._log.append(chunk)
                 except BaseException:
                     room = _PER_FLUSH - len(self._waiting)
@@ -243,15 +242,6 @@ class DecisionLog:
                     self._waiting = taken[:room] + self._waiting
                     raise
                 taken = taken[_CHUNK:]
-
-    async def _shadowed(self) -> dict[str, Shadow]:
-        """Ask the policy about some of the buffered decisions; return what it says, by lookup."""
-        asked, self._shadows = list(self._shadows.items()), {}
-        found = {}
-        for lookup_id, shadow in sample(asked, min(_SHADOWS, len(asked))):
-            found[lookup_id] = shadow()
-            await asyncio.sleep(0)
-        return found
 
     async def last(self, count: int) -> list[Decision]:
         """Return the newest decisions of all replicas, oldest first."""
@@ -309,10 +299,21 @@ class DecisionLog:
             return await self._log.rewrite(change, containing="" if theirs else user)
 
 
-def _with(item: Decision, shadow: Shadow | None) -> Decision:
-    if shadow is None:
-        return item
-    return item._replace(least_max_wrong=shadow.least, chance=shadow.chance)
+async def _shadowed(
+    decisions: Sequence[Decision], asked: Mapping[str, Callable[[], Shadow]]
+) -> list[Decision]:
+    """Return *decisions* with what the policy would have done, where it is *asked*."""
+    found = []
+    for item in decisions:
+        shadow = asked.get(item.lookup_id)
+        if shadow is None:
+            found.append(item)
+            continue
+        least, chance = shadow()
+        found.append(item._replace(least_max_wrong=least, chance=chance))
+        # A lookup waits for one of them at most.
+        await asyncio.sleep(0)
+    return found
 
 
 def _weighed(kept: Sequence[Decision], offered: int) -> list[Decision]:

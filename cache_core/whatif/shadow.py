@@ -8,7 +8,8 @@ nearest question, with what was learned until then. A replay assumes:
 - A hit that the policy would not have served is put, so that the same message is a hit from then
   on, until the answer expires.
 - The neighbours are those of the log. Under the policy more questions hit, so fewer are stored:
-  where the nearest one would be missing, another question with its answer is taken to be there.
+  where the nearest one would be missing, what served that one stands for it, if the similarity to
+  it, estimated from the two, is one that the policy may serve.
 - Intents with a `max_wrong` of their own are replayed by the proposed one, too.
 
 Lookups from before the first one with a figure do not count.
@@ -18,12 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from cache_core.config.tuning import Tuning
 from cache_core.observability.decisions import Decision
 from cache_core.observability.verdicts import Verdict
 from cache_core.operations.learning import Label
-from cache_core.whatif.simulation import is_fixed
+from cache_core.policy.limits import LEAST_SIMILARITY
+from cache_core.whatif.simulation import combine, is_fixed
 
 SHARES = (0.0025, 0.005, 0.01, 0.02, 0.05)
 """Shares that are shown where no other one is asked for."""
@@ -75,6 +78,11 @@ class ShadowEstimate:
     lost: int
     fixed_hits: int
     expected_wrong: float | None
+
+    @property
+    def enough(self) -> bool:
+        """True if there are figures of enough lookups to rely on."""
+        return self.searched >= ENOUGH
 
     @property
     def hit_rate_now(self) -> float:
@@ -142,6 +150,10 @@ def shadows(
     return found
 
 
+_Name: TypeAlias = tuple[str, str, str]
+"""Context, message and user; without a user, everybody's."""
+
+
 @dataclass(slots=True)
 class _Served:
     """Lookups that the policy serves, serves by their own stored words, and no longer serves."""
@@ -154,18 +166,29 @@ class _Served:
 
 def _served(share: float, searched: Sequence[Decision], ttl: float) -> _Served:
     found = _Served()
-    stored: dict[tuple[str, str, str], float] = {}
+    stored: dict[_Name, float] = {}
+    through: dict[_Name, float] = {}
     for item in searched:
         hit = item.outcome == "hit"
-        name = (item.context, item.message, item.user)
+        own, everybodys = ((item.context, item.message, user) for user in (item.user, ""))
+        near = (item.context, item.matched, item.user if item.scope == "user" else "")
+        alike = item.unvetoed or 0.0
+        if near in through:
+            alike = combine(alike, through[near])
+        served = (item.least_max_wrong or 0.0) <= share and alike >= LEAST_SIMILARITY
         # What an approver allowed, it allows under the policy, too.
-        if (item.least_max_wrong or 0.0) <= share or (hit and "approved" in item.reasons):
+        if served or (hit and "approved" in item.reasons):
             (found.kept if hit else found.newly).append(item)
-        elif name in stored and item.at - stored[name] <= ttl:
+            if not hit:
+                through[own] = through[everybodys] = alike
+            continue
+        through.pop(own, None)
+        through.pop(everybodys, None)
+        if own in stored and item.at - stored[own] <= ttl:
             found.again += 1
         elif hit:
             found.lost += 1
-            stored[name] = item.at
+            stored[own] = item.at
     return found
 
 

@@ -13,17 +13,20 @@ from cache_core.config.looser import loosened
 from cache_core.config.tuning import Tuning
 from cache_core.model.values import LEVELS, Level
 from cache_core.observability.decisions import Decision
-from cache_core.observability.judged import wilson
+from cache_core.observability.judged import LEAST_EVIDENCE, wilson
 from cache_core.observability.verdicts import Verdict
+from cache_core.operations.learning import Label
 from cache_core.whatif import (
     GRID,
     Recommendation,
+    ShadowEstimate,
     SharingEstimate,
     ThresholdEstimate,
     TtlEstimate,
     TtlRecommendation,
     TtlReport,
     recommend_ttl,
+    shadows,
     sharing,
     thresholds,
     ttls,
@@ -42,6 +45,7 @@ class Estimates:
         verdicts: Verdicts, oldest first.
         tuning: The tuning in force.
         freshness: Comparisons of answers, by replica; see `recommend_ttl`.
+        labels: Labels of misses, oldest first.
     """
 
     def __init__(
@@ -50,15 +54,18 @@ class Estimates:
         verdicts: Sequence[Verdict],
         tuning: Tuning,
         freshness: Sequence[Mapping[str, Any]] = (),
+        labels: Sequence[Label] = (),
     ) -> None:
         self.decisions = decisions
         self.verdicts = verdicts
         self.tuning = tuning
         self.freshness = freshness
+        self.labels = labels
         self.taken = time.time()
         self._ttls: dict[tuple[Level, float], TtlReport] = {}
         self._recommendations: dict[float, Recommendation] = {}
         self._moved: dict[str, ThresholdEstimate] = {}
+        self._shadows: dict[float, ShadowEstimate] = {}
 
     @cached_property
     def curve(self) -> list[ThresholdEstimate]:
@@ -70,6 +77,14 @@ class Estimates:
         if not self.curve or threshold < GRID[0] - 0.005:
             return None
         return min(self.curve, key=lambda item: abs(item.threshold - threshold))
+
+    def shadow(self, max_wrong: float) -> ShadowEstimate:
+        """Return what the learned policy would have served within *max_wrong*."""
+        if max_wrong not in self._shadows:
+            (self._shadows[max_wrong],) = shadows(
+                self.decisions, self.verdicts, self.labels, tuning=self.tuning, shares=[max_wrong]
+            )
+        return self._shadows[max_wrong]
 
     def ttl(self, level: Level, proposed: float | None = None) -> TtlReport:
         """Return the effects of other TTLs of a tier, including *proposed*."""
@@ -95,7 +110,15 @@ class Estimates:
         if then is not None and now is not None and then.hits > now.hits and not then.enough:
             return True
         after = self._after(changes)
-        return after is not None and not _UNPROVEN.isdisjoint(loosened(self.tuning, after))
+        if after is None:
+            return False
+        unproven = _UNPROVEN.intersection(loosened(self.tuning, after))
+        share = changes.get("max_wrong")
+        if share and not any(name.endswith(".max_wrong") for name in changes):
+            found = self.shadow(share)
+            if found.enough and found.newly.judged >= LEAST_EVIDENCE:
+                unproven -= {"max_wrong"}
+        return bool(unproven)
 
     @property
     def price(self) -> str:
@@ -139,6 +162,9 @@ class Estimates:
         estimate = self.proposed(changes)
         if estimate is not None:
             found.append(("semantic_threshold", estimate.hit_rate))
+        share = changes.get("max_wrong")
+        if share and self.shadow(share).searched:
+            found.append(("max_wrong", self.shadow(share).hit_rate))
         for level in LEVELS[:2]:
             seconds = changes.get(f"{level}_ttl")
             if seconds is not None:
@@ -154,6 +180,8 @@ class Estimates:
     def unknown(self, changes: Mapping[str, Any]) -> list[str]:
         """Return those of *changes* that no replay can estimate."""
         known = {"semantic_threshold", "l1_ttl", "l2_ttl", "sharing", "shared_intents"}
+        if changes.get("max_wrong"):
+            known.add("max_wrong")
         return [
             name
             for name in changes

@@ -28,6 +28,7 @@ from cache_core.observability.staged import StageEvidence
 from cache_core.observability.verdicts import Verdict
 from cache_core.operations.inspect import StoredEntry
 from cache_core.operations.invalidate.outbox import RequestKind
+from cache_core.operations.learning import Label
 from dashboard.data.caches import Caches
 from dashboard.data.config import DashboardConfig
 from dashboard.data.estimates import Estimates
@@ -130,6 +131,10 @@ class Source:
         """Return the last verdicts."""
         return self._read("verdicts", lambda cache: cache.verdicts(), _FIRST_LOOK)
 
+    def labels(self) -> list[Label]:
+        """Return what the misses taught."""
+        return self._read("labels", lambda cache: cache.operator.labels(), _FIRST_LOOK)
+
     def changes(self, count: int = 200) -> list[TuningChange]:
         """Return the last changes of the tuning, newest first."""
         return self._read(("changes", count), lambda cache: cache.tuning_history(count))
@@ -158,7 +163,7 @@ class Source:
                 known = self._dropped
                 newest = self.recorded().decisions[-_REPLAYED:]
                 freshness = [item.counters.get("freshness", {}) for item in self.replicas()]
-                found = Estimates(newest, self.verdicts(), tuning, freshness)
+                found = Estimates(newest, self.verdicts(), tuning, freshness, self.labels())
                 if known == self._dropped:
                     self._estimates = found
             return found

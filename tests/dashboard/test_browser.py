@@ -272,6 +272,28 @@ def test_the_agent_follows_the_page_within_a_second(
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("store_kind", ["embedded"])
+def test_the_policy_is_tried_before_it_decides(
+    browser: Browser, address: str, agent: Agent
+) -> None:
+    """The effect of a share of wrong hits stands beside its control, with Apply in sight."""
+    with opened(browser, address, viewport={"width": 1280, "height": 800}) as page:
+        go(page, "Tuning")
+        share = page.get_by_role("spinbutton", name="Wrong hits allowed (policy), %")
+        assert share.bounding_box()["y"] < 740, "it takes scrolling to see it"
+        share.fill("20")
+        share.press("Enter")
+        expect(page.get_by_text("Newly served:")).to_be_visible(timeout=30_000)
+        expect(page.get_by_text("Served as today: 0")).to_be_visible()
+        idle(page)
+        assert page.get_by_text("Newly served:").bounding_box()["y"] < 740
+        apply = page.get_by_role("button", name="Apply to all replicas")
+        assert apply.bounding_box()["y"] < 760, "it takes scrolling to see it"
+        apply.click()
+        agent.until(near="hit", version=1)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("store_kind", ["embedded"])
 def test_review_by_keyboard_and_invalidate(browser: Browser, address: str, agent: Agent) -> None:
     """One key press is one verdict; an invalidation in the page reaches the agent immediately."""
     with opened(browser, address) as page:

@@ -12,13 +12,16 @@ import pytest
 from cache_core import MultiLevelCache
 from cache_core.cli.stats import _print_stats, _stats
 from cache_core.config.layers import make_tuning
+from cache_core.config.tuning import Tuning
 from cache_core.observability import decisions
+from cache_core.operations.learning import Label
 from dashboard.data import figures
 from dashboard.data.estimates import Estimates
 from dashboard.data.tail import DecisionTail, Recorded, frame_of
 from tests.support.caches import CacheFactory
 from tests.support.dashboard import Open, agent, open_app, texts
 from tests.support.inside import inside
+from tests.whatif.test_whatif import Log
 
 __all__ = ["open_app"]
 
@@ -101,6 +104,7 @@ async def test_a_log_that_is_full_says_how_far_back_it_goes(make_cache: CacheFac
         ({"shared_intents": ["orders"]}, True),
         ({"intent.orders.shared": True}, True),
         ({"intent.faq.max_wrong": 0.01}, True),
+        ({"max_wrong": 0.01}, True),
         ({"personal": "share"}, True),
         ({"promote_after": 3}, True),
         ({"guards": []}, True),
@@ -114,6 +118,21 @@ def test_what_no_evidence_speaks_for_is_unjudged(changes: dict[str, Any], warns:
     values = {"sharing": "intents", "shared_intents": ["faq"]}
     tuning = make_tuning(("the test", values))[0]
     assert Estimates([], [], tuning).unjudged(changes) is warns
+
+
+def test_fresh_answers_speak_for_the_policy() -> None:
+    """With enough of what it would serve newly judged, turning it on does not warn."""
+    log = Log()
+    for number in range(200):
+        log.near(f"q{number}", "z", 0.8, least_max_wrong=0.004, chance=0.9)
+    labels = [Label(item.at, "one", "a", 0.8, True, item.lookup_id) for item in log.decisions]
+    share = {"max_wrong": 0.005}
+    assert Estimates(log.decisions, [], Tuning(), labels=labels[:99]).unjudged(share)
+    judged = Estimates(log.decisions, [], Tuning(), labels=labels[:100])
+    assert not judged.unjudged(share)
+    assert judged.unjudged({**share, "intent.faq.max_wrong": 0.1})
+    assert judged.expected(share) == [("max_wrong", 1.0)]
+    assert judged.unknown({"max_wrong": 0.0}) == ["max_wrong"]
 
 
 def test_rows_of_older_versions_stand_for_themselves() -> None:

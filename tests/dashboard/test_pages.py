@@ -13,6 +13,7 @@ import pytest
 import streamlit as st
 
 from cache_core import Stage
+from cache_core.observability import decisions
 from dashboard.data.sessions import SESSIONS
 from dashboard.data.words import plain
 from tests.support import servers
@@ -227,6 +228,49 @@ def test_the_owner_tunes_and_takes_it_back(open_app: Open, busy: Agent) -> None:
     busy.run(busy.cache._engine.live.refresh())
     assert busy.cache.tuning.semantic_threshold == before
     assert busy.cache.tuning.version == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store_kind", ["embedded"])
+def test_the_policys_effect_is_shown_before_it_is_turned_on(
+    open_app: Open, busy: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share of wrong hits moved on the page shows what would be served; then it is applied."""
+    monkeypatch.setattr(decisions, "_SHADOWS", 1_000)
+    busy.traffic()
+    app = open_app("tuning", login=True)
+    share = next(
+        item for item in app.number_input if item.label == "Wrong hits allowed (policy), %"
+    )
+    share.set_value(20.0).run()
+    assert not app.exception
+    shown = texts(app)
+    assert f"{plain('Wrong hits allowed (policy)')}: 0% → **20%**" in shown
+    assert re.search(r"Newly served: \*\*[1-9]", shown)
+    assert "no verdicts" in shown
+    assert "Served as today: **0**" in shown
+    assert "No longer served: " in shown
+    assert re.search(r"By [1-9]\d* of \d+ semantic lookups", shown)
+    assert "cannot be estimated" not in shown
+    assert any("Too few such hits were judged" in item.value for item in app.warning)
+    button(app, "Apply").click().run()
+    assert not app.exception
+    busy.run(busy.cache._engine.live.refresh())
+    assert busy.cache.tuning.max_wrong == 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store_kind", ["embedded"])
+def test_a_shadow_that_is_not_warm_says_so(open_app: Open, tmp_path: Path) -> None:
+    """Without a semantic lookup nothing is known of the policy, and no figure is shown."""
+    with agent(tmp_path / "cache", None, settings={"tiers": frozenset({"l1"})}) as exact:
+        exact.traffic(5)
+        app = open_app("tuning", login=True)
+        next(i for i in app.number_input if i.label == "Wrong hits allowed (policy), %").set_value(
+            1.0
+        ).run()
+        assert "The shadow of the policy is not warm" in texts(app)
+        assert "Newly served" not in texts(app)
 
 
 @pytest.mark.slow

@@ -60,6 +60,19 @@ def test_a_lost_hit_is_put_and_found_by_its_own_words_until_it_expires() -> None
     assert at(log, 0.01).lost == 3
 
 
+def test_a_question_that_is_served_newly_is_no_neighbour() -> None:
+    """Its own answer's question stands for it, unless that is too far, until it is put."""
+    log = Log()
+    figure = {"least_max_wrong": 0.004, "chance": 0.9}
+    log.near("a", "z", 0.80, **figure)
+    log.near("b", "a", 0.94, **figure)
+    log.near("c", "a", 0.75, **figure)
+    assert at(log, 0.01).newly.lookups == 2, "c is too far from z"
+    log.near("a", "z", 0.80, least_max_wrong=1.0, chance=0.5)
+    log.near("c", "a", 0.75, **figure)
+    assert at(log, 0.01).newly.lookups == 3
+
+
 def test_what_is_wrong_is_said_of_what_was_judged_alone() -> None:
     """Fresh answers judge misses, verdicts judge hits and overrule a label; none is no zero."""
     log = Log()

@@ -19,7 +19,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "embedding_tokens_usd", "verification_usd", "approval_usd",
     ),
     "Safety": (
-        "max_wrong", "approve_margin", "verify_share", "personal", "promote_after", "guards",
+        "approve_margin", "verify_share", "personal", "promote_after", "guards",
     ),
     "Limits": (
         "puts_per_minute", "shared_puts_per_minute", "approvals_per_minute", "stale_seconds",

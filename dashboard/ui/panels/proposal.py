@@ -9,7 +9,7 @@ import streamlit as st
 
 from cache_core.config.stage import Stage
 from cache_core.model.exceptions import GlasscacheError, TuningConflict
-from cache_core.whatif import ThresholdEstimate
+from cache_core.whatif import Judged, ShadowEstimate, ThresholdEstimate
 from dashboard.data.estimates import Estimates
 from dashboard.data.words import plain, title, value
 from dashboard.ui.panels.in_force import APPLIED
@@ -106,8 +106,12 @@ def _expectation(estimates: Estimates, proposed: Mapping[str, Any]) -> list[str]
         of = "" if len(predicted) == 1 else f", by “{plain(title(name).partition(',')[0])}” alone"
         # the log may be of several thresholds: one replay is compared with another
         base = now.hit_rate if now and name == "semantic_threshold" else estimates.hit_rate
+        if name == "max_wrong":
+            base = estimates.shadow(proposed["max_wrong"]).hit_rate_now
         points = 100 * (rate - base)
         lines.append(_figure(f"Hit rate{of}", f"{rate:.1%}", points, "{:+.1f} points", good=1))
+    if share := proposed.get("max_wrong"):
+        lines += _policy(estimates.shadow(share))
     if unknown := estimates.unknown(proposed):
         names = ", ".join(plain(title(name)) for name in unknown)
         lines.append(f":gray[The effect of these cannot be estimated from past traffic: {names}.]")
@@ -119,6 +123,27 @@ def _expectation(estimates: Estimates, proposed: Mapping[str, Any]) -> list[str]
     if then is not None and now is not None:
         lines += _threshold(estimates, then, now)
     return lines
+
+
+def _policy(found: ShadowEstimate) -> list[str]:
+    """Return what the learned policy would have done, a line for each part."""
+    if not found.searched:
+        why = "no recorded lookup says yet what it would have done"
+        return [f":gray[The shadow of the policy is not warm: {why}.]"]
+    known = f"By {found.searched:,} of {found.searched + found.unknown:,} semantic lookups"
+    few = "" if found.enough else ": too few to rely on"
+    return [
+        _served("Newly served", found.newly),
+        _served("Served as today", found.kept),
+        f"No longer served: **{found.lost:,}**",
+        f":small[:gray[{known}{few}.]]",
+    ]
+
+
+def _served(label: str, found: Judged) -> str:
+    judged = f"{found.wrong:,} of {found.judged:,} judged were wrong"
+    told = judged if found.judged else "no verdicts"
+    return f"{label}: **{found.lookups:,}**" + (f" :gray[{told}]" if found.lookups else "")
 
 
 def _threshold(estimates: Estimates, then: ThresholdEstimate, now: ThresholdEstimate) -> list[str]:

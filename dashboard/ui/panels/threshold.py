@@ -1,21 +1,23 @@
-"""Similarity threshold: its control, the effect of others, and a recommendation."""
+"""Similarity threshold and learned policy: controls, effect of others, a recommendation."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import streamlit as st
 
 from cache_core.config.tuning import Tuning
 from dashboard import charts
 from dashboard.data.estimates import Estimates
-from dashboard.ui.panels.controls import key
+from dashboard.ui.panels.controls import control, key
 from dashboard.ui.shell import Page, empty, quiet, show
 
 _LOW = 0.7
 """Start of the slider: below it nearly every hit would be wrong."""
 
 
-def controls(estimates: Estimates) -> float:
-    """Draw the controls; return the proposed threshold."""
+def controls(estimates: Estimates) -> dict[str, Any]:
+    """Draw the controls; return the proposed values."""
     now = estimates.tuning.semantic_threshold
     bounds = Tuning.bounds()["semantic_threshold"]
     name = key("semantic_threshold", estimates.tuning)
@@ -33,12 +35,15 @@ def controls(estimates: Estimates) -> float:
         "Exactly", min_value=0.0, max_value=1.0, step=bounds.step, format="%.3f", key=typed,
         on_change=lambda: st.session_state.update({name: max(low, st.session_state[typed])}),
     )  # fmt: skip
-    limit = st.number_input(
+    accept, allow = st.columns(2, vertical_alignment="bottom")
+    limit = accept.number_input(
         "Wrong hits you accept, % of hits",
         min_value=0.1, max_value=20.0, value=1.0, step=0.1, format="%.1f", key="limit",
     ) / 100  # fmt: skip
+    with allow:
+        share = control(Tuning.bounds()["max_wrong"], estimates.tuning)
     _recommendation(estimates, limit, (name, typed))
-    return float(chosen)
+    return {"semantic_threshold": float(chosen), "max_wrong": share}
 
 
 def effects(page: Page, estimates: Estimates, chosen: float) -> None:

@@ -70,7 +70,7 @@ def _controls(estimates: Estimates) -> tuple[dict[str, Any], str]:
     tabs = st.tabs(_TABS, key="tab", on_change="rerun")
     similar, times, shared, single, others = tabs
     with similar:
-        proposed["semantic_threshold"] = threshold.controls(estimates)
+        proposed |= threshold.controls(estimates)
     with times:
         proposed |= ttls.controls(estimates)
     with shared:
