@@ -12,6 +12,7 @@ import pytest
 from cache_core import MultiLevelCache
 from tests.support.caches import CacheFactory
 from tests.support.embedding_models import KINDS, answer, cache_of_a_model, closed
+from tests.support.votes import vote
 
 
 @pytest.fixture(params=KINDS)
@@ -139,6 +140,25 @@ async def test_encrypted_answers_move_where_their_key_is(with_model: CacheFactor
     assert await reembed(new) == {"moved": 2}
     assert await answer(new, "alpha beta gamma", "bob") == "sealed"
     assert await answer(new, "alpha beta delta", "ann") == "sealed, too"
+
+
+async def test_a_promoted_answer_moves_encrypted_and_can_still_be_taken_back(
+    with_model: CacheFactory,
+) -> None:
+    """What enough users got is everybody's under the new model, and nobody's once it changes."""
+    key = base64.b64encode(secrets.token_bytes(32)).decode()
+    old = await with_model("old", encryption_keys=key)
+    await old.tune({"sharing": "auto", "promote_after": 2}, author="test")
+    for user in ("ann", "bob"):
+        await vote(old, "alpha beta gamma", user, "the same")
+    assert await answer(old, "alpha beta gamma", "cid") == "the same"
+    await closed(old)
+    new = await with_model("new", encryption_keys=key)
+    assert await reembed(new) == {"moved": 2}
+    assert await answer(new, "gamma beta alpha", "cid") == "the same"
+    await new.invalidate("alpha beta gamma")
+    for user in ("ann", "bob", "cid"):
+        assert await answer(new, "gamma beta alpha", user) is None
 
 
 async def test_a_model_that_fails_leaves_the_rest_for_the_next_run(
