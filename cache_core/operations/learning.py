@@ -55,6 +55,7 @@ class Label:
         similarity: Of the question to the candidate, 0..1.
         right: Whether that answer would have been right.
         lookup_id: Id of the lookup that missed; empty in labels of older versions.
+        fresh: Key of the fresh answer; empty if that is private, and in labels of older versions.
     """
 
     at: Moment
@@ -63,6 +64,7 @@ class Label:
     similarity: Share
     right: Flag
     lookup_id: Plain = ""
+    fresh: Plain = ""
 
 
 FORMAT = Format(Label)
@@ -80,6 +82,7 @@ class _Miss(NamedTuple):
     stored: AnswerText
     similarity: float
     lookup_id: str
+    fresh: str = ""
 
 
 class Learning:
@@ -136,15 +139,21 @@ class Learning:
         if len(self._open) > _OPEN:
             self._open.popitem(last=False)
 
-    def fresh(self, query: Query, entry: Entry) -> None:
+    def fresh(self, query: Query, entry: Entry, *, shared: bool) -> None:
         """Compare the fresh answer to a message with the candidate that its lookup found.
 
         In the background, unless names or texts are enough to tell.
+
+        Args:
+            query: The message.
+            entry: The answer.
+            shared: Whether it is for everybody.
         """
         miss = self._open.pop(_name(query), None)
         if miss is None or not entry.response:
             return
         answer = AnswerText(entry.response, entry.answer)
+        miss = miss._replace(fresh=key_of(self._keys, entry) if shared else "")
         sure = certain(answer, miss.stored)
         if sure is not None:
             self._learn(miss, right=sure)
@@ -161,13 +170,22 @@ class Learning:
             self._learn(miss, right=verdict == "same")
 
     def _learn(self, miss: _Miss, *, right: bool) -> None:
-        self._evidence.learn(miss.key, miss.similarity, right=right)
         self._instruments.record(LabelRecord("right" if right else "wrong"))
-        now = self._store.now()
-        label = Label(now, self._replica, miss.key, miss.similarity, right, miss.lookup_id)
+        label = Label(
+            self._store.now(), self._replica, miss.key, miss.similarity, right, miss.lookup_id,
+            miss.fresh,
+        )  # fmt: skip
+        self._take(label)
         self._unsent.append(label)
         self.dropped += len(self._unsent) > _UNSENT
         del self._unsent[:-_UNSENT]
+
+    def _take(self, label: Label) -> None:
+        self._evidence.learn(label.answer, label.similarity, right=label.right)
+        if label.fresh and label.right:
+            self._evidence.link(label.answer, label.fresh)
+        elif label.fresh:
+            self._evidence.part(label.answer, label.fresh)
 
     def forget(self) -> None:
         """Drop the answers that wait for their put."""
@@ -185,7 +203,7 @@ class Learning:
                 self._read_to = at
                 # At the start, those of an earlier life of this process are news as well.
                 if label is not None and (starts or label.replica != self._replica):
-                    self._evidence.learn(label.answer, label.similarity, right=label.right)
+                    self._take(label)
         self._started = True
         while self._unsent:
             labels = self._unsent[:PAGE]

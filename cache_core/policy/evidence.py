@@ -32,6 +32,8 @@ class Evidence:
         self._beliefs: OrderedDict[str, Belief] = OrderedDict()
         self._verdicts: deque[bool] = deque()
         self._wrong = 0
+        # Another wording of an answer, by the key of each.
+        self._wordings: OrderedDict[str, str] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._beliefs)
@@ -50,6 +52,26 @@ class Evidence:
         self._beliefs[key] = curve.learned(belief, similarity, right=right)
         if len(self._beliefs) > self._kept:
             self._beliefs.popitem(last=False)
+
+    def first(self, key: str) -> str:
+        """Return the key that all known wordings of an answer have in common."""
+        while (found := self._wordings.get(key)) is not None:
+            key = found
+        return key
+
+    def link(self, one: str, other: str) -> None:
+        """Take two answers for wordings of one."""
+        first, second = self.first(one), self.first(other)
+        if first != second:
+            self._wordings[second] = first
+            if len(self._wordings) > self._kept:
+                self._wordings.popitem(last=False)
+
+    def part(self, one: str, other: str) -> None:
+        """Take two answers for different ones, whatever was found before."""
+        if one != other and self.first(one) == self.first(other):
+            self._wordings.pop(one, None)
+            self._wordings.pop(other, None)
 
     def judge(self, *, correct: bool) -> None:
         """Take a verdict on a hit."""
@@ -71,5 +93,6 @@ class Evidence:
     def clear(self) -> None:
         """Drop everything learned."""
         self._beliefs.clear()
+        self._wordings.clear()
         self._verdicts.clear()
         self._wrong = 0

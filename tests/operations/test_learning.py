@@ -300,3 +300,28 @@ async def test_closing_ends_comparisons(make_cache: CacheFactory) -> None:
     await until(lambda: judged(cache) == (0, 0, 3))
     await asyncio.wait_for(cache.close(), 5.0)
     assert judged(cache) == (0, 0, 3)
+
+
+async def test_wordings_of_one_answer_agree_as_neighbours(make_cache: CacheFactory) -> None:
+    """Once a miss showed that they are the same, in every replica; a private one tells no other."""
+    one, other = [
+        await make_cache(settings=PATIENT, embedding_model=SlowEmbedder()) for _ in range(2)
+    ]
+    await one.put(ASKED, "ann", SENT_ON, shared=True)
+    await one.tune({"max_wrong": 0.05}, author="ann")
+    gate, museum = (NEAR.replace("garden", place) for place in ("gate", "museum"))
+    await one.lookup(NEAR, "bob", max_wrong=0)
+    await one.put(NEAR, "bob", REWORDED)
+    await until(lambda: judged(one) == (1, 0, 0))
+    await one.put(gate, "ann", REWORDED, shared=True)
+    assert "different" in (await one.explain(museum, "dora"))[1].detail
+    asked = ASKED.replace("can", "may")
+    await one.lookup(asked, "carl", max_wrong=0)
+    await one.put(asked, "carl", REWORDED, shared=True)
+    await until(lambda: judged(one) == (2, 0, 0))
+    for replica in (one, other):
+        await until(lambda at=replica: _agree(at, museum))
+
+
+async def _agree(cache: MultiLevelCache, message: str) -> bool:
+    return "3 or more agree" in (await cache.explain(message, "dora"))[1].detail

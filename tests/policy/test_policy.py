@@ -168,3 +168,23 @@ def test_guards_compare_only_what_may_decide() -> None:
     asked.clear()
     found = weigh([near(0.95), near(0.8, 1), *[near(0.93)] * 5], 0.9, lambda _: False, left)
     assert (found.held, found.part, asked) == ("", 1.0, [2, 3])
+
+
+def test_wordings_of_one_answer_have_one_name_until_one_turns_out_to_be_another() -> None:
+    """However they were found, and in bounded memory."""
+    evidence = Evidence(kept=3)
+    assert evidence.first("a") == "a"
+    evidence.link("a", "b")
+    evidence.link("c", "d")
+    evidence.link("d", "b")
+    assert len({evidence.first(key) for key in "abcd"}) == 1
+    evidence.link("b", "c")
+    assert evidence.first("a") == evidence.first("c")
+    evidence.part("a", "b")
+    assert evidence.first("a") != evidence.first("b")
+    for number in range(9):
+        evidence.link("x", f"y{number}")
+    assert evidence.first("y0") == "y0"
+    assert evidence.first("y8") == evidence.first("x")
+    evidence.clear()
+    assert evidence.first("y8") == "y8"

@@ -123,7 +123,8 @@ class Puts:
                     asked = asked._replace(user_id=None)
                 what, withheld = self._cacheable(query, what, how, offered)
                 answer = await self._admitted(query, asked.user_id, what, how, tuning)
-                self._comparing.learning.fresh(query, answer.entry)
+                everybodys = answer.scopes.get("l2") == "shared"
+                self._comparing.learning.fresh(query, answer.entry, shared=everybodys)
                 record.calls = self._refused(query, answer, how, tuning)
                 if not record.calls and answer.scopes:
                     sighting = self._sighting(query, lookup, seen)

@@ -77,15 +77,16 @@ class _Seen:
         return swapped(self._text, (self._live[place].entry or Entry()).message or "")
 
     def _neighbours(self) -> list[Near]:
-        groups: list[AnswerText] = []
+        groups: list[tuple[AnswerText, str]] = []
         found: list[Near] = []
         for near in self._live:
-            entry = near.entry or Entry()
-            text = AnswerText(entry.response or "", entry.answer)
-            group = next((at for at, other in enumerate(groups) if same(text, other)), len(groups))
+            entry, key = near.entry or Entry(), self._key(near)
+            answer = AnswerText(entry.response or "", entry.answer), self._evidence.first(key)
+            alike = (at for at, other in enumerate(groups) if _same(answer, other))
+            group = next(alike, len(groups))
             if group == len(groups):
-                groups.append(text)
-            found.append(Near(near.similarity, self._key(near), group))
+                groups.append(answer)
+            found.append(Near(near.similarity, key, group))
         return found
 
     def _key(self, near: Candidate) -> str:
@@ -202,6 +203,11 @@ class Choosing:
 def key_of(keys: Keys, entry: Entry) -> str:
     """Return the key under which evidence on an entry's answer is kept, a digest."""
     return entry.answer or keys.answer("t", loose_form(entry.response or ""))
+
+
+def _same(one: tuple[AnswerText, str], other: tuple[AnswerText, str]) -> bool:
+    """Return whether two answers are the same by name or text, or known to be wordings of one."""
+    return (bool(one[1]) and one[1] == other[1]) or same(one[0], other[0])
 
 
 def _learns(query: Query, tuning: Tuning) -> bool:
