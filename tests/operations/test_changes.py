@@ -24,9 +24,9 @@ ASKED = ("what does a parcel to norway cost", "norway parcel price", "is deliver
 """Questions that L2 takes for different ones, with one answer."""
 
 REWORDED = (
-    "Parcels to Norway cost €5.00 and take a week.",
-    "Sending a parcel to Norway costs €5.00, and it takes a week.",
-    "A parcel to Norway takes a week, and costs 5 EUR.",
+    "Sending something to Norway is €5.00; allow a week for the parcel.",
+    "To have a parcel sent to Norway you pay €5.00, and wait for a week.",
+    "Sending things to Norway is 5 EUR; allow a week for that parcel.",
 )
 TURNED = OLD.replace("takes", "does not take")
 
@@ -138,7 +138,7 @@ async def test_what_may_have_changed_takes_its_copies_with_it(
 
 
 class GatedEmbedder(HashEmbedder):
-    """Stands for the packaged model, and holds answers back."""
+    """Stands for the packaged model: holds answers back, and finds those on parcels alike."""
 
     def __init__(self) -> None:
         super().__init__(PACKAGED_MODEL)
@@ -147,13 +147,17 @@ class GatedEmbedder(HashEmbedder):
     async def embed(self, text: str) -> Vector:
         if "week" in text:
             await self.gate.wait()
+            return await super().embed("week")
         return await super().embed(text)
 
 
 @embedded
 @pytest.mark.parametrize(
     "fresh",
-    ["Please ask the people in our shop about the forms for Norway.", OLD + " Enjoy it now."],
+    [
+        "Please ask the people in our shop about the forms for Norway.",
+        "To Norway it will be a week until your parcel is there.",
+    ],
 )
 async def test_vectors_are_compared_after_the_put(
     make_cache: CacheFactory, clock: ManualClock, fresh: str
@@ -165,11 +169,10 @@ async def test_vectors_are_compared_after_the_put(
     for message in ASKED:
         await cache.put(message, "ann", old, "shipping", shared=True)
     clock.advance(SIDE_BY_SIDE + 1)
-    fresh = fresh.replace(OLD, old)
     await cache.put(ASKED[0], "ann", fresh, "shipping", shared=True)
     assert await served(cache) == [fresh, old, old]
     model.gate.set()
-    alike = fresh.startswith(old)
+    alike = "parcel" in fresh
     await until(lambda: sum(counted(cache).values()) == 1)
     assert counted(cache)["unchanged_before" if alike else "changed"] == 1
     kept = old if alike else None

@@ -28,8 +28,11 @@ NEAR = ASKED.replace("office", "garden")
 """Differs in one word of ten: a similarity of 0.92 by the test's embedder."""
 
 SENT_ON = "We can send your parcel on to another address for 5 euros until it has left the depot."
-REWORDED = "Until it has left the depot we can send your parcel on to another address; it is €5.00."
-TURNED = REWORDED.replace("can send", "cannot send")
+REWORDED = (
+    "As long as your parcel is still at the depot, we forward it to another address; "
+    "that costs €5.00."
+)
+TURNED = REWORDED.replace("we forward", "we never forward")
 
 
 async def learned(cache: MultiLevelCache, message: str, answer_id: str) -> None:
@@ -240,7 +243,7 @@ async def test_an_answer_without_a_name_is_known_by_facts_and_vector(
 
 
 class SlowEmbedder(HashEmbedder):
-    """Stands for the packaged model, and takes its time for answers."""
+    """Stands for the packaged model: takes its time for answers, and finds those of one kind alike."""
 
     def __init__(self) -> None:
         super().__init__(PACKAGED_MODEL, window=60)
@@ -250,7 +253,8 @@ class SlowEmbedder(HashEmbedder):
     async def embed(self, text: str) -> Vector:
         if "euros" in text or "€" in text:
             await self.gate.wait()
-        return await super().embed(text)
+        vector = await super().embed(text)
+        return await HashEmbedder().embed("depot") if text in self.answers() else vector
 
     def answers(self) -> list[str]:
         """Return the answers that were embedded."""

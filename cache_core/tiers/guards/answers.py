@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -27,6 +28,12 @@ Comparison = Literal["agree", "doubt", "conflict"]
 
 LONGEST = 4_096
 """Characters of the longest answer whose facts are compared: a few milliseconds."""
+
+_CLOSE = 0.75
+"""Share of one answer's words from which the other is an edit of it. A model that answers anew
+words all of it anew; where nearly all words stay, what differs is a change: "not", "or" for "and",
+a sentence more, an item less, the same words in another order.
+"""
 
 _Value = tuple[str, str]
 """A number and its unit."""
@@ -56,6 +63,8 @@ class _Facts(NamedTuple):
         stems: All words, without inflections.
         content: The content words by their stems; numbers and units are compared as such.
         negations, order, opposites: For the polarity.
+        signs: Comparisons and arithmetic.
+        words: All words, numbers and signs but articles, in order.
         plain: Whether it is English.
     """
 
@@ -72,6 +81,8 @@ class _Facts(NamedTuple):
     negations: Negations
     order: Order
     opposites: tuple[Placed, ...]
+    signs: tuple[str, ...]
+    words: tuple[str, ...]
     plain: bool
 
 
@@ -96,7 +107,7 @@ def compare(one: str, other: str) -> Comparison:
     if any(mine or yours for mine, yours in left) or ours.dates != theirs.dates:
         return "doubt"
     swapped = swapped_words(ours.content, theirs.content)
-    return "doubt" if swapped or _contrary(ours, theirs) else "agree"
+    return "doubt" if swapped or _contrary(ours, theirs) or _edited(ours, theirs) else "agree"
 
 
 def forget() -> None:
@@ -112,6 +123,23 @@ def _contrary(ours: _Facts, theirs: _Facts) -> bool:
         or not order.same_direction(ours.order, theirs.order)
         or opposites.in_place(ours.opposites, theirs.opposites)
     )
+
+
+def _edited(ours: _Facts, theirs: _Facts) -> bool:
+    """Return whether one text may be the other with a change: nearly all of its words, or signs."""
+    if ours.signs != theirs.signs:
+        return True
+    mine, yours = _spans(ours), _spans(theirs)
+    if _unmatched(mine, yours) and _unmatched(yours, mine):
+        return True
+    shared = (Counter(ours.words) & Counter(theirs.words)).total()
+    fewest = min(len(ours.words), len(theirs.words))
+    return ours.words != theirs.words and shared >= _CLOSE * fewest
+
+
+def _spans(facts: _Facts) -> list[_Value]:
+    """Return the numbers with a unit, "an hour" as well."""
+    return [value for value in facts.values if value[1]]
 
 
 @lru_cache(maxsize=256)
@@ -138,8 +166,17 @@ def _facts(text: str) -> _Facts:
         negation.read(tokens),
         order.read(tokens, found.numbers),
         opposites.placed(tokens),
+        tuple(sorted(found.signs)),
+        tuple(_words(tokens)),
         language.english(text),
     )  # fmt: skip
+
+
+def _words(tokens: Sequence[Token]) -> Iterator[str]:
+    for token in tokens:
+        # A capital one is a letter, as in room A, or begins a sentence.
+        if token.kind != "mark" and (token.text not in ARTICLES or token.raw == "A"):
+            yield token.text
 
 
 # ------------------------------------------------------------------------------------- numbers

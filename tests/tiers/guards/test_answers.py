@@ -14,9 +14,12 @@ AGREE = [
         "It takes five to seven days, and costs 50 EUR.",
     ),
     ("We open at 3 pm.", "Our doors open at 15:00."),
-    ("Run `acmectl backup --full` first.", "First of all, please run acmectl backup --full."),
-    ("Our shop in Vienna is closed on Sundays.", "On Sunday the Vienna shop is closed."),
-    ("The light of the X200 is red.", "A red light is what the X200's lamp shows."),
+    (
+        "Run `acmectl backup --full` first.",
+        "Before anything else, acmectl backup --full is what you need.",
+    ),
+    ("Our shop in Vienna is closed on Sundays.", "On Sunday you find the Vienna shop closed."),
+    ("The light of the X200 is red.", "When ready, red shines from the lamp that the X200 has."),
 ]
 CONFLICT = [
     (RETURNS, RETURNS.replace("30", "14")),
@@ -36,6 +39,21 @@ DOUBT = [
     ("The Premium plan has it.", "It is in all our plans."),
     ("Der Versand dauert drei Tage.", "Es dauert drei Tage, bis das Paket kommt."),
     (RETURNS, RETURNS + " And so on." * LONGEST),
+    (RETURNS, RETURNS + " A fee applies."),
+    (RETURNS, RETURNS.replace("for a refund of", "without a fee for")),
+    ("Yes, the warranty covers damage by water.", "No, the warranty covers damage by water."),
+    ("You need a passport, a photo and a birth certificate.", "You need a passport and a photo."),
+    ("We pay for the return label.", "You pay for the return label."),
+    ("You need a passport and a visa.", "You need a passport or a visa."),
+    ("The jacket is in stock in your size.", "The jacket is out of stock in your size."),
+    ("The meeting is in room A.", "The meeting is in room B."),
+    ("All of our prices are in euros.", "All of our prices are in dollars."),
+    ("The tenant pays the fee, and the landlord the repair.",
+     "The landlord pays the fee, and the tenant the repair."),
+    ("The link that we send works for an hour.", "We mail a link, which works for a day."),
+    ("Choose the file, and type if a < b in it.", "Choose the file, and type if a > b in it."),
+    ("Choose it, where x > 5, for your file.", "If x < 5 that is the one to take."),
+    ("| plan | login |\n|---|---|\n| Basic | yes |", "| plan | login |\n|---|---|\n| Basic | no |"),
 ]  # fmt: skip
 
 
