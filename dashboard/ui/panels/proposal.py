@@ -143,7 +143,7 @@ def _policy(found: ShadowEstimate) -> list[str]:
 def _served(label: str, found: Judged) -> str:
     judged = f"{found.wrong:,} of {found.judged:,} judged were wrong"
     told = judged if found.judged else "no verdicts"
-    return f"{label}: **{found.lookups:,}**" + (f" :gray[{told}]" if found.lookups else "")
+    return f"{label}: **{found.lookups:,}**" + (f", :gray[{told}]" if found.lookups else "")
 
 
 def _threshold(estimates: Estimates, then: ThresholdEstimate, now: ThresholdEstimate) -> list[str]:
