@@ -61,7 +61,7 @@ class Comparing(NamedTuple):
 
 
 class _Copies(NamedTuple):
-    """Where the copies of an answer are found that a fresh one replaces.
+    """Places of the copies of an answer that a fresh one replaces.
 
     Attributes:
         labels: Of the old answer, and of its other wordings; none if it has no copies.

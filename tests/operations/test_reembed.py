@@ -145,7 +145,7 @@ async def test_encrypted_answers_move_where_their_key_is(with_model: CacheFactor
 async def test_a_promoted_answer_moves_encrypted_and_can_still_be_taken_back(
     with_model: CacheFactory,
 ) -> None:
-    """What enough users got is everybody's under the new model, and nobody's once it changes."""
+    """An answer that enough users got is everybody's under the new model, until it changes."""
     key = base64.b64encode(secrets.token_bytes(32)).decode()
     old = await with_model("old", encryption_keys=key)
     await old.tune({"sharing": "auto", "promote_after": 2}, author="test")
