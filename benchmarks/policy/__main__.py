@@ -6,6 +6,7 @@ prior has not seen.
     python -m benchmarks.policy TRAFFIC.jsonl                 about seven minutes
     python -m benchmarks.policy TRAFFIC.jsonl --write-docs    and picture and tables in docs/answer-quality.md
     python -m benchmarks.policy TRAFFIC.jsonl --fit           the prior of cache_core/policy/prior.py
+    python -m benchmarks.policy TRAFFIC.jsonl --wordings 3    the same with equal answers in other words
 """  # noqa: E501 - a command and what it does
 
 from __future__ import annotations
@@ -14,18 +15,21 @@ import argparse
 import asyncio
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks import answers
 from benchmarks.policy import chart
 from benchmarks.policy.curves import BOUNDS, RISKS, THRESHOLDS, Point, as_json, measure
-from benchmarks.policy.simulation import OBSERVED_FROM, Rule, World, embedded, fit, simulate
-from benchmarks.support.docs_table import ANSWER_QUALITY, MEASURED, write
-from cache_core.policy import curve
+from benchmarks.policy.simulation import OBSERVED_FROM, Rule, Told, World, embedded, fit, simulate
+from benchmarks.support.docs_table import ANSWER_QUALITY, MEASURED, markdown, write
+from cache_core.policy import curve, decide
+from cache_core.policy.answers import ALIKE, UNLIKE, Verdict
+from cache_core.policy.evidence import Evidence
 from cache_core.tiers.guards import language
 
 RECORDED = MEASURED / "policy.json"
@@ -42,6 +46,37 @@ def show_prior(world: World) -> None:
     assert math.isclose(sum(prior), 1.0)
 
 
+def show_wordings(world: World, wordings: int) -> None:
+    """Print what the policy gives if each answer has some wordings, by how they are told apart.
+
+    The shares of facts and vectors are those of `benchmarks.answers`, of its near misses for
+    different answers. The prior is the package's.
+    """
+    pairs = answers.measure().pairs
+    said: dict[bool, Counter[Verdict]] = {True: Counter(), False: Counter()}
+    for pair in pairs:
+        if pair.differs != answers.SUBJECTS:
+            said[pair.differs == answers.SAME][pair.verdict(ALIKE, UNLIKE)] += 1
+    same, near = ({name: count / found.total() for name, count in found.items()}
+                  for found in (said[True], said[False]))  # fmt: skip
+    ways = {
+        "by name": Told(),
+        "by text alone": Told(wordings, same=0.0, otherwise="different"),
+        "by facts and vectors": Told(
+            wordings, same["same"], near["different"], near.get("same", 0.0)
+        ),
+    }
+    rows = []
+    for way, told in ways.items():
+        for bound in BOUNDS:
+            risk = decide.risk_of(bound)
+            hits = simulate(world, Rule(risk=risk, evidence=Evidence(), told=told)).hits
+            wrong = sum(not right for _, right in hits)
+            rows.append([way, f"{bound:.1%}", f"{len(hits) / len(world.rows):.1%}",
+                         f"{wrong / len(hits):.2%}"])  # fmt: skip
+    print(markdown(["equal answers are told", "at most wrong", "hits", "wrong"], rows))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Simulate, print, and write the documentation if wanted."""
     parser = argparse.ArgumentParser(
@@ -49,6 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("traffic", type=Path, help="JSON Lines with the columns of `replay`")
     parser.add_argument("--fit", action="store_true", help="print the prior fitted on all answers")
+    parser.add_argument(
+        "--wordings", type=int, help="print what several wordings of each answer cost"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     parser.add_argument(
         "--write-docs", action="store_true", help="write the results into the documentation"
@@ -58,6 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     world = asyncio.run(embedded(options.traffic))
     if options.fit:
         show_prior(world)
+        return
+    if options.wordings:
+        show_wordings(world, options.wordings)
         return
     points: dict[str, list[Point]] = defaultdict(list)
     steps = 2 * len(THRESHOLDS) + len(RISKS) + len(BOUNDS)

@@ -20,6 +20,7 @@ from cache_core.config.settings import load_settings
 from cache_core.config.tuning import Tuning
 from cache_core.model.question.wording import exact_form, loose_form
 from cache_core.policy import curve, decide
+from cache_core.policy.answers import Verdict
 from cache_core.policy.curve import Belief
 from cache_core.policy.decide import Near
 from cache_core.policy.evidence import Evidence
@@ -88,6 +89,53 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """Recognition of equal answers in a run, in which each may have several wordings.
+
+    Attributes:
+        wordings: Wordings of each answer.
+        same: Share of the pairs of wordings that are taken for the same.
+        different: Share of the pairs of different answers that are taken for different.
+        mistaken: Share of those that are taken for the same.
+        otherwise: What is said of all others.
+    """
+
+    wordings: int = 1
+    same: float = 1.0
+    different: float = 1.0
+    mistaken: float = 0.0
+    otherwise: Verdict = "unknown"
+
+    def wording(self, answer: str, request: str) -> str:
+        """Return the name of the wording that an answer has at a request."""
+        if self.wordings == 1:
+            return answer
+        return f"{answer}\n{int(self.wordings * _share(answer, request))}"
+
+    def verdict(self, one: str, other: str) -> Verdict:
+        """Return whether two wordings are taken for the same answer; of a pair always the same."""
+        if one == other:
+            return "same"
+        place = _share(*sorted((one, other)))
+        if answer_of(one) == answer_of(other):
+            return "same" if place < self.same else self.otherwise
+        if place < self.mistaken:
+            return "same"
+        return "different" if place < self.mistaken + self.different else "unknown"
+
+
+def answer_of(wording: str) -> str:
+    """Return the answer that a wording is of."""
+    return wording.partition("\n")[0]
+
+
+def _share(*names: str) -> float:
+    """Return a number from 0 to 1 that depends on *names* alone."""
+    digest = hashlib.blake2b("\0".join(names).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") / 2**32
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """A policy of a run: a threshold, or a risk with its evidence.
 
@@ -96,19 +144,30 @@ class Rule:
         guarded: Whether guards veto, and what they cannot read is not matched.
         risk: See `cache_core.policy.decide`.
         evidence: What the run learns.
+        told: How it tells equal answers.
     """
 
     threshold: float = 1.0
     guarded: bool = True
     risk: float | None = None
     evidence: Evidence = field(default_factory=Evidence)
+    told: Told = field(default_factory=Told)
+
+    def learn(self, stored: str, similarity: float, fresh: str) -> None:
+        """Learn what a fresh answer says of the nearest stored one, as the product does."""
+        verdict = self.told.verdict(stored, fresh)
+        if verdict == "unknown":
+            return
+        self.evidence.learn(stored, similarity, right=verdict == "same")
+        if stored != fresh:
+            (self.evidence.link if verdict == "same" else self.evidence.part)(stored, fresh)
 
     def serves(self, world: World, asked: int, live: Sequence[tuple[float, int, str]]) -> bool:
         """Return whether the nearest of *live* (similarity, question, answer) is served."""
         similarity, nearest, _ = live[0]
         if self.risk is None:
             return similarity >= self.threshold
-        near = [Near(at, answer, hash(answer)) for at, _, answer in live]
+        near = [Near(at, answer, hash(self.evidence.first(answer))) for at, _, answer in live]
         return (
             decide.within(
                 near, self.evidence, self.risk, lambda _: world.doubtful(asked, nearest)
@@ -126,12 +185,13 @@ def simulate(world: World, rule: Rule) -> Result:
     order, count = np.zeros(len(world.texts) + 1, np.int64), 0
     answers: dict[int, str] = {}
     for row in world.rows:
-        message, user, wanted = row["message"], row["user_id"], row["answer_id"]
+        message, user, right = row["message"], row["user_id"], row["answer_id"]
+        wanted = rule.told.wording(right, row["request_id"])
         after = tuple(row.get("history") or ())
         name = (after, exact_form(message))
         served = exact.get((user, *name)) or exact.get((None, *name))
         if served is not None:
-            found.hits.append((wanted, served == wanted))
+            found.hits.append((right, answer_of(served) == right))
             continue
         asked = world.place[message]
         searched = not after and (world.readable[asked] or not rule.guarded)
@@ -144,12 +204,12 @@ def simulate(world: World, rule: Rule) -> Result:
                     if item[0] >= _FLOOR
                     and not (rule.guarded and world.vetoed(asked, item[1]))]  # fmt: skip
             if live and rule.serves(world, asked, live):
-                found.hits.append((wanted, live[0][2] == wanted))
+                found.hits.append((right, answer_of(live[0][2]) == right))
                 continue
             if live:
                 similarity, _, answer = live[0]
-                found.labels[answer].append((similarity, answer == wanted))
-                rule.evidence.learn(answer, similarity, right=answer == wanted)
+                found.labels[answer].append((similarity, answer_of(answer) == right))
+                rule.learn(answer, similarity, wanted)
         private = bool(row["private"])
         exact[user if private else None, *name] = wanted
         if searched and private:
