@@ -169,7 +169,7 @@ class Changes:
     ) -> None:
         """Compare two answers by their vectors, once the fresh one is stored."""
         try:
-            verdict = await self._recognition.verdict(one, other)
+            verdict = await self._recognition.by_vectors(one, other, agree=True)
             await self._settle(verdict, copies, record)
         except asyncio.CancelledError:
             self._instruments.record(ChangeRecord(intent=record.intent, failed=True))
@@ -178,18 +178,19 @@ class Changes:
             self._failed(record.intent, error)
 
     async def _settle(self, verdict: Verdict, copies: _Copies, record: ChangeRecord) -> None:
-        """Count a comparison; withdraw the copies of the old answer unless it is the same."""
-        said = replace(record, changed=verdict == "different", unknown=verdict == "unknown")
-        self._instruments.record(said)
+        """Withdraw the copies of the old answer unless it is the same; count the comparison."""
         if verdict == "same":
             await self._link(copies)
-            return
-        # The put replaces it here: what is done to the other copies must not hit the fresh answer.
-        await self._leave(copies)
-        for label in copies.labels:
-            rows = await self._store.rows(self._keys.index("answer", label))
-            if any(APART not in name for name in rows):
-                await self._withdraw(label)
+        else:
+            # The put replaces it here: what is done to the other copies must not hit the fresh one.
+            await self._leave(copies)
+            for label in copies.labels:
+                rows = await self._store.rows(self._keys.index("answer", label))
+                if any(APART not in name for name in rows):
+                    await self._withdraw(label)
+        # Last, because one that fails is counted as such.
+        said = replace(record, changed=verdict == "different", unknown=verdict == "unknown")
+        self._instruments.record(said)
 
     async def _copies(self, query: Query, entry: Entry, old: Entry, tuning: Tuning) -> _Copies:
         """Return where the copies of a shared answer are."""

@@ -23,6 +23,7 @@ from cache_core.observability.records import LabelRecord
 from cache_core.observability.verdicts import Verdict
 from cache_core.operations.recognition import Recognition
 from cache_core.policy.answers import AnswerText, certain
+from cache_core.policy.answers import Verdict as Likeness
 from cache_core.policy.evidence import Evidence
 from cache_core.policy.limits import LEAST_SIMILARITY
 from cache_core.tiers.semantic.choosing import key_of
@@ -163,11 +164,14 @@ class Learning:
             self._recognition.start(self._compare(miss, answer))
 
     async def _compare(self, miss: _Miss, answer: AnswerText) -> None:
-        verdict = await self._recognition.verdict(answer, miss.stored)
-        if verdict == "unknown":
-            self._instruments.record(LabelRecord("unknown"))
-        else:
-            self._learn(miss, right=verdict == "same")
+        verdict: Likeness = "unknown"
+        try:
+            verdict = await self._recognition.verdict(answer, miss.stored)
+        finally:
+            if verdict == "unknown":
+                self._instruments.record(LabelRecord("unknown"))
+            else:
+                self._learn(miss, right=verdict == "same")
 
     def _learn(self, miss: _Miss, *, right: bool) -> None:
         self._instruments.record(LabelRecord("right" if right else "wrong"))

@@ -14,7 +14,7 @@ from typing import Any
 from cache_core.backends.embedder.encoder import PACKAGED_MODEL
 from cache_core.model.exceptions import BackendError
 from cache_core.model.logs import RateLimited, place_of
-from cache_core.model.tasks import background, end_all, off_loop
+from cache_core.model.tasks import background, end_all, heed_cancellation, off_loop
 from cache_core.policy.answers import AnswerText, Verdict, certain, judged
 from cache_core.tiers.guards.answers import compare
 from cache_core.tiers.semantic.vectors import Vectors
@@ -23,6 +23,12 @@ log = RateLimited(logging.getLogger("glasscache"))
 
 WAITING = 32
 """Comparisons by vectors that may wait for the model."""
+
+_REST = 4.0
+"""Times as long as a comparison by vectors took that the next one waits: lookups want the model."""
+
+_LONGEST_REST = 2.0
+"""Seconds."""
 
 
 class Recognition:
@@ -37,7 +43,7 @@ class Recognition:
         chosen = vectors is not None and _name(vectors) == PACKAGED_MODEL
         self._vectors = vectors if chosen else None
         self._tasks: set[asyncio.Task[None]] = set()
-        # Lookups want the model, too.
+        self._reading: set[asyncio.Task[float | None]] = set()
         self._turn = asyncio.Semaphore(1)
 
     @property
@@ -50,6 +56,11 @@ class Recognition:
         task = asyncio.get_running_loop().create_task(_quietly(work), context=background())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def forget(self) -> None:
+        """Let what asks for vectors end as unknown: it may hold a forgotten user's texts."""
+        for task in self._reading:
+            task.cancel()
 
     async def close(self) -> None:
         """Cancel what is in the background."""
@@ -76,9 +87,19 @@ class Recognition:
         facts = await off_loop(compare, one.text, other.text)
         if facts == "conflict":
             return "different"
-        async with self._turn:
-            similarity = await self._similarity(one.text, other.text)
-        return "unknown" if similarity is None else judged(similarity, agree=facts == "agree")
+        return await self.by_vectors(one, other, agree=facts == "agree")
+
+    async def by_vectors(self, one: AnswerText, other: AnswerText, *, agree: bool) -> Verdict:
+        """Return what the vectors of two answers say, whose facts *agree* or are in doubt."""
+        reading = asyncio.create_task(self._in_turn(one.text, other.text))
+        self._reading.add(reading)
+        reading.add_done_callback(self._reading.discard)
+        try:
+            similarity = await reading
+        except asyncio.CancelledError:
+            heed_cancellation()
+            return "unknown"
+        return "unknown" if similarity is None else judged(similarity, agree=agree)
 
     def _reads(self, text: str) -> bool:
         """Return whether the model is there and reads the whole *text*."""
@@ -86,6 +107,17 @@ class Recognition:
             return False
         embedder = self._vectors.embedder
         return embedder.fits(text) and embedder.knows(text)
+
+    async def _in_turn(self, one: str, other: str) -> float | None:
+        """Return the cosine of two answers, so that the model has most of its time for lookups."""
+        await self._turn.acquire()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            return await self._similarity(one, other)
+        finally:
+            rest = min(_REST * (loop.time() - began), _LONGEST_REST)
+            loop.call_later(rest, self._turn.release)
 
     async def _similarity(self, one: str, other: str) -> float | None:
         """Return the cosine of two answers; `None` if the model did not answer in time."""

@@ -110,7 +110,7 @@ class Open:
             store, keys, parts.evidence, verdict_log(store, keys.own(LOG)), self.recognition,
             replica.instruments, replica.name,
         )  # fmt: skip
-        parts.journal.when_forgotten.append(self.learning.forget)
+        parts.journal.when_forgotten += [self.learning.forget, self.recognition.forget]
         sinks: list[Sink] = [replica.stats, parts.decisions, self.learning]
         if self.verifier is not None:
             sinks.append(self.verifier)

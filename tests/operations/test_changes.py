@@ -287,7 +287,7 @@ async def test_a_comparison_that_fails_is_logged(
     clock.advance(SIDE_BY_SIDE + 1)
     await cache.put(ASKED[0], "ann", NEW, "shipping", shared=True)
     assert "copies of an answer that may have changed" in caplog.text
-    assert counted(cache)["failed"] == 1
+    assert {name: count for name, count in counted(cache).items() if count} == {"failed": 1}
     faults.never()
 
 

@@ -303,7 +303,54 @@ async def test_closing_ends_comparisons(make_cache: CacheFactory) -> None:
         await asyncio.wait_for(cache.put(NEAR, user, REWORDED), 5.0)
     await until(lambda: judged(cache) == (0, 0, 3))
     await asyncio.wait_for(cache.close(), 5.0)
-    assert judged(cache) == (0, 0, 3)
+    assert judged(cache) == (0, 0, WAITING + 3)
+
+
+async def test_who_is_forgotten_is_not_waited_for(make_cache: CacheFactory) -> None:
+    """A comparison that may hold the user's texts ends at once, as unknown."""
+    model = SlowEmbedder()
+    cache = await make_cache(settings=PATIENT, embedding_model=model)
+    await cache.put(ASKED, "ann", SENT_ON, shared=True)
+    model.gate.clear()
+    for user in ("bob", "carl"):
+        assert (await cache.lookup(NEAR, user)).response is None
+        await cache.put(NEAR, user, REWORDED)
+    await cache.forget_user("bob")
+    await until(lambda: judged(cache) == (0, 0, 2))
+    model.gate.set()
+    await answered(cache, REWORDED, NEAR.replace("garden", "gate"))
+    assert judged(cache) == (1, 0, 2)
+
+
+class TimedEmbedder(SlowEmbedder):
+    """Notes when it was at work on answers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spans: list[tuple[float, float]] = []
+
+    async def embed(self, text: str) -> Vector:
+        began = time.monotonic()
+        if "depot" in text:
+            await asyncio.sleep(0.02)
+            self.spans.append((began, time.monotonic()))
+        return await super().embed(text)
+
+
+async def test_the_model_has_most_of_its_time_for_lookups(make_cache: CacheFactory) -> None:
+    """The next comparison waits four times as long as the one before it took."""
+    model = TimedEmbedder()
+    cache = await make_cache(settings=PATIENT, embedding_model=model)
+    await cache.put(ASKED, "ann", SENT_ON, shared=True)
+    for number in range(3):
+        user = f"user-{number}"
+        assert (await cache.lookup(NEAR, user)).response is None
+        await cache.put(NEAR, user, REWORDED)
+    await until(lambda: judged(cache) == (3, 0, 0))
+    for (began, _), (_, ended), (again, _) in zip(
+        model.spans[::2], model.spans[1::2], model.spans[2::2], strict=False
+    ):
+        assert again - ended >= 3.5 * (ended - began)
 
 
 async def test_wordings_of_one_answer_agree_as_neighbours(make_cache: CacheFactory) -> None:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from cache_core.config.tuning import GuardName
-from cache_core.tiers.guards import answers, language, letters, negation, opposites, order, values
+from cache_core.tiers.guards import language, letters, negation, opposites, order, values
 from cache_core.tiers.guards.quantities import Number
 from cache_core.tiers.guards.words import tokenise
 
@@ -63,7 +63,6 @@ def load() -> None:
 def forget() -> None:
     """Clear the caches of analysed texts."""
     _facts.cache_clear()
-    answers.forget()
     language.forget()
     letters.forget()
 

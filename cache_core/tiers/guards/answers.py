@@ -11,7 +11,6 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from cache_core.tiers.guards import language, negation, opposites, order, times, values
@@ -110,11 +109,6 @@ def compare(one: str, other: str) -> Comparison:
     return "doubt" if swapped or _contrary(ours, theirs) or _edited(ours, theirs) else "agree"
 
 
-def forget() -> None:
-    """Clear the cache of analysed answers."""
-    _facts.cache_clear()
-
-
 def _contrary(ours: _Facts, theirs: _Facts) -> bool:
     """Return whether one answer may say the opposite of the other."""
     return (
@@ -142,7 +136,6 @@ def _spans(facts: _Facts) -> list[_Value]:
     return [value for value in facts.values if value[1]]
 
 
-@lru_cache(maxsize=256)
 def _facts(text: str) -> _Facts:
     tokens = tokenise(text)
     found = values.read(tokens)
