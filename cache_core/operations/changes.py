@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -160,7 +161,7 @@ class Changes:
         other = AnswerText(old.response or "", old.answer)
         verdict = await self._recognition.at_once(one, other)
         if verdict is None and not self._recognition.full:
-            self._recognition.start(self._later(one, other, copies, record))
+            self._recognition.start(partial(self._later, one, other, copies, record))
         else:
             await self._settle(verdict or "unknown", copies, record)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from cache_core.backends.base import Logs
@@ -161,7 +162,7 @@ class Learning:
         elif self._recognition.full:
             self._instruments.record(LabelRecord("unknown"))
         else:
-            self._recognition.start(self._compare(miss, answer))
+            self._recognition.start(partial(self._compare, miss, answer))
 
     async def _compare(self, miss: _Miss, answer: AnswerText) -> None:
         verdict: Likeness = "unknown"

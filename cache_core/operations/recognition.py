@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 from cache_core.backends.embedder.encoder import PACKAGED_MODEL
 from cache_core.model.exceptions import BackendError
@@ -45,13 +44,14 @@ class Recognition:
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading: set[asyncio.Task[float | None]] = set()
         self._turn = asyncio.Semaphore(1)
+        self._closed = False
 
     @property
     def full(self) -> bool:
-        """True while as many comparisons wait as may."""
-        return len(self._tasks) >= WAITING
+        """True while as many comparisons wait as may, and once this is closed."""
+        return self._closed or len(self._tasks) >= WAITING
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, work: Callable[[], Awaitable[None]]) -> None:
         """Begin with something that asks for vectors, in the background."""
         task = asyncio.get_running_loop().create_task(_quietly(work), context=background())
         self._tasks.add(task)
@@ -64,6 +64,7 @@ class Recognition:
 
     async def close(self) -> None:
         """Cancel what is in the background."""
+        self._closed = True
         await end_all(self._tasks)
 
     async def at_once(self, one: AnswerText, other: AnswerText) -> Verdict | None:
@@ -132,9 +133,9 @@ class Recognition:
         return float(ours @ theirs)
 
 
-async def _quietly(work: Coroutine[Any, Any, None]) -> None:
+async def _quietly(work: Callable[[], Awaitable[None]]) -> None:
     try:
-        await work
+        await work()
     except Exception as error:  # noqa: BLE001 - the loop would log it, with the texts
         log.limited("compare", "unexpected %s; please report it", place_of(error))
 

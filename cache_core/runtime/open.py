@@ -153,9 +153,10 @@ class Open:
         closing.push_async_callback(suppressed, self.housekeeper.write_history)
         closing.push_async_callback(self.invalidator.steps.close)
         closing.push_async_callback(self.housekeeper.close)
+        # After the computations, whose puts compare answers.
+        closing.push_async_callback(self.recognition.close)
         closing.push_async_callback(self.leases.close)
         closing.push_async_callback(self.computing.close)
-        closing.push_async_callback(self.recognition.close)
         if self.verifier is not None:
             closing.push_async_callback(self.verifier.close)
         if self._approvals is not None:

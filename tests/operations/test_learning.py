@@ -302,8 +302,11 @@ async def test_closing_ends_comparisons(make_cache: CacheFactory) -> None:
         assert (await cache.lookup(NEAR, user)).response is None
         await asyncio.wait_for(cache.put(NEAR, user, REWORDED), 5.0)
     await until(lambda: judged(cache) == (0, 0, 3))
+    recognition = inside(cache).recognition
+    assert recognition.full
     await asyncio.wait_for(cache.close(), 5.0)
     assert judged(cache) == (0, 0, WAITING + 3)
+    assert recognition.full, "a put that is still under way must start nothing"
 
 
 async def test_who_is_forgotten_is_not_waited_for(make_cache: CacheFactory) -> None:
