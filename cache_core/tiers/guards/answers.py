@@ -38,6 +38,16 @@ _Value = tuple[str, str]
 """A number and its unit."""
 
 _ONE_UNIT = {"gbp": "pound", "lb": "pound", "th": "", "times": ""}
+_CONDITIONS = frozenset("if unless provided providing".split())
+_MAY_CONDITION = _CONDITIONS | frozenset(
+    "when where once as while until till before after for with without only who whose that "
+    "which".split()
+)
+"""Words by which another wording may say on what an answer depends."""
+
+_FREE = frozenset("free gratis complimentary".split())
+_PAID = frozenset("fee fees charge charges charged surcharge pay pays paid cost costs".split())
+
 _OTHER_LIMIT = {"less": "more", "more": "less"}
 _BEFORE_SENTENCE = frozenset(".!?:;>-*\"'`“”‘’•()")
 _AMOUNT = re.compile(
@@ -116,7 +126,15 @@ def _contrary(ours: _Facts, theirs: _Facts) -> bool:
         or negation.contrary(ours.negations, theirs.negations)
         or not order.same_direction(ours.order, theirs.order)
         or opposites.in_place(ours.opposites, theirs.opposites)
+        or any(_said_once(*sides) for sides in ((ours, theirs), (theirs, ours)))
     )
+
+
+def _said_once(one: _Facts, other: _Facts) -> bool:
+    """Return whether only *one* has a condition, or is free where the other has a price."""
+    mine, yours = one.negations.words, other.negations.words
+    conditional = bool(mine & _CONDITIONS) and not yours & _MAY_CONDITION
+    return conditional or bool(mine & _FREE and not yours & _FREE and yours & _PAID)
 
 
 def _edited(ours: _Facts, theirs: _Facts) -> bool:

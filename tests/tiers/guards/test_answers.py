@@ -39,6 +39,8 @@ DOUBT = [
     ("The Premium plan has it.", "It is in all our plans."),
     ("Der Versand dauert drei Tage.", "Es dauert drei Tage, bis das Paket kommt."),
     (RETURNS, RETURNS + " And so on." * LONGEST),
+    ("You can change your booking for free.", "A booking can be changed for a fee."),
+    ("You can cancel a booking, if it was made here.", "Cancelling bookings is possible at any time."),
     (RETURNS, RETURNS + " A fee applies."),
     (RETURNS, RETURNS.replace("for a refund of", "without a fee for")),
     ("Yes, the warranty covers damage by water.", "No, the warranty covers damage by water."),
