@@ -14,7 +14,7 @@ from cache_core.backends.embedder.encoder import PACKAGED_MODEL
 from cache_core.model.exceptions import BackendError
 from cache_core.model.logs import RateLimited, place_of
 from cache_core.model.tasks import background, end_all, heed_cancellation, off_loop
-from cache_core.policy.answers import AnswerText, Verdict, certain, judged
+from cache_core.policy.answers import AnswerText, Verdict, certain, judged, named_or_equal
 from cache_core.tiers.guards.answers import compare
 from cache_core.tiers.semantic.vectors import Vectors
 
@@ -68,13 +68,18 @@ class Recognition:
         await end_all(self._tasks)
 
     async def at_once(self, one: AnswerText, other: AnswerText) -> Verdict | None:
-        """Return what names, texts and facts say of two answers; `None` if vectors may say more."""
-        sure = certain(one, other)
+        """Return what names, texts and facts say of two answers; `None` if vectors may say more.
+
+        The same documents are no proof: a document that was changed is why its answers changed.
+        """
+        sure = named_or_equal(one, other)
         if sure is not None:
             return "same" if sure else "different"
         facts = await off_loop(compare, one.text, other.text)
         if facts == "conflict":
             return "different"
+        if facts == "agree" and certain(one, other):
+            return "same"
         readable = facts == "agree" and self._reads(one.text) and self._reads(other.text)
         return None if readable else "unknown"
 

@@ -68,16 +68,25 @@ def by_caller(name: str) -> bool:
     return name[:1] == _NAMED_BY_CALLER
 
 
+def named_or_equal(one: AnswerText, other: AnswerText) -> bool | None:
+    """Return whether names by the caller or equal texts make two answers the same.
+
+    `None` if neither tells: names that only one has, or other texts.
+    """
+    if one.name[:1] == other.name[:1] == _NAMED_BY_CALLER:
+        return one.name == other.name
+    return True if loose_form(one.text) == loose_form(other.text) else None
+
+
 def certain(one: AnswerText, other: AnswerText) -> bool | None:
     """Return whether two answers are the same; `None` if neither is certain.
 
     Names given by the caller decide alone, if both have one. Else equal texts, without regard to
     case, spaces and final signs; else the same documents, with equal numbers and shared words.
     """
-    if one.name[:1] == other.name[:1] == _NAMED_BY_CALLER:
-        return one.name == other.name
-    if loose_form(one.text) == loose_form(other.text):
-        return True
+    sure = named_or_equal(one, other)
+    if sure is not None:
+        return sure
     if one.name != other.name or one.name[:1] != _NAMED_BY_DOCUMENTS:
         return None
     alike = _numbers(one.text) == _numbers(other.text) and _overlap(one.text, other.text)

@@ -99,6 +99,22 @@ async def test_the_same_answer_leaves_the_others(
 
 
 @embedded
+async def test_a_document_that_was_changed_takes_the_copies_with_it(
+    make_cache: CacheFactory, clock: ManualClock
+) -> None:
+    """Answers from the same documents are the same only if their facts agree, too."""
+    cache: MultiLevelCache = await make_cache(settings=PATIENT, clock=clock)
+    await stored(cache, document_ids=["prices"])
+    clock.advance(SIDE_BY_SIDE + 1)
+    how: dict[str, Any] = {"shared": True, "document_ids": ["prices"]}
+    await cache.put(ASKED[0], "ann", REWORDED[2], "shipping", **how)
+    assert await served(cache) == [REWORDED[2], OLD, OLD]
+    clock.advance(SIDE_BY_SIDE + 1)
+    await cache.put(ASKED[1], "ann", TURNED, "shipping", **how)
+    assert await served(cache) == [None, TURNED, None]
+
+
+@embedded
 @pytest.mark.slow
 async def test_the_same_answer_in_other_words_leaves_the_others(
     make_cache: CacheFactory, clock: ManualClock, real_embedder: ThreadEmbedder
