@@ -34,6 +34,10 @@ words all of it anew; where nearly all words stay, what differs is a change: "no
 a sentence more, an item less, the same words in another order.
 """
 
+_ENDS = frozenset(".!?;")
+_TELLING = 4
+"""Words of the shortest sentence that is compared for itself."""
+
 _Value = tuple[str, str]
 """A number and its unit."""
 
@@ -74,6 +78,7 @@ class _Facts(NamedTuple):
         negations, order, opposites: For the polarity.
         signs: Comparisons and arithmetic.
         words: All words, numbers and signs but articles, in order.
+        sentences: The same of each sentence.
         plain: Whether it is English.
     """
 
@@ -92,6 +97,7 @@ class _Facts(NamedTuple):
     opposites: tuple[Placed, ...]
     signs: tuple[str, ...]
     words: tuple[str, ...]
+    sentences: frozenset[tuple[str, ...]]
     plain: bool
 
 
@@ -138,15 +144,27 @@ def _said_once(one: _Facts, other: _Facts) -> bool:
 
 
 def _edited(ours: _Facts, theirs: _Facts) -> bool:
-    """Return whether one text may be the other with a change: nearly all of its words, or signs."""
+    """Return whether one text, or a sentence of it, may be that of the other with a change.
+
+    That is one with nearly all of its words, or with other signs or periods.
+    """
     if ours.signs != theirs.signs:
         return True
     mine, yours = _spans(ours), _spans(theirs)
     if _unmatched(mine, yours) and _unmatched(yours, mine):
         return True
-    shared = (Counter(ours.words) & Counter(theirs.words)).total()
     fewest = min(len(ours.words), len(theirs.words))
-    return ours.words != theirs.words and shared >= _CLOSE * fewest
+    if ours.words != theirs.words and _shared(ours.words, theirs.words) >= _CLOSE * fewest:
+        return True
+    return any(
+        _shared(one, other) >= _CLOSE * max(len(one), len(other))
+        for one in ours.sentences - theirs.sentences
+        for other in theirs.sentences - ours.sentences
+    )
+
+
+def _shared(one: Sequence[str], other: Sequence[str]) -> int:
+    return (Counter(one) & Counter(other)).total()
 
 
 def _spans(facts: _Facts) -> list[_Value]:
@@ -179,6 +197,7 @@ def _facts(text: str) -> _Facts:
         opposites.placed(tokens),
         tuple(sorted(found.signs)),
         tuple(_words(tokens)),
+        frozenset(_sentences(tokens)),
         language.english(text),
     )  # fmt: skip
 
@@ -188,6 +207,14 @@ def _words(tokens: Sequence[Token]) -> Iterator[str]:
         # A capital one is a letter, as in room A, or begins a sentence.
         if token.kind != "mark" and (token.text not in ARTICLES or token.raw == "A"):
             yield token.text
+
+
+def _sentences(tokens: Sequence[Token]) -> Iterator[tuple[str, ...]]:
+    """Yield the words of each sentence that is long enough to be known by them."""
+    for ends, sentence in itertools.groupby(tokens, lambda token: token.text in _ENDS):
+        words = () if ends else tuple(_words([*sentence]))
+        if len(words) >= _TELLING:
+            yield words
 
 
 # ------------------------------------------------------------------------------------- numbers

@@ -7,6 +7,10 @@ import pytest
 from cache_core.tiers.guards.answers import LONGEST, Comparison, compare
 
 RETURNS = "Unused items can be sent back within 30 days for a refund of the full price."
+GIFT_CARD = (
+    "Thirty days are the time to send back unused items; the price is refunded in full. "
+    "It is best with an invoice. Your money comes back to your gift card within 5 days."
+)
 AGREE = [
     (RETURNS, "You have thirty days to send unused things back; we refund the whole price."),
     (
@@ -45,6 +49,7 @@ DOUBT = [
     (RETURNS, RETURNS.replace("for a refund of", "without a fee for")),
     ("Yes, the warranty covers damage by water.", "No, the warranty covers damage by water."),
     ("You need a passport, a photo and a birth certificate.", "You need a passport and a photo."),
+    (RETURNS + " The invoice helps. Your money comes back to the card within 5 days.", GIFT_CARD),
     ("We pay for the return label.", "You pay for the return label."),
     ("You need a passport and a visa.", "You need a passport or a visa."),
     ("The jacket is in stock in your size.", "The jacket is out of stock in your size."),
