@@ -92,8 +92,8 @@ def _show(tuning: Tuning, found: Sequence[ShadowEstimate]) -> None:
     if not now.enough:
         out.print(f"That is few: from {ENOUGH} on it says something.", style="yellow")
     out.print(
-        "wrong: of those judged by a verdict, or by the fresh answer that followed a miss; an "
-        "answer of which it stayed unknown is not judged.",
+        "wrong: of the answers judged by a verdict, or by the fresh answer that followed a miss. "
+        "Where neither tells, the answer is not counted here.",
         style="dim",
     )
 

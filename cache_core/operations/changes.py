@@ -86,6 +86,7 @@ class Changes:
         shared_text: Reads a row of the vector index, where the store does not have its envelope;
             `None` where it has.
         withdraw: Invalidates the old answer everywhere.
+        recognition: Compares two answers.
         instruments: Count the comparisons.
     """
 
