@@ -3,7 +3,7 @@
 A simulation of the default policy (threshold, guards, TTLs) with the times of the traffic. An
 answer is popular if it is asked for at least twenty times and is not private. Three caches see the
 same: one in which a fresh answer only replaces the stored one of its own question, one that also
-takes every copy of an answer out of service that turns out to have changed, and that one with a
+invalidates every copy of an answer that turns out to have changed, and that one with a
 share of the hits on popular answers that look for changes.
 
     python -m benchmarks.changes TRAFFIC.jsonl

@@ -52,7 +52,7 @@ LAST_PART = {
     "History": "Compared with the time before",
     "Tuning": "What happened after the last changes",
     "Review": "Undecided",
-    "Entries": "Take answers out of service",
+    "Entries": "Invalidate answers",
     "Alerts": "What the store itself shows",
     "Audit": "Invalidations and reviews",
 }
