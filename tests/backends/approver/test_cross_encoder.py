@@ -19,6 +19,7 @@ from tests.operations.test_learning import ASKED, NEAR
 from tests.support import processes
 from tests.support.caches import CacheFactory
 from tests.support.cross_encoders import tiny_cross_encoder
+from tests.support.modules import require
 from tests.support.patience import PATIENT
 from tests.support.waiting import until
 
@@ -125,6 +126,7 @@ def test_a_model_that_cannot_be_used_is_explained(
     outputs: int, label: Any, named: str,
 ) -> None:  # fmt: skip
     """The reason is raised by `load` and by each call, and logged once."""
+    require("sentence_transformers")
     fixture = {1: "single", 3: "several"}.get(outputs)
     model = request.getfixturevalue(fixture) if fixture else str(tmp_path / "none")
     approve = CrossEncoderApprover(model, label=label)
