@@ -44,7 +44,6 @@ from cache_core.observability.verdicts import Verify
 from cache_core.operations.answers import How, What
 from cache_core.operations.arguments import (
     Asked,
-    Wants,
     ask,
     check_answer_id,
     check_flag,
@@ -59,8 +58,8 @@ from cache_core.operations.arguments import (
     check_text,
     check_threshold,
     check_type,
-    check_wants,
     warm_item,
+    wishes,
 )
 from cache_core.operations.compute.calling import Compute, terms_of
 from cache_core.operations.compute.run import Wanted
@@ -324,7 +323,7 @@ class MultiLevelCache(OperatedCache):
         where = take(context, history, standalone)
         if allow_stale is not False:
             check_flag("allow_stale", allow_stale)
-        wants = check_wants(Wants(max_age, max_wrong, no_lookup, no_store))
+        wants = wishes(max_age, max_wrong, no_lookup, no_store)
         asked = ask(message, user_id, where, self.settings, wants)
         return self._on_current(
             lambda cache: cache.lookup(asked, handed_out=True, allow_stale=allow_stale)
@@ -394,7 +393,7 @@ class MultiLevelCache(OperatedCache):
             document_ids=tuple(document_ids),
         )  # fmt: skip
         said = tuple(personal)
-        wants = check_wants(Wants(max_age, max_wrong, no_lookup, no_store))
+        wants = wishes(max_age, max_wrong, no_lookup, no_store)
         asked = ask(message, user_id, where, self.settings, wants)
         return self._computed(Wanted(asked, compute, own, said, terms_of(own, said)))
 

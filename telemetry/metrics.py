@@ -118,34 +118,39 @@ class PrometheusInstrument:
         def children(metric: names.Metric, gone: float | None = None) -> _Children:
             return _Children(of(metric), namespace, gone, meters, metric)
 
-        def tally(metric: names.Metric, *labels: str) -> Any:
+        def tally(metric: names.Metric, *labels: str, into: Sum | None = None) -> Any:
             child = child_of(metric, *labels)
             made: Tally
             attributes = _attributes(metric, (namespace, *labels))
             if metric.kind == "histogram":
-                made = Distribution(
-                    child, None if meters is None else meters.observer(metric, attributes)
-                )
+                more = None if meters is None else meters.observer(metric, attributes)
+                made = Distribution(child, more, into)
             else:
-                made = Sum(child, None if meters is None else meters.counter(metric, attributes))
+                more_counts = None if meters is None else meters.counter(metric, attributes)
+                made = Sum(child, more_counts, into)
             self._tallies.append(made)
             return made
 
-        def each(metric: names.Metric, values: Iterable[str]) -> dict[Any, Any]:
-            return {value: tally(metric, value) for value in values}
+        def each(
+            metric: names.Metric, values: Iterable[str], into: Mapping[str, Sum] | None = None
+        ) -> dict[Any, Any]:
+            return {
+                value: tally(metric, value, into=None if into is None else into[value])
+                for value in values
+            }
 
         def pairs(metric: names.Metric, one: Iterable[str], other: Iterable[str]) -> dict[Any, Any]:
             expected = (found for found in product(one, other) if _can_be(*found))
             made = {found: tally(metric, *found) for found in expected}
             return _Tallies(lambda key: tally(metric, *key), made)
 
-        self._hits = each(names.HITS, LEVELS)
+        # What is observed of each hit, or lookup, counts it as well: a hit changes few numbers.
+        self._cost_saved = tally(names.COST_SAVED)
         self._misses = each(names.MISSES, LEVELS)
         self._latency = each(names.LATENCY, LEVELS)
-        self._lookups = each(names.LOOKUPS, OUTCOMES)
-        self._lookup_seconds = each(names.LOOKUP_SECONDS, OUTCOMES)
-        self._saved = each(names.SAVED, LEVELS)
-        self._age = each(names.ENTRY_AGE, LEVELS)
+        self._lookup_seconds = each(names.LOOKUP_SECONDS, OUTCOMES, each(names.LOOKUPS, OUTCOMES))
+        self._saved = each(names.SAVED, LEVELS, dict.fromkeys(LEVELS, self._cost_saved))
+        self._age = each(names.ENTRY_AGE, LEVELS, each(names.HITS, LEVELS))
         self._similarity = each(names.SIMILARITY, ("hit", "miss"))
         self._vetoes = each(names.GUARD_VETOES, _GUARDS)
         self._spent = each(names.SPENT, ("embedding", "verification", "approval"))
@@ -168,7 +173,6 @@ class PrometheusInstrument:
         self._intents: set[str] = set()
         self._judged_misses = each(names.JUDGED_MISSES, ("right", "wrong", "unknown"))
         self._cancelled = each(names.CANCELLED, LEVELS)
-        self._cost_saved = tally(names.COST_SAVED)
         self._stale = tally(names.STALE_HITS)
         self._embedding = tally(names.EMBEDDING_SECONDS)
         self._tokens = tally(names.EMBEDDING_TOKENS)
@@ -215,7 +219,8 @@ class PrometheusInstrument:
     def count(self) -> None:
         """Let the metrics take over what was tallied. May be called in any thread."""
         with self._one_by_one:
-            for tally in self._tallies:
+            # Later ones first: they count into earlier ones.
+            for tally in reversed(self._tallies):
                 tally.flush()
 
     def close(self) -> None:
@@ -269,7 +274,6 @@ class PrometheusInstrument:
                     self._computing[called].observe(record.seconds)
                 for level, usd in record.saved_usd.items():
                     self._saved[level].amount += usd
-                    self._cost_saved.amount += usd
             case RefreshRecord():
                 self._refreshes[record.outcome].amount += 1
             case TuneRecord():
@@ -304,7 +308,6 @@ class PrometheusInstrument:
         if record.outcome == "cancelled":
             self._cancelled["l1" if record.level is None else record.level].amount += 1
             return
-        self._lookups[record.outcome].amount += 1
         self._lookup_seconds[record.outcome].observe(record.seconds, exemplar)
         if record.outcome == "bypass":
             self._bypasses[record.reason].amount += 1
@@ -314,14 +317,10 @@ class PrometheusInstrument:
             level = part.level
             self._latency[level].observe(part.seconds, exemplar)
             if part.outcome == "hit":
-                self._hits[level].amount += 1
-                age = part.age_seconds or 0.0
-                self._age[level].observe(age)
+                self._age[level].observe(part.age_seconds or 0.0)
+                self._saved[level].amount += part.saved_usd
                 if part.stale:
                     self._stale.amount += 1
-                if part.saved_usd:
-                    self._saved[level].amount += part.saved_usd
-                    self._cost_saved.amount += part.saved_usd
             elif part.outcome == "miss":
                 self._misses[level].amount += 1
                 self._reasons[level, part.reason].amount += 1

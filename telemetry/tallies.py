@@ -90,16 +90,20 @@ class Sum:
     Args:
         child: The child.
         more: Takes over the counts too, as OpenTelemetry does.
+        into: A total that these counts belong to.
 
     Attributes:
         amount: The count since the last flush.
     """
 
-    __slots__ = ("_child", "_more", "amount")
+    __slots__ = ("_child", "_into", "_more", "amount")
 
-    def __init__(self, child: Any, more: Callable[[float], None] | None = None) -> None:
+    def __init__(
+        self, child: Any, more: Callable[[float], None] | None = None, into: Sum | None = None
+    ) -> None:
         self._child = child
         self._more = more
+        self._into = into
         self.amount = 0.0
 
     def flush(self) -> None:
@@ -109,18 +113,30 @@ class Sum:
             self._child.inc(amount)
             if self._more is not None:
                 self._more(amount)
+            if self._into is not None:
+                self._into.amount += amount
 
 
 class Distribution:
-    """Tally for a child of a `BulkHistogram`; *more* takes over its values, too."""
+    """Tally for a child of a `BulkHistogram`.
 
-    __slots__ = ("_bounds", "_child", "_examples", "_more", "_values")
+    Args:
+        child: The child.
+        more: Takes over the values too, as OpenTelemetry does.
+        into: Counts the observations.
+    """
+
+    __slots__ = ("_bounds", "_child", "_examples", "_into", "_more", "_values")
 
     def __init__(
-        self, child: BulkHistogram, more: Callable[[list[float]], None] | None = None
+        self,
+        child: BulkHistogram,
+        more: Callable[[list[float]], None] | None = None,
+        into: Sum | None = None,
     ) -> None:
         self._child = child
         self._more = more
+        self._into = into
         self._bounds = child.bounds()
         self._clear()
 
@@ -142,6 +158,8 @@ class Distribution:
         if self._values:
             values, examples = self._values, self._examples
             self._clear()
+            if self._into is not None:
+                self._into.amount += len(values)
             total = sum(values)
             if math.isnan(total):
                 # a value that is no number would be in no bucket, and make the sum NaN for ever

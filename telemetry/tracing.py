@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
+import time
 from contextvars import Token
 from typing import TypeAlias
 
@@ -39,6 +41,9 @@ _Recorded: TypeAlias = ScopedRecord | TierRecord
 
 _SUPPRESSED = "suppress_instrumentation"
 """Key in OpenTelemetry's context that every instrumentation heeds."""
+
+_ASKED_SECONDS = 0.05
+"""Seconds for which an application without the SDK is believed to stay so."""
 
 _ROOTS: frozenset[Operation] = frozenset({"lookup", "put", "invalidate", "compute", "refresh"})
 
@@ -104,6 +109,7 @@ class TracingInstrument:
     def __init__(self, namespace: str, tracer_provider: trace.TracerProvider | None = None) -> None:
         self._namespace = namespace
         self._global = tracer_provider is None
+        self._set_up, self._ask_again = False, 0.0
         self._tracer: trace.Tracer | None
         try:
             self._tracer = trace.get_tracer(names.TRACER, __version__, tracer_provider)
@@ -120,8 +126,7 @@ class TracingInstrument:
             return None
         if self._tracer is None or _is_suppressed():
             return None
-        if self._global and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-            # Nobody set up the SDK; that may still happen.
+        if self._global and not self._is_set_up():
             return None
         name = operation if level is None else f"{operation} {level}"
         span = self._tracer.start_span(
@@ -130,6 +135,17 @@ class TracingInstrument:
         if not span.get_span_context().is_valid:
             return None
         return _SpanScope(span, self._namespace)
+
+    def _is_set_up(self) -> bool:
+        """Return whether the application has set up the SDK; a late set-up is seen at once or soon.
+
+        The provider is asked for now and then, because that reads the environment.
+        """
+        now = time.monotonic()
+        if now >= self._ask_again:
+            self._set_up = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+            self._ask_again = math.inf if self._set_up else now + _ASKED_SECONDS
+        return self._set_up
 
     def record(self, record: Record) -> None:
         """Spans are closed where they were opened."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
@@ -27,7 +28,12 @@ INTENT_PREFIX = "intent."
 
 def label_of(intent: str | None) -> str:
     """Return *intent* if it is a label; else empty."""
-    return intent if intent and INTENT_PATTERN.fullmatch(intent) else ""
+    return intent if intent and _is_label(intent) else ""
+
+
+@lru_cache(4 * MAX_INTENTS)
+def _is_label(text: str) -> bool:
+    return INTENT_PATTERN.fullmatch(text) is not None
 
 
 def number(value: Any) -> Any:

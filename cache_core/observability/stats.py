@@ -204,18 +204,23 @@ class CacheStats:
             return
         self.lookups += 1
         self.outcomes[record.outcome] += 1
-        self.stale_hits += record.stale
-        self.seconds += record.seconds
-        self._recent.append(record.seconds)
-        bucket, intent = bisect_left(LATENCIES, record.seconds), record.intent
+        seconds, intent = record.seconds, record.intent
+        self.seconds += seconds
+        self._recent.append(seconds)
+        bucket = bisect_left(LATENCIES, seconds)
         found = (self.intents.get(intent) or self._intent(intent)) if intent else None
         if found is not None:
             found.saved_usd += record.saved_usd
         if record.outcome == "hit":
             self.hit_latency[bucket] += 1
-            if found is not None:
-                found.l1 += record.level == "l1"
-                found.l2 += record.level != "l1"
+            if record.stale:
+                self.stale_hits += 1
+            if found is None:
+                pass
+            elif record.level == "l1":
+                found.l1 += 1
+            else:
+                found.l2 += 1
         else:
             self.other_latency[bucket] += 1
             self.reasons[record.reason] += 1

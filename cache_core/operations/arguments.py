@@ -151,21 +151,21 @@ def check_answer_id(value: object) -> None:
         raise ValueError(msg)
 
 
-def check_wants(wants: Wants) -> Wants:
-    """Return a caller's wishes.
+def wishes(max_age: object, max_wrong: object, no_lookup: object, no_store: object) -> Wants:
+    """Return a caller's wishes for a call.
 
     Raises:
         TypeError: For a value of another type.
         ValueError: For an age below zero, or a share that is out of range.
     """
-    max_age, max_wrong, no_lookup, no_store = wants
     if max_age is None and max_wrong is None and no_lookup is False and no_store is False:
         return NO_WISHES
-    _check_number("max_age", wants.max_age, MAX_TTL)
-    _check_number("max_wrong", wants.max_wrong, MAX_WRONG)
-    check_flag("no_lookup", wants.no_lookup)
-    check_flag("no_store", wants.no_store)
-    return wants
+    return Wants(
+        _check_number("max_age", max_age, MAX_TTL),
+        _check_number("max_wrong", max_wrong, MAX_WRONG),
+        check_flag("no_lookup", no_lookup),
+        check_flag("no_store", no_store),
+    )
 
 
 def check_sharing(shared: object, share_documents: object) -> None:
@@ -179,11 +179,12 @@ def check_sharing(shared: object, share_documents: object) -> None:
             check_flag(name, value)
 
 
-def check_flag(name: str, value: object) -> None:
-    """Raise `TypeError` unless *value* is `True` or `False`."""
+def check_flag(name: str, value: object) -> bool:
+    """Return *value*; raise `TypeError` unless it is `True` or `False`."""
     if not isinstance(value, bool):
         msg = f"{name} must be True or False, not {type(value).__name__}"
         raise TypeError(msg)
+    return value
 
 
 def check_function(name: str, value: object) -> None:
@@ -223,9 +224,11 @@ def check_type(name: str, value: object, kind: type) -> None:
         raise TypeError(msg)
 
 
-def _check_number(name: str, value: object, most: float, *, above_zero: bool = False) -> None:
+def _check_number(
+    name: str, value: object, most: float, *, above_zero: bool = False
+) -> float | None:
     if value is None:
-        return
+        return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         msg = f"{name} must be a number, not {type(value).__name__}"
         raise TypeError(msg)
@@ -233,6 +236,7 @@ def _check_number(name: str, value: object, most: float, *, above_zero: bool = F
         least = "more than 0 and up to" if above_zero else "a number from 0 to"
         msg = f"{name}={value!r} is refused: expected {least} {most:.10g}"
         raise ValueError(msg)
+    return value
 
 
 def reason_of(error: Exception) -> str:

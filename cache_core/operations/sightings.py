@@ -24,7 +24,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import NamedTuple
 
@@ -32,6 +32,9 @@ from cache_core.model.values import Generation, Query, Sighting
 from cache_core.tiers.denylist import Place, place
 
 _IN_A_TASK = 16
+"""Lookups of a task, of different messages and users, that a put may follow."""
+
+_LONGEST = 2 * _IN_A_TASK
 _KNOWN = 64
 SIGHTINGS_KEPT = 10_000
 """Pairs of message and user whose lookups without a put are remembered."""
@@ -42,7 +45,7 @@ _BYTES = 2**19
 _LOST_SECONDS = 3_600.0
 """Seconds after its lookup in which a put may still come, once `SIGHTINGS_KEPT` are open."""
 
-_Seen = tuple[Generation | None, str, float | None]
+_Saw = tuple[Generation | None, str, float | None]
 """Generation and journal position that a lookup read, and the end of its day."""
 
 
@@ -56,10 +59,24 @@ class _Knew(NamedTuple):
         return self.reached, place(self.position)
 
 
-_seen: ContextVar[tuple[tuple[int, Sighting], ...]] = ContextVar("glasscache_seen", default=())
-"""Cache id and sighting of a task's last lookups, the newest first.
+class _Seen(NamedTuple):
+    """A lookup of a task, with those before it: adding one copies nothing.
 
-At most `_IN_A_TASK`, of different messages and users."""
+    Attributes:
+        owner: Id of the cache.
+        sighting: What the lookup saw.
+        before: The lookup before it.
+        length: Number of lookups, including this one.
+    """
+
+    owner: int
+    sighting: Sighting
+    before: _Seen | None
+    length: int
+
+
+_seen: ContextVar[_Seen | None] = ContextVar("glasscache_seen", default=None)
+"""The task's last lookup."""
 
 _known: ContextVar[tuple[str, ...]] = ContextVar("glasscache_known", default=())
 _ids = itertools.count(1)
@@ -112,7 +129,7 @@ class Sightings:
         self._id = next(_ids)
         self._clock = clock
         # Number of lookups without a put, by message and user, then by sighting, oldest first.
-        self._open: OrderedDict[tuple[str, str | None], dict[_Seen, int]] = OrderedDict()
+        self._open: OrderedDict[tuple[str, str | None], dict[_Saw, int]] = OrderedDict()
         # Knowledge of dropped lookups, with the time of the last drop.
         self._lost: dict[_Knew, float] = {}
         self._forgotten = _Forgotten()
@@ -126,14 +143,14 @@ class Sightings:
             sighting: The lookup's sighting.
             answered: Whether it found a response: then only a put in the same task may follow.
         """
-        seen, own = _seen.get(), (self._id, sighting)
-        exact = sighting.exact
-        if not seen or seen[0] != own:
-            # A constant length spares the garbage collector, which took longer than the rest.
-            rest = [
-                item for item in seen if item[1].exact != exact or not self._is_of(item, sighting)
-            ]
-            _seen.set((own, *rest[: _IN_A_TASK - 1]))
+        last = _seen.get()
+        if last is None:
+            _seen.set(_Seen(self._id, sighting, None, 1))
+        elif last.sighting != sighting or last.owner != self._id:
+            if last.length >= _LONGEST:
+                _remember(_lookups())
+                last = _seen.get()
+            _seen.set(_Seen(self._id, sighting, last, 1 if last is None else last.length + 1))
         if not answered:
             with self._lock:
                 self._expect(sighting)
@@ -152,7 +169,7 @@ class Sightings:
                 (forgotten, _), lookups = self._open.popitem(last=False)
                 self._lose(forgotten, lookups)
 
-    def _lose(self, exact: str, lookups: Iterable[_Seen]) -> None:
+    def _lose(self, exact: str, lookups: Iterable[_Saw]) -> None:
         """Record that sightings of a message are dropped."""
         now = self._clock()
         self._forgotten.add(exact, now)
@@ -171,14 +188,14 @@ class Sightings:
 
     def _take(self, query: Query) -> Sighting | None:
         variants = [
-            kept for owner, kept in _seen.get() if owner == self._id and kept.tag == query.tag
+            kept for owner, kept in _lookups() if owner == self._id and kept.tag == query.tag
         ]
         seen = [kept for kept in variants if kept.exact == query.exact]
         # A put may be for another user than the lookup: for all users, or one who just logged in.
         seen.sort(key=lambda kept: kept.user != query.user)
         if seen:
             found = seen[0]
-            _seen.set(tuple(item for item in _seen.get() if not self._is_of(item, found)))
+            _remember([item for item in _lookups() if not self._is_of(item, found)])
             self.settle(found)
             return found
         for generation, position, until in self._open.get((query.exact, query.user), {}):
@@ -222,6 +239,27 @@ class Sightings:
         del waiting[saw]
         if not waiting:
             del self._open[name]
+
+
+def _lookups() -> list[tuple[int, Sighting]]:
+    """Return cache id and sighting of the task's last lookups, newest first.
+
+    Only the last one of each message and user.
+    """
+    found: dict[tuple[int, str, str | None], tuple[int, Sighting]] = {}
+    seen = _seen.get()
+    while seen is not None and len(found) < _IN_A_TASK:
+        owner, sighting, seen, _ = seen
+        found.setdefault((owner, sighting.exact, sighting.user), (owner, sighting))
+    return list(found.values())
+
+
+def _remember(lookups: Sequence[tuple[int, Sighting]]) -> None:
+    """Replace the task's last lookups; newest first."""
+    seen: _Seen | None = None
+    for length, (owner, sighting) in enumerate(reversed(lookups), 1):
+        seen = _Seen(owner, sighting, seen, length)
+    _seen.set(seen)
 
 
 def known() -> tuple[str, ...]:

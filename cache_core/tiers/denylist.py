@@ -56,18 +56,28 @@ class Denylist:
         if not self.is_pending:
             return None
         now = Denylist()
+        now.is_pending = True
         now.messages, now.own, now.users = self.messages, self.own, self.users
         now.rows, now.unsure, now.unlisted = self.rows, self.unsure, self.unlisted
         now.pending_labels = self.pending_labels
         return now
 
-    def forbid(self, tag: str, scope: Scope, user: str | None) -> bool:
-        """Return whether an answer to a message must not be served, in a scope of *user*."""
+    def denies(self, entry: Entry, tag: str, scope: Scope, user: str | None) -> bool:
+        """Return whether *entry* must not be served.
+
+        Args:
+            entry: The entry, in a scope of *user*.
+            tag: Its message's.
+            scope: Its scope.
+            user: Digest of the reader's scope.
+        """
+        if not (self.is_pending or self.labels):
+            return False
         if tag in self.messages:
             return True
-        if scope == "shared" or user is None:
-            return False
-        return user in self.users or (tag, user) in self.own
+        if scope == "user" and (user in self.users or (tag, user) in self.own):
+            return True
+        return self.outdated(entry)
 
     def outdated(self, entry: Entry) -> bool:
         """Return whether a label of *entry* was invalidated, or its writer is being erased."""

@@ -135,13 +135,12 @@ class KeyedTier:
                 reasons.append("corrupt")
                 continue
             whose: Scope = "user" if scope == query.user else "shared"
-            vetoed = self.denylist.forbid(query.tag, whose, query.user)
-            vetoed = vetoed or self.denylist.outdated(entry)
-            if held is not None and not vetoed:
-                vetoed = held.forbid(query.tag, whose, query.user) or held.outdated(entry)
+            denied = self.denylist.denies(entry, query.tag, whose, query.user)
+            if held is not None and not denied:
+                denied = held.denies(entry, query.tag, whose, query.user)
             ttl = tuning.ttl(self.level, entry.intent)
             grace = query.grace if self.part == "response" else 0.0
-            stamp = None if vetoed else generation.stamp(whose)
+            stamp = None if denied else generation.stamp(whose)
             # What a message asks for is the same at any age.
             max_age = None if self.part == "intent" else query.max_age
             reason = envelope.judge(entry, stamp, now, ttl, grace, max_age)

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 
 from cache_core import LookupResult, MultiLevelCache
-from cache_core.operations.arguments import NO_WISHES, Wants, check_wants
+from cache_core.operations.arguments import NO_WISHES, Wants, wishes
 from cache_core.runtime.hosting import start_hosted, wait_hosted
 from glasscache.integrations.contract import Reply, Request, cut_short
 
@@ -52,7 +52,7 @@ def control(
     Raises:
         TypeError, ValueError: As `MultiLevelCache.lookup`.
     """
-    token = _wants.set(check_wants(Wants(max_age, max_wrong, no_lookup, no_store)))
+    token = _wants.set(wishes(max_age, max_wrong, no_lookup, no_store))
     try:
         yield
     finally:

@@ -84,8 +84,11 @@ def sighting_of(query: Query, found: Found, position: str, until: float) -> Sigh
 
 def result_of(found: Found, lookup_id: str, sighting: Sighting) -> LookupResult:
     """Return what the tiers said as one result."""
-    given = [item.record.reason for item in found.asked if item.record.reason]
-    reasons = tuple(dict.fromkeys(given)) if given else ()
+    reasons: tuple[str, ...] = ()
+    for item in found.asked:
+        reason = item.record.reason
+        if reason and reason not in reasons:
+            reasons += (reason,)
     answered = found.answered
     if answered is not None and answered.hit is not None:
         tier, answer = answered.record, answered.hit

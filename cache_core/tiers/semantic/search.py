@@ -295,11 +295,7 @@ class SemanticSearch:
 
 
 def _denies(denylist: Denylist, query: Query, near: Candidate, entry: Entry) -> bool:
-    return (
-        denylist.forbid(near.tag, near.scope, query.user)
-        or denylist.outdated(entry)
-        or _is_unsure(denylist, near)
-    )
+    return denylist.denies(entry, near.tag, near.scope, query.user) or _is_unsure(denylist, near)
 
 
 def _is_unsure(denylist: Denylist, near: Candidate) -> bool:

@@ -111,7 +111,7 @@ class WaitingPuts:
     async def _make(self, waiting: _Waiting, put: Put) -> None:
         query, entry, scope, tuning, position = waiting
         # An invalidated answer would only take space; one of an erased user must not be stored.
-        if self._denylist.forbid(query.tag, scope, query.user) or self._denylist.outdated(entry):
+        if self._denylist.denies(entry, query.tag, scope, query.user):
             return
         if not await self._is_current(waiting) or await self._is_older(waiting):
             return
