@@ -24,7 +24,7 @@ from benchmarks.support.docs_table import ANSWER_QUALITY, markdown, write
 from cache_core.backends.base import Vector
 from cache_core.backends.embedder.choosing import make_embedder
 from cache_core.backends.embedder.encoder import PACKAGED_MODEL
-from cache_core.policy.answers import ALIKE, UNLIKE, Verdict
+from cache_core.policy.answers import ALIKE, UNLIKE, AnswerText, Verdict, named, same_documents
 from cache_core.tiers import guards
 from cache_core.tiers.guards.answers import Comparison, compare
 
@@ -43,15 +43,25 @@ class Pair(NamedTuple):
         differs: In what; `SAME` if in words alone.
         facts: Comparison of their facts.
         similarity: Cosine of their vectors.
+        alike: Whether they would be the same answer if they came from the same documents, and no
+            fact differed.
     """
 
     differs: str
     facts: Comparison
     similarity: float
+    alike: bool
 
-    def verdict(self, alike: float, unlike: float) -> Verdict:
-        """Return what is said of them with some bounds."""
-        if self.facts == "conflict" or self.similarity < unlike:
+    def verdict(self, alike: float, unlike: float, *, documents: bool = False) -> Verdict:
+        """Return what is said of them with some bounds, as answers from the same documents or not.
+
+        In the order of `cache_core.operations.recognition`.
+        """
+        if self.facts == "conflict":
+            return "different"
+        if documents and self.alike:
+            return "same"
+        if self.similarity < unlike:
             return "different"
         return "same" if self.facts == "agree" and self.similarity >= alike else "unknown"
 
@@ -102,7 +112,9 @@ def _pairs(answers: Answers, vectors: Mapping[str, Vector]) -> Iterator[Pair]:
     """Yield each two wordings, each with its near misses, and those of different answers."""
 
     def pair(differs: str, one: str, other: str) -> Pair:
-        return Pair(differs, compare(one, other), float(vectors[one] @ vectors[other]))
+        similarity = float(vectors[one] @ vectors[other])
+        texts = (AnswerText(text, "".join(named(None, ["page"]))) for text in (one, other))
+        return Pair(differs, compare(one, other), similarity, same_documents(*texts))
 
     for answer in answers:
         wordings, others = answer["wordings"], answer["others"]

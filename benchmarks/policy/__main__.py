@@ -23,16 +23,36 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks import answers
+from benchmarks.answers import Pair
 from benchmarks.policy import chart
-from benchmarks.policy.curves import BOUNDS, RISKS, THRESHOLDS, Point, as_json, measure
-from benchmarks.policy.simulation import OBSERVED_FROM, Rule, Told, World, embedded, fit, simulate
+from benchmarks.policy.curves import (
+    BOUNDS,
+    RISKS,
+    THRESHOLDS,
+    Point,
+    as_json,
+    measure,
+    told_apart,
+)
+from benchmarks.policy.simulation import (
+    OBSERVED_FROM,
+    Rule,
+    Shares,
+    Told,
+    World,
+    embedded,
+    fit,
+    pages_of,
+    simulate,
+)
 from benchmarks.support.docs_table import ANSWER_QUALITY, MEASURED, markdown, write
-from cache_core.policy import curve, decide
+from cache_core.policy import curve
 from cache_core.policy.answers import ALIKE, UNLIKE, Verdict
-from cache_core.policy.evidence import Evidence
 from cache_core.tiers.guards import language
 
 RECORDED = MEASURED / "policy.json"
+HEADER = ("equal answers are told", "at most wrong", "hits", "wrong",
+          "in the second half", "wrong")  # fmt: skip
 
 console = Console(stderr=True)
 
@@ -49,32 +69,41 @@ def show_prior(world: World) -> None:
 def show_wordings(world: World, wordings: int) -> None:
     """Print what the policy gives if each answer has some wordings, by how they are told apart.
 
-    The shares of facts and vectors are those of `benchmarks.answers`, of its near misses for
-    different answers. The prior is the package's.
+    The shares of facts and vectors, and of documents, are those of `benchmarks.answers`: of its
+    near misses for different answers.
     """
     pairs = answers.measure().pairs
+    compared, of_page = (_shares(pairs, documents=documents) for documents in (False, True))
+    ways = {
+        "by text alone": Told(wordings, Shares(same=0.0, otherwise="different")),
+        "by facts and vectors": Told(wordings, compared),
+        "and by documents": Told(wordings, compared, of_page, pages_of(world.rows)),
+    }
+    requests = len(world.rows)
+    steps = (1 + len(ways)) * len(BOUNDS)
+    rows = [
+        [
+            way, f"{point.setting:.1%}",
+            f"{sum(point.hits) / requests:.1%}", f"{point.wrong_share:.2%}",
+            f"{point.late_hits / (requests - requests // 2):.1%}", f"{point.late_wrong_share:.2%}",
+        ]
+        for way, point in track(
+            told_apart(world, ways), "settings", total=steps, console=console, transient=True
+        )
+    ]  # fmt: skip
+    print(markdown(HEADER, rows))
+
+
+def _shares(pairs: Sequence[Pair], *, documents: bool) -> Shares:
+    """Return what is said of the pairs of answers, all of the same document or none."""
     said: dict[bool, Counter[Verdict]] = {True: Counter(), False: Counter()}
     for pair in pairs:
         if pair.differs != answers.SUBJECTS:
-            said[pair.differs == answers.SAME][pair.verdict(ALIKE, UNLIKE)] += 1
-    same, near = ({name: count / found.total() for name, count in found.items()}
-                  for found in (said[True], said[False]))  # fmt: skip
-    ways = {
-        "by name": Told(),
-        "by text alone": Told(wordings, same=0.0, otherwise="different"),
-        "by facts and vectors": Told(
-            wordings, same["same"], near["different"], near.get("same", 0.0)
-        ),
-    }
-    rows = []
-    for way, told in ways.items():
-        for bound in BOUNDS:
-            risk = decide.risk_of(bound)
-            hits = simulate(world, Rule(risk=risk, evidence=Evidence(), told=told)).hits
-            wrong = sum(not right for _, right in hits)
-            rows.append([way, f"{bound:.1%}", f"{len(hits) / len(world.rows):.1%}",
-                         f"{wrong / len(hits):.2%}"])  # fmt: skip
-    print(markdown(["equal answers are told", "at most wrong", "hits", "wrong"], rows))
+            verdict = pair.verdict(ALIKE, UNLIKE, documents=documents)
+            said[pair.differs == answers.SAME][verdict] += 1
+    same, near = said[True], said[False]
+    return Shares(same["same"] / same.total(), near["different"] / near.total(),
+                  near["same"] / near.total())  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

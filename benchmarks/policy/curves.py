@@ -11,14 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from benchmarks.policy.simulation import (
+    BY_NAME,
     OBSERVED_FROM,
     PARTS,
     Rule,
+    Told,
     World,
     fit,
     part_of,
     simulate,
 )
+from cache_core.policy.curve import Belief
 from cache_core.policy.evidence import Evidence
 
 THRESHOLDS = (0.99, 0.97, 0.95, 0.92, 0.9, 0.88, 0.86, 0.84, 0.8, 0.75)
@@ -35,16 +38,28 @@ class Point(NamedTuple):
         setting: The threshold, the risk, or the bound.
         hits: Hits, in each part.
         wrong: Wrong ones among them, in each part.
+        late: Hits in the second half of the traffic, and wrong ones among them, in each part.
     """
 
     setting: float
     hits: tuple[int, ...]
     wrong: tuple[int, ...]
+    late: tuple[tuple[int, int], ...]
 
     @property
     def wrong_share(self) -> float:
         """Share of wrong hits among all."""
         return sum(self.wrong) / max(1, sum(self.hits))
+
+    @property
+    def late_hits(self) -> int:
+        """Hits in the second half."""
+        return sum(hits for hits, _ in self.late)
+
+    @property
+    def late_wrong_share(self) -> float:
+        """Share of wrong hits in the second half."""
+        return sum(wrong for _, wrong in self.late) / max(1, self.late_hits)
 
 
 def measure(world: World) -> Iterator[tuple[str, Point]]:
@@ -52,43 +67,88 @@ def measure(world: World) -> Iterator[tuple[str, Point]]:
     for name, guarded in (("threshold", False), ("guarded", True)):
         for threshold in THRESHOLDS:
             yield name, _counted(world, threshold, [Rule(threshold, guarded)])
-    labels = simulate(world, Rule(OBSERVED_FROM)).labels
-    priors = [
-        fit({name: found for name, found in labels.items() if part_of(name) != part})
-        for part in range(PARTS)
-    ]
+    priors = _priors(world)
     points = []
     for risk in RISKS:
-        rules = [Rule(risk=risk, evidence=Evidence(prior)) for prior in priors]
-        points.append(_counted(world, risk, rules))
+        points.append(_learned(world, risk, [risk] * PARTS, priors))
         yield "learned", points[-1]
     for bound in BOUNDS:
         yield "within", _within(points, bound)
 
 
+def told_apart(world: World, ways: Mapping[str, Told]) -> Iterator[tuple[str, Point]]:
+    """Yield what the policy gives by each bound, for each way of telling answers apart.
+
+    The first is by name, as in `measure`, and chooses the risks of all of them.
+    """
+    priors = _priors(world)
+    points = [_learned(world, risk, [risk] * PARTS, priors) for risk in RISKS]
+    for bound in BOUNDS:
+        yield "by name", _within(points, bound)
+    for way, told in ways.items():
+        for bound in BOUNDS:
+            risks = [one.setting for one in _chosen(points, bound)]
+            yield way, _learned(world, bound, risks, priors, told)
+
+
+def _priors(world: World) -> list[Belief]:
+    """Return the prior for each part, fitted on the others."""
+    labels = simulate(world, Rule(OBSERVED_FROM)).labels
+    return [
+        fit({name: found for name, found in labels.items() if part_of(name) != part})
+        for part in range(PARTS)
+    ]
+
+
+def _learned(
+    world: World,
+    setting: float,
+    risks: Sequence[float],
+    priors: Sequence[Belief],
+    told: Told = BY_NAME,
+) -> Point:
+    """Return what each part got with its own risk and prior."""
+    rules = [Rule(risk=risk, evidence=Evidence(prior), told=told)
+             for risk, prior in zip(risks, priors, strict=True)]  # fmt: skip
+    return _counted(world, setting, rules)
+
+
 def _counted(world: World, setting: float, rules: Sequence[Rule]) -> Point:
     """Return what each part got in the run of its own rule; one rule serves all parts."""
     hits, wrong = [0] * PARTS, [0] * PARTS
+    late = [[0, 0] for _ in range(PARTS)]
     for number, rule in enumerate(rules):
-        for answer, right in simulate(world, rule).hits:
+        for request, answer, right in simulate(world, rule).hits:
             part = part_of(answer)
             if len(rules) == 1 or part == number:
                 hits[part] += 1
                 wrong[part] += not right
-    return Point(setting, tuple(hits), tuple(wrong))
+                if 2 * request >= len(world.rows):
+                    late[part][0] += 1
+                    late[part][1] += not right
+    return Point(setting, tuple(hits), tuple(wrong), tuple((good, bad) for good, bad in late))
 
 
 def _within(points: Sequence[Point], bound: float) -> Point:
     """Return what each part gets by the largest risk that stays within a bound on all others."""
-    hits, wrong = [], []
-    for part in range(PARTS):
-        chosen = max(
+    chosen = [*enumerate(_chosen(points, bound))]
+    return Point(
+        bound,
+        tuple(one.hits[part] for part, one in chosen),
+        tuple(one.wrong[part] for part, one in chosen),
+        tuple(one.late[part] for part, one in chosen),
+    )
+
+
+def _chosen(points: Sequence[Point], bound: float) -> list[Point]:
+    """Return the largest risk that stays within a bound on all others, for each part."""
+    return [
+        max(
             (one for one in points if _share_beside(one, part) <= CAUTION * bound),
             key=lambda one: one.setting, default=points[0],
-        )  # fmt: skip
-        hits.append(chosen.hits[part])
-        wrong.append(chosen.wrong[part])
-    return Point(bound, tuple(hits), tuple(wrong))
+        )
+        for part in range(PARTS)
+    ]  # fmt: skip
 
 
 def _share_beside(point: Point, part: int) -> float:

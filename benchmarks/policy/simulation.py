@@ -10,8 +10,9 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,19 +53,21 @@ class World:
     readable: list[bool] = field(init=False)
     vetoes: dict[tuple[int, int], bool] = field(default_factory=dict)
     doubts: dict[tuple[int, int], bool] = field(default_factory=dict)
-    _similar: Any = field(init=False, default=None, repr=False)
+    _near: dict[int, list[tuple[float, int]]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         guards = Tuning().guards
         self.place = {text: number for number, text in enumerate(self.texts)}
         self.readable = [language.readable(text, guards) for text in self.texts]
 
-    @property
-    def similar(self) -> Any:
-        """Similarity of each two questions: a gigabyte for 16,000 of them."""
-        if self._similar is None:
-            self._similar = self.vectors @ self.vectors.T
-        return self._similar
+    def near(self, asked: int) -> list[tuple[float, int]]:
+        """Return the questions near one, itself included, nearest first, with similarities."""
+        if asked not in self._near:
+            similar = self.vectors @ self.vectors[asked]
+            close = np.flatnonzero(similar >= _FLOOR)
+            close = close[np.argsort(-similar[close], kind="stable")]
+            self._near[asked] = [*zip(similar[close].tolist(), close.tolist(), strict=True)]
+        return self._near[asked]
 
     def vetoed(self, one: int, other: int) -> bool:
         """Return whether a guard vetoes one question's answer for another."""
@@ -82,10 +85,30 @@ class World:
 
 @dataclass(slots=True)
 class Result:
-    """Hits of a run: the answer asked for, and whether the served one was right."""
+    """Hits of a run: number of the request, the answer asked for, whether the served one was it."""
 
-    hits: list[tuple[str, bool]] = field(default_factory=list)
+    hits: list[tuple[int, str, bool]] = field(default_factory=list)
     labels: dict[str, list[tuple[float, bool]]] = field(default_factory=lambda: defaultdict(list))
+
+
+class Shares(NamedTuple):
+    """Shares of the pairs of answers of which something is said.
+
+    Attributes:
+        same: Of the pairs of wordings, those that are taken for the same.
+        different: Of the pairs of different answers, those that are taken for different.
+        mistaken: Of those, the ones that are taken for the same.
+        otherwise: What is said of all others.
+    """
+
+    same: float = 1.0
+    different: float = 1.0
+    mistaken: float = 0.0
+    otherwise: Verdict = "unknown"
+
+
+KNOWN = Shares()
+"""Truth about every pair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +117,15 @@ class Told:
 
     Attributes:
         wordings: Wordings of each answer.
-        same: Share of the pairs of wordings that are taken for the same.
-        different: Share of the pairs of different answers that are taken for different.
-        mistaken: Share of those that are taken for the same.
-        otherwise: What is said of all others.
+        shares: What is said of two answers.
+        of_page: What is said of two from the same document, instead.
+        pages: Document of each answer that has one.
     """
 
     wordings: int = 1
-    same: float = 1.0
-    different: float = 1.0
-    mistaken: float = 0.0
-    otherwise: Verdict = "unknown"
+    shares: Shares = KNOWN
+    of_page: Shares = KNOWN
+    pages: Mapping[str, str] = field(default_factory=dict)
 
     def wording(self, answer: str, request: str) -> str:
         """Return the name of the wording that an answer has at a request."""
@@ -117,11 +138,32 @@ class Told:
         if one == other:
             return "same"
         place = _share(*sorted((one, other)))
-        if answer_of(one) == answer_of(other):
-            return "same" if place < self.same else self.otherwise
-        if place < self.mistaken:
+        ours, theirs = answer_of(one), answer_of(other)
+        page = self.pages.get(ours)
+        common = page is not None and page == self.pages.get(theirs)
+        shares = self.of_page if common else self.shares
+        if ours == theirs:
+            return "same" if place < shares.same else shares.otherwise
+        if place < shares.mistaken:
             return "same"
-        return "different" if place < self.mistaken + self.different else "unknown"
+        return "different" if place < shares.mistaken + shares.different else "unknown"
+
+
+BY_NAME = Told()
+"""Each answer has one name and one wording."""
+
+
+def pages_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the document of each answer, as retrieval would find it: that of its whole topic.
+
+    An answer's id is of a source, a topic and perhaps a value, such as a plan. Small talk comes
+    from no document, nor does what is asked beside all topics.
+    """
+    return {
+        row["answer_id"]: ":".join(row["answer_id"].split(":")[:2])
+        for row in rows
+        if row.get("kind") not in {"chitchat", "oneoff"}
+    }
 
 
 def answer_of(wording: str) -> str:
@@ -151,7 +193,7 @@ class Rule:
     guarded: bool = True
     risk: float | None = None
     evidence: Evidence = field(default_factory=Evidence)
-    told: Told = field(default_factory=Told)
+    told: Told = BY_NAME
 
     def learn(self, stored: str, similarity: float, fresh: str) -> None:
         """Learn what a fresh answer says of the nearest stored one, as the product does."""
@@ -180,31 +222,25 @@ def simulate(world: World, rule: Rule) -> Result:
     """Return what a cold cache would have served, row by row, with sharing by the private flag."""
     found = Result()
     exact: dict[tuple[Any, ...], str] = {}
-    shared: dict[str, tuple[int, str]] = {}
+    shared: dict[str, int] = {}
     own: dict[str, dict[str, tuple[int, str]]] = defaultdict(dict)
-    order, count = np.zeros(len(world.texts) + 1, np.int64), 0
     answers: dict[int, str] = {}
-    for row in world.rows:
+    for number, row in enumerate(world.rows):
         message, user, right = row["message"], row["user_id"], row["answer_id"]
         wanted = rule.told.wording(right, row["request_id"])
         after = tuple(row.get("history") or ())
         name = (after, exact_form(message))
         served = exact.get((user, *name)) or exact.get((None, *name))
         if served is not None:
-            found.hits.append((right, answer_of(served) == right))
+            found.hits.append((number, right, answer_of(served) == right))
             continue
         asked = world.place[message]
         searched = not after and (world.readable[asked] or not rule.guarded)
         if searched:
-            near = _near(world, asked, order[:count], answers)
-            near += [(float(world.similar[asked, at]), at, answer)
-                     for at, answer in own[user].values()]  # fmt: skip
-            near.sort(key=lambda item: -item[0])
-            live = [item for item in near[: decide.NEIGHBOURS]
-                    if item[0] >= _FLOOR
-                    and not (rule.guarded and world.vetoed(asked, item[1]))]  # fmt: skip
+            live = [item for item in _near(world, asked, answers, dict(own[user].values()))
+                    if not (rule.guarded and world.vetoed(asked, item[1]))]  # fmt: skip
             if live and rule.serves(world, asked, live):
-                found.hits.append((right, answer_of(live[0][2]) == right))
+                found.hits.append((number, right, answer_of(live[0][2]) == right))
                 continue
             if live:
                 similarity, _, answer = live[0]
@@ -215,25 +251,23 @@ def simulate(world: World, rule: Rule) -> Result:
         if searched and private:
             own[user][loose_form(message)] = (asked, wanted)
         elif searched:
-            known = shared.get(loose_form(message))
-            if known is None:
-                shared[loose_form(message)] = (count, wanted)
-                order[count], count = asked, count + 1
-            else:
-                order[known[0]] = asked
+            answers.pop(shared.get(loose_form(message), asked), None)
+            shared[loose_form(message)] = asked
             answers[asked] = wanted
     return found
 
 
 def _near(
-    world: World, asked: int, stored: Any, answers: Mapping[int, str]
+    world: World, asked: int, shared: Mapping[int, str], own: Mapping[int, str]
 ) -> list[tuple[float, int, str]]:
-    if not len(stored):
-        return []
-    similarities = world.similar[asked, stored]
-    few = min(decide.NEIGHBOURS, len(stored))
-    nearest = np.argpartition(-similarities, few - 1)[:few]
-    return [(float(similarities[at]), int(stored[at]), answers[int(stored[at])]) for at in nearest]
+    """Return the nearest stored questions with their answers, a user's own before a shared one."""
+    stored = (
+        (similarity, at, answers[at])
+        for similarity, at in world.near(asked)
+        for answers in (own, shared)
+        if at in answers
+    )
+    return [*islice(stored, decide.NEIGHBOURS)]
 
 
 def fit(labels: Labels) -> Belief:

@@ -23,7 +23,7 @@ from cache_core.observability.instruments import Instruments
 from cache_core.observability.records import LabelRecord
 from cache_core.observability.verdicts import Verdict
 from cache_core.operations.recognition import Recognition
-from cache_core.policy.answers import AnswerText, certain
+from cache_core.policy.answers import AnswerText, named_or_equal
 from cache_core.policy.answers import Verdict as Likeness
 from cache_core.policy.evidence import Evidence
 from cache_core.policy.limits import LEAST_SIMILARITY
@@ -156,7 +156,7 @@ class Learning:
             return
         answer = AnswerText(entry.response, entry.answer)
         miss = miss._replace(fresh=key_of(self._keys, entry) if shared else "")
-        sure = certain(answer, miss.stored)
+        sure = named_or_equal(answer, miss.stored)
         if sure is not None:
             self._learn(miss, right=sure)
         elif self._recognition.full:

@@ -14,7 +14,13 @@ from cache_core.backends.embedder.encoder import PACKAGED_MODEL
 from cache_core.model.exceptions import BackendError
 from cache_core.model.logs import RateLimited, place_of
 from cache_core.model.tasks import background, end_all, heed_cancellation, off_loop
-from cache_core.policy.answers import AnswerText, Verdict, certain, judged, named_or_equal
+from cache_core.policy.answers import (
+    AnswerText,
+    Verdict,
+    judged,
+    named_or_equal,
+    same_documents,
+)
 from cache_core.tiers.guards.answers import compare
 from cache_core.tiers.semantic.vectors import Vectors
 
@@ -78,21 +84,24 @@ class Recognition:
         facts = await off_loop(compare, one.text, other.text)
         if facts == "conflict":
             return "different"
-        if facts == "agree" and certain(one, other):
+        if facts == "agree" and same_documents(one, other):
             return "same"
         readable = facts == "agree" and self._reads(one.text) and self._reads(other.text)
         return None if readable else "unknown"
 
     async def verdict(self, one: AnswerText, other: AnswerText) -> Verdict:
         """Return whether two answers are the same; unknown where nothing tells."""
-        sure = certain(one, other)
+        sure = named_or_equal(one, other)
         if sure is not None:
             return "same" if sure else "different"
-        if not (self._reads(one.text) and self._reads(other.text)):
+        of_one_source = same_documents(one, other)
+        if not (of_one_source or (self._reads(one.text) and self._reads(other.text))):
             return "unknown"
         facts = await off_loop(compare, one.text, other.text)
         if facts == "conflict":
             return "different"
+        if of_one_source:
+            return "same"
         return await self.by_vectors(one, other, agree=facts == "agree")
 
     async def by_vectors(self, one: AnswerText, other: AnswerText, *, agree: bool) -> Verdict:

@@ -1,10 +1,10 @@
 """Recognition of the same answer, in whatever words.
 
 Two questions may share a stored answer if their answers are the same. That is known for certain
-where the agent names its answers (`answer_id=`), and where the texts are equal. Answers made from
-the same documents are the same if they also agree in their numbers and share enough of their words:
-one document may hold the answers to many questions. Of other texts it is judged by their facts and
-their vectors, and stays unknown in between.
+where the agent names its answers (`answer_id=`), and where the texts are equal. All other answers
+are compared once, after a put: those made from the same documents are the same if no fact differs
+and they share enough of their words, because one document may hold the answers to many questions.
+Of other texts it is judged by their facts and their vectors, and stays unknown in between.
 """
 
 from __future__ import annotations
@@ -71,31 +71,25 @@ def by_caller(name: str) -> bool:
 def named_or_equal(one: AnswerText, other: AnswerText) -> bool | None:
     """Return whether names by the caller or equal texts make two answers the same.
 
-    `None` if neither tells: names that only one has, or other texts.
+    Names decide alone, if both answers have one. Texts are equal without regard to case, spaces and
+    final signs. `None` if neither tells: names that only one has, or other texts.
     """
     if one.name[:1] == other.name[:1] == _NAMED_BY_CALLER:
         return one.name == other.name
     return True if loose_form(one.text) == loose_form(other.text) else None
 
 
-def certain(one: AnswerText, other: AnswerText) -> bool | None:
-    """Return whether two answers are the same; `None` if neither is certain.
+def same_documents(one: AnswerText, other: AnswerText) -> bool:
+    """Return whether two answers come from the same documents, with equal numbers and shared words.
 
-    Names given by the caller decide alone, if both have one. Else equal texts, without regard to
-    case, spaces and final signs; else the same documents, with equal numbers and shared words.
+    They are the same answer unless a fact of one stands for another one in the other.
     """
-    sure = named_or_equal(one, other)
-    if sure is not None:
-        return sure
-    if one.name != other.name or one.name[:1] != _NAMED_BY_DOCUMENTS:
-        return None
-    alike = _numbers(one.text) == _numbers(other.text) and _overlap(one.text, other.text)
-    return True if alike else None
-
-
-def same(one: AnswerText, other: AnswerText) -> bool:
-    """Return whether two answers are the same for certain."""
-    return certain(one, other) is True
+    return (
+        one.name == other.name
+        and one.name[:1] == _NAMED_BY_DOCUMENTS
+        and _numbers(one.text) == _numbers(other.text)
+        and _overlap(one.text, other.text)
+    )
 
 
 def judged(similarity: float, *, agree: bool) -> Verdict:

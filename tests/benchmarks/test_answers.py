@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import answers
-from benchmarks.policy.simulation import Told, answer_of
+from benchmarks.policy.simulation import Shares, Told, answer_of, pages_of
 from benchmarks.support.docs_table import ANSWER_QUALITY, between
 from cache_core.policy.answers import ALIKE, UNLIKE
 from tests.support.modules import require
@@ -32,10 +32,15 @@ def test_wordings_are_told_as_often_as_they_should_be() -> None:
     """A pair has one verdict in either order; without other wordings each answer has its name."""
     assert Told().wording("a", "r1") == "a"
     assert (Told().verdict("a", "a"), Told().verdict("a", "b")) == ("same", "different")
-    told = Told(3, same=0.5, different=0.8, mistaken=0.1)
+    told = Told(3, Shares(same=0.5, different=0.8, mistaken=0.1))
     wordings = {told.wording("a", f"r{number}") for number in range(100)}
     assert len(wordings) == 3
     assert {answer_of(wording) for wording in wordings} == {"a"}
+    paged = Told(3, Shares(same=0.0), pages=pages_of([{"answer_id": "a:b:1"}, {"answer_id": "a:b:2"},
+                                                      {"answer_id": "c", "kind": "chitchat"}]))  # fmt: skip
+    assert paged.verdict("a:b:1\n0", "a:b:1\n1") == "same"
+    assert paged.verdict("a:b:1\n0", "a:b:2\n1") == "different"
+    assert paged.verdict("c\n0", "c\n1") == "unknown"
     pairs = [(f"{n}\n0", f"{n}\n1", f"{n + 1}\n0") for n in range(2_000)]
     equal = [told.verdict(one, two) for one, two, _ in pairs]
     other = [told.verdict(one, three) for one, _, three in pairs]

@@ -242,6 +242,45 @@ async def test_an_answer_without_a_name_is_known_by_facts_and_vector(
     assert len(inside(cache).parts.evidence) == expected[0] + expected[1]
 
 
+OF_PLANS = "On the {} plan you keep your files for {} days after you cancel it."
+"""From one page, for every plan."""
+
+OF_PLANS_TOO = "After you cancel the {} plan, your files are kept {} days longer."
+
+
+@pytest.mark.parametrize(
+    ("fresh", "expected"),
+    [
+        (OF_PLANS_TOO.format("Basic", 30), (1, 0, 0)),
+        (OF_PLANS_TOO.format("Business", 30), (0, 1, 0)),
+        (OF_PLANS_TOO.format("Basic", 90), (0, 0, 1)),
+        ("Refunds arrive within 30 banking hours.", (0, 0, 1)),
+    ],
+    ids=["the same", "another plan", "another number", "another subject"],
+)
+async def test_an_answer_from_the_same_documents_is_known_by_facts_and_words(
+    make_cache: CacheFactory, fresh: str, expected: tuple[int, int, int]
+) -> None:
+    """Under any model: with another name or number it is not the same, despite its documents."""
+    cache = await make_cache(settings=PATIENT)
+    await cache.put(ASKED, "ann", OF_PLANS.format("Basic", 30), shared=True, document_ids=["plans"])
+    assert (await cache.lookup(NEAR, "bob")).response is None
+    await cache.put(NEAR, "bob", fresh, document_ids=["plans"])
+    await until(lambda: sum(judged(cache)) == 1)
+    assert judged(cache) == expected
+
+
+async def test_documents_alone_make_no_neighbours_agree(make_cache: CacheFactory) -> None:
+    """Two answers from one page are different ones until a miss shows that they are the same."""
+    cache = await make_cache(settings=PATIENT)
+    await cache.tune({"max_wrong": 0.05}, author="ann")
+    for word, plan in (("garden", "Basic"), ("school", "Business"), ("museum", "Free")):
+        text, answer = ASKED.replace("office", word), OF_PLANS.format(plan, 30)
+        await cache.put(text, "ann", answer, shared=True, document_ids=["plans"])
+    asked = await cache.explain(ASKED, "dora")
+    assert "a different answer is almost as near" in asked[1].detail
+
+
 class SlowEmbedder(HashEmbedder):
     """Stands for the packaged model: takes its time for answers, and finds those of one kind alike."""
 

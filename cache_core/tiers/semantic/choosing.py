@@ -9,7 +9,7 @@ from cache_core.model.keys import Keys
 from cache_core.model.question.wording import loose_form
 from cache_core.model.values import Doubt, Entry, Hit, Miss, Query, Shadow
 from cache_core.policy import decide
-from cache_core.policy.answers import AnswerText, same
+from cache_core.policy.answers import AnswerText, by_caller, named_or_equal
 from cache_core.policy.decide import Decision, Near, Weighed
 from cache_core.policy.evidence import Evidence
 from cache_core.tiers.guards.slots import swapped
@@ -201,13 +201,17 @@ class Choosing:
 
 
 def key_of(keys: Keys, entry: Entry) -> str:
-    """Return the key under which evidence on an entry's answer is kept, a digest."""
-    return entry.answer or keys.answer("t", loose_form(entry.response or ""))
+    """Return the key under which evidence on an entry's answer is kept, a digest.
+
+    Documents give none: one may hold the answers to many questions.
+    """
+    named = entry.answer if by_caller(entry.answer) else ""
+    return named or keys.answer("t", loose_form(entry.response or ""))
 
 
 def _same(one: tuple[AnswerText, str], other: tuple[AnswerText, str]) -> bool:
     """Return whether two answers are the same by name or text, or known to be wordings of one."""
-    return (bool(one[1]) and one[1] == other[1]) or same(one[0], other[0])
+    return (bool(one[1]) and one[1] == other[1]) or named_or_equal(one[0], other[0]) is True
 
 
 def _learns(query: Query, tuning: Tuning) -> bool:
