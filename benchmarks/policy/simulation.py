@@ -210,12 +210,8 @@ class Rule:
         if self.risk is None:
             return similarity >= self.threshold
         near = [Near(at, answer, hash(self.evidence.first(answer))) for at, _, answer in live]
-        return (
-            decide.within(
-                near, self.evidence, self.risk, lambda _: world.doubtful(asked, nearest)
-            ).place
-            is not None
-        )
+        found = decide.Given(near, self.evidence, lambda _: world.doubtful(asked, nearest))
+        return found.served(self.risk)
 
 
 def simulate(world: World, rule: Rule) -> Result:

@@ -290,7 +290,7 @@ class Hit(NamedTuple):
         matched: Tag of the message it was stored for.
         confirmed: False if its generation could not be read.
         generation: The generation in force for the asked message, if the tier read it.
-        policy: The policy's decision in one line; empty without it.
+        policy: Returns the policy's decision in one line; `None` without it.
         approved: Whether it is served because it was approved.
         shadow: Returns what the learned policy would do with the nearest entry, by what was known
             of it then; it may take a millisecond. `None` if that is unknown.
@@ -304,7 +304,7 @@ class Hit(NamedTuple):
     matched: str = ""
     confirmed: bool = True
     generation: Generation | None = None
-    policy: str = ""
+    policy: Callable[[], str] | None = None
     approved: bool = False
     shadow: Callable[[], Shadow] | None = None
 
@@ -352,7 +352,7 @@ class Miss(NamedTuple):
         nearest: The entry that a person would compare with the message: the nearest one above the
             threshold, vetoed by a guard, else the nearest that none vetoed, else the nearest.
         candidate: The nearest shared entry that no guard vetoed, if it is the nearest of all.
-        policy: The policy's decision in one line; empty without it.
+        policy: As in a hit.
         doubt: The answer that would be served if it were approved.
         shadow: As in a hit.
     """
@@ -368,7 +368,7 @@ class Miss(NamedTuple):
     expired_age: float | None = None
     nearest: Entry | None = None
     candidate: Entry | None = None
-    policy: str = ""
+    policy: Callable[[], str] | None = None
     doubt: Doubt | None = None
     shadow: Callable[[], Shadow] | None = None
 

@@ -99,7 +99,7 @@ def _hit(level: Level, answer: Hit, tuning: Tuning, threshold: float | None) -> 
     if answer.similarity is not None:
         detail += f", to a question of similarity {answer.similarity:.4f} (threshold {threshold})"
     if answer.policy:
-        detail += f"; policy: {answer.policy}"
+        detail += f"; policy: {answer.policy()}"
     if entry.until is not None:
         detail += "; it speaks of its day, and ends with it"
     if answer.approved:
@@ -117,7 +117,7 @@ def _miss(level: Level, answer: Miss, threshold: float | None) -> TierExplanatio
     if answer.similarity is not None:
         detail += f"; nearest {answer.similarity:.4f}, threshold {threshold}"
     if answer.policy:
-        detail += f"; policy: {answer.policy}"
+        detail += f"; policy: {answer.policy()}"
     if answer.guard:
         detail += f"; vetoed by the guard {answer.guard!r}"
     if answer.doubt is not None:

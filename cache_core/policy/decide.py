@@ -12,8 +12,9 @@ have, and with it what the curve of its answer must promise (`curve.py`):
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Literal, NamedTuple
 
@@ -112,19 +113,96 @@ def risk_of(max_wrong: float) -> float:
     return risk + (more - risk) * (max_wrong - low) / (high - low)
 
 
-class Weighed(NamedTuple):
-    """Nearest neighbour of a question, whatever the risk that it may have.
+class Weighed(ABC):
+    """All that speaks for the nearest neighbour of a question, whatever the risk that it may have.
 
-    Attributes:
-        held: Reason for which no risk serves it; empty if one may.
-        chance, support: As in a `Decision`.
-        part: Part of the risk that it may have, 0 to 1.
+    Two texts are compared only where that may decide, because it costs more than all the rest.
+
+    Args:
+        similarities: Of the neighbours that no guard vetoed to the question, nearest first.
+        chance: Chance, 0 to 1, that the nearest one's answer is right.
     """
 
-    held: Held
-    chance: float = 0.0
-    support: int = 0
-    part: float = 0.0
+    def __init__(self, similarities: Sequence[float], chance: float) -> None:
+        self._similarities = similarities
+        self.near = bool(similarities) and similarities[0] >= LEAST_SIMILARITY
+        """True if it is near enough to be served at some risk."""
+        self._identical = self.near and similarities[0] >= IDENTICAL
+        self.chance = chance if self.near else 0.0
+        self._known_held: Held | None = None
+        self._known_support = 0
+        self._known_frame = 0.0
+
+    @abstractmethod
+    def alike(self, place: int) -> bool:
+        """Return whether the neighbour at a place has the nearest one's answer."""
+
+    @abstractmethod
+    def left(self, place: int) -> bool:
+        """Return whether no guard vetoes the neighbour at a place, for all but the nearest."""
+
+    @abstractmethod
+    def doubtful(self) -> bool:
+        """Return whether the nearest one differs by one swapped word."""
+
+    @property
+    def held(self) -> Held:
+        """Reason for which no risk serves it; empty if one may."""
+        if self._known_held is None:
+            self._known_held = self._held()
+        return self._known_held
+
+    @property
+    def support(self) -> int:
+        """Number of neighbours with its answer, itself included, as in a `Decision`."""
+        if not self._known_support:
+            alike = (place for place, _ in self._others() if self.alike(place) and self.left(place))
+            self._known_support = 1 + sum(1 for _ in islice(alike, SUPPORT - 1))
+        return self._known_support
+
+    @property
+    def _frame(self) -> float:
+        """Part of the risk that the words of its frame leave."""
+        if not self._known_frame:
+            self._known_frame = DOUBTFUL if not self._identical and self.doubtful() else 1.0
+        return self._known_frame
+
+    def _held(self) -> Held:
+        if not self.near:
+            return "nothing_near"
+        least = self._similarities[0] - MARGIN
+        contradicted = not self._identical and any(
+            similarity > least and not self.alike(place) and self.left(place)
+            for place, similarity in self._others()
+        )
+        return "different_answer_near" if contradicted else ""
+
+    def _others(self) -> Iterator[tuple[int, float]]:
+        return islice(enumerate(self._similarities), 1, None)
+
+    def served(self, risk: float) -> bool:
+        """Return whether it is served at a *risk* of a single hit, 0 to 1."""
+
+        def enough(part: float) -> bool:
+            return self.chance >= 1.0 - risk * part
+
+        if not self.near or not enough(1.0) or self.held:
+            return False
+        if enough(ALONE * DOUBTFUL):
+            return True
+        if not enough(self._frame):
+            return False
+        return enough(ALONE * self._frame) or self.support >= SUPPORT
+
+    def decision(self, risk: float) -> Decision:
+        """Return the decision at a *risk* of a single hit, 0 to 1, with all its reasons."""
+        if held := self.held:
+            return Decision(None, held, self.chance)
+        support = self.support
+        needed = 1.0 - risk * self._frame * (1.0 if support >= SUPPORT else ALONE)
+        if self.served(risk):
+            return Decision(0, "", self.chance, needed, support)
+        return Decision(None, "not_sure", self.chance, needed, support)
 
 
 def decide(
@@ -141,79 +219,48 @@ def decide(
         max_wrong: Share of hits that may be wrong, 0 to 1.
         doubtful: Returns whether the neighbour at a place differs by one swapped word.
     """
-    found = weigh(neighbours, _chance(neighbours, evidence), doubtful)
-    return allowed(found, evidence, max_wrong)
+    return Given(neighbours, evidence, doubtful).decision(allowed_risk(evidence, max_wrong))
 
 
-def within(
-    neighbours: Sequence[Near],
-    evidence: Evidence,
-    risk: float,
-    doubtful: Callable[[int], bool],
-) -> Decision:
-    """Return the decision for the *risk*, 0 to 1, that a single hit may have; see `decide`."""
-    return _at(weigh(neighbours, _chance(neighbours, evidence), doubtful), risk)
+class Given(Weighed):
+    """The nearest of *neighbours* of which all is known; arguments as for `decide`."""
+
+    def __init__(
+        self, neighbours: Sequence[Near], evidence: Evidence, doubtful: Callable[[int], bool]
+    ) -> None:
+        first = neighbours[0] if neighbours else Near(0.0, "", 0)
+        chance = evidence.chance(first.key, first.similarity)
+        super().__init__([near.similarity for near in neighbours], chance)
+        self._groups = [near.group for near in neighbours]
+        self._doubtful = doubtful
+
+    def alike(self, place: int) -> bool:
+        """Return whether the neighbour at a place has the nearest one's group."""
+        return self._groups[place] == self._groups[0]
+
+    def left(self, place: int) -> bool:
+        """Return that the neighbour at a place counts."""
+        return True
+
+    def doubtful(self) -> bool:
+        """Return what was said of the nearest one."""
+        return self._doubtful(0)
 
 
-def _chance(neighbours: Sequence[Near], evidence: Evidence) -> float:
-    return evidence.chance(neighbours[0].key, neighbours[0].similarity) if neighbours else 0.0
-
-
-def weigh(
-    neighbours: Sequence[Near],
-    chance: float,
-    doubtful: Callable[[int], bool],
-    left: Callable[[int], bool] = lambda _: True,
-) -> Weighed:
-    """Return what speaks for the nearest of *neighbours*.
-
-    Args:
-        neighbours, doubtful: As for `decide`.
-        chance: Chance, 0 to 1, that the nearest one's answer is right.
-        left: Returns whether no guard vetoes the neighbour at a place, for all but the nearest.
-            It is asked where it matters, because comparing two texts costs more than all the rest.
-    """
-    if not neighbours or neighbours[0].similarity < LEAST_SIMILARITY:
-        return Weighed("nothing_near")
-    first = neighbours[0]
-    identical = first.similarity >= IDENTICAL
-    alike: list[int] = []
-    others: list[int] = []
-    for place, near in enumerate(neighbours[1:], 1):
-        (alike if near.group == first.group else others).append(place)
-    if not identical and any(
-        neighbours[place].similarity > first.similarity - MARGIN and left(place) for place in others
-    ):
-        return Weighed("different_answer_near", chance)
-    support = 1 + sum(1 for _ in islice(filter(left, alike), SUPPORT - 1))
-    part = 1.0 if support >= SUPPORT else ALONE
-    if not identical and doubtful(0):
-        part *= DOUBTFUL
-    return Weighed("", chance, support, part)
-
-
-def allowed(found: Weighed, evidence: Evidence, max_wrong: float) -> Decision:
-    """Return the decision on *found* for a share of wrong hits, 0 to 1."""
-    return _at(found, risk_of(max_wrong) * evidence.caution(max_wrong))
-
-
-def _at(found: Weighed, risk: float) -> Decision:
-    decision = Decision(None, found.held, found.chance, 1.0 - risk * found.part, found.support)
-    if found.held:
-        return decision
-    served = found.chance >= decision.needed
-    return decision._replace(place=0) if served else decision._replace(held="not_sure")
+def allowed_risk(evidence: Evidence, max_wrong: float) -> float:
+    """Return the risk that a single hit may have, 0 to 1, by the verdicts on hits so far."""
+    return risk_of(max_wrong) * evidence.caution(max_wrong)
 
 
 def shadow(found: Weighed, evidence: Evidence) -> Shadow:
     """Return from which share of wrong hits on *found* is served."""
     low, high = 0.0, MAX_WRONG
-    if allowed(found, evidence, high).place is None:
+    if not found.served(allowed_risk(evidence, high)):
         return Shadow(NEVER, found.chance)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if allowed(found, evidence, middle).place is None:
-            low = middle
-        else:
+        if found.served(allowed_risk(evidence, middle)):
             high = middle
+        else:
+            low = middle
     return Shadow(high, found.chance)

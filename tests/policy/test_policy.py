@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Container
 from random import Random
 
 import pytest
 
 from cache_core.policy import curve
 from cache_core.policy.decide import (
+    ALONE,
+    DOUBTFUL,
+    IDENTICAL,
     MARGIN,
     NEVER,
+    SUPPORT,
     Decision,
+    Given,
     Near,
-    allowed,
+    Weighed,
+    allowed_risk,
     decide,
     risk_of,
     shadow,
-    weigh,
 )
 from cache_core.policy.evidence import Evidence
 from cache_core.policy.limits import LEAST_SIMILARITY, MAX_WRONG
@@ -138,36 +145,117 @@ def test_the_shadow_is_where_the_decision_turns() -> None:
             evidence.judge(correct=random.random() > 0.02)
         for _ in range(random.randrange(4)):
             evidence.learn("0", random.uniform(0.7, 0.9), right=random.random() < 0.8)
-        found = weigh(
+        found = Given(
             [near(random.uniform(0.7, 1.0))] * random.randrange(1, 4),
-            evidence.chance("0", random.uniform(0.7, 1.0)),
+            evidence,
             lambda _: random.random() < 0.5,
         )
         least = shadow(found, evidence).least
         if least == NEVER:
             never += 1
-            assert allowed(found, evidence, MAX_WRONG).place is None
+            assert not found.served(allowed_risk(evidence, MAX_WRONG))
             continue
         turned += 1
-        assert allowed(found, evidence, least).place == 0
-        assert allowed(found, evidence, least - 0.0001).place is None
+        assert found.served(allowed_risk(evidence, least))
+        assert not found.served(allowed_risk(evidence, least - 0.0001))
     assert turned > 100
     assert never > 10
 
 
-def test_guards_compare_only_what_may_decide() -> None:
+class Asked(Weighed):
+    """Notes which texts it had to compare.
+
+    Args:
+        chance: Of the nearest one.
+        answers: Similarity of each neighbour, and whether it has the nearest one's answer.
+        vetoed: Places of those that a guard vetoes.
+        doubt: Whether the nearest one differs by a word.
+    """
+
+    def __init__(
+        self,
+        chance: float,
+        *answers: tuple[float, bool],
+        vetoed: Container[int] = (),
+        doubt: bool = False,
+    ) -> None:
+        super().__init__([similarity for similarity, _ in answers], chance)
+        self._answers, self._vetoed, self._doubt = answers, vetoed, doubt
+        self.compared: list[int] = []
+
+    def alike(self, place: int) -> bool:
+        return self._answers[place][1]
+
+    def left(self, place: int) -> bool:
+        self.compared.append(place)
+        return place not in self._vetoed
+
+    def doubtful(self) -> bool:
+        self.compared.append(0)
+        return self._doubt
+
+
+def test_texts_are_compared_only_where_that_may_decide() -> None:
     """A different answer that is not vetoed ends it; two of the same answer are enough."""
-    asked: list[int] = []
+    alike = [(0.93, True)] * 5
+    asked = Asked(0.9, (0.95, True), (0.94, False), *alike)
+    assert not asked.served(0.5)
+    assert (asked.held, asked.compared) == ("different_answer_near", [1])
+    for chance, risk, served, compared in (
+        (0.9, 0.4, True, []),  # sure enough alone and in doubt
+        (0.9, 0.05, False, []),  # not sure enough with support and without doubt
+        (0.9, 0.2, True, [0]),  # without doubt its support does not matter
+        (0.9, 0.1, True, [0, 2, 3]),
+    ):
+        asked = Asked(chance, (0.95, True), (0.8, False), *alike)
+        assert (asked.served(risk), asked.compared) == (served, compared)
+    assert str(asked.decision(0.1)).endswith("3 or more agree")
 
-    def left(place: int) -> bool:
-        asked.append(place)
-        return True
 
-    found = weigh([near(0.95), near(0.94, 1), *[near(0.93)] * 5], 0.9, lambda _: False, left)
-    assert (found.held, asked) == ("different_answer_near", [1])
-    asked.clear()
-    found = weigh([near(0.95), near(0.8, 1), *[near(0.93)] * 5], 0.9, lambda _: False, left)
-    assert (found.held, found.part, asked) == ("", 1.0, [2, 3])
+def _by_the_letter(asked: Asked, risk: float) -> Decision:
+    """Return what the rules say of neighbours, each of them read once and in full."""
+    near = [(at, similarity, alike) for at, (similarity, alike) in enumerate(asked._answers)
+            if at == 0 or at not in asked._vetoed]  # fmt: skip
+    if not near or near[0][1] < LEAST_SIMILARITY:
+        return Decision(None, "nothing_near")
+    nearest = near[0][1]
+    if nearest < IDENTICAL and any(
+        similarity > nearest - MARGIN and not alike for _, similarity, alike in near
+    ):
+        return Decision(None, "different_answer_near", asked.chance)
+    support = min(SUPPORT, sum(alike for _, _, alike in near))
+    part = 1.0 if support >= SUPPORT else ALONE
+    if nearest < IDENTICAL and asked._doubt:
+        part *= DOUBTFUL
+    needed = 1.0 - risk * part
+    if asked.chance >= needed:
+        return Decision(0, "", asked.chance, needed, support)
+    return Decision(None, "not_sure", asked.chance, needed, support)
+
+
+def test_what_is_left_out_decides_nothing() -> None:
+    """Whatever is near, a decision is to the bit what it is if every text is compared."""
+    random = Random(7)
+    seen = Counter[str]()
+    for _ in range(20_000):
+        top = random.choice((1.0, random.uniform(0.65, 1.0)))
+        answers = sorted(
+            ((top - random.choice((0.0, random.uniform(0.0, 0.3))), random.random() < 0.8)
+             for _ in range(random.randrange(11))), reverse=True,
+        )  # fmt: skip
+        if answers:
+            answers[0] = (answers[0][0], True)
+        risk = random.choice((0.0, 0.25, 0.42, 1.0, random.random()))
+        chance = random.choice((1.0 - risk * random.choice((1.0, 0.5, 0.25)), random.random()))
+        vetoed = {place for place in range(1, 11) if random.random() < 0.3}
+        asked = Asked(chance, *answers, vetoed=vetoed, doubt=random.random() < 0.3)
+        expected = _by_the_letter(asked, risk)
+        served = asked.served(risk)
+        assert served is (expected.place == 0)
+        assert asked.decision(risk) == expected
+        seen[expected.held or "served"] += 1
+    assert min(seen.values()) > 500, seen
+    assert len(seen) == 4
 
 
 def test_wordings_of_one_answer_have_one_name_until_one_turns_out_to_be_another() -> None:

@@ -10,7 +10,7 @@ from cache_core.model.question.wording import loose_form
 from cache_core.model.values import Doubt, Entry, Hit, Miss, Query, Shadow
 from cache_core.policy import decide
 from cache_core.policy.answers import AnswerText, by_caller, named_or_equal
-from cache_core.policy.decide import Decision, Near, Weighed
+from cache_core.policy.decide import Weighed
 from cache_core.policy.evidence import Evidence
 from cache_core.tiers.guards.slots import swapped
 from cache_core.tiers.semantic.candidates import (
@@ -27,7 +27,7 @@ NEIGHBOURS = 5
 """Neighbours that the threshold looks at, where nothing is said of the policy."""
 
 
-class _Seen:
+class _Seen(Weighed):
     """Neighbours of a question as the policy sees them, compared only once that is needed.
 
     Args:
@@ -51,47 +51,48 @@ class _Seen:
         self._keys = keys
         self._evidence = evidence
         self._live = [near for near in candidates if near.entry and not near.dead]
-        del self._live[: next(filter(self._left, range(len(self._live))), len(self._live))]
-        self.near = self._live[0] if self._live else None
+        self._known: dict[int, str] = {}
+        del self._live[: next(filter(self.left, range(len(self._live))), len(self._live))]
+        self.nearest = self._live[0] if self._live else None
         """The nearest candidate that no guard vetoed; `None` without one."""
-        self._weighed: Weighed | None = None
-        self._chance = 0.0
-        if self.near is not None:
-            self._chance = evidence.chance(self._key(self.near), self.near.similarity)
-
-    def weighed(self) -> Weighed:
-        """Return what speaks for the nearest one."""
-        if self._weighed is None:
-            neighbours = self._neighbours()
-            self._weighed = decide.weigh(neighbours, self._chance, self._doubtful, self._left)
-        return self._weighed
+        similarities = [near.similarity for near in self._live]
+        chance = evidence.chance(self._key(0), similarities[0]) if similarities else 0.0
+        super().__init__(similarities, chance)
 
     def shadow(self) -> Shadow:
         """Return what the policy would do with the nearest one."""
-        return decide.shadow(self.weighed(), self._evidence)
+        return decide.shadow(self, self._evidence)
 
-    def _left(self, place: int) -> bool:
+    def left(self, place: int) -> bool:
+        """Return whether no guard vetoes the candidate at a place."""
         return not guard_of(self._live[place], self._text, self._tuning)
 
-    def _doubtful(self, place: int) -> bool:
-        return swapped(self._text, (self._live[place].entry or Entry()).message or "")
+    def doubtful(self) -> bool:
+        """Return whether the nearest one differs by one swapped word."""
+        return swapped(self._text, (self._live[0].entry or Entry()).message or "")
 
-    def _neighbours(self) -> list[Near]:
-        groups: list[tuple[AnswerText, str]] = []
-        found: list[Near] = []
-        for near in self._live:
-            entry, key = near.entry or Entry(), self._key(near)
-            answer = AnswerText(entry.response or "", entry.answer), self._evidence.first(key)
-            alike = (at for at, other in enumerate(groups) if _same(answer, other))
-            group = next(alike, len(groups))
-            if group == len(groups):
-                groups.append(answer)
-            found.append(Near(near.similarity, key, group))
-        return found
+    def alike(self, place: int) -> bool:
+        """Return whether the answer at a place is the nearest one's, or known to be a wording."""
+        ours, theirs = self._key(0), self._key(place)
+        if ours and theirs:
+            if self._evidence.first(ours) == self._evidence.first(theirs):
+                return True
+            if by_caller(ours) == by_caller(theirs):
+                return False  # both are digests of a name, or of a text
+        return named_or_equal(self._answer(0), self._answer(place)) is True
 
-    def _key(self, near: Candidate) -> str:
-        # What is private is not learned of: its evidence would have to be erased with its user.
-        return key_of(self._keys, near.entry or Entry()) if near.scope == "shared" else ""
+    def _answer(self, place: int) -> AnswerText:
+        entry = self._live[place].entry or Entry()
+        return AnswerText(entry.response or "", entry.answer)
+
+    def _key(self, place: int) -> str:
+        near = self._live[place]
+        if near.scope != "shared":
+            # What is private is not learned of: its evidence would have to be erased with its user.
+            return ""
+        if place not in self._known:
+            self._known[place] = key_of(self._keys, near.entry or Entry())
+        return self._known[place]
 
 
 class Choosing:
@@ -132,22 +133,21 @@ class Choosing:
         if not (shadows or learns):
             return self._by_threshold(query, candidates, tuning, now)
         seen = _Seen(query, candidates, tuning, self._keys, self._evidence)
-        decision = self._decided(query, seen, tuning) if learns else None
-        if decision is None:
+        allowed = self._allowed_wrong(query, seen, tuning) if learns else None
+        if allowed is None:
             answer = self._by_threshold(query, candidates, tuning, now)
         else:
-            answer = self._by_policy(query, candidates, seen.near, decision, tuning, now)
+            answer = self._by_policy(query, candidates, seen, allowed, tuning, now)
         return answer._replace(shadow=seen.shadow) if shadows else answer
 
-    def _decided(self, query: Query, seen: _Seen, tuning: Tuning) -> Decision | None:
-        """Return the policy's decision; `None` where the threshold holds for the nearest one."""
-        allowed = query.max_wrong
-        if seen.near is not None and allowed is None:
-            entry = seen.near.entry
-            allowed = tuning.allowed_wrong(None if entry is None else entry.intent)
-            if not allowed:
-                return None
-        return decide.allowed(seen.weighed(), self._evidence, allowed or 0.0)
+    def _allowed_wrong(self, query: Query, seen: _Seen, tuning: Tuning) -> float | None:
+        """Return the share of wrong hits; `None` where the threshold holds for the nearest one."""
+        if query.max_wrong is not None:
+            return query.max_wrong
+        if seen.nearest is None:
+            return 0.0
+        entry = seen.nearest.entry
+        return tuning.allowed_wrong(None if entry is None else entry.intent) or None
 
     def _by_threshold(
         self, query: Query, candidates: Sequence[Candidate], tuning: Tuning, now: float
@@ -162,18 +162,21 @@ class Choosing:
         self,
         query: Query,
         candidates: Sequence[Candidate],
-        near: Candidate | None,
-        decision: Decision,
+        seen: _Seen,
+        allowed: float,
         tuning: Tuning,
         now: float,
     ) -> Hit | Miss:
-        said = str(decision)
-        served = decision.place is not None
-        if near is not None and served and near.similarity >= needed(near, tuning):
+        near = seen.nearest
+        risk = decide.allowed_risk(self._evidence, allowed)
+
+        def said() -> str:
+            return str(seen.decision(risk))
+
+        if near is not None and seen.served(risk) and near.similarity >= needed(near, tuning):
             return hit_of(near, tuning, now)._replace(policy=said)
         miss = no_answer(candidates, query.text, tuning, now)._replace(policy=said)
-        held = decision.held in {"not_sure", "different_answer_near"}
-        if held and not miss.guard:
+        if seen.near and not seen.served(risk) and not miss.guard:
             miss = miss._replace(reason="unsure")
         approvable = candidates if query.max_wrong != 0 else ()
         return self._unless_approved(query, miss, approvable, tuning, now)
@@ -207,11 +210,6 @@ def key_of(keys: Keys, entry: Entry) -> str:
     """
     named = entry.answer if by_caller(entry.answer) else ""
     return named or keys.answer("t", loose_form(entry.response or ""))
-
-
-def _same(one: tuple[AnswerText, str], other: tuple[AnswerText, str]) -> bool:
-    """Return whether two answers are the same by name or text, or known to be wordings of one."""
-    return (bool(one[1]) and one[1] == other[1]) or named_or_equal(one[0], other[0]) is True
 
 
 def _learns(query: Query, tuning: Tuning) -> bool:
