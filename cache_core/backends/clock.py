@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
@@ -44,19 +44,31 @@ class WallClock:
         """Return seconds since the epoch."""
         return _ticks() + self._offset
 
-    def set(self, now: float) -> None:
+    async def follow(self, server: Callable[[], Awaitable[float]]) -> None:
+        """Set the clock to the time that *server* returns."""
+        asked = _ticks()
+        now = await server()
+        self.set(now, late=_ticks() - asked)
+
+    def set(self, now: float, *, late: float = 0.0) -> None:
         """Set the clock to *now*, the time of the store's server.
 
         Once a server has set it, it is not set back by more than a second: expired entries would be
         served again.
+
+        Args:
+            now: Seconds since the epoch.
+            late: Seconds that the reply took at most, by which it may be later than *now*.
         """
         offset = now - _ticks()
         if self._corrected and offset < self._offset - BACK_SECONDS:
-            log.limited(
-                "clock",
-                "the store's clock was set back by %.0f s: entries age by the time before",
-                self._offset - offset,
-            )
+            # a late reply looks like a clock that was set back
+            if offset + late < self._offset - BACK_SECONDS:
+                log.limited(
+                    "clock",
+                    "the store's clock was set back by %.0f s: entries age by the time before",
+                    self._offset - offset,
+                )
             return
         self._offset, self._corrected = offset, True
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from cache_core import MultiLevelCache
+from cache_core.backends import clock as clock_module
 from cache_core.backends.base import Write
 from cache_core.backends.clock import WallClock
 from cache_core.backends.sqlite.store import EmbeddedStore
@@ -91,3 +94,25 @@ def test_a_server_clock_does_not_go_back() -> None:
     assert clock.time() >= 1_000_000
     clock.set(1_003_600.0)
     assert clock.time() >= 1_003_600
+
+
+async def test_a_late_reply_is_no_clock_that_was_set_back(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time that was five seconds on its way may be that old: it is not used, and not reported."""
+    ticks = [0.0]
+    monkeypatch.setattr(clock_module, "_ticks", lambda: ticks[0])
+    monkeypatch.setattr(clock_module.log, "_next", {})
+    clock = WallClock()
+    clock.set(1_000_000.0)
+
+    async def server(time: float) -> float:
+        ticks[0] += 5
+        return time
+
+    await clock.follow(lambda: server(1_000_000.0))
+    assert clock.time() == 1_000_005
+    assert caplog.messages == []
+    await clock.follow(lambda: server(999_990.0))
+    assert clock.time() == 1_000_010
+    assert "set back by 20 s" in caplog.text

@@ -134,7 +134,7 @@ class RedisStore:
     async def tend(self) -> None:
         """Read the server's clock; the first call also detects a Cluster, some identify servers."""
         try:
-            self._clock.set(await self._batches.time())
+            await self._clock.follow(self._batches.time)
         except BackendError:
             self._identified_until = 0.0  # another server may answer next
             raise

@@ -127,7 +127,7 @@ class RedisVectors:
         Raises:
             BackendError: If it is unavailable.
         """
-        self._clock.set(await self._batches.time())
+        await self._clock.follow(self._batches.time)
         if is_before(self._batches.version, LEAST_VERSION):
             return f"this Redis is {self._batches.version}, and vector sets need 8.2 or later"
         tried = [self._batches.patient.submit([command]) for command in self._harmless()]
@@ -162,7 +162,7 @@ class RedisVectors:
             await self._connect()
 
     async def _connect(self) -> None:
-        self._clock.set(await self._batches.time())
+        await self._clock.follow(self._batches.time)
         await self._places()
         self.connected = True
 
