@@ -68,6 +68,32 @@ bây giờ, hiện tại, hiện nay, tuần này, lúc này
 """
 """The same for now, and for counting from now; too frequent in responses to mean a day."""
 
+_STATES = """
+, wie ist das wetter, wie wird das wetter, wie spät ist es, wie viel uhr, immer noch, noch immer
+, grad offen, grade offen
+, quelle heure est, quel temps fait, quel temps fera, la météo, combien de temps avant
+, toujours ouvert, toujours ouverte
+todavía sigue siguen, qué hora es, qué tiempo hace, qué tiempo hará, cómo está el tiempo
+, cuánto falta, cuánto queda
+, che ore sono, che ora è, che tempo fa, quanto manca, quanti giorni mancano
+ainda, que horas são, previsão do tempo, como está o tempo, quanto falta
+, hoe laat is het, wat voor weer, hoe is het weer, hoe lang nog
+fortfarande stadig fremdeles fortsatt, vad är klockan, hvad er klokken, hva er klokka
+, hva er klokken, hur är vädret, hvordan er vejret, hvordan er været, hur många dagar
+wciąż, czy nadal, nadal jest, która godzina, jaka jest pogoda, jaka będzie pogoda, ile zostało
+, kolik je hodin, jaké je počasí, koľko je hodín, aké je počasie
+, mennyi az idő, milyen az idő, hány óra van, van még, még nyitva, még mindig
+, cât e ceasul, ce oră e, cum e vremea, mai e, mai este, mai sunt, mai aveți
+, hâlâ açık, hâlâ var, saat kaç, bir sonraki, hava nasıl
+vielä, paljonko kello, millainen sää
+ακόμα ακόμη, τι ώρα είναι, τι καιρό
+, который час, какая погода, все еще, котра година, яка погода, все ще, колко е часът
+, колико је сати, koliko je sati
+masih cuaca, còn mở, vẫn còn, thời tiết, mấy giờ rồi
+मौसम, अब भी, कितने बजे हैं, لا يزال, ما زال, كم الساعة, מה השעה
+"""
+"""The same for what is still so, comes next, or is asked of the clock and the weather."""
+
 _STEMS = """
 heutig morgig gestrig jetzig aktuell derzeitig dzisiejsz jutrzejsz dnešn bugün yarın
 сегодняшн завтрашн вчерашн текущ нынешн
@@ -85,6 +111,13 @@ _UNSPACED = """
 """
 """Words of languages without spaces, or that join articles and particles to the word."""
 
+_STATES_UNSPACED = """
+まだ 次の電車 次のバス 次の便 次はいつ 天気
+还开 還開 还在 還在 还有 還有 仍然 下一班 下一趟 下一场 几点了 天气 天氣
+아직 여전히 날씨 몇시예요 ยังเปิด ยังมี ถัดไป กี่โมงแล้ว อากาศ الطقس עדיין
+"""
+"""Such words of languages without spaces, or that join articles and particles to the word."""
+
 _PERIOD = (
     "moment|minute|hour|morning|afternoon|evening|night|week|weekend|month|quarter|year|season|spring|summer|autumn|"
     "fall|winter|monday|tuesday|wednesday|thursday|friday|saturday|sunday|woche|wochenende|monat|"
@@ -100,11 +133,21 @@ _RELATIVE = re.compile(
     r"| (?:at|as of|by) this (?:time|point|second) "
     r"| in (?:an|half an|a few|\d+) (?:hour|minute)s? "
     r"| (?:is|are|do|does|has|have|will) (?:\S+ ){1,5}?(?:still|already|yet) "
+    r"| (?:ist|sind|hat|habt|haben|gibt) (?:\S+ ){1,5}?noch "
+    r"| (?:est|sont|a|ont|avez|reste|y) (?:\S+ ){1,4}?encore "
+    r"| (?:e|sono|c|ci|avete|ha|hanno) (?:\S+ ){0,4}?ancora "
+    r"| (?:is|zijn|heeft|hebben|hebt) (?:\S+ ){1,4}?nog "
+    r"| (?:jest|sa|je|jsou|mate) (?:\S+ ){0,4}?(?:jeszcze|jeste|este) "
+    r"| (?:еще|ще) (?:открыт|работа|есть|идет|доступн|відкрит|працю|є)"
+    r"| (?:wann|wanneer|hoe laat|nar|hvornar|kiedy|ktorej|kdy|mikor|cand|milloin|kapan|когда|коли|"
+    r"ποτε|متى|מתי) (?:\S+ ){0,5}?(?:nachst|volgende|nasta|næste|neste|nastepn|pristi|dalsi|"
+    r"kovetkez|urmato|seuraava|berikutnya|следующ|наступн|επομεν|القادم|הבא)"
+    r"| (?:अगला|अगली|अगले) (?:\S+ ){0,4}?कब | tiep theo (?:\S+ ){0,3}?(?:may gio|khi nao) "
     r"| (?:how (?:many|long|much|soon)|wie ?viele?|wie lange) (?:\S+ ){0,6}?"
     r"(?:until|till|til|left|before|since|remaining|away|bis|seit) "
     r"| what (?:s |is )?(?:the )?(?:day|date|time|month|year) (?:is |of )?(?:it|this|the) "
     r"| what (?:s |is )the (?:day|date|time|weather) "
-    r"| when (?:is|s|are|does|will) (?:\S+ ){0,4}?next "
+    r"| (?:when|what time|how soon) (?:is|s|are|does|do|will) (?:\S+ ){0,4}?next "
     r"| (?:minutes|hours|days|weeks|nights|time) (?:left|remaining|to go) "
     r"| by (?:monday|tuesday|wednesday|thursday|friday|saturday|sunday) "
 )
@@ -149,9 +192,10 @@ def _words(text: str) -> tuple[frozenset[str], tuple[str, ...]]:
 
 
 _DAY_WORDS, _DAY_PHRASES = _words(_DAYS)
-_MOMENT_WORDS, _MOMENT_PHRASES = _words(_MOMENTS)
+_MOMENT_WORDS, _MOMENT_PHRASES = _words(_MOMENTS + _STATES)
 _STEMS_FOLDED = tuple(_folded(_STEMS).split())
 _UNSPACED_FOLDED = tuple(_folded(_UNSPACED).split())
+_STATES_UNSPACED_FOLDED = tuple(_folded(_STATES_UNSPACED).split())
 
 
 def names_a_day(text: str) -> bool:
@@ -190,7 +234,7 @@ def ages(text: str) -> bool:
     return (
         _names_a_day(folded)
         or not _MOMENT_WORDS.isdisjoint(words)
-        or any(phrase in folded for phrase in _MOMENT_PHRASES)
+        or any(phrase in folded for phrase in (*_MOMENT_PHRASES, *_STATES_UNSPACED_FOLDED))
         or any(word.startswith(_STEMS_FOLDED) for word in words)
         or _RELATIVE.search(folded) is not None
     )

@@ -38,6 +38,16 @@ TODAY = [
     "Сегодня открыто?", "завтрашнее меню", "сьогодні відкрито?", "отворено ли е днес?",
     "jeste li otvoreni danas", "είστε ανοιχτά σήμερα;", "هل انتم مفتوحون اليوم؟", "غدًا",
     "האם אתם פתוחים היום?", "امروز باز هستید؟", "आज खुला है?", "今天开门吗", "明日は開いていますか",
+    "What time does the next ferry leave?", "Ist der Laden noch offen?", "Wie ist das Wetter?",
+    "Wann kommt der nächste Bus?", "Le musée est-il encore ouvert ?", "Quelle heure est-il ?",
+    "Quel temps fait-il ?", "¿Sigue abierto el museo?", "¿Cuánto falta para Pascua?", "¿Qué hora es?",
+    "È ancora aperto il bar?", "Che tempo fa?", "Ainda está aberto?", "Que horas são?",
+    "Is het museum nog open?", "Wanneer gaat de volgende bus?", "Hoe laat is het?",
+    "Är museet fortfarande öppet?", "Hvornår går næste bus?", "Czy muzeum jest jeszcze otwarte?",
+    "Kiedy jest następny autobus?", "Je muzeum ještě otevřené?", "Mennyi az idő?",
+    "Mai este deschis muzeul?", "Müze hâlâ açık mı?", "Onko museo vielä auki?", "Музей ещё открыт?",
+    "Когда следующий автобус?", "Τι ώρα είναι;", "まだ開いていますか", "天气怎么样", "还开着吗",
+    "아직 열려 있나요", "كم الساعة", "מה השעה", "अगली बस कब है", "toko masih buka?",
     "오늘은 영업하나요", "วันนี้เปิดไหม", "hôm nay có mở cửa không", "apakah buka hari ini",
 ]  # fmt: skip
 ALWAYS = [
@@ -45,6 +55,10 @@ ALWAYS = [
     "Are you open on Sundays?", "How do I boil eggs?", "an hour of parking", "I know nowhere else", "Wo finde ich das hier?", "hier klicken bitte",
     "Wie lautet die Adresse?", "¿Cómo cambio mi contraseña?", "Comment changer mon mot de passe ?",
     "手机密码怎么重置", "パスワードを忘れました", "비밀번호를 재설정하는 방법", "मैं निकल गया", "كيف أغير كلمة المرور", "",
+    "What is the next step?", "Was ist der nächste Schritt?", "Quelle est l'étape suivante ?",
+    "¿Cuál es el siguiente paso?", "Jaki jest następny krok?", "次の手順を教えてください",
+    "Wie lange habe ich Zeit für die Rückgabe?", "¿Cuánto tiempo tengo?", "Quanto tempo ho?",
+    "Сколько времени занимает доставка?", "何時に開きますか", "जल्दी कैसे करें",
 ]  # fmt: skip
 
 
