@@ -13,6 +13,7 @@ log = RateLimited(logging.getLogger("glasscache"), 86_400.0)
 _PLACEHOLDERS = (
     "anon anonym anonymous anonymousid blank default empty false guest missing na nan nil nobody "
     "none nonetype notset null nulo placeholder tbd true undefined unknown unset visitor void "
+    "dummy example sample todo nouser xxx "
     "invalid public string unauth unauthenticated notauthenticated notloggedin loggedout "
     # In other languages.
     "anonimo anonyme anônimo anónimo besucher convidado desconhecido desconocido gast inconnu "
@@ -21,18 +22,22 @@ _PLACEHOLDERS = (
     "ανώνυμος επισκέπτης אורח אנונימי ضيف مجهول अतिथि अज्ञात "
     "匿名 匿名用户 游客 访客 訪客 未知 ゲスト 익명 비회원 손님"
 )  # fmt: skip
-_KINDS = frozenset({"id", "user", "userid", "username"})
-_BESIDE = frozenset({"a", "my", "no", "the", "your"})
+_KINDS = frozenset({"guid", "id", "uid", "user", "userid", "username", "uuid"})
+_BESIDE = frozenset({"a", "enter", "here", "insert", "my", "no", "optional", "the", "your"})
 """Words that add nothing beside one of those; alone they may be an id."""
 
 _MISSING = frozenset({"anon", "anonymous", "nan", "nil", "none", "null", "undefined"})
 """Placeholders that no user is called: one part of a composed id suffices."""
 
+_STRINGIFIED = re.compile(
+    r"\[object \w+\]|function\b.*\{.*\}|\(.*\) ?=>.*|<(?:function|bound method|property|class) .*>"
+)
+"""The text of something that is no text: `[object Promise]`."""
 _COMPOSED = re.compile(r"[:/|#@=]")
 _LONGEST = 64
 _PARTS = re.compile(r"[\W_]+")
 _NOBODY = frozenset("".join(_PARTS.split(word.casefold())) for word in _PLACEHOLDERS.split())
-_SENTINELS = frozenset({"-1", "[object object]", "%s", "%d", "f" * 32})
+_SENTINELS = frozenset({"-1", "%s", "%d", "\\n", "#ref!", "#value!", "#name?", "f" * 32})
 """Texts for a missing id as a whole; the last is the Max UUID of RFC 9562, without hyphens."""
 
 
@@ -54,7 +59,7 @@ def is_nobody(user_id: str) -> bool:
     if len(user_id) > _LONGEST:
         return False
     text = unicodedata.normalize("NFKC", user_id).casefold().strip()
-    if text in _SENTINELS or text.replace("-", "") in _SENTINELS:
+    if _STRINGIFIED.fullmatch(text) or text in _SENTINELS or text.replace("-", "") in _SENTINELS:
         return True
     if any(part.strip() in _MISSING for part in _COMPOSED.split(text)):
         return True

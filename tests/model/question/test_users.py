@@ -22,7 +22,9 @@ NOBODY = [
     "n/a", "unknown", "unknown-user", "anonymous", "AnonymousUser", "anonymousUser", "anon",
     "guest", "guest user", "default", "default_user", "user", "user_id", "User ID", "no user",
     "your-user-id", "<user-id>", "${USER_ID}", "{user_id}", "%(user)s"[:6] + ")", "user:None",
-    "usernull", "[object Object]", "(null)", "null:null", "false", "0", "00", "0.0", "-1", "-", "?",
+    "usernull", "[object Object]", "[object Promise]", "function () {}", "() => user.id", "Optional(nil)",
+    "<bound method User.id>", "\\N", "#REF!", "uuid", "<uid>", "no_user", "dummy", "example-user",
+    "INSERT_USER_ID_HERE", "todo", "(null)", "null:null", "false", "0", "00", "0.0", "-1", "-", "?",
     "00000000-0000-0000-0000-000000000000", "not set", "visitor",
     "acme:None", "acme/undefined", "auth0|null", "tenant:7:anonymous", "anonymous@example.com", "gast", "\u533f\u540d",
     "uid=None", "%s", "unauthenticated", "not logged in", "NoneType", "string", "public",
@@ -32,7 +34,7 @@ SOMEBODY = [
     "ann", "bob", "1", "42", "-100123", "007", "10", "u1", "user1", "user-0", "user 7", "guest42",
     "guest-7", "shared", "admin", "root", "system", "a", "n", "no", "the", "Anna", "nancy", "nullah",
     "noneya", "default@example.com", "us:0:ann", "{bob}", "\U0001f44d", "\ud800", "x" * 1_024,
-    "550e8400-e29b-41d4-a716-446655440000", "test", "id7", "eve", "None of your business",
+    "550e8400-e29b-41d4-a716-446655440000", "test", "id7", "eve", "insert", "here", "uuid-7f", "None of your business",
 ]  # fmt: skip
 
 
