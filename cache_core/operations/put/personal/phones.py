@@ -15,7 +15,7 @@ from cache_core.operations.put.personal import words as known
 MOST = 300
 """Most distinct numbers looked up in a text, 3 ms each; a text with more counts as having one."""
 
-_CANDIDATE = re.compile(r"(?<![\w.,$-])\+?\(?\+?\d(?:[ ()./-]{0,3}\d){6,16}(?!\d|[.,]\d|[a-z])")
+_CANDIDATE = re.compile(r"(?<![\da-z_.,$-])\+?\(?\+?\d(?:[ ()./-]{0,3}\d){6,16}(?!\d|[.,]\d|[a-z])")
 _DAY = r"(?:0?[1-9]|[12]\d|3[01])[./-](?:0?[1-9]|1[0-2])[./-](?:19|20)?\d\d"
 _ISO_DAY = r"(?:19|20)\d\d[./-](?:0?[1-9]|1[0-2])[./-](?:0?[1-9]|[12]\d|3[01])"
 _DATES = re.compile(

@@ -23,7 +23,7 @@ _ENGLISH = """
 order invoice booking reservation tracking parcel package shipment delivery customer account
 policy contract case claim ticket member membership transaction payment receipt reference
 confirmation refund rma waybill consignment passport ssn nhs patient employee student loyalty
-subscription appointment pnr bsn
+subscription appointment incident pnr bsn
 """
 _GERMANIC = """
 bestellung bestell auftrag auftrags rechnung rechnungs buchung buchungs reservierung
@@ -45,8 +45,10 @@ _EAST_EUROPEAN = """
 zamowienie zamowienia zamowieniu faktury rezerwacja rezerwacji przesylka przesylki paczka paczki
 klient klienta konta umowa umowy zgloszenie zgloszenia objednavka objednavky rezervace zasilka
 zasilky zakaznik smlouva ucet uctu reklamace rendeles rendelesi szamla foglalas csomag ugyfel
+rendelesem szamlam foglalasom csomagom tilaukseni laskuni varaukseni lahetykseni
 tilaus tilauksen lasku laskun varaus varauksen lahetys lahetyksen asiakas asiakkaan sopimus
-siparis siparisim rezervasyon kargo musteri hesap заказ заказа заказу заказе счет счета бронь
+siparis siparisim siparisimin siparisiniz siparisinizin
+rezervasyon kargo musteri hesap заказ заказа заказу заказе счет счета бронь
 брони бронирование бронирования посылка посылки отправление отправления клиент клиента договор
 договора обращение обращения полис полиса замовлення рахунок рахунку бронювання клієнта договір
 поръчка поръчката фактура παραγγελια παραγγελιας τιμολογιο κρατηση κρατησης δεμα πελατη
@@ -56,25 +58,29 @@ _EASTERN = """
 חשבונית החשבונית משלוח לקוח חשבון سفارش فاکتور رزرو مشتری آرڈر ऑर्डर आर्डर आदेश बुकिंग चालान खाता
 खाते ग्राहक pesanan faktur pemesanan pelanggan rekening hàng đơn
 """
-SINGULAR = _words(_ENGLISH + _GERMANIC + _ROMANCE + _EAST_EUROPEAN + _EASTERN)
+_PASSPORTS = """
+passaporto passaporte paspoort paszport паспорт паспорта pasaport
+"""
+SINGULAR = _words(_ENGLISH + _PASSPORTS + _GERMANIC + _ROMANCE + _EAST_EUROPEAN + _EASTERN)
 PLURAL = _words("""
 orders invoices bookings reservations parcels packages shipments deliveries customers accounts
 policies contracts cases claims tickets members transactions payments receipts refunds
 bestellungen auftrage rechnungen commandes factures pedidos facturas ordini
 """)
 OWN_NUMBERS = _words("""
-pnr ssn bsn burgerservicenummer imei nric curp cuit инн снилс fuhrerschein ausweis licence license
-マイナンバー
+pnr mrn ssn bsn burgerservicenummer imei nric curp cuit инн снилс fuhrerschein ausweis licence
+license マイナンバー
 """)
 """Affairs that have a number by their name."""
 NUMBER = _words("""
 number numbers no nr num id ids code ref reference nbr n key identifier nummer nummern kennung
 kennzeichen numero numeros nro numer numeru cislo cisla szama szam numarul numarasi numara
-numerosi номер номера номером номеру код номері αριθμος αριθμο رقم מספר شماره نمبر नंबर नम्बर
-संख्या क्रमांक nomor số mã szamu č
+numaram numaraniz numerosi numeroni numeronne szamom номер номера номером номеру код номері
+αριθμος αριθμο رقم מספר شماره نمبر नंबर नम्बर संख्या क्रमांक nomor số mã szamu č
 """)
 COMPOUNDS = tuple(
-    "nummer numer number nr numero numeron szama szam no id ids code ref num cislo".split()
+    "nummer numer number nr numero numeron numeroni szama szam szamom no id ids code ref num "
+    "cislo".split()
 )
 """Endings of compounds with their noun, such as `Bestellnummer` and `orderid`."""
 
@@ -122,7 +128,7 @@ portable llam movil celular chiama cellulare telemovel zadzwon dzwon komork по
 
 CALL = _words("""
 tel call called calling callback ring text dial reach cell ruf rufen bel bellen ligar ligue liga
-ringa soita هاتفي هاتف جوال טלפון נייד फोन मोबाइल hubungi thoại
+ringa soita هاتفي هاتف جوال مبايل موبايل טלפון נייד फोन मोबाइल hubungi thoại
 """)
 YOURS = _words("""
 your yours ihre ihrer ihrem ihr deine dein deiner votre vos ton tu su sus tuo tua vostro vostra
