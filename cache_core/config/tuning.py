@@ -152,7 +152,7 @@ class Tuning(BaseModel):
     )
     max_wrong: Wrong = _field(
         0.0,
-        "Wrong hits allowed (policy)",
+        "Limit of wrong hits, learned policy",
         "Share of hits that may be wrong. Above 0 the learned policy replaces the threshold, and "
         "finds the most hits within that share; 0 turns it off.",
         step=0.001,
@@ -167,7 +167,7 @@ class Tuning(BaseModel):
     )
     approvals_per_minute: Rate = _field(
         60.0,
-        "Approvals per minute",
+        "Approvals",
         "Most answers that are put to the approver per minute, in each replica; without a call, "
         "an answer in doubt is not served.",
         "per minute",
@@ -313,7 +313,7 @@ class Tuning(BaseModel):
     intents: Intents = _field(
         Overrides(),
         "Overrides per intent",
-        "Another threshold, TTL or sharing for the answers of single intents. L2 uses the "
+        "Another threshold, limit of wrong hits, TTL or sharing for single intents. L2 uses the "
         "intent of the stored answer.",
     )
 

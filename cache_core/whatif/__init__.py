@@ -4,7 +4,7 @@ Pure functions of the decision log and the verdicts, which neither read nor chan
 """
 
 from cache_core.whatif.scopes import SharingEstimate, sharing
-from cache_core.whatif.shadow import Judged, ShadowEstimate, shadows
+from cache_core.whatif.shadow import Judged, ShadowEstimate, shadows, shadows_by_intent
 from cache_core.whatif.threshold import (
     GRID,
     Recommendation,
@@ -35,6 +35,7 @@ __all__ = [
     "recommend",
     "recommend_ttl",
     "shadows",
+    "shadows_by_intent",
     "sharing",
     "thresholds",
     "ttls",

@@ -119,35 +119,99 @@ def shadows(
         tuning: The tuning in force, for the TTL.
         shares: Values of `max_wrong`, 0 to 1.
     """
-    right = {item.lookup_id: item.right for item in labels}
-    right |= {item.lookup_id: item.correct for item in verdicts}
-    known = (at for at, item in enumerate(decisions) if item.least_max_wrong is not None)
-    counted = [item for item in decisions[next(known, 0) :] if item.outcome != "bypass"]
-    # What L1 answered, or L2 could not search for, is the same under the policy.
-    moved = [item for item in counted if item.level != "l1" and not is_fixed(item)]
-    searched = [item for item in moved if item.least_max_wrong is not None]
-    fixed_hits = sum(item.outcome == "hit" for item in counted) - sum(
-        item.outcome == "hit" for item in moved
-    )
-    found = []
-    for share in shares:
-        served = _served(share, searched, tuning.l2_ttl)
-        found.append(
-            ShadowEstimate(
-                max_wrong=share,
-                lookups=len(counted),
-                searched=len(searched),
-                unknown=len(moved) - len(searched),
-                hits_now=sum(item.outcome == "hit" for item in searched),
-                hits=len(served.newly) + len(served.kept) + served.again,
-                newly=_judged(served.newly, right),
-                kept=_judged(served.kept, right),
-                lost=served.lost,
-                fixed_hits=fixed_hits,
-                expected_wrong=_expected([*served.newly, *served.kept]),
-            )
+    counted, right = _recorded(decisions), _known(verdicts, labels)
+    return [
+        _estimate(share, counted, _served(share, counted, tuning.l2_ttl), right) for share in shares
+    ]
+
+
+def shadows_by_intent(
+    decisions: Sequence[Decision],
+    verdicts: Iterable[Verdict],
+    labels: Iterable[Label],
+    *,
+    tuning: Tuning,
+    max_wrong: float,
+) -> dict[str, ShadowEstimate]:
+    """Return what the policy would have served at one share, for each intent.
+
+    The log has the intent of what was served. That of a miss is taken from other lookups of its
+    nearest question, or of its own; lookups of which none is known have the intent "".
+
+    Args:
+        decisions, verdicts, labels, tuning: As for `shadows`.
+        max_wrong: The share, 0 to 1.
+
+    Returns:
+        By intent, those with the most lookups first, "" last.
+    """
+    counted, right = _recorded(decisions), _known(verdicts, labels)
+    served = _served(max_wrong, counted, tuning.l2_ttl)
+    intents = _intents(counted)
+    groups: dict[str, list[Decision]] = {}
+    for item in counted:
+        groups.setdefault(intents[item.lookup_id], []).append(item)
+    ordered = sorted(groups, key=lambda name: (not name, -len(groups[name]), name))
+    return {
+        name: _estimate(
+            max_wrong, groups[name], served.only({item.lookup_id for item in groups[name]}), right
         )
-    return found
+        for name in ordered
+    }
+
+
+def _recorded(decisions: Sequence[Decision]) -> list[Decision]:
+    """Return the lookups since the first with a figure that could have had a response."""
+    known = (at for at, item in enumerate(decisions) if item.least_max_wrong is not None)
+    return [item for item in decisions[next(known, 0) :] if item.outcome != "bypass"]
+
+
+def _known(verdicts: Iterable[Verdict], labels: Iterable[Label]) -> dict[str, bool]:
+    right = {item.lookup_id: item.right for item in labels}
+    return right | {item.lookup_id: item.correct for item in verdicts}
+
+
+def _intents(decisions: Iterable[Decision]) -> dict[str, str]:
+    """Return the intent of each lookup, as far as the log tells it."""
+    items = list(decisions)
+    of = {
+        (item.context, words): item.intent
+        for item in items
+        for words in (item.message, item.matched)
+        if item.intent and words
+    }
+    return {
+        item.lookup_id: item.intent
+        or of.get((item.context, item.matched))
+        or of.get((item.context, item.message), "")
+        for item in items
+    }
+
+
+def _moved(item: Decision) -> bool:
+    """Return whether the policy may change a lookup: what L1 answered, say, it does not."""
+    return item.level != "l1" and not is_fixed(item)
+
+
+def _estimate(
+    share: float, counted: Sequence[Decision], served: _Served, right: Mapping[str, bool]
+) -> ShadowEstimate:
+    moved = [item for item in counted if _moved(item)]
+    searched = [item for item in moved if item.least_max_wrong is not None]
+    return ShadowEstimate(
+        max_wrong=share,
+        lookups=len(counted),
+        searched=len(searched),
+        unknown=len(moved) - len(searched),
+        hits_now=sum(item.outcome == "hit" for item in searched),
+        hits=len(served.newly) + len(served.kept) + len(served.again),
+        newly=_judged(served.newly, right),
+        kept=_judged(served.kept, right),
+        lost=len(served.lost),
+        fixed_hits=sum(item.outcome == "hit" for item in counted)
+        - sum(item.outcome == "hit" for item in moved),
+        expected_wrong=_expected([*served.newly, *served.kept]),
+    )
 
 
 _Name: TypeAlias = tuple[str, str, str]
@@ -160,22 +224,29 @@ class _Served:
 
     newly: list[Decision] = field(default_factory=list)
     kept: list[Decision] = field(default_factory=list)
-    again: int = 0
-    lost: int = 0
+    again: list[Decision] = field(default_factory=list)
+    lost: list[Decision] = field(default_factory=list)
+
+    def only(self, names: set[str]) -> _Served:
+        """Return those of some lookups."""
+        parts = (self.newly, self.kept, self.again, self.lost)
+        return _Served(*([item for item in part if item.lookup_id in names] for part in parts))
 
 
-def _served(share: float, searched: Sequence[Decision], ttl: float) -> _Served:
+def _served(share: float, counted: Sequence[Decision], ttl: float) -> _Served:
     found = _Served()
     stored: dict[_Name, float] = {}
     through: dict[_Name, float] = {}
-    for item in searched:
+    for item in counted:
+        if item.least_max_wrong is None or not _moved(item):
+            continue
         hit = item.outcome == "hit"
         own, everybodys = ((item.context, item.message, user) for user in (item.user, ""))
         near = (item.context, item.matched, item.user if item.scope == "user" else "")
         alike = item.unvetoed or 0.0
         if near in through:
             alike = combine(alike, through[near])
-        served = (item.least_max_wrong or 0.0) <= share and alike >= LEAST_SIMILARITY
+        served = item.least_max_wrong <= share and alike >= LEAST_SIMILARITY
         # What an approver allowed, it allows under the policy, too.
         if served or (hit and "approved" in item.reasons):
             (found.kept if hit else found.newly).append(item)
@@ -185,9 +256,9 @@ def _served(share: float, searched: Sequence[Decision], ttl: float) -> _Served:
         through.pop(own, None)
         through.pop(everybodys, None)
         if own in stored and item.at - stored[own] <= ttl:
-            found.again += 1
+            found.again.append(item)
         elif hit:
-            found.lost += 1
+            found.lost.append(item)
             stored[own] = item.at
     return found
 

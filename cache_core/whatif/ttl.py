@@ -195,7 +195,8 @@ def recommend_ttl(
     by_intent: dict[str, float] = {}
     for replica in freshness:
         for intent, found in replica.items():
-            number = sum(found.get(name, 0) for name in _COMPARED)
+            # read from a replica's report, a count is a float
+            number = round(sum(found.get(name, 0) for name in _COMPARED))
             if number > compared.get(intent, 0):
                 compared[intent] = number
                 if found.get("recommended_ttl"):

@@ -27,6 +27,7 @@ from cache_core.whatif import (
     TtlReport,
     recommend_ttl,
     shadows,
+    shadows_by_intent,
     sharing,
     thresholds,
     ttls,
@@ -66,6 +67,7 @@ class Estimates:
         self._recommendations: dict[float, Recommendation] = {}
         self._moved: dict[str, ThresholdEstimate] = {}
         self._shadows: dict[float, ShadowEstimate] = {}
+        self._shadows_by_intent: dict[float, dict[str, ShadowEstimate]] = {}
 
     @cached_property
     def curve(self) -> list[ThresholdEstimate]:
@@ -85,6 +87,14 @@ class Estimates:
                 self.decisions, self.verdicts, self.labels, tuning=self.tuning, shares=[max_wrong]
             )
         return self._shadows[max_wrong]
+
+    def shadow_by_intent(self, max_wrong: float) -> dict[str, ShadowEstimate]:
+        """Return the same for each intent, most lookups first."""
+        if max_wrong not in self._shadows_by_intent:
+            self._shadows_by_intent[max_wrong] = shadows_by_intent(
+                self.decisions, self.verdicts, self.labels, tuning=self.tuning, max_wrong=max_wrong
+            )
+        return self._shadows_by_intent[max_wrong]
 
     def ttl(self, level: Level, proposed: float | None = None) -> TtlReport:
         """Return the effects of other TTLs of a tier, including *proposed*."""
@@ -125,7 +135,7 @@ class Estimates:
         """The price by which money is computed, in words."""
         own, default = self.tuning.saves("l1", None), Tuning().saves("l1", None)
         source = "the default price" if own == default else "your price"
-        return f"at {own:.6g} USD an answer ({source}) without a cost_usd of its own"
+        return f"at {own:.6g} USD an answer ({source}), or its own cost_usd"
 
     @cached_property
     def sharing(self) -> list[SharingEstimate]:

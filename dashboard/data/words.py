@@ -44,6 +44,8 @@ def value(field: str, found: Any) -> str:
     unit = f" {bounds.unit}" if bounds and bounds.unit else ""
     if bounds and bounds.unit == "s":
         return short(float(found))
+    if bounds and bounds.field == "max_wrong" and not found:
+        return "off"
     if bounds and percentage(bounds):
         return f"{100 * float(found):.6g}%"
     if isinstance(found, (int, float)):
@@ -52,9 +54,9 @@ def value(field: str, found: Any) -> str:
 
 
 def percentage(bounds: Bounds) -> bool:
-    """Return whether a field is a share that people read in percent."""
+    """Return whether a field is a share that people read in percent: not a similarity."""
     small = bounds.kind == "number" and not bounds.unit and (bounds.maximum or 0) <= 1
-    return small and bounds.field != "semantic_threshold"
+    return small and bounds.field not in {"semantic_threshold", "approve_margin"}
 
 
 def short(seconds: float) -> str:

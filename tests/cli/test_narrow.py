@@ -26,7 +26,7 @@ COMMANDS = {
     "settings NAME": ["settings", "e"],
     "stats": ["stats", "DIR"],
     "tune show": ["tune", "show", "DIR"],
-    "tune shadow": ["tune", "shadow", "DIR"],
+    "tune shadow": ["tune", "shadow", "--max-wrong", "0.01", "DIR"],
     "tune history": ["tune", "history", "DIR"],
     "tune set": ["tune", "set", "l1_ttl=2h", "guards=numbers,negation", "--dry-run", "DIR"],
     "explain": ["explain", "How long does the delivery of a bicycle take?", "--user", "u1", "DIR"],

@@ -48,7 +48,12 @@ async def test_what_the_policy_would_have_served_is_shown(tmp_path: Path) -> Non
     assert loose["newly"] == {"lookups": 2, "judged": 2, "wrong": 1}
     assert (loose["hit_rate_now"], loose["hit_rate"]) == (0.0, 1.0)
     assert loose["kept"] == {"lookups": 0, "judged": 0, "wrong": 0}
+    assert found["intents"] == {}, "of several shares"
+    one = await asyncio.to_thread(shadow, tmp_path, "--max-wrong", "0.05")
+    assert "By intent, at 0.05" in one
+    assert "not known 0.0% 100.0% 2 1 of 2 0 - 0" in " ".join(one.split())
     said = " ".join((await asyncio.to_thread(shadow, tmp_path)).split())
+    assert "By intent" not in said
     assert "0.05 100.0% 2 1 of 2 0 - 0" in said
     assert "now: the threshold" in said
     assert "That is few" in said

@@ -298,7 +298,8 @@ def test_the_policy_is_tried_before_it_decides(
     """The effect of a share of wrong hits stands beside its control, with Apply in sight."""
     with opened(browser, address, viewport={"width": 1280, "height": 800}) as page:
         go(page, "Tuning")
-        share = page.get_by_role("spinbutton", name="Wrong hits allowed (policy), %")
+        page.get_by_text("the learned policy", exact=True).click()
+        share = page.get_by_role("spinbutton", name="Wrong hits you accept, %")
         assert share.bounding_box()["y"] < 740, "it takes scrolling to see it"
         share.fill("20")
         share.press("Enter")

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 import streamlit as st
+from streamlit.testing.v1 import AppTest
 
 from cache_core import Stage
 from cache_core.observability import decisions
@@ -230,6 +231,12 @@ def test_the_owner_tunes_and_takes_it_back(open_app: Open, busy: Agent) -> None:
     assert busy.cache.tuning.version == 2
 
 
+def decided_by(app: AppTest, name: str) -> None:
+    """Choose what serves similar questions."""
+    label = "Similar questions are served by"
+    next(item for item in app.button_group if item.label == label).set_value(name).run()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("store_kind", ["embedded"])
 def test_the_policys_effect_is_shown_before_it_is_turned_on(
@@ -239,13 +246,18 @@ def test_the_policys_effect_is_shown_before_it_is_turned_on(
     monkeypatch.setattr(decisions, "_SHADOWS", 1_000)
     busy.traffic()
     app = open_app("tuning", login=True)
-    share = next(
-        item for item in app.number_input if item.label == "Wrong hits allowed (policy), %"
-    )
-    share.set_value(20.0).run()
+    decided_by(app, "the learned policy")
+    assert not app.slider, "the threshold does not decide"
+    (limit,) = (item for item in app.number_input if item.label == "Wrong hits you accept, %")
+    assert limit.value == 1.0
+    limit.set_value(20.0).run()
     assert not app.exception
     shown = texts(app)
-    assert f"{plain('Wrong hits allowed (policy)')}: 0% → **20%**" in shown
+    assert "Limit of wrong hits, learned policy: off → **20%**" in shown
+    assert f"{plain('Under the policy, by intent')}" in shown
+    by_intent = app.dataframe[0].value
+    assert set(by_intent["intent"]) >= {"billing"}
+    assert by_intent["newly served"].sum() > 0
     assert re.search(r"Newly served: \*\*[1-9]", shown)
     assert "no verdicts" in shown
     assert "Served as today: **0**" in shown
@@ -257,6 +269,10 @@ def test_the_policys_effect_is_shown_before_it_is_turned_on(
     assert not app.exception
     busy.run(busy.cache._engine.live.refresh())
     assert busy.cache.tuning.max_wrong == 0.2
+    assert "Limit of wrong hits" not in texts(app).partition("What happened")[0], "it is in force"
+    decided_by(app, "a threshold")
+    assert "Limit of wrong hits, learned policy: 20% → **off**" in texts(app)
+    assert app.slider
 
 
 @pytest.mark.slow
@@ -266,9 +282,7 @@ def test_a_shadow_that_is_not_warm_says_so(open_app: Open, tmp_path: Path) -> No
     with agent(tmp_path / "cache", None, settings={"tiers": frozenset({"l1"})}) as exact:
         exact.traffic(5)
         app = open_app("tuning", login=True)
-        next(i for i in app.number_input if i.label == "Wrong hits allowed (policy), %").set_value(
-            1.0
-        ).run()
+        decided_by(app, "the learned policy")
         assert "The shadow of the policy is not warm" in texts(app)
         assert "Newly served" not in texts(app)
 
@@ -282,9 +296,9 @@ def test_one_intent_is_given_values_of_its_own(open_app: Open, busy: Agent) -> N
     intent.select("billing").run()
     assert not app.exception
     own = {item.label: item for item in app.number_input if "intent.billing" in (item.key or "")}
-    assert list(own) == ["Similarity threshold"]
+    assert list(own) == ["Similarity threshold", "Limit of wrong hits, %"]
     times = {item.label: item for item in app.selectbox if "intent.billing" in (item.key or "")}
-    assert list(times) == ["TTL of L1", "TTL of L2", "TTL of L4", "Shared"]
+    assert list(times) == ["Shared", "TTL of L1", "TTL of L2", "TTL of L4"]
     times["TTL of L1"].select("5m").run()
     button(app, "Apply").click().run()
     assert not app.exception

@@ -9,7 +9,7 @@ import pytest
 from cache_core.config.tuning import Tuning
 from cache_core.observability.decisions import Decision
 from cache_core.operations.learning import Label
-from cache_core.whatif import ShadowEstimate, shadows
+from cache_core.whatif import ShadowEstimate, shadows, shadows_by_intent
 from tests.whatif.test_whatif import Log, judged
 
 TUNING = Tuning()
@@ -71,6 +71,32 @@ def test_a_question_that_is_served_newly_is_no_neighbour() -> None:
     log.near("a", "z", 0.80, least_max_wrong=1.0, chance=0.5)
     log.near("c", "a", 0.75, **figure)
     assert at(log, 0.01).newly.lookups == 3
+
+
+def test_each_intent_has_its_own_figures() -> None:
+    """A miss has the intent of its nearest question, else of its own message's other lookups."""
+    log = Log()
+    figure = {"least_max_wrong": 0.004, "chance": 0.9}
+    never = {"least_max_wrong": 1.0, "chance": 0.1}
+    log.near("a", "z", 0.97, intent="faq", **figure)
+    new = log.near("b", "z", 0.80, **figure)
+    log.near("c", "y", 0.97, intent="orders", **never)
+    log.near("c", "x", 0.60, **never)
+    log.near("d", "w", 0.60, **never)
+    log.add("b", "l1", intent="faq")
+    found = shadows_by_intent(
+        log.decisions, [judged(new, correct=False)], [], tuning=TUNING, max_wrong=0.01
+    )
+    assert list(found) == ["faq", "orders", ""], "most lookups first, what is not known last"
+    faq, orders, rest = found.values()
+    assert (faq.lookups, faq.newly.lookups, faq.newly.wrong, faq.kept.lookups) == (3, 1, 1, 1)
+    assert (faq.hit_rate_now, faq.hit_rate) == (pytest.approx(2 / 3), 1.0)
+    # lost, then put: the same words find it
+    assert (orders.lookups, orders.hits_now, orders.lost, orders.hits) == (2, 1, 1, 1)
+    assert (rest.lookups, rest.hits) == (1, 0)
+    whole = at(log, 0.01)
+    assert sum(item.hits for item in found.values()) == whole.hits
+    assert sum(item.lost for item in found.values()) == whole.lost
 
 
 def test_what_is_wrong_is_said_of_what_was_judged_alone() -> None:

@@ -15,7 +15,7 @@ from dashboard.data.words import plain, title, value
 from dashboard.ui.panels.controls import control, key, number
 from dashboard.ui.shell import Page, empty, quiet, show
 
-_OVERRIDES = ("semantic_threshold", "l1_ttl", "l2_ttl", "l4_ttl", "shared")
+_OVERRIDES = ("semantic_threshold", "max_wrong", "shared", "l1_ttl", "l2_ttl", "l4_ttl")
 
 
 def controls(estimates: Estimates) -> dict[str, Any]:

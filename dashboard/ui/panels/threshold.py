@@ -2,53 +2,119 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import streamlit as st
 
 from cache_core.config.tuning import Tuning
+from cache_core.policy.limits import MAX_WRONG
 from dashboard import charts
 from dashboard.data.estimates import Estimates
-from dashboard.ui.panels.controls import control, key
+from dashboard.ui.panels.controls import key
 from dashboard.ui.shell import Page, empty, quiet, show
 
 _LOW = 0.7
 """Start of the slider: below it nearly every hit would be wrong."""
 
+_LIMIT = 0.01
+"""Wrong hits that are accepted where nobody said how many."""
+
+_THRESHOLD, _POLICY = "a threshold", "the learned policy"
+
 
 def controls(estimates: Estimates) -> dict[str, Any]:
-    """Draw the controls; return the proposed values."""
-    now = estimates.tuning.semantic_threshold
+    """Draw the controls; return the proposed values.
+
+    One limit on wrong hits serves both ways of deciding: a threshold is recommended by it, and the
+    learned policy keeps to it.
+    """
+    tuning = estimates.tuning
+    how, accept = st.columns([3, 2], vertical_alignment="bottom")
+    decides = how.segmented_control(
+        "Similar questions are served by", (_THRESHOLD, _POLICY), required=True,
+        default=_POLICY if tuning.max_wrong else _THRESHOLD, key=key("max_wrong", tuning),
+        help="The learned policy serves the most hits within the limit of wrong ones, by what the "
+        "misses taught it, in place of the threshold.",
+    )  # fmt: skip
+    if "limit" not in st.session_state or (
+        tuning.max_wrong and st.session_state.get("limit_of") != tuning.version
+    ):
+        st.session_state["limit"] = 100 * (tuning.max_wrong or _LIMIT)
+        st.session_state["limit_of"] = tuning.version
+    limit = round(accept.number_input(
+        "Wrong hits you accept, %",
+        min_value=0.01, max_value=100 * MAX_WRONG, step=0.1, format="%.10g", key="limit",
+        help="Of all hits. It also takes a staged change back.",
+    ) / 100, 6)  # fmt: skip
+    if decides == _POLICY:
+        _policy(estimates, limit)
+        return {"semantic_threshold": tuning.semantic_threshold, "max_wrong": limit}
+    names = _threshold(tuning)
+    _recommendation(estimates, limit, names)
+    return {"semantic_threshold": float(st.session_state[names[1]]), "max_wrong": 0.0}
+
+
+def _threshold(tuning: Tuning) -> tuple[str, str]:
+    """Draw the controls of the threshold; return their keys."""
+    now = tuning.semantic_threshold
     bounds = Tuning.bounds()["semantic_threshold"]
-    name = key("semantic_threshold", estimates.tuning)
+    name = key("semantic_threshold", tuning)
     typed = f"{name}/typed"
     low = min(_LOW, now)
     st.session_state.setdefault(name, now)
     st.session_state.setdefault(typed, now)
-    slide, write = st.columns([3, 1], vertical_alignment="bottom")
+    slide, write = st.columns([3, 2], vertical_alignment="bottom")
     slide.slider(
         bounds.title, min_value=low, max_value=1.0, step=bounds.step, format="%.3f", key=name,
         on_change=lambda: st.session_state.update({typed: st.session_state[name]}),
         help=bounds.description,
     )  # fmt: skip
-    chosen = write.number_input(
+    write.number_input(
         "Exactly", min_value=0.0, max_value=1.0, step=bounds.step, format="%.3f", key=typed,
         on_change=lambda: st.session_state.update({name: max(low, st.session_state[typed])}),
     )  # fmt: skip
-    accept, allow = st.columns(2, vertical_alignment="bottom")
-    limit = accept.number_input(
-        "Wrong hits you accept, % of hits",
-        min_value=0.1, max_value=20.0, value=1.0, step=0.1, format="%.1f", key="limit",
-    ) / 100  # fmt: skip
-    with allow:
-        share = control(Tuning.bounds()["max_wrong"], estimates.tuning)
-    _recommendation(estimates, limit, (name, typed))
-    return {"semantic_threshold": float(chosen), "max_wrong": share}
+    return name, typed
 
 
-def effects(page: Page, estimates: Estimates, chosen: float) -> None:
-    """Draw the effect of each threshold."""
-    _curves(page, estimates, chosen, st.session_state.get("limit", 1.0) / 100)
+def _policy(estimates: Estimates, limit: float) -> None:
+    """Say what the learned policy would serve of each intent."""
+    found = estimates.shadow_by_intent(limit)
+    if not any(item.searched for item in found.values()):
+        return
+    st.markdown("**Under the policy, by intent**")
+    st.dataframe(
+        [
+            {
+                "intent": name or "not known",
+                "hit rate now": 100 * item.hit_rate_now,
+                "then": 100 * item.hit_rate,
+                "newly served": item.newly.lookups,
+                "wrong": f"{item.newly.wrong:,} of {item.newly.judged:,} judged"
+                if item.newly.judged
+                else "no verdicts"
+                if item.newly.lookups
+                else "–",
+                "no longer": item.lost,
+            }
+            for name, item in found.items()
+        ],
+        hide_index=True,
+        height=250,
+        alt="Intents: hit rate now and under the policy, served newly, wrong of those, no longer",
+        column_config={
+            name: st.column_config.NumberColumn(format="%.1f%%")
+            for name in ("hit rate now", "then")
+        },
+    )
+    quiet("An intent may have a limit of its own: choose it under *Single intents*.")
+
+
+def effects(page: Page, estimates: Estimates, flat: Mapping[str, Any]) -> None:
+    """Draw the effect of each threshold, unless the policy decides."""
+    if not flat["max_wrong"]:
+        chosen = float(flat["semantic_threshold"])
+        _curves(page, estimates, chosen, st.session_state["limit"] / 100)
 
 
 def _curves(page: Page, estimates: Estimates, chosen: float, limit: float) -> None:

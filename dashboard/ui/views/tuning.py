@@ -87,7 +87,7 @@ def _effects(page: Page, estimates: Estimates, proposed: dict[str, Any], shown: 
     """Draw the charts of the open tab."""
     flat = {**estimates.tuning.flat(), **proposed}
     if shown == "Similarity" and estimates.decisions:
-        threshold.effects(page, estimates, float(flat["semantic_threshold"]))
+        threshold.effects(page, estimates, flat)
     elif shown == "TTLs":
         ttls.effects(page, estimates, flat)
     elif shown == "Sharing":
