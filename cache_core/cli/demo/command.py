@@ -98,6 +98,7 @@ async def _session(options: Options) -> None:
                 watch.start_over()
                 notes = [text for text in (note, *around.missing) if text]
                 run = Run(options.traffic, places, str(warmed or ""), notes)
+                begin(options, run)
                 board = Board(cache, watch, score, knowledge, run, truth)
                 show_alerts(options, around, board)
                 llm = SimulatedLLM(knowledge, options.seed, options.llm_speed)
@@ -190,6 +191,14 @@ def announce(options: Options, places: list[Place]) -> None:
         if options.requests:
             end = f"It ends after {counted(options.requests, 'requests')}; {end}"
         out.print(f"Serving {options.traffic}. {end}", highlight=False, soft_wrap=True)
+
+
+def begin(options: Options, run: Run) -> None:
+    """Print what was replayed and what is missing, where no board shows it."""
+    if options.steady and not options.as_json:
+        for text in (run.warmed, *run.notes):
+            if text:
+                out.print(f"{text[:1].upper()}{text[1:]}", highlight=False, soft_wrap=True)
 
 
 async def ready(cache: MultiLevelCache, options: Options) -> str:

@@ -30,7 +30,7 @@ from cache_core.cli.demo.board.figures import figures
 from cache_core.cli.demo.board.heading import heading
 from cache_core.cli.demo.board.looks import bar, digits
 from cache_core.cli.demo.board.why import WHY_WIDTH
-from cache_core.cli.demo.command import announce, ready
+from cache_core.cli.demo.command import announce, begin, ready
 from cache_core.cli.demo.options import Options
 from cache_core.cli.demo.page import page
 from cache_core.cli.demo.report import finish
@@ -394,6 +394,18 @@ async def test_a_steady_run_begins_with_its_addresses(capsys, monkeypatch):
     assert said.startswith("metrics: http://127.0.0.1:33855/metrics\n")
     assert said.endswith("seed 1. It ends after 500 requests; Ctrl-C to stop.\n")
     announce(dataclasses.replace(options, as_json=True), PLACES)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_steady_run_says_what_it_was_warmed_with(capsys):
+    """Without a board, what was replayed and what is missing is printed once."""
+    run = Run("200 customers", PLACES, str(Warmed(1_000, 0.4, 9.0)), ["L2 is off"])
+    steady = Options(steady=True)
+    begin(steady, run)
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["Warmed with 1,000 requests of another day in 9.0 s (40% hits)", "L2 is off"]
+    for options in (Options(), dataclasses.replace(steady, as_json=True)):
+        begin(options, run)
     assert capsys.readouterr().out == ""
 
 
