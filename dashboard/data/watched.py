@@ -85,8 +85,10 @@ def watch(config: DashboardConfig) -> Watched:
         gaps = [
             Gap(
                 "No Prometheus is configured: whether anything watches this cache is unknown.",
-                "Start this app with `PROMETHEUS_URL`, for example `http://127.0.0.1:9090`, and "
-                "with `ALERTMANAGER_URL` to see what is silenced.",
+                "Let a Prometheus that scrapes the agent load the rules that "
+                "`glasscache export alerts DIR` writes, and start this app with `PROMETHEUS_URL`, "
+                "for example `http://127.0.0.1:9090`, and with `ALERTMANAGER_URL` to see what is "
+                "silenced.",
             )
         ]
     if config.alertmanager_url:

@@ -10,7 +10,7 @@ from dashboard.data import figures
 from dashboard.data.alerting import Alert
 from dashboard.data.watched import watch
 from dashboard.data.words import ago, plain
-from dashboard.ui.shell import Page, empty, open_page, quiet, refreshed
+from dashboard.ui.shell import Page, open_page, quiet, refreshed
 
 _COLOURS = {"critical": "red", "page": "red", "warning": "orange"}
 _STATES = {"suppressed": "silenced"}
@@ -28,17 +28,7 @@ def alerts(page: Page) -> None:
 
 
 def _from_servers(page: Page) -> None:
-    config = page.config
-    if not config.alertmanager_url and not config.prometheus_url:
-        empty(
-            "Neither Prometheus nor Alertmanager is configured.",
-            "Prometheus creates alerts from the agent's metrics. To see them here: let "
-            "Prometheus load the rules that `glasscache export alerts DIR` writes, and start this "
-            "app with `PROMETHEUS_URL` and `ALERTMANAGER_URL`, for example "
-            "`http://127.0.0.1:9090` and `http://127.0.0.1:9093`.",
-        )
-        return
-    found = watch(config)
+    found = watch(page.config)
     for text in found.errors:
         st.error(text, icon=":material/cloud_off:")
     for alert in found.alerts:

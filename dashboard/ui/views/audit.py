@@ -38,16 +38,17 @@ def _changes(page: Page, changes: list[TuningChange]) -> None:
     st.dataframe(
         [
             {
+                # a narrow screen shows the first two columns
                 "version": change.version,
+                "what": described(change),
                 "when": datetime.fromtimestamp(change.at, UTC),
                 "who": change.author,
-                "what": described(change),
                 "why": change.note,
             }
             for change in changes
         ],
         hide_index=True,
-        alt="Changes of the tuning: version, when, who, what and why, newest first",
+        alt="Changes of the tuning: version, what, when, who and why, newest first",
         column_config={
             "version": st.column_config.NumberColumn(width="small"),
             "when": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss", timezone="UTC"),
@@ -115,25 +116,24 @@ def _records(page: Page) -> None:
             first = {
                 "what": "reviewed 1 pair" if len(run) == 1 else f"reviewed {len(run)} pairs",
                 "removed": "",
-                "why": "",
             }
-            rows.append({"when": _moment(run[0].at), "who": author, **first})
+            rows.append({**first, "when": _moment(run[0].at), "who": author, "why": ""})
             continue
         for item in group:
             ended = "" if item.complete else " (not confirmed by every backend)"
             rows.append(
                 {
-                    "when": _moment(item.at),
-                    "who": author,
                     "what": f"{action}: {item.target}{ended}",
                     "removed": "" if item.removed is None else f"{item.removed:,}",
+                    "when": _moment(item.at),
+                    "who": author,
                     "why": item.note,
                 }
             )
     st.dataframe(
         rows,
         hide_index=True,
-        alt="Invalidations and reviews: when, who, what, entries removed and why, newest first",
+        alt="Invalidations and reviews: what, entries removed, when, who and why, newest first",
         column_config={
             "when": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss", timezone="UTC"),
             "what": st.column_config.TextColumn(width="large"),
