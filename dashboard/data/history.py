@@ -18,6 +18,7 @@ __all__ = [
     "By",
     "Projection",
     "Span",
+    "began",
     "between",
     "by_intent",
     "compared",
@@ -31,7 +32,7 @@ _NONE = "–"
 
 _PROJECTED_FROM = 7 * DAY
 _LEAST_SECONDS = HOUR
-"""Shortest time that a projection is made from."""
+"""Shortest time that is projected, or counted as so much per day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,11 @@ class Span:
     @property
     def days(self) -> float:
         """Its length in days."""
-        return (self.until - self.since) / DAY
+        return max(0.0, self.until - self.since) / DAY
+
+    def within(self, first: float, now: float) -> Span:
+        """Return the part of it between the first recorded lookup and now."""
+        return Span(max(self.since, first), min(self.until, now))
 
 
 def last(days: int, now: float) -> tuple[Span, Span]:
@@ -66,6 +71,12 @@ def between(first: date, final: date) -> Span:
     start = datetime(first.year, first.month, first.day, tzinfo=UTC)
     end = datetime(final.year, final.month, final.day, tzinfo=UTC) + timedelta(days=1)
     return Span(start.timestamp(), end.timestamp())
+
+
+def began(days: Sequence[Period], hours: Sequence[Period]) -> float:
+    """Return the start of the first day with a lookup, or of its first hour if that is known."""
+    first = min((item.start for item in (*days[:1], *hours[:1])), default=0)
+    return next((item.start for item in hours[:1] if item.start - first < DAY), first)
 
 
 def table(periods: Sequence[Period]) -> pd.DataFrame:
@@ -149,7 +160,7 @@ def compared(now: Sums, now_days: float, then: Sums, then_days: float) -> pd.Dat
 
 
 def _per_day(value: float, days: float) -> float | None:
-    return value / days if days > 0 else None
+    return value / days if days * DAY >= _LEAST_SECONDS else None
 
 
 def _wrong(sums: Sums) -> float | None:

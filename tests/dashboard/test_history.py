@@ -88,8 +88,25 @@ def test_two_periods_are_compared_by_the_day() -> None:
     assert rows["saved per day, USD"]["now"] == "12.00"
     assert rows["saved per day, USD"]["change"] == "+200%"
     assert rows["wrong, of judged hits"]["change"] == "–"
+    young = history.compared(sums(60, 40), 0.03, Sums(), 0.0)
+    assert {"now": "–", "before": "–"}.items() <= young.to_dict("records")[0].items()
     nothing = history.compared(Sums(), 1.0, Sums(), 1.0)
     assert set(nothing["now"]) == {"0", "–", "0.00"}
+
+
+def test_a_period_is_compared_from_the_first_lookup_on() -> None:
+    """Days before the cache was there do not count: the rest would look like less per day."""
+    hours = [Period(int(NOON) - hour * 3_600, 3_600, sums(1, 1)) for hour in (30, 1)]
+    day = int(NOON) // 86_400 * 86_400
+    today, yesterday, before = (Period(day - at * 86_400, 86_400, sums(1, 1)) for at in (0, 1, 40))
+    assert history.began([yesterday, today], hours) == hours[0].start
+    assert history.began([before, yesterday, today], hours) == before.start
+    assert history.began([before], []) == before.start
+    later, earlier = history.last(7, NOON)
+    first = hours[0].start
+    assert later.within(first, NOON) == history.Span(first, NOON)
+    assert earlier.within(first, NOON).days == 0
+    assert later.within(before.start, NOON) == later
 
 
 def test_intents_show_what_sharing_would_bring() -> None:

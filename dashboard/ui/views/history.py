@@ -71,10 +71,11 @@ def _draw(page: Page, later: Span, earlier: Span, by: history.By) -> None:
         return
     sums = total(current)
     week = page.source.history(now - 7 * 86_400, now, "hour")
+    began = history.began(page.source.history(0, now, "day"), week)
     _numbers(sums, history.projected(week, now))
     if current:
         _over_time(page, current, by)
-    _compared(sums, later, total(before), earlier, now)
+    _compared(sums, later.within(began, now), total(before), earlier.within(began, now))
     _intents(page, sums)
 
 
@@ -127,11 +128,11 @@ def _over_time(page: Page, periods: list[Period], by: history.By) -> None:
     _export(table, "history")
 
 
-def _compared(now: Sums, later: Span, then: Sums, earlier: Span, at: float) -> None:
+def _compared(now: Sums, later: Span, then: Sums, earlier: Span) -> None:
     st.header("Compared with the time before", anchor=False)
-    elapsed = (min(later.until, at) - later.since) / 86_400
-    st.table(history.compared(now, elapsed, then, earlier.days), hide_index=True)
-    quiet(f"Now: {_named(later)}. Before: {_named(earlier)}.")
+    st.table(history.compared(now, later.days, then, earlier.days), hide_index=True)
+    before = _named(earlier) if earlier.days else "nothing is recorded"
+    quiet(f"Now: {_named(later)}. Before: {before}.")
 
 
 def _named(span: Span) -> str:
