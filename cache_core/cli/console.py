@@ -160,7 +160,9 @@ def _name_types(command: Any, ctx: Any) -> None:
         else:
             named = "display_type" if hasattr(option, "display_type") else "make_metavar"
             label = str(getattr(option, named)(ctx)).strip("<>").lower()
-            option.metavar = _TYPES.get(label, label.strip("[]"))
+            # words, which a narrow terminal can part
+            *others, last = _TYPES.get(label, label.strip("[]")).split("|")
+            option.metavar = f"{', '.join(others)} or {last}" if others else last
 
 
 class FoldingTable(Table):

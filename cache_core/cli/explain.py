@@ -45,11 +45,17 @@ def explain(
     for name in ("tier", "outcome", "reason", "similarity", "why"):
         shown.add_column(name, no_wrap=name != "why")
     colours = {"hit": "green", "miss": "yellow", "error": "red", "off": "dim"}
-    for item in found:
+    answering = next((at for at, item in enumerate(found[:2]) if item["outcome"] == "hit"), 9)
+    for at, item in enumerate(found):
+        outcome = Text(item["outcome"], colours[item["outcome"]])
+        if at == answering:
+            outcome = Text("answers", colours["hit"])
+        elif at > answering:
+            outcome = Text(f"{item['outcome']}, not asked", colours["off"])
         similarity = "" if item["similarity"] is None else f"{item['similarity']:.4f}"
         shown.add_row(
             item["level"],
-            Text(item["outcome"], colours[item["outcome"]]),
+            outcome,
             item["reason"],
             similarity,
             item["detail"],

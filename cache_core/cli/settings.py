@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -82,9 +83,9 @@ def settings(
         Try a value before you set it: an invalid one shows what is expected.
     """
     refused = refused_variables()
-    environment.report(refused, lambda line: err.print(line, style="red", soft_wrap=True))
-    for line in misspelt_lines():
-        err.print(line, style="yellow", soft_wrap=True, highlight=False)
+    # reported once: what reads them below would log them again
+    for lines, colour in ((refused, "red"), (misspelt_lines(), "yellow")):
+        environment.report(lines, partial(err.print, style=colour, soft_wrap=True, highlight=False))
     try:
         found = load_settings()
         cache = MultiLevelCache(settings=found)
@@ -93,8 +94,9 @@ def settings(
     values = {name: _shown(name, value) for name, value in found.model_dump(mode="json").items()}
     values["tiers"] = ",".join(sorted(found.tiers))
     tuned = cache.tuning.model_dump(mode="json")
+    ignored = {line.partition("=")[0] for line in refused}
+    sources = {name: _source(name, ignored) for names in GROUPS.values() for name in names}
     if as_document:
-        sources = {name: _source(name) for names in GROUPS.values() for name in names}
         print_json({"settings": values, "tuning": tuned, "ignored": refused, "sources": sources})
         raise typer.Exit(2 if refused else 0)
     words = {name: _written(name, value) for name, value in values.items()}
@@ -102,8 +104,8 @@ def settings(
         name: shown(value, Tuning.bounds()[name]) for name, value in tuned.items() if name in _TUNED
     }
     if about is None:
-        _print_all(words)
-    elif not _explain(about.lower(), words):
+        _print_all(words, sources)
+    elif not _explain(about.lower(), words, sources):
         fail(f"no setting has {about!r} in its name: glasscache settings lists all")
     if refused:
         raise typer.Exit(2)
@@ -112,12 +114,12 @@ def settings(
 _TUNED = frozenset(Tuning.bounds()) - {"intents"}
 
 
-def _print_all(words: Mapping[str, str]) -> None:
+def _print_all(words: Mapping[str, str], sources: Mapping[str, str]) -> None:
     """Print every value in its group."""
     for title, names in GROUPS.items():
         listed = _table(title, ("setting" if names[0] in _TUNED else "variable", "value", "from"))
         for name in names:
-            listed.add_row(_named(name), words[name], _source(name))
+            listed.add_row(_named(name), words[name], sources[name])
         out.print(listed, "", sep="\n")
     out.print(
         "glasscache settings NAME explains; glasscache tune set changes what is under Tuning, for "
@@ -126,13 +128,13 @@ def _print_all(words: Mapping[str, str]) -> None:
     )
 
 
-def _explain(about: str, words: Mapping[str, str]) -> bool:
+def _explain(about: str, words: Mapping[str, str], sources: Mapping[str, str]) -> bool:
     """Print the settings whose name has a part *about*, with their meaning; return if any has."""
     fields: dict[str, FieldInfo] = {**Settings.model_fields, **Tuning.model_fields}
     named = [name for names in GROUPS.values() for name in names
              if about in name or about in variable_of(name).lower()]  # fmt: skip
     for name in named:
-        out.print(Text.assemble((_title(name), "bold"), f" = {words[name]}  ({_source(name)})"))
+        out.print(Text.assemble((_title(name), "bold"), f" = {words[name]}  ({sources[name]})"))
         bounds = Tuning.bounds().get(name)
         more = f" Range: {bounds.expected}." if bounds is not None else ""
         meaning = Text(f"{fields[name].description or ''}{more}")
@@ -164,10 +166,17 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
     return listed
 
 
-def _source(name: str) -> str:
-    """Return where the value of a setting is from: another variable than the usual by its name."""
+def _source(name: str, ignored: set[str]) -> str:
+    """Return where the value of a setting is from: another variable than the usual by its name.
+
+    Args:
+        name: The setting.
+        ignored: Variables whose values are invalid.
+    """
     given = "languages" if name == "guards" else name
     for variable in environment.given([given]):
+        if variable.name in ignored:
+            continue
         return "environment" if variable.name == short_name(given) else variable.name
     return "default"
 

@@ -142,7 +142,7 @@ def set_values(
     stage: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME",
+            metavar="DURATION",
             help="Watch the change for this long (1m to 7d): it is taken back if a limit below is "
             "broken, else confirmed.",
             rich_help_panel="Stage",

@@ -37,6 +37,7 @@ def warm(
     ttl: Annotated[
         str | None,
         typer.Option(
+            metavar="DURATION",
             help="Lifetime of the answers: 90s, 30m, 12h, 7d, up to 30d. Default: the tuning's.",
             rich_help_panel=_WHAT,
         ),

@@ -79,6 +79,9 @@ def test_a_warmed_answer_is_explained_and_invalidated(
     assert warmed["dropped"] == 0
 
     asked = ["explain", "How long does the delivery take?", "--user", "u1", *where, "--json"]
+    shown = " ".join(run(*asked[:-1]).stdout.split())
+    assert "l2 answers" in shown
+    assert "l3 miss, not asked" in shown
     tiers = {item["level"]: item for item in document(run(*asked))}
     assert tiers["l1"]["reason"] == "cold"
     assert tiers["l2"]["outcome"] == "hit"
@@ -338,15 +341,17 @@ def test_a_setting_is_explained() -> None:
 def test_a_misspelt_variable_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A variable that nearly has a name of ours is logged at the start; another program's is not."""
+    """A variable that nearly has a name of ours is named once; another program's is not."""
     monkeypatch.setenv("CACHE_SHARED_INTNETS", "faq")
     monkeypatch.setenv("CACHE_BACKEND", "django")
     said = run("settings").stderr
     assert "CACHE_SHARED_INTNETS is not read: did you mean CACHE_SHARED_INTENTS?" in said
     assert "CACHE_BACKEND" not in said
+    assert "CACHE_SHARED_INTNETS" not in caplog.text, "it was printed already"
+    monkeypatch.setenv("CACHE_SHARED_INTETNS", "faq")
     Settings(dir=tmp_path)
     Settings(dir=tmp_path)
-    assert caplog.text.count("CACHE_SHARED_INTNETS is not read") == 1
+    assert caplog.text.count("CACHE_SHARED_INTETNS is not read") == 1
     assert "CACHE_BACKEND" not in caplog.text
 
 
@@ -423,6 +428,7 @@ def test_a_refused_setting_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Traceback" not in result.output
     shown = run("settings", "--json")
     assert shown.exit_code == 2
+    assert json.loads(shown.stdout)["sources"]["semantic_threshold"] == "default"
     assert json.loads(shown.stdout)["tuning"]["semantic_threshold"] == 0.95
 
 
