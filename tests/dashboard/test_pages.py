@@ -67,6 +67,9 @@ def test_an_empty_store_says_what_to_do(page: str, open_app: Open) -> None:
     assert not app.exception
     assert EMPTY[page] in texts(app)
     assert "read-only" in texts(app)
+    if page == "alerts":
+        assert any("No Prometheus is configured" in item.value for item in app.warning)
+        assert not app.success
 
 
 @pytest.mark.slow
@@ -220,6 +223,7 @@ def test_the_owner_tunes_and_takes_it_back(open_app: Open, busy: Agent) -> None:
 
     app.switch_page("ui/views/audit.py").run()
     row = app.dataframe[0].value.iloc[0]
+    assert list(row.index[:2]) == ["version", "what"], "what a narrow screen shows"
     assert (row["who"], row["why"]) == ("ada", "fewer hits")
     assert row["what"] == "Similarity threshold: 0.95 → 0.97"
     app.selectbox[0].select(0).run()

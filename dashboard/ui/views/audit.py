@@ -82,6 +82,8 @@ def _reverting(page: Page, changes: list[TuningChange]) -> None:
             disabled=not page.visitor.may_write,
             help=page.visitor.why_not or "Restores exactly that, as a new version.",
         )
+        if page.visitor.why_not:
+            quiet(page.visitor.why_not)
         lines = undone(changes, version)
         st.markdown("\n".join(f"- {plain(line)}" for line in lines) or "It changes no value.")
     if not (pressed and page.visitor.may_write):
@@ -136,7 +138,7 @@ def _records(page: Page) -> None:
         alt="Invalidations and reviews: what, entries removed, when, who and why, newest first",
         column_config={
             "when": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm:ss", timezone="UTC"),
-            "what": st.column_config.TextColumn(width="large"),
+            "what": st.column_config.TextColumn(width="medium"),
             "removed": st.column_config.TextColumn("entries"),
         },
     )

@@ -180,7 +180,7 @@ def _top(page: Page) -> None:
         key=f"top_{order}",
         alt="Most frequent questions: how often asked, answered and unanswered, money saved, users",
         column_config={
-            "question": st.column_config.TextColumn(width="large"),
+            "question": st.column_config.TextColumn(width="medium"),
             "saved_usd": st.column_config.NumberColumn("saved", format="%.2f USD"),
         },
     )
