@@ -39,7 +39,7 @@ def advice_on_sharing(missed: int, answerable: int, intents: Sequence[str]) -> s
     if not missed:
         return ""
     start = (
-        f"{missed} of {answerable} lookups missed although another user had the answer to the "
+        f"{missed:,} of {answerable:,} lookups missed although another user had the answer to the "
         "very same message."
     )
     if not intents:

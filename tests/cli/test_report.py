@@ -23,6 +23,7 @@ from cache_core.cli.report.content import Report, made
 from cache_core.cli.report.markdown import markdown
 from cache_core.cli.report.page import page
 from cache_core.config.tuning import Tuning
+from cache_core.observability.advice import advice_on_sharing
 from cache_core.observability.fleet import InForce
 from cache_core.observability.history import DAY, Period
 from cache_core.observability.hours import HOUR
@@ -111,6 +112,7 @@ def test_advice_is_of_the_largest_reasons() -> None:
     assert found.advice[0].startswith("Up to 12.0 points: 12 of 100 lookups missed although")
     assert "CACHE_SHARED_INTENTS=<b>" in found.advice[0]
     assert report(SUMS._replace(outcomes={"hit": 3})).advice == []
+    assert advice_on_sharing(1_200, 12_345, []).startswith("1,200 of 12,345 lookups missed")
 
 
 # --------------------------------------------------------------------------------- formats
