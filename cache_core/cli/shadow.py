@@ -111,7 +111,7 @@ def _show(
         f"searched for {now.searched + now.unknown:,}, and {now.searched:,} have the figure."
     )
     if not now.enough:
-        out.print(f"That is few: from {ENOUGH} on it says something.", style="yellow")
+        out.print(f"Too few to rely on: it takes {ENOUGH} with the figure.", style="yellow")
     out.print(
         "wrong: of the answers judged by a verdict, or by the fresh answer that followed a miss. "
         "Where neither tells, the answer is not counted here.",

@@ -56,7 +56,7 @@ async def test_what_the_policy_would_have_served_is_shown(tmp_path: Path) -> Non
     assert "By intent" not in said
     assert "0.05 100.0% 2 1 of 2 0 - 0" in said
     assert "now: the threshold" in said
-    assert "That is few" in said
+    assert "Too few to rely on" in said
 
 
 async def test_without_figures_it_says_so_instead_of_zero(tmp_path: Path) -> None:
