@@ -18,6 +18,7 @@ from importlib.resources import files
 from typing import NamedTuple
 
 from cache_core.tiers.guards.units import unit
+from cache_core.tiers.guards.words import undotted
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 _BESIDE_NUMBER = re.compile(
@@ -172,7 +173,7 @@ def understood(asked: str, stored: str) -> bool:
 
 @lru_cache(maxsize=1_024)
 def _read(text: str) -> _Words:
-    text = _HALF_OF_DAY.sub(r"\1m", unicodedata.normalize("NFC", text))
+    text = undotted(_HALF_OF_DAY.sub(r"\1m", unicodedata.normalize("NFC", text)))
     text = _BESIDE_NUMBER.sub(_without_unit, text)
     found = [part for word in _WORD.findall(text) for part in _parts(word.lower())]
     if any(sign.isdecimal() for sign in text):

@@ -59,6 +59,8 @@ _BETWEEN_TABS = re.compile(r"[^\t]+")
 _DOTTED = frozenset(("am", "pm", "eg", "ie", "us", "uk", "usa", "eu", "phd"))
 """Abbreviations written with and without full stops."""
 
+_BRAND = re.compile(r"(?:[A-Z][a-z]{2,}|[a-z])[A-Z][a-z]{2,}s?")
+"""Name with a capital within, which people also write without: PayPal, iPhone."""
 _JOINED = re.compile(r"[-,;!?]+|\.{2,}")
 """Signs that join words: check-in, please,help, wait...what."""
 
@@ -291,7 +293,8 @@ def _is_plain(part: str) -> bool:
             return False
     elif not letters.isalpha():
         return False
-    return part in {part.lower(), part.upper(), _title(part)} or _is_plural(part)
+    in_case = part in {part.lower(), part.upper(), _title(part)}
+    return in_case or _BRAND.fullmatch(part) is not None or _is_plural(part)
 
 
 def _title(word: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -13,8 +14,16 @@ _NEGATIONS = frozenset(
     "exempts exempted lack lacks lacking lacked unless cant dont doesnt didnt isnt arent "
     "wasnt werent wont couldnt shouldnt wouldnt havent hasnt hadnt aint".split()
 )
+_SHUNNING = frozenset(
+    "avoid avoids avoided avoiding refrain refrains abstain abstains prevent prevents prevented "
+    "preventing".split()
+)
 _BEFORE_TO = frozenset("yet fail fails failed failing refuse refuses refused refusing".split())
-_BEFORE_ING = frozenset("stop stops stopped quit cease avoid avoids".split())
+_BEFORE_ING = frozenset("stop stops stopped quit cease".split())
+_KEEPING = frozenset("keep keeps stop stops block blocks".split())
+_KEPT = 6
+"""Most tokens between such a word and "from" with a verb: keep them from seeing."""
+_REPLACING = {"instead": "of", "rather": "than"}
 _SUBJECTS = ARTICLES | OWNERS | PEOPLE.keys() | frozenset(
     "there they it any some someone anyone everyone somebody anybody everybody".split()
 )  # fmt: skip
@@ -112,7 +121,7 @@ def _negates(tokens: Sequence[Token], place: int, word: str) -> bool:
         return follows != "mind"
     if word.endswith("n't") or word in _WITHOUT_APOSTROPHE:
         return not _asks(tokens, place, follows)
-    if word in _NEGATIONS:
+    if word in _NEGATIONS or word in _SHUNNING:
         return True
     if word == "but":
         return place > 0 and tokens[place - 1].text in _PARTIAL
@@ -120,10 +129,14 @@ def _negates(tokens: Sequence[Token], place: int, word: str) -> bool:
         return follows == "to"
     if word == "used":
         return follows == "to" and place > 0 and tokens[place - 1].text in _SUBJECTS
-    if word in _BEFORE_ING:
-        return follows.endswith("ing")
+    if word in _BEFORE_ING and follows.endswith("ing"):
+        return True
+    if word in _KEEPING:
+        return _keeps_from(tokens, place)
     if word in {"apart", "other"}:
         return follows == ("from" if word == "apart" else "than")
+    if word in _REPLACING:
+        return follows == _REPLACING[word]
     return _negative(word)
 
 
@@ -157,6 +170,14 @@ def _asks(tokens: Sequence[Token], place: int, follows: str) -> bool:
     if tokens[place].text in _BE:
         return any(token.text == "?" for token in tokens[place:]) or follows in _SUBJECTS
     return follows in _SUBJECTS
+
+
+def _keeps_from(tokens: Sequence[Token], place: int) -> bool:
+    """Return whether somebody is kept from doing something: "stop them from seeing"."""
+    behind = [token.text for token in tokens[place + 1 : place + _KEPT + 2]]
+    return any(
+        word == "from" and after.endswith("ing") for word, after in itertools.pairwise(behind)
+    )
 
 
 def _negative(word: str) -> bool:

@@ -243,7 +243,8 @@ def _read_part(tokens: Sequence[Token], place: int, word: str, follows: str) -> 
     after = place + 1
     if follows == "a" and _text(tokens, after + 1) in _MAGNITUDES:
         return Numeral(_times("0.5", _MAGNITUDES[_text(tokens, after + 1)]), after + 2)
-    return Numeral("1/2", after + (follows in {"a", "an", "of"}))
+    after += follows == "of"
+    return Numeral("1/2", after + (_text(tokens, after) in {"a", "an"}))
 
 
 def _read_ordinal(tokens: Sequence[Token], place: int, word: str, follows: str) -> Numeral | None:

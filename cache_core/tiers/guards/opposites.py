@@ -88,7 +88,7 @@ send sent : receive received
 push : pull
 accept accepted approve approved : decline declined reject rejected refuse refused
 allow allowed permit permitted : forbid forbidden prohibit prohibited ban banned block blocked
-require required mandatory obligatory : optional voluntary
+require required mandatory obligatory compulsory obliged : optional voluntary : allowed permitted
 lock : unlock
 connect : disconnect
 encrypt : decrypt
@@ -221,6 +221,12 @@ def load() -> None:
 _PARTICLES = {"in": 0, "out": 1}
 """Prepositions that are opposites only after the same word: "log in"."""
 
+_OWNERS = {"my": 0, "your": 1}
+"""Owners that are opposites only of the same thing, and where the same person asks: "you" may mean
+anybody, as in "how do you cancel your order".
+"""
+_ASKERS = frozenset(("i", "we", "you"))
+
 _SCARCE = frozenset(("few", "little"))
 """Words that mean hardly any; with an article, some."""
 
@@ -279,10 +285,13 @@ def read(tokens: Sequence[Token]) -> Opposites:
     """Return the sides of groups that *tokens* are on."""
     found: Counter[_Side] = Counter()
     sides = _sides()
+    askers = frozenset(token.text for token in tokens) & _ASKERS
     for place, token in enumerate(tokens):
         before = tokens[place - 1].text if place else ""
         if token.text in _PARTICLES and place:
             found[stem(before), _PARTICLES[token.text]] += 1
+        if before in _OWNERS:
+            found[(stem(token.text), askers), _OWNERS[before]] += 1
         if token.kind == "word":
             word = _grouped_word(tokens, place)
             for side in sides.get(word) or sides.get(stem(word), ()):

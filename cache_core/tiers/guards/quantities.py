@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -27,6 +28,8 @@ _ROLES = {
     )
     for word in words
 }
+_BEFORE_A_TIME = frozenset("until till to by before after from since".split())
+_WITH_MINUTES = re.compile(r"\d{1,2}\.\d\d\Z")
 _PASSED_OVER = ARTICLES | OWNERS | {"than", "at", "of"}
 
 
@@ -117,9 +120,10 @@ def _described(tokens: Sequence[Token], place: int, read: Numeral) -> list[Numbe
 
 
 def _hour(tokens: Sequence[Token], place: int, value: str) -> str:
-    """Return a bare number that is a time of day, as one: at 8, at 9.15; else empty."""
+    """Return a bare number that is a time of day, as one: at 8, until 9.15; else empty."""
     before = tokens[place - 1].text if place else ""
-    minute = times.clock(value) if before == "at" else None
+    is_time = before == "at" or (before in _BEFORE_A_TIME and _WITH_MINUTES.match(value))
+    minute = times.clock(value) if is_time else None
     return "" if minute is None else times.written(minute)
 
 

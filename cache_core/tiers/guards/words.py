@@ -17,6 +17,7 @@ _TOKEN = re.compile(
     r"|(?P<mark>[^\w\s])"
 )
 _HALF_OF_DAY = re.compile(r"\b([ap])\.\s?m\b\.?", re.IGNORECASE)
+_DOTTED = re.compile(r"\b[A-Z](?:\.[A-Z])+\b\.?")
 _WITH = re.compile(r"\bw/(o\b)?", re.IGNORECASE)
 _VULGAR = re.compile(r"[¼½¾⅐-⅞]")
 _CLITIC = re.compile(r"(?:'s|'re|'ve|'ll|'d|'m|s')$")
@@ -95,12 +96,18 @@ def stem(word: str) -> str:
     return word.removesuffix("e")
 
 
+def undotted(text: str) -> str:
+    """Return *text* with abbreviations in capitals written together: US for U.S."""
+    return _DOTTED.sub(lambda found: found[0].replace(".", ""), text)
+
+
 def tokenise(text: str) -> Sequence[Token]:
     """Return the tokens of *text*; compatibility characters (m², ℃) become plain ones."""
     if not text.isascii():
         text = _VULGAR.sub(lambda found: " " + found[0], text)
         text = unicodedata.normalize("NFKC", text).replace("⁄", "/")
     text = _HALF_OF_DAY.sub(r"\1m", text)
+    text = undotted(text)
     text = _WITH.sub(lambda found: "without" if found[1] else "with ", text)
     tokens, end = [], -1
     for found in _TOKEN.finditer(text):

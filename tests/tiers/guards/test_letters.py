@@ -129,6 +129,8 @@ TOGETHER = [
     ("How Do I Cancel My Order", "how do i cancel my order"),
     ("Can I pay with Google Pay?", "can i pay with google pay"),
     ("what’s my balance", "what's my balance"),
+    ("Can I pay with PayPal?", "can I pay with paypal"),
+    ("Does the iPhone have a slot?", "does the iphone have a slot"),
     ("hello ,  where is  my order ?", "Hello, where is my order?"),
     ("Is it open on Monday", "is it open on monday"),
     ("please,cancel my order", "please, cancel my order"),
