@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from cache_core.cli.console import out, print_json, run, table
+from cache_core.cli.console import err, out, print_json, run, table
 from cache_core.cli.context import ContextText, given_context
 from cache_core.cli.where import AsJson, ChromaUrl, Directory, Namespace, RedisUrl, opened
 
@@ -31,13 +31,19 @@ def explain(
         What user u42 would get; without --user, only shared answers.
     """
 
-    async def work() -> list[dict[str, Any]]:
+    async def work() -> tuple[list[dict[str, Any]], int]:
         async with opened(namespace, redis_url, chroma_url, directory) as cache:
             await cache.stand_in()
             found = await cache.explain(message, user, context=given_context(context))
-            return [asdict(item) for item in found]
+            return [asdict(item) for item in found], len(await cache.operator.replicas())
 
-    found = run(work())
+    found, replicas = run(work())
+    if not replicas:
+        err.print(
+            f"No replica of {namespace!r} is running here: values that an agent passes to "
+            "MultiLevelCache, such as shared_intents, are unknown.",
+            style="yellow", highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
     if as_document:
         print_json(found)
         return

@@ -79,7 +79,9 @@ def test_a_warmed_answer_is_explained_and_invalidated(
     assert warmed["dropped"] == 0
 
     asked = ["explain", "How long does the delivery take?", "--user", "u1", *where, "--json"]
-    shown = " ".join(run(*asked[:-1]).stdout.split())
+    answer = run(*asked[:-1])
+    assert "such as shared_intents, are unknown" in answer.stderr, "no agent is running"
+    shown = " ".join(answer.stdout.split())
     assert "l2 answers" in shown
     assert "l3 miss, not asked" in shown
     tiers = {item["level"]: item for item in document(run(*asked))}
