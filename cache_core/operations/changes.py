@@ -55,10 +55,16 @@ Withdraw = Callable[[str], Awaitable[object]]
 
 
 class Comparing(NamedTuple):
-    """Comparisons of a fresh answer: with its miss's candidate, and with what it replaces."""
+    """Comparisons of a fresh answer: with its miss's candidate, and with what it replaces.
+
+    Attributes:
+        learning, changes: Make them.
+        recognition: Makes the vectors for both.
+    """
 
     learning: Learning
     changes: Changes
+    recognition: Recognition
 
 
 class _Copies(NamedTuple):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
+from cache_core.backends.base import Vector
 from cache_core.backends.embedder.encoder import PACKAGED_MODEL
 from cache_core.model.exceptions import BackendError
 from cache_core.model.logs import RateLimited, place_of
@@ -27,17 +29,26 @@ from cache_core.tiers.semantic.vectors import Vectors
 log = RateLimited(logging.getLogger("glasscache"))
 
 WAITING = 32
-"""Comparisons by vectors that may wait for the model."""
+"""Comparisons that may wait for vectors."""
+
+_KEPT = 1_000
+"""Answers whose vectors are kept, those compared last: 1.5 MB."""
 
 _REST = 4.0
-"""Times as long as a comparison by vectors took that the next one waits: lookups want the model."""
+"""Times as long as an embedding took that the next one waits: lookups want the model."""
 
 _LONGEST_REST = 2.0
 """Seconds."""
 
+_PATIENCE = 60.0
+"""Seconds for which a comparison waits for its vectors: copies of an answer that may have changed
+are served meanwhile."""
+
 
 class Recognition:
-    """Compares answers, by vectors one pair at a time.
+    """Compares answers, by vectors with at most one embedding for each put.
+
+    Two answers that were never compared need two, so such a pair waits for the next put.
 
     Args:
         vectors: The model of L2; `None` without L2.
@@ -50,6 +61,9 @@ class Recognition:
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading: set[asyncio.Task[float | None]] = set()
         self._turn = asyncio.Semaphore(1)
+        self._allowed = asyncio.Semaphore(0)
+        self._rests_until = 0.0
+        self._kept: OrderedDict[str, Vector] = OrderedDict()
         self._closed = False
 
     @property
@@ -63,8 +77,14 @@ class Recognition:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def allow(self) -> None:
+        """Allow one embedding, for a put; what an earlier put did not need is not saved up."""
+        if self._allowed.locked():
+            self._allowed.release()
+
     def forget(self) -> None:
-        """Let what asks for vectors end as unknown: it may hold a forgotten user's texts."""
+        """Let what asks for vectors end as unknown, and drop those: of a forgotten user's texts."""
+        self._kept.clear()
         for task in self._reading:
             task.cancel()
 
@@ -106,7 +126,7 @@ class Recognition:
 
     async def by_vectors(self, one: AnswerText, other: AnswerText, *, agree: bool) -> Verdict:
         """Return what the vectors of two answers say, whose facts *agree* or are in doubt."""
-        reading = asyncio.create_task(self._in_turn(one.text, other.text))
+        reading = asyncio.create_task(self._similarity(one.text, other.text))
         self._reading.add(reading)
         reading.add_done_callback(self._reading.discard)
         try:
@@ -123,28 +143,42 @@ class Recognition:
         embedder = self._vectors.embedder
         return embedder.fits(text) and embedder.knows(text)
 
-    async def _in_turn(self, one: str, other: str) -> float | None:
-        """Return the cosine of two answers, so that the model has most of its time for lookups."""
-        await self._turn.acquire()
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        try:
-            return await self._similarity(one, other)
-        finally:
-            rest = min(_REST * (loop.time() - began), _LONGEST_REST)
-            loop.call_later(rest, self._turn.release)
-
     async def _similarity(self, one: str, other: str) -> float | None:
-        """Return the cosine of two answers; `None` if the model did not answer in time."""
+        """Return the cosine of two answers; `None` if their vectors were not there in time."""
         if self._vectors is None:
             return None
         try:
-            # Not recorded: instruments show what lookups and puts wait for, and it costs no money.
-            ours = await self._vectors.embed(one, recorded=False)
-            theirs = await self._vectors.embed(other, recorded=False)
-        except BackendError:
+            async with asyncio.timeout(_PATIENCE):
+                ours = await self._vector(self._vectors, one)
+                theirs = await self._vector(self._vectors, other)
+        except (BackendError, TimeoutError):
             return None
         return float(ours @ theirs)
+
+    async def _vector(self, vectors: Vectors, text: str) -> Vector:
+        """Return the vector of an answer; if none is kept, it is made once a put allows that."""
+        if text not in self._kept:
+            async with self._turn:
+                # Another pair may have had it made meanwhile.
+                if text not in self._kept:
+                    await self._allowed.acquire()
+                    await self._make(vectors, text)
+        self._kept.move_to_end(text)
+        if len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[text]
+
+    async def _make(self, vectors: Vectors, text: str) -> None:
+        """Make and keep a vector, so that the model has most of its time for lookups."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self._rests_until - loop.time())
+        began = loop.time()
+        try:
+            # Not recorded: instruments show what lookups and puts wait for, and it costs no money.
+            self._kept[text] = await vectors.embed(text, recorded=False)
+        finally:
+            ended = loop.time()
+            self._rests_until = ended + min(_REST * (ended - began), _LONGEST_REST)
 
 
 async def _quietly(work: Callable[[], Awaitable[None]]) -> None:

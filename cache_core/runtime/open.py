@@ -117,7 +117,7 @@ class Open:
         self.lookup = Lookups(self.reader, keys, store, parts.journal, sinks, replica).run
         self.puts = Puts(
             self.writer, keys, store, parts.journal, rules, replica,
-            Comparing(self.learning, self._changes(parts)),
+            Comparing(self.learning, self._changes(parts), self.recognition),
         )  # fmt: skip
         self.put, self.warm = self.puts.run, self.puts.warm
         self.computing = SharedComputing(

@@ -51,6 +51,16 @@ def counted(cache: MultiLevelCache) -> dict[str, int]:
     }
 
 
+async def compared(cache: MultiLevelCache, count: int) -> None:
+    """Put something else until so many are counted: each put takes one embedding at most."""
+
+    async def reached() -> bool:
+        await cache.put("hello", "ann", intent="greeting")
+        return sum(counted(cache).values()) == count
+
+    await until(reached)
+
+
 @embedded
 @pytest.mark.parametrize("again", ["expired", "regenerated", "put"])
 async def test_every_copy_of_a_changed_answer_goes(
@@ -130,7 +140,7 @@ async def test_the_same_answer_in_other_words_leaves_the_others(
         clock.advance(SIDE_BY_SIDE + 1)
         await cache.put(ASKED[place], "ann", text, "shipping", shared=True)
         expected[place] = text
-        await until(lambda done=place: counted(cache).get("unchanged_before") == done + 1)
+        await compared(cache, place + 1)
         assert await served(cache) == expected
     assert counted(cache) == {"changed": 0, "unchanged_at_expiry": 0, "unchanged_before": 3}
     clock.advance(SIDE_BY_SIDE + 1)
@@ -189,7 +199,7 @@ async def test_vectors_are_compared_after_the_put(
     assert await served(cache) == [fresh, old, old]
     model.gate.set()
     alike = "parcel" in fresh
-    await until(lambda: sum(counted(cache).values()) == 1)
+    await compared(cache, 1)
     assert counted(cache)["unchanged_before" if alike else "changed"] == 1
     kept = old if alike else None
     await until(lambda: _is_served(cache, [fresh, kept, kept]))

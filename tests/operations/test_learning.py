@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -14,6 +15,7 @@ from cache_core.backends.embedder.pool import ThreadEmbedder
 from cache_core.model.exceptions import BackendError
 from cache_core.observability import decisions
 from cache_core.observability.decisions import Decision
+from cache_core.operations import recognition
 from cache_core.operations.recognition import WAITING
 from cache_core.runtime.background import TICK
 from cache_core.testing import HashEmbedder
@@ -54,7 +56,17 @@ async def answered(cache: MultiLevelCache, response: str, message: str = NEAR) -
     user = f"user-{before}"  # whose own answers are no candidates
     assert (await cache.lookup(message, user)).response is None
     await cache.put(message, user, response)
-    await until(lambda: sum(judged(cache)) == before + 1)
+    await compared(cache, before + 1)
+
+
+async def compared(cache: MultiLevelCache, count: int) -> None:
+    """Put something else until so many misses are judged: each put takes one embedding at most."""
+
+    async def reached() -> bool:
+        await cache.put("hello", "ann", intent="greeting")
+        return sum(judged(cache)) == count
+
+    await until(reached)
 
 
 async def test_a_miss_teaches_whether_the_nearest_answer_was_right(
@@ -300,18 +312,41 @@ class SlowEmbedder(HashEmbedder):
         return [text for text in self.calls if "depot" in text]
 
 
-async def test_each_comparison_embeds_its_two_answers_and_nothing_else_does(
-    make_cache: CacheFactory,
-) -> None:
-    """Neither a put without a candidate, nor one whose texts or numbers say enough."""
+async def test_a_put_takes_at_most_one_embedding_of_an_answer(make_cache: CacheFactory) -> None:
+    """The next one brings the other; one whose texts or numbers say enough, none, takes none."""
     model = SlowEmbedder()
     cache = await make_cache(settings=PATIENT, embedding_model=model)
     await cache.put(ASKED, "ann", SENT_ON, shared=True)
     await answered(cache, SENT_ON.upper())
     await answered(cache, SENT_ON.replace("5", "8"), NEAR.replace("garden", "gate"))
     assert model.answers() == []
-    await answered(cache, REWORDED, NEAR.replace("garden", "school"))
+    school = NEAR.replace("garden", "school")
+    assert (await cache.lookup(school, "bob")).response is None
+    await cache.put(school, "bob", REWORDED)
+    await asyncio.sleep(0.3)
+    assert (model.answers(), judged(cache)) == ([REWORDED], (1, 1, 0))
+    await cache.put("hello", "ann", intent="greeting")
+    await until(lambda: judged(cache) == (2, 1, 0))
     assert model.answers() == [REWORDED, SENT_ON]
+    again = REWORDED.replace("forward", "send")
+    assert (await cache.lookup(school, "carl")).response is None
+    await cache.put(school, "carl", again)
+    await until(lambda: sum(judged(cache)) == 4)
+    assert model.answers() == [REWORDED, SENT_ON, again]
+
+
+async def test_what_no_put_follows_stays_unknown(
+    make_cache: CacheFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for its second vector for some time only, and holds up nothing after that."""
+    monkeypatch.setattr(recognition, "_PATIENCE", 0.2)
+    cache = await make_cache(settings=PATIENT, embedding_model=SlowEmbedder())
+    await cache.put(ASKED, "ann", SENT_ON, shared=True)
+    assert (await cache.lookup(NEAR, "bob")).response is None
+    await cache.put(NEAR, "bob", REWORDED)
+    await until(lambda: judged(cache) == (0, 0, 1))
+    await answered(cache, REWORDED)
+    assert judged(cache) == (1, 0, 1)
 
 
 @pytest.mark.parametrize("why", ["too long", "another model", "it fails", "it loads"])
@@ -341,11 +376,11 @@ async def test_closing_ends_comparisons(make_cache: CacheFactory) -> None:
         assert (await cache.lookup(NEAR, user)).response is None
         await asyncio.wait_for(cache.put(NEAR, user, REWORDED), 5.0)
     await until(lambda: judged(cache) == (0, 0, 3))
-    recognition = inside(cache).recognition
-    assert recognition.full
+    comparing = inside(cache).recognition
+    assert comparing.full
     await asyncio.wait_for(cache.close(), 5.0)
     assert judged(cache) == (0, 0, WAITING + 3)
-    assert recognition.full, "a put that is still under way must start nothing"
+    assert comparing.full, "a put that is still under way must start nothing"
 
 
 async def test_who_is_forgotten_is_not_waited_for(make_cache: CacheFactory) -> None:
@@ -360,8 +395,13 @@ async def test_who_is_forgotten_is_not_waited_for(make_cache: CacheFactory) -> N
     await cache.forget_user("bob")
     await until(lambda: judged(cache) == (0, 0, 2))
     model.gate.set()
-    await answered(cache, REWORDED, NEAR.replace("garden", "gate"))
+    gate = NEAR.replace("garden", "gate")
+    await answered(cache, REWORDED, gate)
     assert judged(cache) == (1, 0, 2)
+    known = len(model.answers())
+    await cache.forget_user("bob")
+    await answered(cache, REWORDED, gate)
+    assert len(model.answers()) == known + 2, "no vector of an answer is kept"
 
 
 class TimedEmbedder(SlowEmbedder):
@@ -380,18 +420,17 @@ class TimedEmbedder(SlowEmbedder):
 
 
 async def test_the_model_has_most_of_its_time_for_lookups(make_cache: CacheFactory) -> None:
-    """The next comparison waits four times as long as the one before it took."""
+    """The next embedding waits four times as long as the one before it took."""
     model = TimedEmbedder()
     cache = await make_cache(settings=PATIENT, embedding_model=model)
     await cache.put(ASKED, "ann", SENT_ON, shared=True)
     for number in range(3):
         user = f"user-{number}"
         assert (await cache.lookup(NEAR, user)).response is None
-        await cache.put(NEAR, user, REWORDED)
-    await until(lambda: judged(cache) == (3, 0, 0))
-    for (began, _), (_, ended), (again, _) in zip(
-        model.spans[::2], model.spans[1::2], model.spans[2::2], strict=False
-    ):
+        await cache.put(NEAR, user, REWORDED.replace("forward", "forward" + " on" * number))
+    await compared(cache, 3)
+    assert len(model.spans) == 4
+    for (began, ended), (again, _) in pairwise(model.spans):
         assert again - ended >= 3.5 * (ended - began)
 
 
@@ -405,7 +444,7 @@ async def test_wordings_of_one_answer_agree_as_neighbours(make_cache: CacheFacto
     gate, museum = (NEAR.replace("garden", place) for place in ("gate", "museum"))
     await one.lookup(NEAR, "bob", max_wrong=0)
     await one.put(NEAR, "bob", REWORDED)
-    await until(lambda: judged(one) == (1, 0, 0))
+    await compared(one, 1)
     await one.put(gate, "ann", REWORDED, shared=True)
     assert "different" in (await one.explain(museum, "dora"))[1].detail
     asked = ASKED.replace("can", "may")

@@ -124,6 +124,7 @@ class Puts:
                 what, withheld = self._cacheable(query, what, how, offered)
                 answer = await self._admitted(query, asked.user_id, what, how, tuning)
                 everybodys = answer.scopes.get("l2") == "shared"
+                self._comparing.recognition.allow()
                 self._comparing.learning.fresh(query, answer.entry, shared=everybodys)
                 record.calls = self._refused(query, answer, how, tuning)
                 if not record.calls and answer.scopes:
