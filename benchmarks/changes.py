@@ -7,6 +7,7 @@ invalidates every copy of an answer that turns out to have changed, and that one
 share of the hits on popular answers that look for changes.
 
     python -m benchmarks.changes TRAFFIC.jsonl
+    python -m benchmarks.changes TRAFFIC.jsonl --max-wrong 0.01    with the learned policy
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -27,6 +31,9 @@ from benchmarks.policy.simulation import World, embedded
 from cache_core.config.tuning import Tuning
 from cache_core.model.question.wording import exact_form, loose_form
 from cache_core.operations.changes import SIDE_BY_SIDE
+from cache_core.policy import decide
+from cache_core.policy.evidence import Evidence
+from cache_core.policy.limits import LEAST_SIMILARITY
 from cache_core.tiers.guards import language
 
 POPULAR = 20
@@ -34,7 +41,15 @@ POPULAR = 20
 
 ONE_IN = 10
 SHARES = (0.01, 0.02, 0.05, 0.1)
-_NEIGHBOURS = 8
+VERIFIED = 0.1
+"""Share of the hits of L2 that get a verdict, where some do."""
+
+MISTAKEN = 0.05
+"""Share of verdicts that are wrong themselves, where some are."""
+
+_NEIGHBOURS = 40
+_LEAST = LEAST_SIMILARITY - 0.1
+"""Similarity of what the policy is asked about, and learns from."""
 
 
 class Stored(NamedTuple):
@@ -43,6 +58,23 @@ class Stored(NamedTuple):
     answer: str
     version: int
     created: float
+
+
+@dataclass(slots=True)
+class Verdicts:
+    """Verdicts on a share of the hits of L2, of which a share is mistaken."""
+
+    share: float = 0.0
+    mistaken: float = 0.0
+    draw: random.Random = field(default_factory=lambda: random.Random(0))
+
+    def say(self, evidence: Evidence, *, correct: bool) -> None:
+        """Judge a hit, or let it pass."""
+        if self.draw.random() < self.share:
+            evidence.judge(correct=correct != (self.draw.random() < self.mistaken))
+
+
+NO_VERDICTS = Verdicts()
 
 
 @dataclass(slots=True)
@@ -72,15 +104,22 @@ class Cache:
         changes: By answer, when it changes.
         withdraws: Whether every copy of an answer that changed goes.
         share: Share of the hits on popular answers that look for changes.
+        max_wrong: Share of hits that the learned policy may serve wrong; 0 for the threshold.
+        verdicts: On hits of L2.
     """
 
     def __init__(
-        self, world: World, changes: Mapping[str, float], *, withdraws: bool, share: float = 0.0
-    ) -> None:
+        self, world: World, changes: Mapping[str, float], *, withdraws: bool, share: float = 0.0,
+        max_wrong: float = 0.0, verdicts: Verdicts = NO_VERDICTS,
+    ) -> None:  # fmt: skip
         self._world = world
         self._changes = changes
         self._withdraws = withdraws
         self._share = share
+        self._max_wrong = max_wrong
+        self._verdicts = verdicts
+        self._evidence = Evidence()
+        self._candidate: tuple[float, Stored] | None = None
         self._tuning = Tuning()
         self._exact: dict[tuple[Any, ...], Stored] = {}
         self._own: dict[str, dict[str, tuple[int, Stored]]] = defaultdict(dict)
@@ -97,13 +136,18 @@ class Cache:
         now = row["t"]
         name = (tuple(row.get("history") or ()), exact_form(row["message"]))
         loose = loose_form(row["message"])
+        self._candidate = None
         hit = self._look(row, name, now)
         if hit is None:
             self.found.calls += 1
             self._put(row, name, now)
             return
         self.found.hits += 1
-        self._judge(hit, row["answer_id"], now)
+        right = self._judge(hit, row["answer_id"], now)
+        if self._candidate is not None:
+            self._verdicts.say(self._evidence, correct=right)
+            # A check is no miss: it teaches nothing.
+            self._candidate = None
         if not self._share:
             return
         self._popular[hit.answer, hit.version] += 1
@@ -117,12 +161,15 @@ class Cache:
     def _version(self, answer: str, now: float) -> int:
         return int(now >= self._changes.get(answer, np.inf))
 
-    def _judge(self, hit: Stored, wanted: str, now: float) -> None:
+    def _judge(self, hit: Stored, wanted: str, now: float) -> bool:
         if hit.answer != wanted:
             self.found.mismatched += 1
         elif hit.version != self._version(wanted, now):
             self.found.outdated += 1
             self.found.last[wanted] = now - self._changes[wanted]
+        else:
+            return True
+        return False
 
     def _of_question(self, loose: str) -> Stored | None:
         return self._shared[self._rows[loose]] if loose in self._rows else None
@@ -140,13 +187,26 @@ class Cache:
             (float(self._world.vectors[asked] @ self._world.vectors[place]), place, stored)
             for place, stored in self._own[user].values()
         ]
-        for similarity, place, stored in sorted(near, key=lambda item: -item[0]):
-            if similarity < self._tuning.semantic_threshold:
-                break
-            live = now - stored.created <= self._tuning.l2_ttl
-            if live and not self._world.vetoed(asked, place):
-                return stored
-        return None
+        least = _LEAST if self._max_wrong else self._tuning.semantic_threshold
+        live = (
+            (similarity, place, stored)
+            for similarity, place, stored in sorted(near, key=lambda item: -item[0])
+            if similarity >= least
+            and now - stored.created <= self._tuning.l2_ttl
+            and not self._world.vetoed(asked, place)
+        )
+        found = [*islice(live, decide.NEIGHBOURS if self._max_wrong else 1)]
+        if not found:
+            return None
+        similarity, nearest, stored = found[0]
+        self._candidate = similarity, stored
+        if self._max_wrong:
+            alike = [decide.Near(at, _key(one), hash(one[:2])) for at, _, one in found]
+            doubtful = self._world.doubtful
+            given = decide.Given(alike, self._evidence, lambda _: doubtful(asked, nearest))
+            if not given.served(decide.allowed_risk(self._evidence, self._max_wrong)):
+                return None
+        return stored
 
     def _near(self, asked: int) -> list[tuple[float, int, Stored]]:
         count = len(self._shared)
@@ -160,6 +220,9 @@ class Cache:
     def _put(self, row: Mapping[str, Any], name: tuple[Any, ...], now: float) -> None:
         answer, loose = row["answer_id"], loose_form(row["message"])
         fresh = Stored(answer, self._version(answer, now), now)
+        if self._candidate is not None:
+            similarity, stored = self._candidate
+            self._evidence.learn(_key(stored), similarity, right=stored[:2] == fresh[:2])
         asked = self._world.place[row["message"]]
         searched = not name[0] and self._world.readable[asked]
         if row["private"]:
@@ -192,6 +255,11 @@ class Cache:
         self._shared = [gone if item[:2] == former[:2] else item for item in self._shared]
 
 
+def _key(stored: Stored) -> str:
+    """Return the name of an answer as it is now."""
+    return f"{stored.answer}\n{stored.version}"
+
+
 def changing(world: World) -> dict[str, float]:
     """Return one in ten of the popular answers, with the time in the middle of the traffic."""
     counts = Counter(row["answer_id"] for row in world.rows if not row["private"])
@@ -203,10 +271,29 @@ def changing(world: World) -> dict[str, float]:
     return dict.fromkeys(popular[: -(-len(popular) // ONE_IN)], middle)
 
 
+def caches(world: World, changes: Mapping[str, float], max_wrong: float) -> dict[str, Cache]:
+    """Return the caches that are compared, by what they do with a fresh answer."""
+    make = partial(Cache, world, changes, max_wrong=max_wrong)
+    found = {
+        "replaces its own": make(withdraws=False),
+        "withdraws every copy": make(withdraws=True),
+    }
+    for share in SHARES:
+        found[f"and `recheck_share={share:g}`"] = make(withdraws=True, share=share)
+    if max_wrong:
+        verified = f"and {VERIFIED:.0%} of the similar hits get a verdict"
+        found[verified] = make(withdraws=True, verdicts=Verdicts(VERIFIED))
+        found[f"{verified}, {MISTAKEN:.0%} of them wrong"] = make(
+            withdraws=True, verdicts=Verdicts(VERIFIED, MISTAKEN)
+        )
+    return found
+
+
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("traffic", type=Path, help="JSON Lines with the columns of `replay`, and t")
+    parser.add_argument("--max-wrong", type=float, default=0.0, help="by the learned policy")
     options = parser.parse_args()
     language.load()
     world = asyncio.run(embedded(options.traffic))
@@ -219,12 +306,7 @@ def main() -> None:
     print("| a fresh answer | hits | mismatched | outdated hits | the old one is served, "
           "hours: median, longest | calls | checks |")  # fmt: skip
     print("|---|---|---|---|---|---|---|")
-    caches = {"replaces its own": Cache(world, changes, withdraws=False)}
-    caches["withdraws every copy"] = Cache(world, changes, withdraws=True)
-    for share in SHARES:
-        said = f"and `recheck_share={share:g}`"
-        caches[said] = Cache(world, changes, withdraws=True, share=share)
-    for said, cache in caches.items():
+    for said, cache in caches(world, changes, options.max_wrong).items():
         for row in world.rows:
             cache.ask(row)
         found = cache.found
