@@ -111,6 +111,8 @@ class Changes:
         self._withdraw = withdraw
         self._recognition = recognition
         self._instruments = instruments
+        # One for each comparison whose message may still be listed as a copy of the old answer.
+        self._listed: set[asyncio.Future[None]] = set()
 
     async def compare(
         self,
@@ -135,15 +137,24 @@ class Changes:
             *seen*, against which it is not held that the old answer was invalidated.
         """
         before = known()
+        listed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._listed.add(listed)
         try:
             async with Deadline(seconds):
                 found = await self._stored(query, scope, seen)
                 if found is not None and entry.response:
-                    await self._compared(query, entry, scope, found, tuning)
+                    await self._compared(query, entry, scope, found, tuning, listed)
         except (BackendError, TimeoutError) as error:
             self._failed(label_of(entry.intent), error)
+        finally:
+            self._unlisted(listed)
         mine = [token for token in known() if token not in before]
         return seen._replace(known=(*seen.known, *mine)) if seen is not None and mine else seen
+
+    def _unlisted(self, listed: asyncio.Future[None]) -> None:
+        self._listed.discard(listed)
+        if not listed.done():
+            listed.set_result(None)
 
     def _failed(self, intent: str, error: Exception) -> None:
         self._instruments.record(ChangeRecord(intent=intent, failed=True))
@@ -154,7 +165,13 @@ class Changes:
         )
 
     async def _compared(
-        self, query: Query, entry: Entry, scope: Scope, found: tuple[Level, Entry], tuning: Tuning
+        self,
+        query: Query,
+        entry: Entry,
+        scope: Scope,
+        found: tuple[Level, Entry],
+        tuning: Tuning,
+        listed: asyncio.Future[None],
     ) -> None:
         level, old = found
         age = envelope.age(old, self._store.now())
@@ -170,7 +187,7 @@ class Changes:
         if verdict is None and not self._recognition.full:
             self._recognition.start(partial(self._later, one, other, copies, record))
         else:
-            await self._settle(verdict or "unknown", copies, record)
+            await self._settle(verdict or "unknown", copies, record, listed)
 
     async def _later(
         self, one: AnswerText, other: AnswerText, copies: _Copies, record: ChangeRecord
@@ -185,13 +202,24 @@ class Changes:
         except BackendError as error:
             self._failed(record.intent, error)
 
-    async def _settle(self, verdict: Verdict, copies: _Copies, record: ChangeRecord) -> None:
+    async def _settle(
+        self,
+        verdict: Verdict,
+        copies: _Copies,
+        record: ChangeRecord,
+        listed: asyncio.Future[None] | None = None,
+    ) -> None:
         """Withdraw the copies of the old answer unless it is the same; count the comparison."""
         if verdict == "same":
             await self._link(copies)
         else:
             # The put replaces it here: what is done to the other copies must not hit the fresh one.
             await self._leave(copies)
+            if listed is not None:
+                self._unlisted(listed)
+            if copies.labels and self._listed:
+                # Other fresh answers that come at the same time may replace copies as well.
+                await asyncio.wait(list(self._listed))
             for label in copies.labels:
                 rows = await self._store.rows(self._keys.index("answer", label))
                 if any(APART not in name for name in rows):

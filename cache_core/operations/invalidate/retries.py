@@ -86,6 +86,9 @@ class Worklist:
         self._store_name = store_name
         self._active: set[Job] = set()
         self._items: dict[Step, _Item] = {}
+        # Items that a call executes, or will when those are done that they wait for.
+        self._carried: set[_Item] = set()
+        self._moved = asyncio.Event()
         self._retrying = asyncio.Lock()
 
     @property
@@ -159,20 +162,38 @@ class Worklist:
         Returns:
             Number of entries removed, numbers of erased items by kind, and backends that failed.
         """
+        todo = deque(items)
+        carried = set(todo)
+        self._carried |= carried
+        try:
+            return await self._carry_out(todo, carried)
+        finally:
+            self._put_down(carried)
+
+    async def _carry_out(
+        self, todo: deque[_Item], carried: set[_Item]
+    ) -> tuple[int, dict[str, int], list[str]]:
+        """Execute *todo*, adding what follows from it to both; see `_run`."""
         removed = 0
         counts: Counter[str] = Counter()
         failed: dict[str, None] = {}
         unavailable: set[str] = set()
-        todo = deque(items)
+        last: _Item | None = None
         while todo:
-            item = self._next(todo)
+            if last is not None:
+                carried.discard(last)
+                self._put_down({last})
+            item = last = self._next(todo)
+            if item is None:
+                await self._moved.wait()
+                continue
             step = item.step
             # Each further step would wait for the unavailable backend's timeout again.
             if step.needs in unavailable or not self._is_due(item):
                 continue
             again, item.tried = item.tried, True
             try:
-                if self._has_earlier(item):
+                if self._earlier(item):
                     raise BackendError("backend_error", "EarlierStepsPending")
                 done = await self._execute(step, again=again)
             except Exception as failure:  # noqa: BLE001 - an invalidation is never lost to a surprise
@@ -195,21 +216,41 @@ class Worklist:
             counts.update(done.counts)
             if self._items.get(step) is item:
                 del self._items[step]
-            todo.extend(self.plan(done.more))
+            more = self.plan(done.more)
+            todo.extend(more)
+            carried.update(more)
+            self._carried.update(more)
         return removed, dict(counts), list(failed)
 
-    def _next(self, todo: deque[_Item]) -> _Item:
-        """Take the first of *todo* that waits for no other step; if all wait, the first."""
-        for _ in range(len(todo)):
-            if not self._has_earlier(todo[0]):
-                break
-            todo.rotate(-1)
-        return todo.popleft()
+    def _put_down(self, items: set[_Item]) -> None:
+        """Carry *items* no longer: those that wait for them look again."""
+        self._carried -= items
+        self._moved.set()
+        self._moved = asyncio.Event()
 
-    def _has_earlier(self, item: _Item) -> bool:
-        """Return whether steps that *item* waits for are pending, for any of its jobs."""
+    def _next(self, todo: deque[_Item]) -> _Item | None:
+        """Take the first of *todo* that waits for no other step, else one that waits in vain.
+
+        `None` if all wait for steps that other calls are executing: equal steps of two
+        invalidations are one.
+        """
+        for in_vain in (False, True):
+            for _ in range(len(todo)):
+                earlier = self._earlier(todo[0])
+                if not self._carried.issuperset(earlier) if in_vain else not earlier:
+                    return todo.popleft()
+                todo.rotate(-1)
+        return None
+
+    def _earlier(self, item: _Item) -> list[_Item]:
+        """Return the pending items that *item* waits for, for any of its jobs."""
         kinds = item.step.waits_for
-        return bool(kinds) and any(self.has(job, *kinds) for job in (item.step.job, *item.also))
+        jobs = {item.step.job, *item.also}
+        return [
+            other
+            for other in (self._items.values() if kinds else ())
+            if isinstance(other.step, kinds) and not jobs.isdisjoint((other.step.job, *other.also))
+        ]
 
     def _is_due(self, item: _Item) -> bool:
         """Return whether *item* is pending for its own job.

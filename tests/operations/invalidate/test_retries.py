@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -285,6 +285,66 @@ async def test_a_cancelled_caller_leaves_the_rest_to_the_next_retry(
     assert (steps.pending, denied.messages) == (1, {"a"})
     await steps.retry()
     assert (steps.pending, denied.messages) == (0, set())
+
+
+async def test_equal_steps_of_two_callers_wait_for_each_other(
+    denied: Denylist, outbox: Outbox
+) -> None:
+    """Neither invalidation is pending because the other one is being executed."""
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Script):
+        async def __call__(self, step: Step, *, again: bool) -> Done:
+            done = await super().__call__(step, again=again)
+            if isinstance(step, GiveTokens) and len(self.executed) > 1:
+                started.set()
+                await go_on.wait()
+            return done
+
+    script = Slow()
+    steps = Worklist(script, denied, outbox, "redis")
+    callers = [
+        asyncio.create_task(
+            steps.do(job, [GiveTokens(job, ("a",)), DropListed(job, "index", ("a",), ())])
+        )
+        for job in (Job(), Job())
+    ]
+    await started.wait()
+    await asyncio.sleep(0.02)
+    assert not any(caller.done() for caller in callers), "the first waits for the second's tokens"
+    go_on.set()
+    found = await asyncio.wait_for(asyncio.gather(*callers), 5)
+    assert [(item.complete, item.pending) for item in found] == [(True, ()), (True, ())]
+    assert (steps.waiting, denied.is_pending) == ([], False)
+
+
+async def test_a_failure_of_another_caller_is_not_waited_for(
+    steps: Worklist, script: Script
+) -> None:
+    """A step that waits for a failed one of somebody else is pending, too, until the retry."""
+    script.failing[GiveTokens] = unavailable()
+    jobs = Job(), Job()
+    found = await asyncio.wait_for(
+        asyncio.gather(
+            *(
+                steps.do(job, [GiveTokens(job, ("a",)), DropListed(job, "index", ("a",), ())])
+                for job in jobs
+            )
+        ),
+        5,
+    )
+    assert not any(item.complete for item in found)
+    script.failing.clear()
+    await steps.retry()
+    assert steps.waiting == []
+
+
+def test_no_kinds_of_steps_wait_for_each_other() -> None:
+    """Otherwise two callers could."""
+    kinds = set(get_args(Step))
+    for _ in range(len(kinds)):
+        kinds -= {kind for kind in kinds if kinds.isdisjoint(kind.waits_for)}
+    assert kinds == set()
 
 
 async def test_nobody_else_retries_what_is_under_way(steps: Worklist, script: Script) -> None:
