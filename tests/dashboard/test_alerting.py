@@ -178,7 +178,11 @@ def test_real_servers_are_asked(
 
         port = _alertmanager(stack, tmp_path)
         config = {
-            "global": {"scrape_interval": "200ms", "external_labels": {"cluster": "eu"}},
+            "global": {
+                "scrape_interval": "200ms",
+                "evaluation_interval": "1s",
+                "external_labels": {"cluster": "eu"},
+            },
             "scrape_configs": [
                 {"job_name": "agent", "static_configs": [{"targets": [f"127.0.0.1:{metrics}"]}]}
             ],
@@ -227,7 +231,7 @@ def test_real_servers_are_asked(
             return bool(found.covered) and not found.alerts
 
         # What is about the set-up is evaluated once a minute, and may be pending after a first time
-        # that came before the first scrape or the recording rules.
+        # that came before the first scrape or the recording rules, which are evaluated every second.
         wait_until(calm_down, "the series, and no alert", seconds=90)
         app = open_app("alerts")
         (green,) = [item.value for item in app.success if "No alert is active" in item.value]
