@@ -63,7 +63,7 @@ def test_going_back_over_several_changes() -> None:
     assert undone(changes, 1) == ["TTL of L1, exact answers: 90m → 1h"]
     assert len(undone(changes, 0)) == 2
     assert undone(changes, 3) == []
-    assert described(change(4, {"max_wrong": 0.0}, {"max_wrong": 0.005})).endswith("0% → 0.5%")
+    assert described(change(4, {"max_wrong": 0.0}, {"max_wrong": 0.005})).endswith("off → 0.5%")
 
 
 @pytest.mark.parametrize(
