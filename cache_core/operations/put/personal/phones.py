@@ -23,6 +23,8 @@ _DATES = re.compile(
 )
 _INTERNET = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
 _NORTH_AMERICAN = re.compile(r"(?:1[ .-]?)?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])[2-9]\d\d[ .-]\d{4}")
+_TOLL_FREE = re.compile(r"\(?(?:0800|0120)\)?[ ./-]")
+"""Begin of a number that the called one pays, in many countries; Japan has 0120, too."""
 _GROUP = re.compile(r"\d+")
 _ARTICLE = re.compile(
     r"\b(?:isbn|issn|ean|gtin|upc|sku|mpn|part|article|artikel|item|model|modell|product|produkt|"
@@ -109,7 +111,7 @@ def _of_a_person(written: str, words: list[str]) -> bool:
     if not trunk and len(groups) == 1:
         return False
     if not numbering.is_installed():
-        return _INTERNET.fullmatch(written) is None
+        return _INTERNET.fullmatch(written) is None and _TOLL_FREE.match(written) is None
     found = numbering.readings(written)
     # written as the country writes it, it belongs to that country
     alike = [item for item in found if item.written == written]
