@@ -105,7 +105,7 @@ def webhook() -> Iterator[Webhook]:
 
 
 def fast_rules(directory: Path) -> None:
-    """Copy the shipped rules, with every `for:` a 120th of what it is: minutes become seconds.
+    """Copy the shipped rules, with every `for:` a hundredth of what it is: minutes become seconds.
 
     Not where there is no data: Prometheus takes more than seconds to look for its targets. And a
     new process is judged at once, not after an hour.
@@ -119,7 +119,7 @@ def fast_rules(directory: Path) -> None:
             if rule.get("alert") != "CacheNoData":
                 for key in {"for", "keep_firing_for"} & rule.keys():
                     number, unit = int(rule[key][:-1]), rule[key][-1]
-                    rule[key] = f"{max(1, number * seconds[unit] // 120)}s"
+                    rule[key] = f"{max(1, number * seconds[unit] // 100)}s"
         (directory / name).write_text(yaml.safe_dump(document), encoding="utf-8")
 
 
