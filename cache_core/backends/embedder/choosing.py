@@ -9,9 +9,9 @@ from typing import Literal, TypeAlias
 
 from cache_core.backends.embedder import endpoint as endpoints
 from cache_core.backends.embedder import onnx, sentence_transformers
-from cache_core.backends.embedder.encoder import PACKAGED_MODEL, is_packaged
+from cache_core.backends.embedder.encoder import PACKAGED_MODEL
 from cache_core.backends.embedder.endpoint import Endpoint
-from cache_core.backends.embedder.identity import model_identity
+from cache_core.backends.embedder.identity import is_published, model_identity
 from cache_core.backends.embedder.pool import Meter, ThreadEmbedder
 from cache_core.model.exceptions import ConfigurationError
 
@@ -29,7 +29,7 @@ def chosen(model: str, backend: Backend, endpoint: Endpoint | None = None) -> Ba
         return "http"
     # With neither, the error should name what is lighter to install.
     able = onnx.is_installed() or not sentence_transformers.is_installed()
-    return "onnx" if is_packaged(model) and able else "torch"
+    return "onnx" if able and is_published(model) else "torch"
 
 
 def make_embedder(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cache_core.backends.embedder.encoder import is_packaged
+from cache_core.backends.embedder.identity import is_published
 from cache_core.cli.doctor import servers
 from cache_core.cli.doctor.finding import CHECKS, Finding, skipped
 from cache_core.cli.doctor.gather import Facts
@@ -80,7 +80,7 @@ def _of_redis(facts: Facts) -> Iterator[Finding]:
 
 def _of_lookups(facts: Facts, broken: Sequence[Finding]) -> Iterator[Finding]:
     settings, stored = facts.settings, facts.stored
-    tuning, packaged = stored.in_force.tuning, is_packaged(settings.embedding_model)
+    tuning, packaged = stored.in_force.tuning, is_published(settings.embedding_model)
     yield from check_traffic(stored.in_force, stored.decisions, packaged=packaged)
     outcomes = [item.counters["outcomes"] for item in stored.in_force.replicas]
     yield from check_misses(tuning, stored.decisions, outcomes)

