@@ -86,7 +86,7 @@ async def _session(options: Options) -> None:
             dir=directory, redis_url=around.redis_url, chroma_url=options.chroma_url
         )
         cache = _cache(options, settings, knowledge, watch)
-        with page(options, settings, _NAMESPACE) as shown:
+        with page(options, settings, _NAMESPACE, around) as shown:
             async with spans(), cache, metrics_port(around.metrics_port, options.address) as url:
                 places = [*shown, *places_of(settings, url, around)]
                 announce(options, [place for place in places if place not in around.places])

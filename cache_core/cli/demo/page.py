@@ -13,19 +13,24 @@ from pathlib import Path
 from cache_core import Settings
 from cache_core.cli.demo.board import Place
 from cache_core.cli.demo.options import Options
+from cache_core.cli.demo.stack import Stack
 from cache_core.cli.demo.stack.processes import Servers, free_port, url_of
+from cache_core.cli.demo.stack.servers import ALERTMANAGER, PROMETHEUS
 
 _NAME = "dashboard"
 _INSTALL = "pip install 'glasscache[dashboard]'"
 _MAIN = "from cache_core.cli.app import main; main()"
+_VARIABLES = {PROMETHEUS.name: "PROMETHEUS_URL", ALERTMANAGER.name: "ALERTMANAGER_URL"}
 
 
 @contextmanager
-def page(options: Options, settings: Settings, namespace: str) -> Iterator[list[Place]]:
+def page(
+    options: Options, settings: Settings, namespace: str, around: Stack
+) -> Iterator[list[Place]]:
     """Start `glasscache dashboard` on a free port; yield its address, or what to install.
 
-    It starts while the demo goes on, with a lower priority; it ends with the block, or with this
-    process.
+    It reads the alerts of the Prometheus *around*, if there is one. It starts while the demo goes
+    on, with a lower priority; it ends with the block, or with this process.
     """
     if not options.dashboard_wanted:
         yield []
@@ -38,6 +43,7 @@ def page(options: Options, settings: Settings, namespace: str) -> Iterator[list[
             "GLASSCACHE_DIR": str(settings.dir),
             "GLASSCACHE_REDIS_URL": settings.redis_url or "",
             "GLASSCACHE_CHROMA_URL": settings.chroma_url or "",
+            **{_VARIABLES[one.name]: one.where for one in around.places if one.name in _VARIABLES},
         }
         logs = Path(settings.dir)
         logs.mkdir(parents=True, exist_ok=True)

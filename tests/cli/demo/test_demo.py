@@ -35,6 +35,8 @@ from cache_core.cli.demo.options import Options
 from cache_core.cli.demo.page import page
 from cache_core.cli.demo.report import finish
 from cache_core.cli.demo.shop import Knowledge, load_knowledge
+from cache_core.cli.demo.stack import Stack
+from cache_core.cli.demo.stack.processes import Servers
 from cache_core.cli.demo.traffic import Traffic
 from cache_core.cli.demo.truth import Truth
 from cache_core.cli.demo.warmup import Warmed
@@ -441,11 +443,33 @@ def test_a_dashboard_that_is_not_installed_is_named(tmp_path, monkeypatch):
     """In place of its address stands what to install; without the dashboard nothing does."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     settings = Settings(dir=tmp_path)
-    with page(Options(steady=True), settings, "demo") as places:
+    with page(Options(steady=True), settings, "demo", Stack(0)) as places:
         assert places == [Place("dashboard", "pip install 'glasscache[dashboard]'")]
     for options in (Options(steady=True, dashboard=False), Options(steady=True, as_json=True)):
-        with page(options, settings, "demo") as places:
+        with page(options, settings, "demo", Stack(0)) as places:
             assert places == []
+
+
+def test_the_dashboard_of_a_stack_reads_the_alerts_of_its_prometheus(tmp_path, monkeypatch):
+    """It gets the addresses of the stack's servers; without a stack, whatever the shell has."""
+    require("streamlit")
+    given = []
+    monkeypatch.setenv("PROMETHEUS_URL", "http://of-the-shell:9090")
+    monkeypatch.setattr(
+        Servers,
+        "launch",
+        lambda *arguments: given.append(arguments[-1]) or types.SimpleNamespace(pid=-1),
+    )
+    started = Stack(0, places=[
+        Place("redis", "redis://r"), Place("alertmanager", "http://a"), Place("prometheus", "http://p"),
+    ])  # fmt: skip
+    for around in (started, Stack(0)):
+        with page(Options(steady=True), Settings(dir=tmp_path), "demo", around):
+            pass
+    of_stack, alone = given
+    assert of_stack["PROMETHEUS_URL"] == "http://p"
+    assert of_stack["ALERTMANAGER_URL"] == "http://a"
+    assert alone["PROMETHEUS_URL"] == "http://of-the-shell:9090"
 
 
 @pytest.mark.slow
@@ -453,7 +477,8 @@ def test_a_dashboard_that_is_not_installed_is_named(tmp_path, monkeypatch):
 def test_the_dashboard_of_a_demo_answers_and_ends_with_it(tmp_path):
     """The page is served while the demo runs, and nothing listens there afterwards."""
     require("streamlit")
-    with page(Options(steady=True), Settings(dir=tmp_path, redis_url=None), "demo") as places:
+    settings = Settings(dir=tmp_path, redis_url=None)
+    with page(Options(steady=True), settings, "demo", Stack(0)) as places:
         url = places[0].where
         deadline = time.monotonic() + 100
         while not _answers(f"{url}/_stcore/health"):
