@@ -72,12 +72,15 @@ async def assemble_semantic(
         closing: Closes the parts, the last one first.
     """
     settings, store, keys = replica.settings, parts.store, parts.keys
-    model = given.embedder or shared_embedder(
-        settings.embedding_model,
-        settings.embedding_backend,
-        settings.torch_threads,
-        settings.endpoint,
-    )
+    model = given.embedder
+    if model is None:
+        model = await off_loop(
+            shared_embedder,
+            settings.embedding_model,
+            settings.embedding_backend,
+            settings.torch_threads,
+            settings.endpoint,
+        )
     # Before it starts to load, so that both use the same files.
     identity = await off_loop(identity_of, model)
     keys.model = keys.model_digest(identity)
