@@ -11,8 +11,9 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
-from cache_core.backends.base import Vector
-from cache_core.backends.embedder.encoder import PACKAGED_MODEL
+from cache_core.backends.base import Embedder, Vector
+from cache_core.backends.embedder.encoder import PACKAGED_MODEL, is_packaged
+from cache_core.backends.embedder.identity import identity_of
 from cache_core.model.exceptions import BackendError
 from cache_core.model.logs import RateLimited, place_of
 from cache_core.model.tasks import background, end_all, heed_cancellation, off_loop
@@ -56,7 +57,7 @@ class Recognition:
 
     def __init__(self, vectors: Vectors | None) -> None:
         # Cosines of another model have another scale, for which no bounds were chosen.
-        chosen = vectors is not None and _name(vectors) == PACKAGED_MODEL
+        chosen = vectors is not None and _is_packaged(vectors.embedder)
         self._vectors = vectors if chosen else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading: set[asyncio.Task[float | None]] = set()
@@ -188,5 +189,5 @@ async def _quietly(work: Callable[[], Awaitable[None]]) -> None:
         log.limited("compare", "unexpected %s; please report it", place_of(error))
 
 
-def _name(vectors: Vectors) -> str:
-    return vectors.embedder.model.rpartition("/")[2]
+def _is_packaged(embedder: Embedder) -> bool:
+    return is_packaged(embedder.model) or identity_of(embedder) == PACKAGED_MODEL

@@ -32,6 +32,15 @@ def chosen(model: str, backend: Backend, endpoint: Endpoint | None = None) -> Ba
     return "onnx" if able and is_published(model) else "torch"
 
 
+def _resolved(model: str, backend: Backend, endpoint: Endpoint | None) -> tuple[str, Backend]:
+    """Return the model's name, the packaged one's for a directory of it, and what runs it."""
+    kind = chosen(model, backend, endpoint)
+    # By itself `auto` takes onnxruntime for the packaged model alone.
+    if kind == "onnx" and (backend == "auto" or is_published(model)):
+        return PACKAGED_MODEL, kind
+    return model, kind
+
+
 def make_embedder(
     model: str = PACKAGED_MODEL,
     backend: Backend = "auto",
@@ -49,7 +58,7 @@ def make_embedder(
     Raises:
         ConfigurationError: For `http` without an endpoint.
     """
-    kind = chosen(model, backend, endpoint)
+    model, kind = _resolved(model, backend, endpoint)
     if kind == "http":
         if endpoint is None:
             raise ConfigurationError("EMBEDDING_BACKEND=http needs EMBEDDING_URL")
@@ -88,7 +97,7 @@ def shared_embedder(
 
     The arguments are those of `make_embedder`; the first cache of a model decides on the threads.
     """
-    kind = chosen(model, backend, endpoint)
+    model, kind = _resolved(model, backend, endpoint)
     key = (model, kind, endpoint if kind == "http" else None)
     with _shared_lock:
         embedder = _shared.get(key)

@@ -32,7 +32,7 @@ _SAMPLE = 16_384
 
 _OTHER_FORMATS = {".h5", ".msgpack", ".ot", ".onnx", ".md", ".png", ".jpg", ".lock"}
 _OTHER_FOLDERS = {"onnx", "openvino", "coreml", ".git", ".cache", "__pycache__"}
-_OTHER_NAMES = {".gitattributes", ".gitignore", "data_config.json", "LICENSE"}
+_OTHER_NAMES = {".gitattributes", ".gitignore", "data_config.json", "LICENSE", "train_script.py"}
 _VOLATILE = {
     "_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype", "__version__",
     "model_card_data",

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cache_core.backends.cpus import usable_cpus
-from cache_core.backends.embedder.encoder import PACKAGED_MODEL
-from cache_core.backends.embedder.identity import is_published
+from cache_core.backends.embedder.encoder import PACKAGED_MODEL, is_packaged
 from cache_core.backends.embedder.tokens import TokenCounter
 from cache_core.model.exceptions import ConfigurationError
 
@@ -63,15 +62,14 @@ class OnnxEncoder:
     """The packaged model; safe to call from several threads, which share its memory.
 
     Args:
-        name: `all-MiniLM-L6-v2`, or a directory with its published files, which stand for it and
-            are not loaded.
+        name: `all-MiniLM-L6-v2`.
 
     Raises:
         ConfigurationError: For another name, without the packages, and for other files.
     """
 
     def __init__(self, name: str = PACKAGED_MODEL) -> None:
-        if not is_published(name):
+        if not is_packaged(name):
             msg = (
                 f"EMBEDDING_BACKEND=onnx runs {PACKAGED_MODEL!r} alone, not {name!r}: "
                 "set EMBEDDING_BACKEND=auto and pip install 'glasscache[models]', "

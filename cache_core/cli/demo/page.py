@@ -43,7 +43,7 @@ def page(
             "GLASSCACHE_DIR": str(settings.dir),
             "GLASSCACHE_REDIS_URL": settings.redis_url or "",
             "GLASSCACHE_CHROMA_URL": settings.chroma_url or "",
-            **{_VARIABLES[one.name]: one.where for one in around.places if one.name in _VARIABLES},
+            **_watching(around),
         }
         logs = Path(settings.dir)
         logs.mkdir(parents=True, exist_ok=True)
@@ -54,3 +54,11 @@ def page(
             with contextlib.suppress(OSError, AttributeError):
                 os.setpriority(os.PRIO_PROCESS, process.pid, 10)
             yield [Place(_NAME, url_of(port))]
+
+
+def _watching(around: Stack) -> dict[str, str]:
+    """Return variables with the addresses of a stack; without one, the shell's stay."""
+    if not around.places:
+        return {}
+    where = {one.name: one.where for one in around.places}
+    return {variable: where.get(name, "") for name, variable in _VARIABLES.items()}

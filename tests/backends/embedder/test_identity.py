@@ -77,6 +77,7 @@ THE_SAME: dict[str, Change] = {
     "versions": edited("config.json", transformers_version="9", _name_or_path="/x", dtype="float"),
     "version of the writer": edited("config_sentence_transformers.json", __version__={"a": "2"}),
     "another copy of the weights": lambda place: (place / "pytorch_model.bin").write_bytes(b"x"),
+    "how it was trained": lambda place: (place / "train_script.py").write_text("x"),
     "git": lambda place: (place / ".gitattributes").write_text("x"),
     "another format": lambda place: (place / "model.onnx").write_bytes(b"x"),
 }
@@ -129,11 +130,16 @@ async def test_a_directory_of_the_packaged_model_shares_its_index(tmp_path: Path
             await cache.ready()
             if name == PACKAGED_MODEL:
                 await cache.put("when do you open the shop", "op", "At nine.", shared=True)
-                await cache.put("when do you open the shop", "ann", "At nine.", shared=False)
-            for user in ("bob", "ann"):
-                found = await cache.lookup("when do you open the shop?", user)
-                assert found.outcome == "hit", (name, user, found)
+                await cache.put("where is my parcel", "ann", "In Bonn.", shared=False)
+            for user, asked, answer in (
+                ("bob", "when do you open the shop?", "At nine."),
+                ("ann", "where is my parcel?", "In Bonn."),
+            ):
+                found = await cache.lookup(asked, user)
+                assert found.response == answer, (name, user, found)
+    assert make_embedder(str(copy), "onnx").model == PACKAGED_MODEL
     edited("config_sentence_transformers.json", truncate_dim=64)(copy)
+    assert make_embedder(str(copy), "onnx").model == str(copy)
     assert (chosen(str(copy), "auto"), chosen(str(place), "torch")) == ("torch", "torch")
 
 

@@ -455,6 +455,7 @@ def test_the_dashboard_of_a_stack_reads_the_alerts_of_its_prometheus(tmp_path, m
     require("streamlit")
     given = []
     monkeypatch.setenv("PROMETHEUS_URL", "http://of-the-shell:9090")
+    monkeypatch.setenv("ALERTMANAGER_URL", "http://of-the-shell:9093")
     monkeypatch.setattr(
         Servers,
         "launch",
@@ -463,12 +464,14 @@ def test_the_dashboard_of_a_stack_reads_the_alerts_of_its_prometheus(tmp_path, m
     started = Stack(0, places=[
         Place("redis", "redis://r"), Place("alertmanager", "http://a"), Place("prometheus", "http://p"),
     ])  # fmt: skip
-    for around in (started, Stack(0)):
+    partly = Stack(0, places=[Place("prometheus", "http://p")])
+    for around in (started, partly, Stack(0)):
         with page(Options(steady=True), Settings(dir=tmp_path), "demo", around):
             pass
-    of_stack, alone = given
+    of_stack, of_part, alone = given
     assert of_stack["PROMETHEUS_URL"] == "http://p"
     assert of_stack["ALERTMANAGER_URL"] == "http://a"
+    assert of_part["ALERTMANAGER_URL"] == "", "not that of the shell, which knows other alerts"
     assert alone["PROMETHEUS_URL"] == "http://of-the-shell:9090"
 
 
